@@ -1,0 +1,47 @@
+"""`hutong`: finds a command by name and imports only what that command needs."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+import click
+
+COMMANDS: Final = {
+    "barcode": ("clients.command.barcode", "Read, write, scan and translate payment barcodes."),
+    "bench": ("clients.command.bench", "Measure payments a second against an empty gRPC echo."),
+    "check": ("clients.command.check", "Check on a data directory that no money was lost."),
+    "code": ("clients.command.code", "Show and provision one-time payment codes."),
+    "demo": ("clients.command.demo", "Let every wallet pay every merchant, and check the books."),
+    "face": ("clients.command.face", "Enrol, identify and measure faces."),
+    "keys": ("clients.command.keys", "Rotate, show and erase the token vault's keys."),
+    "pay": ("clients.command.payments", "Make a payment on a running network."),
+    "refund": ("clients.command.payments", "Refund a payment on a running network."),
+    "show": ("clients.command.payments", "Show a payment of a running network."),
+    "token": ("clients.command.token", "Request, show, suspend, resume and delete tokens."),
+    "up": ("clients.command.up", "Run the network until stopped."),
+}
+"""Command name to the module that defines a click command of the same name, and its line in the help text."""
+
+
+class _Lazy(click.Group):
+    """Imports a command's module when it is used; the help text needs none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in sorted(COMMANDS)])
+
+
+@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="hutong")
+def main() -> None:
+    """Hutong: any wallet pays any merchant."""

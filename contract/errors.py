@@ -1,0 +1,93 @@
+"""Errors as they travel: a reason from the contract's table, the fields at fault, a gRPC status.
+
+The table is `hutong/status/v1/status.proto`; this module reads it once, so a reason has one code and one
+text everywhere. Details follow google.rpc (AIP-193): `ErrorInfo` always, and `RetryInfo` where it helps.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from hutong.status.v1 import status_pb2 as table
+
+DOMAIN: Final = "hutong"
+DETAILS_METADATA_KEY: Final = "grpc-status-details-bin"
+Reason = table.ErrorReason
+
+_PREFIX: Final = "ERROR_REASON_"
+_STATUS_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+_RULES: Final = {
+    value.number: (value.name.removeprefix(_PREFIX), value.GetOptions().Extensions[table.rule])
+    for value in table.ErrorReason.DESCRIPTOR.values
+    if value.number
+}
+
+
+class HutongError(Exception):
+    """A request was refused, for a reason of the table.
+
+    `reason` is the enum's number, `name` its stable name, `text` what happened and what to do, and `fields`
+    facts for the ErrorInfo metadata. Fields must never hold a secret.
+    """
+
+    def __init__(self, reason: table.ErrorReason.ValueType, **fields: str) -> None:
+        self.reason = reason
+        self.fields = fields
+        super().__init__(reason, fields)
+
+    @property
+    def name(self) -> str:
+        """The reason's stable name, such as "CODE_SPENT"."""
+        return _RULES[self.reason][0]
+
+    @property
+    def text(self) -> str:
+        """What happened and what the caller should do."""
+        return str(_RULES[self.reason][1].text)
+
+    @property
+    def code(self) -> int:
+        """The gRPC status code's number."""
+        return int(_RULES[self.reason][1].code)
+
+    @property
+    def status_code(self) -> grpc.StatusCode:
+        """The gRPC status code."""
+        return _STATUS_CODES[self.code]
+
+    def __str__(self) -> str:
+        facts = ", ".join(f"{name}={value}" for name, value in sorted(self.fields.items()))
+        return f"{self.name}: {self.text}" + (f" ({facts})" if facts else "")
+
+    def to_status(self) -> status_pb2.Status:
+        """The google.rpc.Status that travels in `grpc-status-details-bin`."""
+        info = error_details_pb2.ErrorInfo(reason=self.name, domain=DOMAIN, metadata=self.fields)
+        detail = any_pb2.Any()
+        detail.Pack(info)
+        return status_pb2.Status(code=self.code, message=str(self), details=[detail])
+
+
+def from_status(status: status_pb2.Status) -> HutongError | None:
+    """Reads back what `to_status` wrote; None where the status carries no reason of the table."""
+    for detail in status.details:
+        info = error_details_pb2.ErrorInfo()
+        if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
+            name = _PREFIX + info.reason
+            if name in table.ErrorReason.keys():  # noqa: SIM118 - an enum wrapper, not a dict
+                return HutongError(table.ErrorReason.Value(name), **dict(info.metadata))
+    return None
+
+
+def from_rpc_error(error: grpc.RpcError) -> HutongError | None:
+    """The typed error behind a failed call; None where the failure is not one of the table (no connection, say)."""
+    trailing = error.trailing_metadata() if isinstance(error, grpc.Call) else None
+    for key, value in trailing or ():
+        if key == DETAILS_METADATA_KEY:
+            status = status_pb2.Status()
+            status.ParseFromString(value if isinstance(value, bytes) else value.encode("latin-1"))
+            return from_status(status)
+    return None

@@ -1,0 +1,1 @@
+"""The payment engine: state machine, step, effects, the tick loop."""

@@ -1,0 +1,122 @@
+"""What the gateway asks of the token service: where does this key lead, and under which conditions.
+
+One call carries a batch. Resolving changes nothing that a caller can see: what a payment uses up (a one-time
+code, a budget, a count) is returned as conditions that the gateway settles inside its own journal commit, so
+that a code is single-use also across processes and restarts.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from contract.errors import HutongError
+from contract.secret import Secret
+
+
+class PayerKeyKind(enum.Enum):
+    """What was presented as the payer's key."""
+
+    PAYMENT_CODE = "payment_code"
+    """Digits of a one-time code, online or offline."""
+    CONSUMER_CODE = "consumer_code"
+    """The credential inside an EMV consumer-presented code (its token and, where there is one, cryptogram)."""
+    TOKEN = "token"
+    """A token, with a cryptogram where its domain asks for one."""
+    FACE = "face"
+    """The opaque reference that the face service gave for a matched subject."""
+    TRANSIT = "transit"
+    """A signed transit code, submitted after the gate let the rider through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cryptogram:
+    """Proof by a device that holds a token; see hutong.tokenization.v1.Cryptogram."""
+
+    value: bytes
+    counter: int
+    unpredictable_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """One key presented for one payment: the key, and the facts that its domain is checked against."""
+
+    kind: PayerKeyKind
+    value: Secret[str]
+    amount_minor: int
+    currency: str
+    merchant_id: str
+    terminal_id: str = ""
+    merchant_category: str = ""
+    """ISO 18245 merchant category code, four digits, or empty where unknown."""
+    channel: str = ""
+    """`qr_merchant_presented`, `qr_consumer_presented`, `token`, `face`, `transit`."""
+    requestor_id: str = ""
+    device_id: str = ""
+    cryptogram: Cryptogram | None = None
+    assurance_method: str = ""
+    """Assurance that the presenting channel adds, an EMV two-digit method code, or empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class CounterUse:
+    """A condition: `counter + add <= cap`, settled and added in the commit that admits the payment, and given
+    back if the payment does not succeed."""
+
+    counter: bytes
+    """16 bytes that name the counter (a budget, a use count, a day's limit), derived with a key: no secret shows."""
+    add: int
+    cap: int
+    reason: int
+    """The hutong.status.v1.ErrorReason to answer with when the condition fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """Where a payer's key leads."""
+
+    issuer_id: str
+    token: Secret[str]
+    """The account-unified token, as the issuer knows the account. Never stored by the gateway."""
+    token_ref: bytes
+    """16 bytes that name the token in journals and logs without being able to pay."""
+    key_ref: bytes
+    """16 bytes that name the routing key used."""
+    last_four: str
+    """Last four digits of the token, for receipts."""
+    assurance_method: str = "00"
+    spends: tuple[bytes, ...] = ()
+    """16-byte values that may be spent once for ever (a code and step, a cryptogram's counter)."""
+    counters: tuple[CounterUse, ...] = ()
+    amount_max_minor: int | None = None
+    """Largest amount that this key may pay at once, already checked against KeyUse."""
+    epoch: int = 0
+    """The token's change counter; `still_valid` compares it."""
+
+
+class TokenResolver(Protocol):
+    """The narrow interface between the gateway's engine and the token service."""
+
+    def resolve(self, uses: Sequence[KeyUse], now_us: int) -> list[Resolution | HutongError]:
+        """Answers each use in its place. `now_us` is UTC in microseconds. Never raises for a bad key: a refusal is
+        a HutongError in its place. Runs on the engine's thread: no disk or network on the common path, and no
+        more than some tens of microseconds for each use."""
+        ...
+
+    def still_valid(self, resolutions: Sequence[Resolution]) -> list[bool]:
+        """Whether nothing was suspended or deleted since; asked again just before the commit, so that a payment
+        that waited in the queue feels a suspension."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account that an issuer registers."""
+
+    issuer_id: str
+    number: Secret[str]
+    """PAN or account number, digits."""
+    attributes: dict[str, str] = field(default_factory=dict)
