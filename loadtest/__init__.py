@@ -1,0 +1,1 @@
+"""Load: generators, scenarios, baselines, reports. Speaks the contract only."""
