@@ -1,0 +1,80 @@
+"""Magic amounts: the last four digits of an amount make the simulated network misbehave, as in payment sandboxes.
+
+The table below is the whole of it. ¥90.51 (9051 fen), ¥190.51 and so on are declined for insufficient funds, for
+example. 90xx speaks of the issuer's debit, 91xx of the acquirer's credit, 92xx of refunds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from clients.participants.script import NORMAL, Behaviour, Plan
+from hutong.participant.v1 import participant_pb2 as pb
+
+MODULUS: Final = 10_000
+"""Magic looks at `amount_minor % MODULUS`."""
+LATE_US: Final = 8_000_000
+"""How late a late answer is."""
+FIRST_CREDIT_LEG: Final = 2
+"""Number of a payment's first credit: leg 1 is the debit, so a credit that fails over has a higher number."""
+_LEG_NUMBER_AT: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Magic:
+    """One line of the table."""
+
+    kind: int
+    """The leg kind that it applies to, hutong.participant.v1.LegKind."""
+    plan: Plan
+    text: str
+    """What a tester sees."""
+    first_only: bool = False
+    """Whether only the first acquirer tried misbehaves."""
+
+
+_DEBIT, _CREDIT, _REFUND = pb.LEG_KIND_DEBIT, pb.LEG_KIND_CREDIT, pb.LEG_KIND_REFUND
+
+
+def _decline(code: str) -> Plan:
+    return Plan(Behaviour.DECLINE, code=code)
+
+
+_LOSE_REQUEST = Plan(Behaviour.LOSE_REQUEST)
+_LOSE_ANSWER = Plan(Behaviour.LOSE_ANSWER)
+_LATE = Plan(Behaviour.LATE, late_us=LATE_US)
+_TWICE = Plan(Behaviour.DUPLICATE)
+_GARBAGE = Plan(Behaviour.GARBAGE)
+
+MAGIC: Final[dict[int, Magic]] = {
+    9005: Magic(_DEBIT, _decline("05"), "The issuer does not honour: DECLINED, 05."),
+    9014: Magic(_DEBIT, _decline("14"), "The issuer knows no such account: DECLINED, 14."),
+    9051: Magic(_DEBIT, _decline("51"), "The payer has not enough money: DECLINED, 51."),
+    9020: Magic(_DEBIT, _LOSE_REQUEST, "The debit never reaches the issuer: UNKNOWN, inquiry, nothing was taken."),
+    9021: Magic(_DEBIT, _LOSE_ANSWER, "The debit is done and its answer lost: UNKNOWN, inquiry, then completed."),
+    9022: Magic(_DEBIT, _LATE, "The issuer answers the debit 8 seconds late: settled by inquiry, late answer ignored."),
+    9023: Magic(_DEBIT, _TWICE, "The issuer answers the debit twice: one effect."),
+    9024: Magic(_DEBIT, _GARBAGE, "The issuer answers the debit with garbage: settled by inquiry."),
+    9105: Magic(_CREDIT, _decline("05"), "Every acquirer refuses: the debit is reversed, FAILED."),
+    9106: Magic(_CREDIT, _decline("05"), "The first acquirer refuses: failover to the next one.", first_only=True),
+    9120: Magic(_CREDIT, _LOSE_REQUEST, "The credit never reaches the acquirer: UNKNOWN, inquiry, settled."),
+    9121: Magic(_CREDIT, _LOSE_ANSWER, "The credit is done and its answer lost: UNKNOWN, inquiry, SUCCEEDED."),
+    9122: Magic(_CREDIT, _LATE, "The acquirer answers the credit 8 seconds late: settled by inquiry."),
+    9123: Magic(_CREDIT, _TWICE, "The acquirer answers the credit twice: one effect."),
+    9124: Magic(_CREDIT, _GARBAGE, "The acquirer answers the credit with garbage: settled by inquiry."),
+    9205: Magic(_REFUND, _decline("05"), "The refund of this amount is refused."),
+    9220: Magic(_REFUND, _LOSE_REQUEST, "The refund of this amount is lost on its way: UNKNOWN, inquiry, settled."),
+    9221: Magic(_REFUND, _LOSE_ANSWER, "The refund of this amount is done and its answer lost: settled by inquiry."),
+}
+"""Last four digits of the amount in minor units to what happens. The README shows this table."""
+
+
+def plan_for(leg: pb.Leg) -> Plan:
+    """What magic has in mind for this leg: NORMAL for nearly all amounts."""
+    magic = MAGIC.get(leg.amount_minor % MODULUS)
+    if magic is None or magic.kind != leg.kind:
+        return NORMAL
+    if magic.first_only and leg.leg_id[_LEG_NUMBER_AT:] != bytes([FIRST_CREDIT_LEG]):
+        return NORMAL
+    return magic.plan
