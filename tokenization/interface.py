@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from contract.errors import HutongError
+from contract.errors import HutongError, Reason
 from contract.secret import Secret
 
 
@@ -93,6 +93,8 @@ class Resolution:
     counters: tuple[CounterUse, ...] = ()
     amount_max_minor: int | None = None
     """Largest amount that this key may pay at once, already checked against KeyUse."""
+    spend_reason: int = Reason.ERROR_REASON_CODE_SPENT
+    """The hutong.status.v1.ErrorReason to answer with when one of `spends` was spent before."""
     epoch: int = 0
     """The token's change counter; `still_valid` compares it."""
 

@@ -22,17 +22,117 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"hutong/tokenization/v1/token.proto\x12\x16hutong.tokenization.v1\"g\n\x08TokenKey\x12\r\n\x05token\x18\x01 \x01(\t\x12\x14\n\x0crequestor_id\x18\x02 \x01(\t\x12\x36\n\ncryptogram\x18\x03 \x01(\x0b\x32\".hutong.tokenization.v1.Cryptogram\"J\n\nCryptogram\x12\r\n\x05value\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\r\x12\x1c\n\x14unpredictable_number\x18\x03 \x01(\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"hutong/tokenization/v1/token.proto\x12\x16hutong.tokenization.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xc7\x01\n\x0bTokenDomain\x12\x10\n\x08\x63hannels\x18\x01 \x03(\t\x12\x14\n\x0cmerchant_ids\x18\x02 \x03(\t\x12\x1b\n\x13merchant_categories\x18\x03 \x03(\t\x12\x18\n\x10\x61mount_max_minor\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x11\n\tcount_max\x18\x06 \x01(\x03\x12\x17\n\x0ftotal_max_minor\x18\x07 \x01(\x03\x12\x1b\n\x13\x63ryptogram_required\x18\x08 \x01(\x08\"J\n\x0bTokenBudget\x12\x14\n\x0c\x61mount_minor\x18\x01 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\x12\x13\n\x0bperiod_days\x18\x03 \x01(\r\"\x91\x03\n\tTokenView\x12\x11\n\ttoken_ref\x18\x01 \x01(\x0c\x12\x11\n\tlast_four\x18\x02 \x01(\t\x12\x11\n\tissuer_id\x18\x03 \x01(\t\x12\x0b\n\x03par\x18\x04 \x01(\t\x12\x31\n\x05state\x18\x05 \x01(\x0e\x32\".hutong.tokenization.v1.TokenState\x12\x18\n\x10\x61ssurance_method\x18\x06 \x01(\t\x12\x33\n\x06\x64omain\x18\x07 \x01(\x0b\x32#.hutong.tokenization.v1.TokenDomain\x12\x33\n\x06\x62udget\x18\x08 \x01(\x0b\x32#.hutong.tokenization.v1.TokenBudget\x12\x15\n\rrequestor_ids\x18\t \x03(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x65rased\x18\x0c \x01(\x08\"\xd8\x02\n\x07KeyView\x12\x0f\n\x07key_ref\x18\x01 \x01(\x0c\x12\x32\n\x04kind\x18\x02 \x01(\x0e\x32$.hutong.tokenization.v1.TokenKeyKind\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\".hutong.tokenization.v1.TokenState\x12\x11\n\tlast_four\x18\x04 \x01(\t\x12\x18\n\x10\x61ssurance_method\x18\x05 \x01(\t\x12\x11\n\tdevice_id\x18\x06 \x01(\t\x12\x33\n\x06\x64omain\x18\x07 \x01(\x0b\x32#.hutong.tokenization.v1.TokenDomain\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"9\n\tTokenName\x12\x0f\n\x05token\x18\x01 \x01(\tH\x00\x12\x13\n\ttoken_ref\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04name\"\x9d\x02\n\x13RequestTokenRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\x12\x11\n\tissuer_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x63\x63ount_number\x18\x03 \x01(\t\x12\x18\n\x10\x61ssurance_method\x18\x04 \x01(\t\x12\x33\n\x06\x64omain\x18\x05 \x01(\x0b\x32#.hutong.tokenization.v1.TokenDomain\x12\x33\n\x06\x62udget\x18\x06 \x01(\x0b\x32#.hutong.tokenization.v1.TokenBudget\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08inactive\x18\x08 \x01(\x08\"g\n\x14RequestTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x04view\x18\x02 \x01(\x0b\x32!.hutong.tokenization.v1.TokenView\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"X\n\x0fGetTokenRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\x12/\n\x04name\x18\x02 \x01(\x0b\x32!.hutong.tokenization.v1.TokenName\"r\n\x10GetTokenResponse\x12/\n\x04view\x18\x01 \x01(\x0b\x32!.hutong.tokenization.v1.TokenView\x12-\n\x04keys\x18\x02 \x03(\x0b\x32\x1f.hutong.tokenization.v1.KeyView\"\xb1\x01\n\x12\x43hangeStateRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\x12/\n\x04name\x18\x02 \x01(\x0b\x32!.hutong.tokenization.v1.TokenName\x12\x0f\n\x07key_ref\x18\x03 \x01(\x0c\x12\x33\n\x06\x63hange\x18\x04 \x01(\x0e\x32#.hutong.tokenization.v1.StateChange\x12\x0e\n\x06reason\x18\x05 \x01(\t\"F\n\x13\x43hangeStateResponse\x12/\n\x04view\x18\x01 \x01(\x0b\x32!.hutong.tokenization.v1.TokenView\"l\n\x13ReplaceTokenRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\x12/\n\x04name\x18\x02 \x01(\x0b\x32!.hutong.tokenization.v1.TokenName\x12\x0e\n\x06reason\x18\x03 \x01(\t\"V\n\x14ReplaceTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x04view\x18\x02 \x01(\x0b\x32!.hutong.tokenization.v1.TokenView\"\x88\x02\n\x13UpdateDomainRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\x12/\n\x04name\x18\x02 \x01(\x0b\x32!.hutong.tokenization.v1.TokenName\x12\x0f\n\x07key_ref\x18\x03 \x01(\x0c\x12\x33\n\x06\x64omain\x18\x04 \x01(\x0b\x32#.hutong.tokenization.v1.TokenDomain\x12\x33\n\x06\x62udget\x18\x05 \x01(\x0b\x32#.hutong.tokenization.v1.TokenBudget\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x14UpdateDomainResponse\x12/\n\x04view\x18\x01 \x01(\x0b\x32!.hutong.tokenization.v1.TokenView\"\xb8\x02\n\x10\x43reateKeyRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\x12/\n\x04name\x18\x02 \x01(\x0b\x32!.hutong.tokenization.v1.TokenName\x12\x32\n\x04kind\x18\x03 \x01(\x0e\x32$.hutong.tokenization.v1.TokenKeyKind\x12\x11\n\tdevice_id\x18\x04 \x01(\t\x12\x33\n\x06\x64omain\x18\x05 \x01(\x0b\x32#.hutong.tokenization.v1.TokenDomain\x12\x18\n\x10\x61ssurance_method\x18\x06 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x66\x61\x63\x65_reference\x18\x08 \x01(\t\"f\n\x11\x43reateKeyResponse\x12-\n\x04view\x18\x01 \x01(\x0b\x32\x1f.hutong.tokenization.v1.KeyView\x12\x0e\n\x06number\x18\x02 \x01(\t\x12\x12\n\ndevice_key\x18\x03 \x01(\x0c\"\x86\x01\n\x12ListHistoryRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\x12/\n\x04name\x18\x02 \x01(\x0b\x32!.hutong.tokenization.v1.TokenName\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x16\n\x0e\x61\x66ter_sequence\x18\x04 \x01(\x03\"I\n\x13ListHistoryResponse\x12\x32\n\x06\x65vents\x18\x01 \x03(\x0b\x32\".hutong.tokenization.v1.TokenEvent\"B\n\x12WatchTokensRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"I\n\x13WatchTokensResponse\x12\x32\n\x06\x65vents\x18\x01 \x03(\x0b\x32\".hutong.tokenization.v1.TokenEvent\"\xa0\x01\n\nTokenEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttoken_ref\x18\x03 \x01(\x0c\x12\x0f\n\x07key_ref\x18\x04 \x01(\x0c\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x14\n\x0crequestor_id\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\"[\n\x12ReserveCodeRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\x12/\n\x04name\x18\x02 \x01(\x0b\x32!.hutong.tokenization.v1.TokenName\"T\n\x13ReserveCodeResponse\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"~\n\x15ProvisionCodesRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\x12/\n\x04name\x18\x02 \x01(\x0b\x32!.hutong.tokenization.v1.TokenName\x12\x11\n\tdevice_id\x18\x03 \x01(\t\x12\x0b\n\x03\x64\x61y\x18\x04 \x01(\r\"T\n\x16ProvisionCodesResponse\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61y_key\x18\x02 \x01(\x0c\x12\x0b\n\x03\x64\x61y\x18\x03 \x01(\r\x12\r\n\x05suite\x18\x04 \x01(\t\"\xcb\x01\n\x13IssueTransitRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\x12/\n\x04name\x18\x02 \x01(\x0b\x32!.hutong.tokenization.v1.TokenName\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x16\n\x0e\x66\x61re_max_minor\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"u\n\x14IssueTransitResponse\x12-\n\x04view\x18\x01 \x01(\x0b\x32\x1f.hutong.tokenization.v1.KeyView\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\x12\x19\n\x11issuer_public_key\x18\x03 \x01(\x0c\"\xcb\x02\n\x0cPresentedKey\x12\x33\n\x04kind\x18\x01 \x01(\x0e\x32%.hutong.tokenization.v1.PresentedKind\x12\r\n\x05value\x18\x02 \x01(\t\x12\x14\n\x0c\x61mount_minor\x18\x03 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x13\n\x0bmerchant_id\x18\x05 \x01(\t\x12\x13\n\x0bterminal_id\x18\x06 \x01(\t\x12\x19\n\x11merchant_category\x18\x07 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x08 \x01(\t\x12\x14\n\x0crequestor_id\x18\t \x01(\t\x12\x11\n\tdevice_id\x18\n \x01(\t\x12\x36\n\ncryptogram\x18\x0b \x01(\x0b\x32\".hutong.tokenization.v1.Cryptogram\x12\x18\n\x10\x61ssurance_method\x18\x0c \x01(\t\"Z\n\x0eResolveRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\x12\x32\n\x04keys\x18\x02 \x03(\x0b\x32$.hutong.tokenization.v1.PresentedKey\"I\n\x0fResolveResponse\x12\x36\n\x07results\x18\x01 \x03(\x0b\x32%.hutong.tokenization.v1.ResolveResult\"s\n\rResolveResult\x12\x32\n\x03key\x18\x01 \x01(\x0b\x32#.hutong.tokenization.v1.ResolvedKeyH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xf5\x01\n\x0bResolvedKey\x12\x11\n\tissuer_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x11\n\ttoken_ref\x18\x03 \x01(\x0c\x12\x0f\n\x07key_ref\x18\x04 \x01(\x0c\x12\x11\n\tlast_four\x18\x05 \x01(\t\x12\x18\n\x10\x61ssurance_method\x18\x06 \x01(\t\x12\x0e\n\x06spends\x18\x07 \x03(\x0c\x12:\n\x08\x63ounters\x18\x08 \x03(\x0b\x32(.hutong.tokenization.v1.CounterCondition\x12\x18\n\x10\x61mount_max_minor\x18\t \x01(\x03\x12\r\n\x05\x65poch\x18\n \x01(\r\"M\n\x10\x43ounterCondition\x12\x0f\n\x07\x63ounter\x18\x01 \x01(\x0c\x12\x0b\n\x03\x61\x64\x64\x18\x02 \x01(\x03\x12\x0b\n\x03\x63\x61p\x18\x03 \x01(\x03\x12\x0e\n\x06reason\x18\x04 \x01(\x05\"Z\n\x11\x44\x65tokenizeRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\x12/\n\x04name\x18\x02 \x01(\x0b\x32!.hutong.tokenization.v1.TokenName\",\n\x12\x44\x65tokenizeResponse\x12\x16\n\x0e\x61\x63\x63ount_number\x18\x01 \x01(\t\")\n\x11RotateKeysRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\"G\n\x12RotateKeysResponse\x12\x31\n\x06status\x18\x01 \x01(\x0b\x32!.hutong.tokenization.v1.KeyStatus\"+\n\x13GetKeyStatusRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\"I\n\x14GetKeyStatusResponse\x12\x31\n\x06status\x18\x01 \x01(\x0b\x32!.hutong.tokenization.v1.KeyStatus\"\xae\x01\n\tKeyStatus\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05suite\x18\x02 \x01(\t\x12\x34\n\x08versions\x18\x03 \x03(\x0b\x32\".hutong.tokenization.v1.KeyVersion\x12\x16\n\x0e\x61\x63tive_version\x18\x04 \x01(\r\x12\x10\n\x08\x61\x63\x63ounts\x18\x05 \x01(\x03\x12\x11\n\tremaining\x18\x06 \x01(\x03\x12\x10\n\x08rotating\x18\x07 \x01(\x08\"\x8e\x01\n\nKeyVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05state\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bretire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"l\n\x13\x45raseAccountRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\x12/\n\x04name\x18\x02 \x01(\x0b\x32!.hutong.tokenization.v1.TokenName\x12\x0e\n\x06reason\x18\x03 \x01(\t\"G\n\x14\x45raseAccountResponse\x12/\n\x04view\x18\x01 \x01(\x0b\x32!.hutong.tokenization.v1.TokenView\"g\n\x08TokenKey\x12\r\n\x05token\x18\x01 \x01(\t\x12\x14\n\x0crequestor_id\x18\x02 \x01(\t\x12\x36\n\ncryptogram\x18\x03 \x01(\x0b\x32\".hutong.tokenization.v1.Cryptogram\"J\n\nCryptogram\x12\r\n\x05value\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\r\x12\x1c\n\x14unpredictable_number\x18\x03 \x01(\x07*\xc3\x01\n\nTokenState\x12\x1b\n\x17TOKEN_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOKEN_STATE_REQUESTED\x10\x01\x12\x16\n\x12TOKEN_STATE_ACTIVE\x10\x02\x12\x19\n\x15TOKEN_STATE_SUSPENDED\x10\x03\x12\x17\n\x13TOKEN_STATE_DELETED\x10\x04\x12\x17\n\x13TOKEN_STATE_EXPIRED\x10\x05\x12\x18\n\x14TOKEN_STATE_REPLACED\x10\x06*\x92\x01\n\x0bStateChange\x12\x1c\n\x18STATE_CHANGE_UNSPECIFIED\x10\x00\x12\x19\n\x15STATE_CHANGE_ACTIVATE\x10\x01\x12\x18\n\x14STATE_CHANGE_SUSPEND\x10\x02\x12\x17\n\x13STATE_CHANGE_RESUME\x10\x03\x12\x17\n\x13STATE_CHANGE_DELETE\x10\x04*\xbb\x01\n\x0cTokenKeyKind\x12\x1e\n\x1aTOKEN_KEY_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16TOKEN_KEY_KIND_BARCODE\x10\x01\x12\x1f\n\x1bTOKEN_KEY_KIND_PAYMENT_CODE\x10\x02\x12\x19\n\x15TOKEN_KEY_KIND_DEVICE\x10\x03\x12\x17\n\x13TOKEN_KEY_KIND_FACE\x10\x04\x12\x1a\n\x16TOKEN_KEY_KIND_TRANSIT\x10\x05*\xc1\x01\n\rPresentedKind\x12\x1e\n\x1aPRESENTED_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1bPRESENTED_KIND_PAYMENT_CODE\x10\x01\x12 \n\x1cPRESENTED_KIND_CONSUMER_CODE\x10\x02\x12\x18\n\x14PRESENTED_KIND_TOKEN\x10\x03\x12\x17\n\x13PRESENTED_KIND_FACE\x10\x04\x12\x1a\n\x16PRESENTED_KIND_TRANSIT\x10\x05\x32\x8a\r\n\x0cTokenService\x12i\n\x0cRequestToken\x12+.hutong.tokenization.v1.RequestTokenRequest\x1a,.hutong.tokenization.v1.RequestTokenResponse\x12]\n\x08GetToken\x12\'.hutong.tokenization.v1.GetTokenRequest\x1a(.hutong.tokenization.v1.GetTokenResponse\x12\x66\n\x0b\x43hangeState\x12*.hutong.tokenization.v1.ChangeStateRequest\x1a+.hutong.tokenization.v1.ChangeStateResponse\x12i\n\x0cReplaceToken\x12+.hutong.tokenization.v1.ReplaceTokenRequest\x1a,.hutong.tokenization.v1.ReplaceTokenResponse\x12i\n\x0cUpdateDomain\x12+.hutong.tokenization.v1.UpdateDomainRequest\x1a,.hutong.tokenization.v1.UpdateDomainResponse\x12`\n\tCreateKey\x12(.hutong.tokenization.v1.CreateKeyRequest\x1a).hutong.tokenization.v1.CreateKeyResponse\x12\x66\n\x0bListHistory\x12*.hutong.tokenization.v1.ListHistoryRequest\x1a+.hutong.tokenization.v1.ListHistoryResponse\x12h\n\x0bWatchTokens\x12*.hutong.tokenization.v1.WatchTokensRequest\x1a+.hutong.tokenization.v1.WatchTokensResponse0\x01\x12\x66\n\x0bReserveCode\x12*.hutong.tokenization.v1.ReserveCodeRequest\x1a+.hutong.tokenization.v1.ReserveCodeResponse\x12o\n\x0eProvisionCodes\x12-.hutong.tokenization.v1.ProvisionCodesRequest\x1a..hutong.tokenization.v1.ProvisionCodesResponse\x12i\n\x0cIssueTransit\x12+.hutong.tokenization.v1.IssueTransitRequest\x1a,.hutong.tokenization.v1.IssueTransitResponse\x12Z\n\x07Resolve\x12&.hutong.tokenization.v1.ResolveRequest\x1a\'.hutong.tokenization.v1.ResolveResponse\x12\x63\n\nDetokenize\x12).hutong.tokenization.v1.DetokenizeRequest\x1a*.hutong.tokenization.v1.DetokenizeResponse\x12\x63\n\nRotateKeys\x12).hutong.tokenization.v1.RotateKeysRequest\x1a*.hutong.tokenization.v1.RotateKeysResponse\x12i\n\x0cGetKeyStatus\x12+.hutong.tokenization.v1.GetKeyStatusRequest\x1a,.hutong.tokenization.v1.GetKeyStatusResponse\x12i\n\x0c\x45raseAccount\x12+.hutong.tokenization.v1.EraseAccountRequest\x1a,.hutong.tokenization.v1.EraseAccountResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hutong.tokenization.v1.token_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOKENKEY']._serialized_start=62
-  _globals['_TOKENKEY']._serialized_end=165
-  _globals['_CRYPTOGRAM']._serialized_start=167
-  _globals['_CRYPTOGRAM']._serialized_end=241
+  _globals['_TOKENSTATE']._serialized_start=6258
+  _globals['_TOKENSTATE']._serialized_end=6453
+  _globals['_STATECHANGE']._serialized_start=6456
+  _globals['_STATECHANGE']._serialized_end=6602
+  _globals['_TOKENKEYKIND']._serialized_start=6605
+  _globals['_TOKENKEYKIND']._serialized_end=6792
+  _globals['_PRESENTEDKIND']._serialized_start=6795
+  _globals['_PRESENTEDKIND']._serialized_end=6988
+  _globals['_TOKENDOMAIN']._serialized_start=121
+  _globals['_TOKENDOMAIN']._serialized_end=320
+  _globals['_TOKENBUDGET']._serialized_start=322
+  _globals['_TOKENBUDGET']._serialized_end=396
+  _globals['_TOKENVIEW']._serialized_start=399
+  _globals['_TOKENVIEW']._serialized_end=800
+  _globals['_KEYVIEW']._serialized_start=803
+  _globals['_KEYVIEW']._serialized_end=1147
+  _globals['_TOKENNAME']._serialized_start=1149
+  _globals['_TOKENNAME']._serialized_end=1206
+  _globals['_REQUESTTOKENREQUEST']._serialized_start=1209
+  _globals['_REQUESTTOKENREQUEST']._serialized_end=1494
+  _globals['_REQUESTTOKENRESPONSE']._serialized_start=1496
+  _globals['_REQUESTTOKENRESPONSE']._serialized_end=1599
+  _globals['_GETTOKENREQUEST']._serialized_start=1601
+  _globals['_GETTOKENREQUEST']._serialized_end=1689
+  _globals['_GETTOKENRESPONSE']._serialized_start=1691
+  _globals['_GETTOKENRESPONSE']._serialized_end=1805
+  _globals['_CHANGESTATEREQUEST']._serialized_start=1808
+  _globals['_CHANGESTATEREQUEST']._serialized_end=1985
+  _globals['_CHANGESTATERESPONSE']._serialized_start=1987
+  _globals['_CHANGESTATERESPONSE']._serialized_end=2057
+  _globals['_REPLACETOKENREQUEST']._serialized_start=2059
+  _globals['_REPLACETOKENREQUEST']._serialized_end=2167
+  _globals['_REPLACETOKENRESPONSE']._serialized_start=2169
+  _globals['_REPLACETOKENRESPONSE']._serialized_end=2255
+  _globals['_UPDATEDOMAINREQUEST']._serialized_start=2258
+  _globals['_UPDATEDOMAINREQUEST']._serialized_end=2522
+  _globals['_UPDATEDOMAINRESPONSE']._serialized_start=2524
+  _globals['_UPDATEDOMAINRESPONSE']._serialized_end=2595
+  _globals['_CREATEKEYREQUEST']._serialized_start=2598
+  _globals['_CREATEKEYREQUEST']._serialized_end=2910
+  _globals['_CREATEKEYRESPONSE']._serialized_start=2912
+  _globals['_CREATEKEYRESPONSE']._serialized_end=3014
+  _globals['_LISTHISTORYREQUEST']._serialized_start=3017
+  _globals['_LISTHISTORYREQUEST']._serialized_end=3151
+  _globals['_LISTHISTORYRESPONSE']._serialized_start=3153
+  _globals['_LISTHISTORYRESPONSE']._serialized_end=3226
+  _globals['_WATCHTOKENSREQUEST']._serialized_start=3228
+  _globals['_WATCHTOKENSREQUEST']._serialized_end=3294
+  _globals['_WATCHTOKENSRESPONSE']._serialized_start=3296
+  _globals['_WATCHTOKENSRESPONSE']._serialized_end=3369
+  _globals['_TOKENEVENT']._serialized_start=3372
+  _globals['_TOKENEVENT']._serialized_end=3532
+  _globals['_RESERVECODEREQUEST']._serialized_start=3534
+  _globals['_RESERVECODEREQUEST']._serialized_end=3625
+  _globals['_RESERVECODERESPONSE']._serialized_start=3627
+  _globals['_RESERVECODERESPONSE']._serialized_end=3711
+  _globals['_PROVISIONCODESREQUEST']._serialized_start=3713
+  _globals['_PROVISIONCODESREQUEST']._serialized_end=3839
+  _globals['_PROVISIONCODESRESPONSE']._serialized_start=3841
+  _globals['_PROVISIONCODESRESPONSE']._serialized_end=3925
+  _globals['_ISSUETRANSITREQUEST']._serialized_start=3928
+  _globals['_ISSUETRANSITREQUEST']._serialized_end=4131
+  _globals['_ISSUETRANSITRESPONSE']._serialized_start=4133
+  _globals['_ISSUETRANSITRESPONSE']._serialized_end=4250
+  _globals['_PRESENTEDKEY']._serialized_start=4253
+  _globals['_PRESENTEDKEY']._serialized_end=4584
+  _globals['_RESOLVEREQUEST']._serialized_start=4586
+  _globals['_RESOLVEREQUEST']._serialized_end=4676
+  _globals['_RESOLVERESPONSE']._serialized_start=4678
+  _globals['_RESOLVERESPONSE']._serialized_end=4751
+  _globals['_RESOLVERESULT']._serialized_start=4753
+  _globals['_RESOLVERESULT']._serialized_end=4868
+  _globals['_RESOLVEDKEY']._serialized_start=4871
+  _globals['_RESOLVEDKEY']._serialized_end=5116
+  _globals['_COUNTERCONDITION']._serialized_start=5118
+  _globals['_COUNTERCONDITION']._serialized_end=5195
+  _globals['_DETOKENIZEREQUEST']._serialized_start=5197
+  _globals['_DETOKENIZEREQUEST']._serialized_end=5287
+  _globals['_DETOKENIZERESPONSE']._serialized_start=5289
+  _globals['_DETOKENIZERESPONSE']._serialized_end=5333
+  _globals['_ROTATEKEYSREQUEST']._serialized_start=5335
+  _globals['_ROTATEKEYSREQUEST']._serialized_end=5376
+  _globals['_ROTATEKEYSRESPONSE']._serialized_start=5378
+  _globals['_ROTATEKEYSRESPONSE']._serialized_end=5449
+  _globals['_GETKEYSTATUSREQUEST']._serialized_start=5451
+  _globals['_GETKEYSTATUSREQUEST']._serialized_end=5494
+  _globals['_GETKEYSTATUSRESPONSE']._serialized_start=5496
+  _globals['_GETKEYSTATUSRESPONSE']._serialized_end=5569
+  _globals['_KEYSTATUS']._serialized_start=5572
+  _globals['_KEYSTATUS']._serialized_end=5746
+  _globals['_KEYVERSION']._serialized_start=5749
+  _globals['_KEYVERSION']._serialized_end=5891
+  _globals['_ERASEACCOUNTREQUEST']._serialized_start=5893
+  _globals['_ERASEACCOUNTREQUEST']._serialized_end=6001
+  _globals['_ERASEACCOUNTRESPONSE']._serialized_start=6003
+  _globals['_ERASEACCOUNTRESPONSE']._serialized_end=6074
+  _globals['_TOKENKEY']._serialized_start=6076
+  _globals['_TOKENKEY']._serialized_end=6179
+  _globals['_CRYPTOGRAM']._serialized_start=6181
+  _globals['_CRYPTOGRAM']._serialized_end=6255
+  _globals['_TOKENSERVICE']._serialized_start=6991
+  _globals['_TOKENSERVICE']._serialized_end=8665
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,13 @@
 isort:skip_file
 The token service provider: account-unified tokens, their routing keys, one-time codes."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -15,6 +20,1479 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _TokenState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TokenStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TokenState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOKEN_STATE_UNSPECIFIED: _TokenState.ValueType  # 0
+    TOKEN_STATE_REQUESTED: _TokenState.ValueType  # 1
+    """Asked for; cannot pay yet."""
+    TOKEN_STATE_ACTIVE: _TokenState.ValueType  # 2
+    TOKEN_STATE_SUSPENDED: _TokenState.ValueType  # 3
+    """Cannot pay until resumed."""
+    TOKEN_STATE_DELETED: _TokenState.ValueType  # 4
+    """Never pays again."""
+    TOKEN_STATE_EXPIRED: _TokenState.ValueType  # 5
+    """Its expiry passed; never pays again unless its expiry is moved."""
+    TOKEN_STATE_REPLACED: _TokenState.ValueType  # 6
+    """Another token took its place; never pays again."""
+
+class TokenState(_TokenState, metaclass=_TokenStateEnumTypeWrapper):
+    """Where a token or a key stands in its life."""
+
+TOKEN_STATE_UNSPECIFIED: TokenState.ValueType  # 0
+TOKEN_STATE_REQUESTED: TokenState.ValueType  # 1
+"""Asked for; cannot pay yet."""
+TOKEN_STATE_ACTIVE: TokenState.ValueType  # 2
+TOKEN_STATE_SUSPENDED: TokenState.ValueType  # 3
+"""Cannot pay until resumed."""
+TOKEN_STATE_DELETED: TokenState.ValueType  # 4
+"""Never pays again."""
+TOKEN_STATE_EXPIRED: TokenState.ValueType  # 5
+"""Its expiry passed; never pays again unless its expiry is moved."""
+TOKEN_STATE_REPLACED: TokenState.ValueType  # 6
+"""Another token took its place; never pays again."""
+Global___TokenState: _TypeAlias = TokenState  # noqa: Y015
+
+class _StateChange:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StateChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StateChange.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STATE_CHANGE_UNSPECIFIED: _StateChange.ValueType  # 0
+    STATE_CHANGE_ACTIVATE: _StateChange.ValueType  # 1
+    STATE_CHANGE_SUSPEND: _StateChange.ValueType  # 2
+    STATE_CHANGE_RESUME: _StateChange.ValueType  # 3
+    STATE_CHANGE_DELETE: _StateChange.ValueType  # 4
+
+class StateChange(_StateChange, metaclass=_StateChangeEnumTypeWrapper):
+    """What is done to a token or a key."""
+
+STATE_CHANGE_UNSPECIFIED: StateChange.ValueType  # 0
+STATE_CHANGE_ACTIVATE: StateChange.ValueType  # 1
+STATE_CHANGE_SUSPEND: StateChange.ValueType  # 2
+STATE_CHANGE_RESUME: StateChange.ValueType  # 3
+STATE_CHANGE_DELETE: StateChange.ValueType  # 4
+Global___StateChange: _TypeAlias = StateChange  # noqa: Y015
+
+class _TokenKeyKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TokenKeyKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TokenKeyKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOKEN_KEY_KIND_UNSPECIFIED: _TokenKeyKind.ValueType  # 0
+    TOKEN_KEY_KIND_BARCODE: _TokenKeyKind.ValueType  # 1
+    """The number inside an EMV consumer-presented code."""
+    TOKEN_KEY_KIND_PAYMENT_CODE: _TokenKeyKind.ValueType  # 2
+    """One-time payment codes, online and offline."""
+    TOKEN_KEY_KIND_DEVICE: _TokenKeyKind.ValueType  # 3
+    """A device token with a cryptogram."""
+    TOKEN_KEY_KIND_FACE: _TokenKeyKind.ValueType  # 4
+    """A face reference."""
+    TOKEN_KEY_KIND_TRANSIT: _TokenKeyKind.ValueType  # 5
+    """A transit credential."""
+
+class TokenKeyKind(_TokenKeyKind, metaclass=_TokenKeyKindEnumTypeWrapper):
+    """Kinds of routing keys under a token."""
+
+TOKEN_KEY_KIND_UNSPECIFIED: TokenKeyKind.ValueType  # 0
+TOKEN_KEY_KIND_BARCODE: TokenKeyKind.ValueType  # 1
+"""The number inside an EMV consumer-presented code."""
+TOKEN_KEY_KIND_PAYMENT_CODE: TokenKeyKind.ValueType  # 2
+"""One-time payment codes, online and offline."""
+TOKEN_KEY_KIND_DEVICE: TokenKeyKind.ValueType  # 3
+"""A device token with a cryptogram."""
+TOKEN_KEY_KIND_FACE: TokenKeyKind.ValueType  # 4
+"""A face reference."""
+TOKEN_KEY_KIND_TRANSIT: TokenKeyKind.ValueType  # 5
+"""A transit credential."""
+Global___TokenKeyKind: _TypeAlias = TokenKeyKind  # noqa: Y015
+
+class _PresentedKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PresentedKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PresentedKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRESENTED_KIND_UNSPECIFIED: _PresentedKind.ValueType  # 0
+    PRESENTED_KIND_PAYMENT_CODE: _PresentedKind.ValueType  # 1
+    PRESENTED_KIND_CONSUMER_CODE: _PresentedKind.ValueType  # 2
+    PRESENTED_KIND_TOKEN: _PresentedKind.ValueType  # 3
+    PRESENTED_KIND_FACE: _PresentedKind.ValueType  # 4
+    PRESENTED_KIND_TRANSIT: _PresentedKind.ValueType  # 5
+
+class PresentedKind(_PresentedKind, metaclass=_PresentedKindEnumTypeWrapper):
+    """How a payer's key was presented."""
+
+PRESENTED_KIND_UNSPECIFIED: PresentedKind.ValueType  # 0
+PRESENTED_KIND_PAYMENT_CODE: PresentedKind.ValueType  # 1
+PRESENTED_KIND_CONSUMER_CODE: PresentedKind.ValueType  # 2
+PRESENTED_KIND_TOKEN: PresentedKind.ValueType  # 3
+PRESENTED_KIND_FACE: PresentedKind.ValueType  # 4
+PRESENTED_KIND_TRANSIT: PresentedKind.ValueType  # 5
+Global___PresentedKind: _TypeAlias = PresentedKind  # noqa: Y015
+
+@_typing.final
+class TokenDomain(_message.Message):
+    """Where a token or a key may be used. An empty or zero field allows everything."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    MERCHANT_IDS_FIELD_NUMBER: _builtins.int
+    MERCHANT_CATEGORIES_FIELD_NUMBER: _builtins.int
+    AMOUNT_MAX_MINOR_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    COUNT_MAX_FIELD_NUMBER: _builtins.int
+    TOTAL_MAX_MINOR_FIELD_NUMBER: _builtins.int
+    CRYPTOGRAM_REQUIRED_FIELD_NUMBER: _builtins.int
+    amount_max_minor: _builtins.int
+    """Largest amount of one payment, in minor units of the payment's currency."""
+    currency: _builtins.str
+    """ISO 4217 alphabetic code; empty allows every currency."""
+    count_max: _builtins.int
+    """Largest number of payments, ever."""
+    total_max_minor: _builtins.int
+    """Largest sum of payments, ever, in minor units of `currency`, which must then be set."""
+    cryptogram_required: _builtins.bool
+    """Whether each use needs a device's cryptogram."""
+    @_builtins.property
+    def channels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"qr_merchant_presented", "qr_consumer_presented", "token", "face", "transit"."""
+
+    @_builtins.property
+    def merchant_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def merchant_categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ISO 18245, four digits."""
+
+    def __init__(
+        self,
+        *,
+        channels: _abc.Iterable[_builtins.str] | None = ...,
+        merchant_ids: _abc.Iterable[_builtins.str] | None = ...,
+        merchant_categories: _abc.Iterable[_builtins.str] | None = ...,
+        amount_max_minor: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        count_max: _builtins.int = ...,
+        total_max_minor: _builtins.int = ...,
+        cryptogram_required: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_max_minor", b"amount_max_minor", "channels", b"channels", "count_max", b"count_max", "cryptogram_required", b"cryptogram_required", "currency", b"currency", "merchant_categories", b"merchant_categories", "merchant_ids", b"merchant_ids", "total_max_minor", b"total_max_minor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenDomain: _TypeAlias = TokenDomain  # noqa: Y015
+
+@_typing.final
+class TokenBudget(_message.Message):
+    """What all keys of a token may spend together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_MINOR_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    PERIOD_DAYS_FIELD_NUMBER: _builtins.int
+    amount_minor: _builtins.int
+    currency: _builtins.str
+    """ISO 4217 alphabetic code. Payments in another currency are refused."""
+    period_days: _builtins.int
+    """Days after which it begins anew, counted from 1970-01-01 UTC; 0 for never."""
+    def __init__(
+        self,
+        *,
+        amount_minor: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        period_days: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "currency", b"currency", "period_days", b"period_days"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenBudget: _TypeAlias = TokenBudget  # noqa: Y015
+
+@_typing.final
+class TokenView(_message.Message):
+    """A token, without its number."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_REF_FIELD_NUMBER: _builtins.int
+    LAST_FOUR_FIELD_NUMBER: _builtins.int
+    ISSUER_ID_FIELD_NUMBER: _builtins.int
+    PAR_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ASSURANCE_METHOD_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    REQUESTOR_IDS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
+    token_ref: _builtins.bytes
+    """16 bytes that name the token and cannot pay."""
+    last_four: _builtins.str
+    issuer_id: _builtins.str
+    par: _builtins.str
+    """Payment account reference, 29 characters."""
+    state: Global___TokenState.ValueType
+    assurance_method: _builtins.str
+    """EMV assurance method: "00", "10" to "14"."""
+    erased: _builtins.bool
+    """Whether its account was erased."""
+    @_builtins.property
+    def domain(self) -> Global___TokenDomain: ...
+    @_builtins.property
+    def budget(self) -> Global___TokenBudget: ...
+    @_builtins.property
+    def requestor_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The requestors that may present and change it; empty where any may."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        token_ref: _builtins.bytes = ...,
+        last_four: _builtins.str = ...,
+        issuer_id: _builtins.str = ...,
+        par: _builtins.str = ...,
+        state: Global___TokenState.ValueType = ...,
+        assurance_method: _builtins.str = ...,
+        domain: Global___TokenDomain | None = ...,
+        budget: Global___TokenBudget | None = ...,
+        requestor_ids: _abc.Iterable[_builtins.str] | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        erased: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "create_time", b"create_time", "domain", b"domain", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance_method", b"assurance_method", "budget", b"budget", "create_time", b"create_time", "domain", b"domain", "erased", b"erased", "expire_time", b"expire_time", "issuer_id", b"issuer_id", "last_four", b"last_four", "par", b"par", "requestor_ids", b"requestor_ids", "state", b"state", "token_ref", b"token_ref"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenView: _TypeAlias = TokenView  # noqa: Y015
+
+@_typing.final
+class KeyView(_message.Message):
+    """A routing key, without its number."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_REF_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    LAST_FOUR_FIELD_NUMBER: _builtins.int
+    ASSURANCE_METHOD_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    key_ref: _builtins.bytes
+    kind: Global___TokenKeyKind.ValueType
+    state: Global___TokenState.ValueType
+    last_four: _builtins.str
+    assurance_method: _builtins.str
+    device_id: _builtins.str
+    @_builtins.property
+    def domain(self) -> Global___TokenDomain: ...
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        key_ref: _builtins.bytes = ...,
+        kind: Global___TokenKeyKind.ValueType = ...,
+        state: Global___TokenState.ValueType = ...,
+        last_four: _builtins.str = ...,
+        assurance_method: _builtins.str = ...,
+        device_id: _builtins.str = ...,
+        domain: Global___TokenDomain | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "domain", b"domain", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance_method", b"assurance_method", "create_time", b"create_time", "device_id", b"device_id", "domain", b"domain", "expire_time", b"expire_time", "key_ref", b"key_ref", "kind", b"kind", "last_four", b"last_four", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyView: _TypeAlias = KeyView  # noqa: Y015
+
+@_typing.final
+class TokenName(_message.Message):
+    """Names a token: by its number, or by the reference that answers carry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    TOKEN_REF_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """13 to 19 digits."""
+    token_ref: _builtins.bytes
+    """16 bytes."""
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        token_ref: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "token", b"token", "token_ref", b"token_ref"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "token", b"token", "token_ref", b"token_ref"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_name: _TypeAlias = _typing.Literal["token", "token_ref"]  # noqa: Y015
+    _WhichOneofArgType_name: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_name) -> _WhichOneofReturnType_name | None: ...
+
+Global___TokenName: _TypeAlias = TokenName  # noqa: Y015
+
+@_typing.final
+class RequestTokenRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    ISSUER_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NUMBER_FIELD_NUMBER: _builtins.int
+    ASSURANCE_METHOD_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    INACTIVE_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    issuer_id: _builtins.str
+    account_number: _builtins.str
+    """PAN or account number: 8 to 30 digits."""
+    assurance_method: _builtins.str
+    """How the holder was identified: "00", "10" to "14"."""
+    inactive: _builtins.bool
+    """Whether the token waits for ACTIVATE before it can pay."""
+    @_builtins.property
+    def domain(self) -> Global___TokenDomain: ...
+    @_builtins.property
+    def budget(self) -> Global___TokenBudget: ...
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Unset: five years from now."""
+
+    def __init__(
+        self,
+        *,
+        requestor_id: _builtins.str = ...,
+        issuer_id: _builtins.str = ...,
+        account_number: _builtins.str = ...,
+        assurance_method: _builtins.str = ...,
+        domain: Global___TokenDomain | None = ...,
+        budget: Global___TokenBudget | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        inactive: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "domain", b"domain", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_number", b"account_number", "assurance_method", b"assurance_method", "budget", b"budget", "domain", b"domain", "expire_time", b"expire_time", "inactive", b"inactive", "issuer_id", b"issuer_id", "requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestTokenRequest: _TypeAlias = RequestTokenRequest  # noqa: Y015
+
+@_typing.final
+class RequestTokenResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """The token's number."""
+    created: _builtins.bool
+    """False where the account had this token already."""
+    @_builtins.property
+    def view(self) -> Global___TokenView: ...
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        view: Global___TokenView | None = ...,
+        created: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "token", b"token", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestTokenResponse: _TypeAlias = RequestTokenResponse  # noqa: Y015
+
+@_typing.final
+class GetTokenRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    @_builtins.property
+    def name(self) -> Global___TokenName: ...
+    def __init__(
+        self,
+        *,
+        requestor_id: _builtins.str = ...,
+        name: Global___TokenName | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTokenRequest: _TypeAlias = GetTokenRequest  # noqa: Y015
+
+@_typing.final
+class GetTokenResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIEW_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def view(self) -> Global___TokenView: ...
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyView]: ...
+    def __init__(
+        self,
+        *,
+        view: Global___TokenView | None = ...,
+        keys: _abc.Iterable[Global___KeyView] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTokenResponse: _TypeAlias = GetTokenResponse  # noqa: Y015
+
+@_typing.final
+class ChangeStateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KEY_REF_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    key_ref: _builtins.bytes
+    """16 bytes: this key only. Empty: the token, and with it all its keys."""
+    change: Global___StateChange.ValueType
+    reason: _builtins.str
+    """Up to 64 characters, kept in the history."""
+    @_builtins.property
+    def name(self) -> Global___TokenName: ...
+    def __init__(
+        self,
+        *,
+        requestor_id: _builtins.str = ...,
+        name: Global___TokenName | None = ...,
+        key_ref: _builtins.bytes = ...,
+        change: Global___StateChange.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "key_ref", b"key_ref", "name", b"name", "reason", b"reason", "requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeStateRequest: _TypeAlias = ChangeStateRequest  # noqa: Y015
+
+@_typing.final
+class ChangeStateResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIEW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def view(self) -> Global___TokenView: ...
+    def __init__(
+        self,
+        *,
+        view: Global___TokenView | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeStateResponse: _TypeAlias = ChangeStateResponse  # noqa: Y015
+
+@_typing.final
+class ReplaceTokenRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def name(self) -> Global___TokenName: ...
+    def __init__(
+        self,
+        *,
+        requestor_id: _builtins.str = ...,
+        name: Global___TokenName | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplaceTokenRequest: _TypeAlias = ReplaceTokenRequest  # noqa: Y015
+
+@_typing.final
+class ReplaceTokenResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """The new token's number."""
+    @_builtins.property
+    def view(self) -> Global___TokenView: ...
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        view: Global___TokenView | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplaceTokenResponse: _TypeAlias = ReplaceTokenResponse  # noqa: Y015
+
+@_typing.final
+class UpdateDomainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KEY_REF_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    key_ref: _builtins.bytes
+    """16 bytes: this key. Empty: the token."""
+    @_builtins.property
+    def name(self) -> Global___TokenName: ...
+    @_builtins.property
+    def domain(self) -> Global___TokenDomain:
+        """Unset: stays."""
+
+    @_builtins.property
+    def budget(self) -> Global___TokenBudget:
+        """Of tokens only. Unset: stays."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Unset: stays."""
+
+    def __init__(
+        self,
+        *,
+        requestor_id: _builtins.str = ...,
+        name: Global___TokenName | None = ...,
+        key_ref: _builtins.bytes = ...,
+        domain: Global___TokenDomain | None = ...,
+        budget: Global___TokenBudget | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "domain", b"domain", "expire_time", b"expire_time", "name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "domain", b"domain", "expire_time", b"expire_time", "key_ref", b"key_ref", "name", b"name", "requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateDomainRequest: _TypeAlias = UpdateDomainRequest  # noqa: Y015
+
+@_typing.final
+class UpdateDomainResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIEW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def view(self) -> Global___TokenView: ...
+    def __init__(
+        self,
+        *,
+        view: Global___TokenView | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateDomainResponse: _TypeAlias = UpdateDomainResponse  # noqa: Y015
+
+@_typing.final
+class CreateKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    ASSURANCE_METHOD_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    FACE_REFERENCE_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    kind: Global___TokenKeyKind.ValueType
+    device_id: _builtins.str
+    """Of DEVICE and PAYMENT_CODE keys: the device."""
+    assurance_method: _builtins.str
+    face_reference: _builtins.str
+    """Of FACE keys: the opaque reference that the face service gave."""
+    @_builtins.property
+    def name(self) -> Global___TokenName: ...
+    @_builtins.property
+    def domain(self) -> Global___TokenDomain: ...
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Unset: the token's own."""
+
+    def __init__(
+        self,
+        *,
+        requestor_id: _builtins.str = ...,
+        name: Global___TokenName | None = ...,
+        kind: Global___TokenKeyKind.ValueType = ...,
+        device_id: _builtins.str = ...,
+        domain: Global___TokenDomain | None = ...,
+        assurance_method: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        face_reference: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "expire_time", b"expire_time", "name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance_method", b"assurance_method", "device_id", b"device_id", "domain", b"domain", "expire_time", b"expire_time", "face_reference", b"face_reference", "kind", b"kind", "name", b"name", "requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateKeyRequest: _TypeAlias = CreateKeyRequest  # noqa: Y015
+
+@_typing.final
+class CreateKeyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIEW_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    DEVICE_KEY_FIELD_NUMBER: _builtins.int
+    number: _builtins.str
+    """Of BARCODE and DEVICE keys: the number, 13 to 19 digits."""
+    device_key: _builtins.bytes
+    """Of DEVICE keys: the key for cryptograms, 32 bytes."""
+    @_builtins.property
+    def view(self) -> Global___KeyView: ...
+    def __init__(
+        self,
+        *,
+        view: Global___KeyView | None = ...,
+        number: _builtins.str = ...,
+        device_key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_key", b"device_key", "number", b"number", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateKeyResponse: _TypeAlias = CreateKeyResponse  # noqa: Y015
+
+@_typing.final
+class ListHistoryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    page_size: _builtins.int
+    """At most 1,000; 0 means 100."""
+    after_sequence: _builtins.int
+    """The last sequence already seen."""
+    @_builtins.property
+    def name(self) -> Global___TokenName: ...
+    def __init__(
+        self,
+        *,
+        requestor_id: _builtins.str = ...,
+        name: Global___TokenName | None = ...,
+        page_size: _builtins.int = ...,
+        after_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "name", b"name", "page_size", b"page_size", "requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHistoryRequest: _TypeAlias = ListHistoryRequest  # noqa: Y015
+
+@_typing.final
+class ListHistoryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenEvent]: ...
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___TokenEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHistoryResponse: _TypeAlias = ListHistoryResponse  # noqa: Y015
+
+@_typing.final
+class WatchTokensRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    after_sequence: _builtins.int
+    def __init__(
+        self,
+        *,
+        requestor_id: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchTokensRequest: _TypeAlias = WatchTokensRequest  # noqa: Y015
+
+@_typing.final
+class WatchTokensResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenEvent]: ...
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___TokenEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchTokensResponse: _TypeAlias = WatchTokensResponse  # noqa: Y015
+
+@_typing.final
+class TokenEvent(_message.Message):
+    """One change of one token or key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    TOKEN_REF_FIELD_NUMBER: _builtins.int
+    KEY_REF_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    token_ref: _builtins.bytes
+    key_ref: _builtins.bytes
+    """Empty where the change was of the token."""
+    kind: _builtins.str
+    """"requested", "activated", "suspended", "resumed", "deleted", "expired", "replaced", "domain_updated", "key_added",
+    "requestor_added", "provisioned", "erased", "detokenized".
+    """
+    requestor_id: _builtins.str
+    """The TRID that did it."""
+    reason: _builtins.str
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        token_ref: _builtins.bytes = ...,
+        key_ref: _builtins.bytes = ...,
+        kind: _builtins.str = ...,
+        requestor_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_ref", b"key_ref", "kind", b"kind", "reason", b"reason", "requestor_id", b"requestor_id", "sequence", b"sequence", "time", b"time", "token_ref", b"token_ref"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenEvent: _TypeAlias = TokenEvent  # noqa: Y015
+
+@_typing.final
+class ReserveCodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    @_builtins.property
+    def name(self) -> Global___TokenName: ...
+    def __init__(
+        self,
+        *,
+        requestor_id: _builtins.str = ...,
+        name: Global___TokenName | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReserveCodeRequest: _TypeAlias = ReserveCodeRequest  # noqa: Y015
+
+@_typing.final
+class ReserveCodeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """19 digits."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "expire_time", b"expire_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReserveCodeResponse: _TypeAlias = ReserveCodeResponse  # noqa: Y015
+
+@_typing.final
+class ProvisionCodesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    DAY_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    device_id: _builtins.str
+    day: _builtins.int
+    """Days since 1970-01-01 UTC: today or tomorrow. 0 means today."""
+    @_builtins.property
+    def name(self) -> Global___TokenName: ...
+    def __init__(
+        self,
+        *,
+        requestor_id: _builtins.str = ...,
+        name: Global___TokenName | None = ...,
+        device_id: _builtins.str = ...,
+        day: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "device_id", b"device_id", "name", b"name", "requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProvisionCodesRequest: _TypeAlias = ProvisionCodesRequest  # noqa: Y015
+
+@_typing.final
+class ProvisionCodesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    DAY_KEY_FIELD_NUMBER: _builtins.int
+    DAY_FIELD_NUMBER: _builtins.int
+    SUITE_FIELD_NUMBER: _builtins.int
+    alias: _builtins.str
+    """Nine digits."""
+    day_key: _builtins.bytes
+    day: _builtins.int
+    suite: _builtins.str
+    """"international" or "sm"."""
+    def __init__(
+        self,
+        *,
+        alias: _builtins.str = ...,
+        day_key: _builtins.bytes = ...,
+        day: _builtins.int = ...,
+        suite: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "day", b"day", "day_key", b"day_key", "suite", b"suite"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProvisionCodesResponse: _TypeAlias = ProvisionCodesResponse  # noqa: Y015
+
+@_typing.final
+class IssueTransitRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    FARE_MAX_MINOR_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    public_key: _builtins.bytes
+    """The rider's P-256 public key, compressed, 33 bytes."""
+    fare_max_minor: _builtins.int
+    currency: _builtins.str
+    @_builtins.property
+    def name(self) -> Global___TokenName: ...
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Unset: seven days from now."""
+
+    def __init__(
+        self,
+        *,
+        requestor_id: _builtins.str = ...,
+        name: Global___TokenName | None = ...,
+        public_key: _builtins.bytes = ...,
+        fare_max_minor: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "expire_time", b"expire_time", "fare_max_minor", b"fare_max_minor", "name", b"name", "public_key", b"public_key", "requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IssueTransitRequest: _TypeAlias = IssueTransitRequest  # noqa: Y015
+
+@_typing.final
+class IssueTransitResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIEW_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    ISSUER_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    certificate: _builtins.bytes
+    """The signed certificate, the first part of every code."""
+    issuer_public_key: _builtins.bytes
+    """The issuer's public key for gates, compressed, 33 bytes."""
+    @_builtins.property
+    def view(self) -> Global___KeyView: ...
+    def __init__(
+        self,
+        *,
+        view: Global___KeyView | None = ...,
+        certificate: _builtins.bytes = ...,
+        issuer_public_key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "issuer_public_key", b"issuer_public_key", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IssueTransitResponse: _TypeAlias = IssueTransitResponse  # noqa: Y015
+
+@_typing.final
+class PresentedKey(_message.Message):
+    """One key presented for one payment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    AMOUNT_MINOR_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    TERMINAL_ID_FIELD_NUMBER: _builtins.int
+    MERCHANT_CATEGORY_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    CRYPTOGRAM_FIELD_NUMBER: _builtins.int
+    ASSURANCE_METHOD_FIELD_NUMBER: _builtins.int
+    kind: Global___PresentedKind.ValueType
+    value: _builtins.str
+    amount_minor: _builtins.int
+    currency: _builtins.str
+    merchant_id: _builtins.str
+    terminal_id: _builtins.str
+    merchant_category: _builtins.str
+    channel: _builtins.str
+    requestor_id: _builtins.str
+    device_id: _builtins.str
+    assurance_method: _builtins.str
+    @_builtins.property
+    def cryptogram(self) -> Global___Cryptogram: ...
+    def __init__(
+        self,
+        *,
+        kind: Global___PresentedKind.ValueType = ...,
+        value: _builtins.str = ...,
+        amount_minor: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        merchant_id: _builtins.str = ...,
+        terminal_id: _builtins.str = ...,
+        merchant_category: _builtins.str = ...,
+        channel: _builtins.str = ...,
+        requestor_id: _builtins.str = ...,
+        device_id: _builtins.str = ...,
+        cryptogram: Global___Cryptogram | None = ...,
+        assurance_method: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cryptogram", b"cryptogram"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "assurance_method", b"assurance_method", "channel", b"channel", "cryptogram", b"cryptogram", "currency", b"currency", "device_id", b"device_id", "kind", b"kind", "merchant_category", b"merchant_category", "merchant_id", b"merchant_id", "requestor_id", b"requestor_id", "terminal_id", b"terminal_id", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PresentedKey: _TypeAlias = PresentedKey  # noqa: Y015
+
+@_typing.final
+class ResolveRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___PresentedKey]:
+        """Up to 500."""
+
+    def __init__(
+        self,
+        *,
+        requestor_id: _builtins.str = ...,
+        keys: _abc.Iterable[Global___PresentedKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveRequest: _TypeAlias = ResolveRequest  # noqa: Y015
+
+@_typing.final
+class ResolveResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResolveResult]:
+        """One for each key, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ResolveResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveResponse: _TypeAlias = ResolveResponse  # noqa: Y015
+
+@_typing.final
+class ResolveResult(_message.Message):
+    """Where one key leads, or why nowhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___ResolvedKey: ...
+    @_builtins.property
+    def error(self) -> _status_pb2.Status: ...
+    def __init__(
+        self,
+        *,
+        key: Global___ResolvedKey | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "key", b"key", "outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "key", b"key", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["key", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___ResolveResult: _TypeAlias = ResolveResult  # noqa: Y015
+
+@_typing.final
+class ResolvedKey(_message.Message):
+    """Where a key leads, and what the payment must use up in the commit that admits it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUER_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    TOKEN_REF_FIELD_NUMBER: _builtins.int
+    KEY_REF_FIELD_NUMBER: _builtins.int
+    LAST_FOUR_FIELD_NUMBER: _builtins.int
+    ASSURANCE_METHOD_FIELD_NUMBER: _builtins.int
+    SPENDS_FIELD_NUMBER: _builtins.int
+    COUNTERS_FIELD_NUMBER: _builtins.int
+    AMOUNT_MAX_MINOR_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    issuer_id: _builtins.str
+    token: _builtins.str
+    token_ref: _builtins.bytes
+    key_ref: _builtins.bytes
+    last_four: _builtins.str
+    assurance_method: _builtins.str
+    amount_max_minor: _builtins.int
+    epoch: _builtins.int
+    @_builtins.property
+    def spends(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """16-byte values that may be spent once for ever."""
+
+    @_builtins.property
+    def counters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CounterCondition]: ...
+    def __init__(
+        self,
+        *,
+        issuer_id: _builtins.str = ...,
+        token: _builtins.str = ...,
+        token_ref: _builtins.bytes = ...,
+        key_ref: _builtins.bytes = ...,
+        last_four: _builtins.str = ...,
+        assurance_method: _builtins.str = ...,
+        spends: _abc.Iterable[_builtins.bytes] | None = ...,
+        counters: _abc.Iterable[Global___CounterCondition] | None = ...,
+        amount_max_minor: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_max_minor", b"amount_max_minor", "assurance_method", b"assurance_method", "counters", b"counters", "epoch", b"epoch", "issuer_id", b"issuer_id", "key_ref", b"key_ref", "last_four", b"last_four", "spends", b"spends", "token", b"token", "token_ref", b"token_ref"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolvedKey: _TypeAlias = ResolvedKey  # noqa: Y015
+
+@_typing.final
+class CounterCondition(_message.Message):
+    """A condition: the counter plus `add` must stay at or below `cap`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTER_FIELD_NUMBER: _builtins.int
+    ADD_FIELD_NUMBER: _builtins.int
+    CAP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    counter: _builtins.bytes
+    add: _builtins.int
+    cap: _builtins.int
+    reason: _builtins.int
+    """A hutong.status.v1.ErrorReason."""
+    def __init__(
+        self,
+        *,
+        counter: _builtins.bytes = ...,
+        add: _builtins.int = ...,
+        cap: _builtins.int = ...,
+        reason: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "cap", b"cap", "counter", b"counter", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CounterCondition: _TypeAlias = CounterCondition  # noqa: Y015
+
+@_typing.final
+class DetokenizeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    @_builtins.property
+    def name(self) -> Global___TokenName: ...
+    def __init__(
+        self,
+        *,
+        requestor_id: _builtins.str = ...,
+        name: Global___TokenName | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetokenizeRequest: _TypeAlias = DetokenizeRequest  # noqa: Y015
+
+@_typing.final
+class DetokenizeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_NUMBER_FIELD_NUMBER: _builtins.int
+    account_number: _builtins.str
+    def __init__(
+        self,
+        *,
+        account_number: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_number", b"account_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetokenizeResponse: _TypeAlias = DetokenizeResponse  # noqa: Y015
+
+@_typing.final
+class RotateKeysRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        requestor_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateKeysRequest: _TypeAlias = RotateKeysRequest  # noqa: Y015
+
+@_typing.final
+class RotateKeysResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> Global___KeyStatus: ...
+    def __init__(
+        self,
+        *,
+        status: Global___KeyStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateKeysResponse: _TypeAlias = RotateKeysResponse  # noqa: Y015
+
+@_typing.final
+class GetKeyStatusRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        requestor_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeyStatusRequest: _TypeAlias = GetKeyStatusRequest  # noqa: Y015
+
+@_typing.final
+class GetKeyStatusResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> Global___KeyStatus: ...
+    def __init__(
+        self,
+        *,
+        status: Global___KeyStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeyStatusResponse: _TypeAlias = GetKeyStatusResponse  # noqa: Y015
+
+@_typing.final
+class KeyStatus(_message.Message):
+    """The key-encryption key's versions, and what is still wrapped by old ones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    SUITE_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    ACTIVE_VERSION_FIELD_NUMBER: _builtins.int
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    ROTATING_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    """"file" or "pkcs11"."""
+    suite: _builtins.str
+    active_version: _builtins.int
+    accounts: _builtins.int
+    remaining: _builtins.int
+    """Accounts whose key is not yet wrapped by the active version."""
+    rotating: _builtins.bool
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyVersion]: ...
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+        suite: _builtins.str = ...,
+        versions: _abc.Iterable[Global___KeyVersion] | None = ...,
+        active_version: _builtins.int = ...,
+        accounts: _builtins.int = ...,
+        remaining: _builtins.int = ...,
+        rotating: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "active_version", b"active_version", "remaining", b"remaining", "rotating", b"rotating", "store", b"store", "suite", b"suite", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyStatus: _TypeAlias = KeyStatus  # noqa: Y015
+
+@_typing.final
+class KeyVersion(_message.Message):
+    """One version of the key-encryption key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RETIRE_TIME_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    state: _builtins.str
+    """"active", "retiring", "retired"."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def retire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        state: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        retire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "retire_time", b"retire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "retire_time", b"retire_time", "state", b"state", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyVersion: _TypeAlias = KeyVersion  # noqa: Y015
+
+@_typing.final
+class EraseAccountRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def name(self) -> Global___TokenName: ...
+    def __init__(
+        self,
+        *,
+        requestor_id: _builtins.str = ...,
+        name: Global___TokenName | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseAccountRequest: _TypeAlias = EraseAccountRequest  # noqa: Y015
+
+@_typing.final
+class EraseAccountResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIEW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def view(self) -> Global___TokenView: ...
+    def __init__(
+        self,
+        *,
+        view: Global___TokenView | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseAccountResponse: _TypeAlias = EraseAccountResponse  # noqa: Y015
 
 @_typing.final
 class TokenKey(_message.Message):

@@ -1,0 +1,17 @@
+"""Answers a gRPC call with an error of the table: status, text and details, on grpc.aio."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import grpc
+
+from contract.errors import DETAILS_METADATA_KEY, HutongError
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: HutongError) -> NoReturn:
+    """Ends the call with the error's status and its google.rpc details. Does not return."""
+    status = error.to_status()
+    context.set_trailing_metadata(((DETAILS_METADATA_KEY, status.SerializeToString()),))
+    await context.abort(error.status_code, status.message)
+    raise AssertionError("abort does not return")
