@@ -1,0 +1,88 @@
+"""How a client connects and how patient it is. All times are seconds, as Python's own interfaces take them."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc
+
+MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+KEEPALIVE_MS: Final = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class TlsOptions:
+    """Certificates, PEM. With a key and chain of its own the client proves who it is (mTLS)."""
+
+    root_certificates: bytes | None = None
+    """Authorities that may sign the gateway's certificate; None: the system's."""
+    private_key: bytes | None = field(default=None, repr=False)
+    certificate_chain: bytes | None = None
+    server_name: str = ""
+    """Name to expect in the certificate, where it is not the target's."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryOptions:
+    """When a call is sent again: only reads and requests with an idempotency key, only where the failure is passing.
+
+    `throttle_tokens` and `throttle_ratio` are those of gRPC's retry throttling: each failure takes a token, each
+    success gives a part of one back, and with half or fewer left nothing is sent again.
+    """
+
+    attempts_max: int = 4
+    """Attempts in all, the first included; 1 turns retries off."""
+    backoff_s: float = 0.05
+    """Longest wait before the second attempt; drawn uniformly from 0 to it, and doubled for each further one."""
+    backoff_max_s: float = 2.0
+    throttle_tokens: float = 10.0
+    throttle_ratio: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """Options of a client; the defaults suit a gateway on this machine."""
+
+    deadline_s: float = 30.0
+    """For a whole call, retries included."""
+    tls: TlsOptions | None = None
+    """None: plaintext."""
+    allow_plaintext: bool = False
+    """Plaintext to anything but loopback or a Unix socket is refused unless this is set."""
+    retry: RetryOptions = RetryOptions()
+    channel_options: tuple[tuple[str, str | int], ...] = ()
+    """Added to those that the client sets itself."""
+
+
+def open_channel(target: str, options: ClientOptions) -> grpc.Channel:
+    """A channel to `target`, "host:port" or "unix:/path". Raises ValueError for plaintext to a remote machine."""
+    arguments: list[tuple[str, str | int]] = [
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.enable_retries", 0),  # retries are this client's own: it knows which requests may be repeated
+        *options.channel_options,
+    ]
+    tls = options.tls
+    if tls is None:
+        if not (options.allow_plaintext or is_local(target)):
+            raise ValueError(f"{target} is not on this machine: give TLS options, or allow_plaintext to do without")
+        return grpc.insecure_channel(target, arguments)
+    if tls.server_name:
+        arguments.append(("grpc.ssl_target_name_override", tls.server_name))
+    credentials = grpc.ssl_channel_credentials(tls.root_certificates, tls.private_key, tls.certificate_chain)
+    return grpc.secure_channel(target, credentials, arguments)
+
+
+def is_local(target: str) -> bool:
+    """Whether a target is a Unix socket or a loopback address."""
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = target.rsplit(":", 1)[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,121 @@
+"""Sending again: which failures pass, how long to wait, and when to stop for the gateway's sake."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol, TypeVar
+
+import grpc
+
+from clients.errors import DeadlineExceeded, Unreachable, typed
+from clients.options import RetryOptions
+from contract.errors import HutongError, Reason
+
+Request = TypeVar("Request", contravariant=True)
+Response = TypeVar("Response", covariant=True)
+
+PASSING: Final = frozenset(
+    {
+        Reason.ERROR_REASON_OVERLOADED,
+        Reason.ERROR_REASON_DRAINING,
+        Reason.ERROR_REASON_JOURNAL_UNAVAILABLE,
+        Reason.ERROR_REASON_PAYMENT_IN_PROGRESS,
+        Reason.ERROR_REASON_VAULT_UNAVAILABLE,
+        Reason.ERROR_REASON_FACE_UNAVAILABLE,
+    }
+)
+"""Reasons that time may heal, so that the same request may succeed later."""
+
+
+class Method(Protocol[Request, Response]):
+    """A unary method of a generated stub."""
+
+    def __call__(self, request: Request, timeout: float | None = None) -> Response:
+        """Sends the request."""
+        ...
+
+
+class Throttle:
+    """Stops retries while most calls fail, so that clients do not keep a struggling gateway down."""
+
+    def __init__(self, options: RetryOptions) -> None:
+        self._max = options.throttle_tokens
+        self._ratio = options.throttle_ratio
+        self._tokens = options.throttle_tokens
+        self._lock = threading.Lock()
+
+    def succeeded(self) -> None:
+        """A call succeeded, or failed for a reason of its own."""
+        with self._lock:
+            self._tokens = min(self._max, self._tokens + self._ratio)
+
+    def failed(self) -> bool:
+        """A call failed for a passing reason. Whether it may be sent again."""
+        with self._lock:
+            self._tokens = max(0.0, self._tokens - 1)
+            return self._tokens > self._max / 2
+
+
+class Caller:
+    """Makes calls with a deadline, typed errors and, where allowed, retries. Safe to share between threads."""
+
+    def __init__(
+        self,
+        options: RetryOptions,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._options = options
+        self._throttle = Throttle(options)
+        self._sleep = sleep
+        self._clock = clock
+        self._rng = rng or random.Random()
+
+    def call(
+        self, method: Method[Request, Response], request: Request, deadline_s: float, *, repeatable: bool
+    ) -> Response:
+        """Sends a request until it is answered, refused, out of attempts or out of time.
+
+        `repeatable`: sending it twice has the effect of sending it once. Raises contract.errors.HutongError or
+        clients.errors.CallError, the last attempt's.
+        """
+        end = self._clock() + deadline_s
+        attempts = self._options.attempts_max if repeatable else 1
+        for wait_s in self.waits(attempts):
+            left = end - self._clock()
+            if left <= 0:
+                raise DeadlineExceeded(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {deadline_s} s")
+            try:
+                answer = method(request, timeout=left)
+            except grpc.RpcError as failure:
+                error = typed(failure)
+                passing = is_passing(error)
+                if not passing:
+                    self._throttle.succeeded()
+                if not passing or not self._throttle.failed() or wait_s is None or self._clock() + wait_s >= end:
+                    raise error from None
+                self._sleep(wait_s)
+            else:
+                self._throttle.succeeded()
+                return answer
+        raise AssertionError("the last attempt returns or raises")
+
+    def waits(self, attempts: int) -> Iterator[float | None]:
+        """For each attempt the wait after it, in seconds: random up to a bound that doubles; None after the last."""
+        bound = self._options.backoff_s
+        for _ in range(attempts - 1):
+            yield self._rng.uniform(0, bound)
+            bound = min(bound * 2, self._options.backoff_max_s)
+        yield None
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the same request may succeed a little later."""
+    if isinstance(error, HutongError):
+        return error.reason in PASSING
+    return isinstance(error, Unreachable)
