@@ -3,8 +3,11 @@
 isort:skip_file
 Paying by face: captures that can be trusted, and who they lead to."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -15,6 +18,74 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _SignatureAlgorithm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SignatureAlgorithmEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SignatureAlgorithm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIGNATURE_ALGORITHM_UNSPECIFIED: _SignatureAlgorithm.ValueType  # 0
+    """Not a value."""
+    SIGNATURE_ALGORITHM_ED25519: _SignatureAlgorithm.ValueType  # 1
+    """Ed25519; public key of 32 bytes."""
+    SIGNATURE_ALGORITHM_P256: _SignatureAlgorithm.ValueType  # 2
+    """ECDSA on P-256 with SHA-256; public key as an uncompressed point of 65 bytes."""
+
+class SignatureAlgorithm(_SignatureAlgorithm, metaclass=_SignatureAlgorithmEnumTypeWrapper):
+    """How a terminal signs."""
+
+SIGNATURE_ALGORITHM_UNSPECIFIED: SignatureAlgorithm.ValueType  # 0
+"""Not a value."""
+SIGNATURE_ALGORITHM_ED25519: SignatureAlgorithm.ValueType  # 1
+"""Ed25519; public key of 32 bytes."""
+SIGNATURE_ALGORITHM_P256: SignatureAlgorithm.ValueType  # 2
+"""ECDSA on P-256 with SHA-256; public key as an uncompressed point of 65 bytes."""
+Global___SignatureAlgorithm: _TypeAlias = SignatureAlgorithm  # noqa: Y015
+
+class _Outcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OUTCOME_UNSPECIFIED: _Outcome.ValueType  # 0
+    """Not a value."""
+    OUTCOME_MATCHED: _Outcome.ValueType  # 1
+    """One person, and nothing more is needed."""
+    OUTCOME_NEEDS_PASSCODE: _Outcome.ValueType  # 2
+    """One person, who must now give the passcode."""
+    OUTCOME_NEEDS_LAST_FOUR: _Outcome.ValueType  # 3
+    """The face alone does not settle it; four digits would."""
+    OUTCOME_AMBIGUOUS: _Outcome.ValueType  # 4
+    """Two persons match about equally."""
+    OUTCOME_NO_MATCH: _Outcome.ValueType  # 5
+    """Nobody."""
+    OUTCOME_NOT_LIVE: _Outcome.ValueType  # 6
+    """Not a live face."""
+    OUTCOME_BAD_CAPTURE: _Outcome.ValueType  # 7
+    """Signature, nonce, time or contents are not right."""
+
+class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+    """What a search says."""
+
+OUTCOME_UNSPECIFIED: Outcome.ValueType  # 0
+"""Not a value."""
+OUTCOME_MATCHED: Outcome.ValueType  # 1
+"""One person, and nothing more is needed."""
+OUTCOME_NEEDS_PASSCODE: Outcome.ValueType  # 2
+"""One person, who must now give the passcode."""
+OUTCOME_NEEDS_LAST_FOUR: Outcome.ValueType  # 3
+"""The face alone does not settle it; four digits would."""
+OUTCOME_AMBIGUOUS: Outcome.ValueType  # 4
+"""Two persons match about equally."""
+OUTCOME_NO_MATCH: Outcome.ValueType  # 5
+"""Nobody."""
+OUTCOME_NOT_LIVE: Outcome.ValueType  # 6
+"""Not a live face."""
+OUTCOME_BAD_CAPTURE: Outcome.ValueType  # 7
+"""Signature, nonce, time or contents are not right."""
+Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
 class FaceCapture(_message.Message):
@@ -39,3 +110,521 @@ class FaceCapture(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FaceCapture: _TypeAlias = FaceCapture  # noqa: Y015
+
+@_typing.final
+class BeginCaptureRequest(_message.Message):
+    """Asks for nonces."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERMINAL_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    terminal_id: _builtins.str
+    """Terminal that will capture."""
+    count: _builtins.int
+    """How many nonces, 1 to 64; 0 means 1."""
+    def __init__(
+        self,
+        *,
+        terminal_id: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "terminal_id", b"terminal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginCaptureRequest: _TypeAlias = BeginCaptureRequest  # noqa: Y015
+
+@_typing.final
+class BeginCaptureResponse(_message.Message):
+    """Nonces and what is needed to seal a capture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NONCES_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_US_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    CHALLENGE_FIELD_NUMBER: _builtins.int
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    expires_at_us: _builtins.int
+    """UTC, microseconds; a capture that arrives later is refused."""
+    key_id: _builtins.bytes
+    """Names the key below, 8 bytes."""
+    public_key: _builtins.bytes
+    """X25519, 32 bytes."""
+    challenge: _builtins.str
+    """What the payer is to do before the camera: "turn_left", "turn_right", "nod", "blink"; may be ignored by terminals
+    without frames.
+    """
+    dimension: _builtins.int
+    """Dimension of embeddings."""
+    @_builtins.property
+    def nonces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Single-use, 16 bytes each."""
+
+    def __init__(
+        self,
+        *,
+        nonces: _abc.Iterable[_builtins.bytes] | None = ...,
+        expires_at_us: _builtins.int = ...,
+        key_id: _builtins.bytes = ...,
+        public_key: _builtins.bytes = ...,
+        challenge: _builtins.str = ...,
+        dimension: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "dimension", b"dimension", "expires_at_us", b"expires_at_us", "key_id", b"key_id", "nonces", b"nonces", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginCaptureResponse: _TypeAlias = BeginCaptureResponse  # noqa: Y015
+
+@_typing.final
+class RegisterTerminalRequest(_message.Message):
+    """Registers a terminal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERMINAL_ID_FIELD_NUMBER: _builtins.int
+    MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    terminal_id: _builtins.str
+    """Terminal."""
+    merchant_id: _builtins.str
+    """Merchant that it stands at."""
+    public_key: _builtins.bytes
+    """Public key, in the algorithm's form."""
+    algorithm: Global___SignatureAlgorithm.ValueType
+    """How it signs."""
+    def __init__(
+        self,
+        *,
+        terminal_id: _builtins.str = ...,
+        merchant_id: _builtins.str = ...,
+        public_key: _builtins.bytes = ...,
+        algorithm: Global___SignatureAlgorithm.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "merchant_id", b"merchant_id", "public_key", b"public_key", "terminal_id", b"terminal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterTerminalRequest: _TypeAlias = RegisterTerminalRequest  # noqa: Y015
+
+@_typing.final
+class RegisterTerminalResponse(_message.Message):
+    """Empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterTerminalResponse: _TypeAlias = RegisterTerminalResponse  # noqa: Y015
+
+@_typing.final
+class Consent(_message.Message):
+    """Why and until when somebody allowed that their face be kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    TEXT_VERSION_FIELD_NUMBER: _builtins.int
+    GIVEN_AT_US_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_US_FIELD_NUMBER: _builtins.int
+    purpose: _builtins.str
+    """Such as "payment by face"."""
+    text_version: _builtins.str
+    """Version of the text that was agreed to."""
+    given_at_us: _builtins.int
+    """UTC, microseconds."""
+    expires_at_us: _builtins.int
+    """UTC, microseconds; 0 where it has no end."""
+    def __init__(
+        self,
+        *,
+        purpose: _builtins.str = ...,
+        text_version: _builtins.str = ...,
+        given_at_us: _builtins.int = ...,
+        expires_at_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at_us", b"expires_at_us", "given_at_us", b"given_at_us", "purpose", b"purpose", "text_version", b"text_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Consent: _TypeAlias = Consent  # noqa: Y015
+
+@_typing.final
+class EnrollRequest(_message.Message):
+    """Enrols somebody."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
+    CONSENT_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    MERCHANT_IDS_FIELD_NUMBER: _builtins.int
+    ALLOW_LOOKALIKE_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """The operator's name for the subject; never an account number."""
+    sealed: _builtins.bytes
+    """An EnrollmentContents, sealed as capture.proto says."""
+    region: _builtins.int
+    """Region sub-gallery, 1 to 65535; 0 for none."""
+    allow_lookalike: _builtins.bool
+    """Enrol even where somebody alike is enrolled under another name (a twin, say)."""
+    @_builtins.property
+    def consent(self) -> Global___Consent:
+        """Required."""
+
+    @_builtins.property
+    def merchant_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Merchants in whose sub-gallery the subject is."""
+
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        sealed: _builtins.bytes = ...,
+        consent: Global___Consent | None = ...,
+        region: _builtins.int = ...,
+        merchant_ids: _abc.Iterable[_builtins.str] | None = ...,
+        allow_lookalike: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_lookalike", b"allow_lookalike", "consent", b"consent", "merchant_ids", b"merchant_ids", "region", b"region", "sealed", b"sealed", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnrollRequest: _TypeAlias = EnrollRequest  # noqa: Y015
+
+@_typing.final
+class EnrollResponse(_message.Message):
+    """The enrolled subject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    TEMPLATES_FIELD_NUMBER: _builtins.int
+    reference: _builtins.str
+    """Opaque routing reference, to be registered with the token service as a key of kind FACE."""
+    templates: _builtins.int
+    """Templates kept."""
+    def __init__(
+        self,
+        *,
+        reference: _builtins.str = ...,
+        templates: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference", "templates", b"templates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnrollResponse: _TypeAlias = EnrollResponse  # noqa: Y015
+
+@_typing.final
+class IdentifyRequest(_message.Message):
+    """Searches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAPTURE_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    region: _builtins.int
+    """Only this region; 0 for everybody."""
+    merchant_id: _builtins.str
+    """Only this merchant's sub-gallery; empty for everybody."""
+    @_builtins.property
+    def capture(self) -> Global___FaceCapture:
+        """The capture."""
+
+    def __init__(
+        self,
+        *,
+        capture: Global___FaceCapture | None = ...,
+        region: _builtins.int = ...,
+        merchant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture", "merchant_id", b"merchant_id", "region", b"region"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IdentifyRequest: _TypeAlias = IdentifyRequest  # noqa: Y015
+
+@_typing.final
+class IdentifyResponse(_message.Message):
+    """Who it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    SECOND_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    ENROLLED_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    outcome: Global___Outcome.ValueType
+    """What was decided."""
+    reference: _builtins.str
+    """The subject's routing reference; empty unless matched."""
+    score: _builtins.float
+    """Cosine of the best person; 0 where the capture was refused."""
+    second: _builtins.float
+    """Cosine of the second person; -1 where there is none."""
+    threshold: _builtins.float
+    """Threshold that the number enrolled and the budget for false positives ask for."""
+    enrolled: _builtins.int
+    """Persons searched."""
+    detail: _builtins.str
+    """Why, where the outcome is BAD_CAPTURE or NOT_LIVE."""
+    def __init__(
+        self,
+        *,
+        outcome: Global___Outcome.ValueType = ...,
+        reference: _builtins.str = ...,
+        score: _builtins.float = ...,
+        second: _builtins.float = ...,
+        threshold: _builtins.float = ...,
+        enrolled: _builtins.int = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "enrolled", b"enrolled", "outcome", b"outcome", "reference", b"reference", "score", b"score", "second", b"second", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IdentifyResponse: _TypeAlias = IdentifyResponse  # noqa: Y015
+
+@_typing.final
+class VerifyRequest(_message.Message):
+    """Compares with one subject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    CAPTURE_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """Whom."""
+    @_builtins.property
+    def capture(self) -> Global___FaceCapture:
+        """The capture."""
+
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        capture: Global___FaceCapture | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyRequest: _TypeAlias = VerifyRequest  # noqa: Y015
+
+@_typing.final
+class VerifyResponse(_message.Message):
+    """Whether it is the subject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    outcome: Global___Outcome.ValueType
+    """MATCHED, NO_MATCH, NOT_LIVE or BAD_CAPTURE."""
+    score: _builtins.float
+    """Cosine."""
+    threshold: _builtins.float
+    """Threshold for one comparison."""
+    def __init__(
+        self,
+        *,
+        outcome: Global___Outcome.ValueType = ...,
+        score: _builtins.float = ...,
+        threshold: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "score", b"score", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyResponse: _TypeAlias = VerifyResponse  # noqa: Y015
+
+@_typing.final
+class DeleteSubjectRequest(_message.Message):
+    """Deletes a subject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """Whom."""
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSubjectRequest: _TypeAlias = DeleteSubjectRequest  # noqa: Y015
+
+@_typing.final
+class DeleteSubjectResponse(_message.Message):
+    """The subject is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEMPLATES_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    templates: _builtins.int
+    """Templates erased."""
+    receipt: _builtins.bytes
+    """SHA-256 over what was destroyed and when, kept in the record of erasures."""
+    def __init__(
+        self,
+        *,
+        templates: _builtins.int = ...,
+        receipt: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "templates", b"templates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSubjectResponse: _TypeAlias = DeleteSubjectResponse  # noqa: Y015
+
+@_typing.final
+class GetStatusRequest(_message.Message):
+    """Asks how things are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatusRequest: _TypeAlias = GetStatusRequest  # noqa: Y015
+
+@_typing.final
+class GetStatusResponse(_message.Message):
+    """How things are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class OutcomesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PERSONS_FIELD_NUMBER: _builtins.int
+    TEMPLATES_FIELD_NUMBER: _builtins.int
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    TAIL_ROWS_FIELD_NUMBER: _builtins.int
+    QUARANTINED_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    THRESHOLD_LAST_FOUR_FIELD_NUMBER: _builtins.int
+    FILING_THRESHOLD_FIELD_NUMBER: _builtins.int
+    FILING_DUE_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    persons: _builtins.int
+    """Persons enrolled."""
+    templates: _builtins.int
+    """Templates enrolled."""
+    dimension: _builtins.int
+    """Dimension of embeddings."""
+    segments: _builtins.int
+    """Sealed segments."""
+    tail_rows: _builtins.int
+    """Rows in the mutable tail."""
+    quarantined: _builtins.int
+    """Segments found damaged and rebuilt since the start."""
+    epoch: _builtins.int
+    """Gallery epoch: counts renewals of the secret rotation."""
+    threshold: _builtins.float
+    """Threshold for this many persons."""
+    threshold_last_four: _builtins.float
+    """Threshold where the last four digits are known as well."""
+    filing_threshold: _builtins.int
+    """Faces stored, ever-deleted ones not counted, against the number at which filing with the authority is due."""
+    filing_due: _builtins.bool
+    """Whether the number is reached."""
+    @_builtins.property
+    def outcomes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Captures answered since the start, by outcome."""
+
+    def __init__(
+        self,
+        *,
+        persons: _builtins.int = ...,
+        templates: _builtins.int = ...,
+        dimension: _builtins.int = ...,
+        segments: _builtins.int = ...,
+        tail_rows: _builtins.int = ...,
+        quarantined: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        threshold: _builtins.float = ...,
+        threshold_last_four: _builtins.float = ...,
+        filing_threshold: _builtins.int = ...,
+        filing_due: _builtins.bool = ...,
+        outcomes: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "epoch", b"epoch", "filing_due", b"filing_due", "filing_threshold", b"filing_threshold", "outcomes", b"outcomes", "persons", b"persons", "quarantined", b"quarantined", "segments", b"segments", "tail_rows", b"tail_rows", "templates", b"templates", "threshold", b"threshold", "threshold_last_four", b"threshold_last_four"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
