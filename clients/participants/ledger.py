@@ -237,7 +237,7 @@ class Ledger:
         if memory is not None or leg_id > self._dropped_to:
             return memory
         entry, about = self._books.find(self.participant, leg_id)
-        reversals = [line for line in about if line.kind == _REVERSAL]
+        reversals = [line for line in about if line.kind == _REVERSAL and line.result == _OK]
         if entry is None and not reversals:
             return None
         memory = self._young[leg_id] = _Memory(entry)

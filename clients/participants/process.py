@@ -1,0 +1,177 @@
+"""A simulated participant as a process of its own: dials the gateway, and answers legs over the stream.
+
+    HUTONG_PARTICIPANT_SECRET=... python -m clients.participants.process \\
+        --target 127.0.0.1:50050 --id issuer-a --role issuer --folder data/issuer-a
+
+The accounts are those that its books know. Runs until SIGTERM or SIGINT; connects again, with growing waits, whenever
+the stream ends. Exits with 1 where the gateway refuses the credentials.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+import grpc
+
+from clients.errors import typed
+from clients.options import ClientOptions, open_channel
+from clients.participants.books import Books, BooksError
+from clients.participants.ledger import Role
+from clients.participants.script import Latency, Script
+from clients.participants.simulated import Answers, SimulatedParticipant
+from contract.errors import HutongError, Reason
+from contract.secret import Secret
+from hutong.participant.v1 import participant_pb2 as pb
+from hutong.participant.v1 import participant_pb2_grpc as rpc
+
+SECRET_VARIABLE: Final = "HUTONG_PARTICIPANT_SECRET"
+WAITING_MAX: Final = 100_000
+"""Answer frames that wait for their delay; beyond them answers are lost, and the gateway inquires."""
+RECONNECT_S: Final = 0.1
+RECONNECT_MAX_S: Final = 5.0
+REFUSALS: Final = frozenset({Reason.ERROR_REASON_PARTICIPANT_REFUSED, Reason.ERROR_REASON_PARTICIPANT_UNKNOWN})
+
+
+class Outbox:
+    """Answers that wait for their delay, on the way to one stream."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, pb.ConnectRequest]] = []
+        self._order = itertools.count()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, request: pb.ConnectRequest, delay_us: int = 0) -> None:
+        """Lets a request leave after `delay_us`; equal delays leave in the order in which they were put."""
+        with self._changed:
+            if len(self._heap) < WAITING_MAX:
+                heapq.heappush(self._heap, (time.monotonic() + delay_us / 1e6, next(self._order), request))
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Ends the iteration; what waits is lost."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def __iter__(self) -> Iterator[pb.ConnectRequest]:
+        while True:
+            with self._changed:
+                while not self._closed:
+                    wait_s = self._heap[0][0] - time.monotonic() if self._heap else None
+                    if wait_s is not None and wait_s <= 0:
+                        break
+                    self._changed.wait(wait_s)
+                if self._closed:
+                    return
+                request = heapq.heappop(self._heap)[2]
+            yield request
+
+
+class Runner:
+    """Keeps one participant connected."""
+
+    def __init__(self, participant: SimulatedParticipant, channel: grpc.Channel, secret: Secret[str]) -> None:
+        self._participant = participant
+        self._connect = rpc.ParticipantServiceStub(channel).Connect
+        self._secret = secret
+        self._stopped = threading.Event()
+        self._outbox = Outbox()
+        self._stream: grpc.Call | None = None
+
+    def stop(self) -> None:
+        """Makes `run` return soon. May be called from any thread or a signal handler."""
+        self._stopped.set()
+        self._outbox.close()
+        stream = self._stream
+        if stream is not None:
+            stream.cancel()  # type: ignore[no-untyped-call]
+
+    def run(self) -> None:
+        """Connects again and again until stopped. Raises HutongError where the gateway refuses the credentials."""
+        wait_s = RECONNECT_S
+        while not self._stopped.is_set():
+            if self._serve_once():
+                wait_s = RECONNECT_S
+            if self._stopped.wait(random.uniform(wait_s / 2, wait_s)):
+                return
+            wait_s = min(2 * wait_s, RECONNECT_MAX_S)
+
+    def _serve_once(self) -> bool:
+        """Serves one stream to its end; whether the gateway welcomed it."""
+        outbox = self._outbox = Outbox()
+        hello = pb.Hello(participant_id=self._participant.id, secret=self._secret.reveal())
+        outbox.put(pb.ConnectRequest(hello=hello))
+        stream = self._connect(iter(outbox))
+        self._stream = stream
+        if self._stopped.is_set():
+            self.stop()
+        welcomed = False
+        try:
+            for response in stream:
+                welcomed = True
+                if response.HasField("legs"):
+                    for delay_us, answers in self._work(response.legs):
+                        outbox.put(pb.ConnectRequest(answers=answers), delay_us)
+        except grpc.RpcError as failure:
+            error = typed(failure)
+            if isinstance(error, HutongError) and error.reason in REFUSALS:
+                raise error from None
+        finally:
+            outbox.close()
+            stream.cancel()  # type: ignore[no-untyped-call]
+        return welcomed
+
+    def _work(self, legs: pb.LegFrame) -> Answers:
+        """The answers to a frame; none where the books cannot be written, so that the gateway inquires later."""
+        try:
+            return self._participant.handle(legs, time.time_ns() // 1_000)
+        except BooksError as error:
+            click.echo(f"{self._participant.id}: {error}", err=True)
+            return []
+
+
+@click.command()
+@click.option("--target", required=True, help="The gateway's address, HOST:PORT or unix:/PATH.")
+@click.option("--id", "participant_id", required=True, help="The participant's id in the gateway's directory.")
+@click.option("--role", type=click.Choice([role.name.lower() for role in Role]), required=True)
+@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where its books are.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of its latencies and faults.")
+@click.option("--magic/--no-magic", default=True, show_default=True, help="Whether magic amounts are in effect.")
+@click.option("--latency-ms", type=click.FloatRange(min=0), default=0.0, show_default=True, help="Median answer time.")
+def main(
+    target: str, participant_id: str, role: str, folder: Path, seed: int, *, magic: bool, latency_ms: float
+) -> None:
+    """Runs a simulated issuer or acquirer until stopped. Its secret comes from HUTONG_PARTICIPANT_SECRET."""
+    secret = Secret(os.environ.get(SECRET_VARIABLE, ""))
+    try:
+        books = Books(folder)
+        participant = SimulatedParticipant(participant_id, Role[role.upper()], books, seed=seed, magic_amounts=magic)
+    except BooksError as error:
+        raise click.ClickException(str(error)) from None
+    participant.script = Script(latency=Latency(int(latency_ms * 1_000), 0.4))
+    channel = open_channel(target, ClientOptions())
+    runner = Runner(participant, channel, secret)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: runner.stop())
+    try:
+        runner.run()
+    except HutongError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        channel.close()
+        books.close()
+
+
+if __name__ == "__main__":
+    main()
