@@ -31,7 +31,7 @@ ACQUIRERS: Final = (
     ("acquirer-b", "Bell Acquiring", "unionpay"),
     ("acquirer-c", "Courtyard Pay", "hutong"),
     ("acquirer-d", "Dock Merchant Services", "unionpay"),
-    ("acquirer-e", "Eave Collect", "hutong"),
+    ("acquirer-e", "Eave Collect", "hkfps"),
 )
 """Participant id, name, the scheme that its merchants' codes are printed in."""
 SHOPS: Final = (
@@ -39,18 +39,19 @@ SHOPS: Final = (
     ("Willow Noodles", "Xian", "5812"),
     ("North Gate Books", "Beijing", "5942"),
     ("Plum Pharmacy", "Chengdu", "5912"),
-    ("Canal Bicycle Repair", "Suzhou", "7699"),
+    ("Star Ferry Tailors", "Hong Kong", "5697"),
     ("Stone Lion Groceries", "Beijing", "5411"),
     ("Cloud Silk", "Suzhou", "5651"),
     ("Harbour Dumplings", "Qingdao", "5814"),
     ("Red Maple Florist", "Kunming", "5992"),
-    ("Old Well Hardware", "Nanjing", "5251"),
+    ("Peak Tram Cameras", "Hong Kong", "5946"),
 )
 """Name, city, ISO 18245 merchant category."""
 GIVEN: Final = ("Mei", "Jun", "Lan", "Hao", "Yue", "Ning", "Tao", "Rui", "Xin", "Bo", "Fang", "Kai")
 FAMILY: Final = ("Lin", "Zhou", "Chen", "Wu", "Shen", "Gao", "Song", "Tang")
-UNIONPAY_ORGANISATION: Final = "48100000"
-"""Organisation digits in the accounts of printed UnionPay codes."""
+SCHEME_PARTICIPANTS: Final = {"hutong": "", "unionpay": "48100000", "hkfps": "388"}
+"""Scheme to the id in it of whoever issues its codes here: an organisation, a clearing code."""
+HONG_KONG: Final = "Hong Kong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,8 @@ class Merchant:
     """Scheme of its printed codes."""
     account: str
     """Its account in that scheme."""
+    scheme_participant: str
+    """Whoever issued that account, as the scheme numbers them; empty where it does not."""
     acquirers: tuple[AcquirerTerms, ...]
     """The first is its own, and the cheapest; others can step in."""
 
@@ -200,21 +203,28 @@ def _shop(rng: random.Random, row: int, index: int) -> Merchant:
     price = rng.randrange(25, 40)
     terms = [AcquirerTerms(home, price, 10)]
     terms += [AcquirerTerms(other, price + 12 * step, 5) for step, other in enumerate(others, start=1)]
-    account = key
-    if scheme == "unionpay":
-        account = f"{UNIONPAY_ORGANISATION}{row + 1:08d}{mcc:0>4}{rng.randrange(10**11):011d}"
     return Merchant(
         id=key,
         name=name,
         city=city,
-        country=COUNTRY,
+        country="HK" if city == HONG_KONG else COUNTRY,
         mcc=mcc,
         currency=CURRENCY,
         terminals=(f"{key}t1", f"{key}t2"),
         scheme=scheme,
-        account=account,
+        account=_account(scheme, key, mcc, rng),
+        scheme_participant=SCHEME_PARTICIPANTS[scheme],
         acquirers=tuple(terms),
     )
+
+
+def _account(scheme: str, merchant_id: str, mcc: str, rng: random.Random) -> str:
+    """An account in the form of the scheme: a merchant number, a proxy id, or the merchant's own id."""
+    if scheme == "unionpay":
+        return f"{rng.randrange(10**7):07d}{mcc}{rng.randrange(10**4):04d}"
+    if scheme == "hkfps":
+        return f"1{rng.randrange(10**8):08d}"
+    return merchant_id
 
 
 def luhn_digit(body: str) -> str:
