@@ -1,0 +1,150 @@
+"""Checks of the ids that schemes route by: check digits and formats, each a function of text and its neighbours.
+
+A check gets the value and the other fields beside it (a PayNow proxy is judged by its type), and answers whether it is
+right. Profiles name checks by their key in `CHECKS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+Check = Callable[[str, Mapping[str, str]], bool]
+
+_VPA: Final = re.compile(r"[A-Za-z0-9._-]{2,64}@[A-Za-z][A-Za-z0-9.-]{1,63}").fullmatch
+_EMAIL: Final = re.compile(r"[^@\s]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,4}").fullmatch
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}").fullmatch
+_PIX_PHONE: Final = re.compile(r"\+[1-9][0-9]{6,14}").fullmatch
+_PIX_URL: Final = re.compile(r"[A-Za-z0-9.-]{3,63}(:[0-9]{1,5})?(/[!-~]{1,76})").fullmatch
+_IFSC: Final = re.compile(r"[A-Za-z]{4}0[A-Za-z0-9]{6}[0-9A-Za-z]{1,26}").fullmatch
+_BIC: Final = re.compile(r"[A-Z0-9]{4}[A-Z]{2}[A-Z0-9]{2}([A-Z0-9]{3})?").fullmatch
+_IBAN: Final = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}").fullmatch
+_UEN: Final = re.compile(r"([0-9]{8,9}|[STR][0-9]{2}[A-Z]{2}[0-9]{4})[A-Z][A-Z0-9]{0,8}").fullmatch
+_HK_MOBILE: Final = re.compile(r"\+[0-9]{1,4}-[0-9]{6,12}").fullmatch
+_NMID: Final = re.compile(r"ID[0-9]{13}").fullmatch
+_PAKISTAN_ID: Final = re.compile(r"\+92[0-9]{10}|03[0-9]{9}|[A-Za-z0-9._@-]{3,40}").fullmatch
+
+
+def digits(value: str, shortest: int, longest: int) -> bool:
+    """Whether a value is ASCII digits of a length."""
+    return shortest <= len(value) <= longest and value.isascii() and value.isdigit()
+
+
+def luhn(number: str) -> bool:
+    """ISO/IEC 7812-1 check digit."""
+    if not (number.isascii() and number.isdigit()):
+        return False
+    total = 0
+    for place, digit in enumerate(reversed(number)):
+        value = int(digit) * (1 + place % 2)
+        total += value - 9 if value > 9 else value
+    return total % 10 == 0
+
+
+def _modulo_11(number: str, weights: tuple[int, ...]) -> str:
+    rest = sum(int(digit) * weight for digit, weight in zip(number, weights, strict=True)) % 11
+    return str(0 if rest < 2 else 11 - rest)
+
+
+_CPF_WEIGHTS: Final = tuple(range(11, 1, -1))
+_CNPJ_WEIGHTS: Final = (6, 5, 4, 3, 2, 9, 8, 7, 6, 5, 4, 3, 2)
+
+
+def cpf(number: str) -> bool:
+    """Brazil's person number: eleven digits, two of them check digits."""
+    if not digits(number, 11, 11) or len(set(number)) == 1:
+        return False
+    first = _modulo_11(number[:9], _CPF_WEIGHTS[1:])
+    return number[9:] == first + _modulo_11(number[:9] + first, _CPF_WEIGHTS)
+
+
+def cnpj(number: str) -> bool:
+    """Brazil's company number: fourteen digits, two of them check digits."""
+    if not digits(number, 14, 14):
+        return False
+    first = _modulo_11(number[:12], _CNPJ_WEIGHTS[1:])
+    return number[12:] == first + _modulo_11(number[:12] + first, _CNPJ_WEIGHTS)
+
+
+def thai_id(number: str) -> bool:
+    """Thailand's national or tax id: thirteen digits, the last a check digit."""
+    if not digits(number, 13, 13):
+        return False
+    total = sum(int(digit) * weight for digit, weight in zip(number[:12], range(13, 1, -1), strict=True))
+    return (11 - total % 11) % 10 == int(number[12])
+
+
+def iban(text: str) -> bool:
+    """ISO 13616: two check digits, modulo 97."""
+    if not _IBAN(text):
+        return False
+    moved = text[4:] + text[:4]
+    return int("".join(str(int(character, 36)) for character in moved)) % 97 == 1
+
+
+def _pix_key(value: str, _: Mapping[str, str]) -> bool:
+    """E-mail, phone, CPF, CNPJ or random key (Manual de Padrões para Iniciação do Pix, 1.6)."""
+    return bool(_UUID(value) or _PIX_PHONE(value) or cpf(value) or cnpj(value) or (len(value) <= 77 and _EMAIL(value)))
+
+
+def _paynow_proxy(value: str, fields: Mapping[str, str]) -> bool:
+    """By its type in 01: 0 mobile number, 2 unique entity number, 3 virtual payment address."""
+    kind = fields.get("01")
+    if kind == "0":
+        return value.startswith("+") and digits(value[1:], 8, 15)
+    if kind == "2":
+        return bool(_UEN(value))
+    return kind in {"1", "3"} and 1 <= len(value) <= 99
+
+
+def _promptpay_mobile(value: str, _: Mapping[str, str]) -> bool:
+    return digits(value, 13, 13) and value.startswith("00")
+
+
+def _calendar(value: str, _: Mapping[str, str]) -> bool:
+    """YYYYMMDD, YYYYMMDDHHMMSS or YYMMDDHHMMSS."""
+    if not digits(value, 8, 14) or len(value) not in {8, 12, 14}:
+        return False
+    month = 2 if len(value) == 12 else 4
+    return "01" <= value[month : month + 2] <= "12" and "01" <= value[month + 2 : month + 4] <= "31"
+
+
+def _simple(match: Callable[[str], object]) -> Check:
+    return lambda value, _: bool(match(value))
+
+
+def _sized(shortest: int, longest: int) -> Check:
+    return lambda value, _: digits(value, shortest, longest)
+
+
+CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
+    {
+        "bic": _simple(_BIC),
+        "calendar": _calendar,
+        "digits_3": _sized(3, 3),
+        "digits_6": _sized(6, 6),
+        "digits_8": _sized(8, 8),
+        "digits_13": _sized(13, 13),
+        "digits_15": _sized(15, 15),
+        "digits_16": _sized(16, 16),
+        "epoch_ms": _sized(13, 13),
+        "fps_id": _sized(7, 9),
+        "hk_mobile": _simple(_HK_MOBILE),
+        "email": _simple(_EMAIL),
+        "iban": lambda value, _: iban(value),
+        "ifsc_account": _simple(_IFSC),
+        "luhn": lambda value, _: luhn(value),
+        "nmid": _simple(_NMID),
+        "pakistan_id": _simple(_PAKISTAN_ID),
+        "paynow_proxy": _paynow_proxy,
+        "pix_key": _pix_key,
+        "pix_url": _simple(_PIX_URL),
+        "promptpay_mobile": _promptpay_mobile,
+        "qris_pan": lambda value, _: digits(value, 12, 19) and value.startswith("9360"),
+        "thai_id": lambda value, _: thai_id(value),
+        "vpa": _simple(_VPA),
+    }
+)
+"""Check name, as profiles write it, to the check."""

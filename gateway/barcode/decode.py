@@ -1,0 +1,128 @@
+"""One entrance for every payment barcode: clean, classify, take apart, judge.
+
+`decode` is pure and bounded, and never raises for bad input. Static merchant codes are remembered, since the same
+label is scanned again and again; codes that live a minute, and everything that holds a credential, are not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from gateway.barcode import consumer, cpm_spec, links, payment_codes, slip
+from gateway.barcode.amounts import to_minor
+from gateway.barcode.artefacts import clean
+from gateway.barcode.currencies import BY_NUMBER
+from gateway.barcode.model import Decoded, Verdict, Violation, covered, verdict
+from gateway.barcode.mpm import Payload, parse
+from gateway.barcode.recognise import candidates, expiry_us, unrecognised
+
+CHARACTERS_MAX: Final = 7089
+"""More characters than the largest QR symbol holds (version 40-L, digits) are no barcode."""
+REMEMBERED_MAX: Final = 8192
+"""Static codes kept: some 4 KB each, so at most about 32 MB."""
+_INITIATION: Final = {"11": "static", "12": "dynamic"}
+_NOT_UNICODE: Final = re.compile("[\ud800-\udfff]").search
+_REMEMBERED: dict[str, Decoded] = {}
+
+
+def decode(text: str, *, now_us: int | None = None) -> Decoded:
+    """What a camera saw, understood.
+
+    Args:
+        text: what the scanner handed over, artefacts and all.
+        now_us: UTC in microseconds; with it, a code that says that it has ended gets the violation `expired`.
+
+    Returns:
+        The code's kind, scheme, both verdicts, routing key and contents. Never raises for bad input.
+    """
+    found = _REMEMBERED.get(text)
+    if found is None:
+        found = _decode(text)
+        if found.kind == "emv_mpm" and found.initiation == "static":
+            if len(_REMEMBERED) >= REMEMBERED_MAX:
+                _REMEMBERED.pop(next(iter(_REMEMBERED)), None)
+            _REMEMBERED[text] = found
+    if now_us is not None and found.expires_us is not None and found.expires_us <= now_us:
+        return _expired(found, now_us)
+    return found
+
+
+def forget() -> None:
+    """Empties the memory of static codes."""
+    _REMEMBERED.clear()
+
+
+def _decode(text: str) -> Decoded:
+    if len(text) > CHARACTERS_MAX:
+        return _unknown("too_long", f"{len(text)} characters", ())
+    if not text.isascii() and _NOT_UNICODE(text):
+        return _unknown("not_unicode", "a surrogate", ())
+    text, artefacts = clean(text)
+    head = text[:4]
+    if len(head) == 4 and head[:2] == "00" and head.isascii() and head.isdigit():
+        return _merchant_code(text, artefacts)
+    if text.isascii() and text.isdigit():
+        found = payment_codes.decode(text, artefacts)
+        return found or _unknown("unrecognised", covered(text), artefacts)
+    if text.startswith(cpm_spec.PREFIX):
+        return consumer.decode(text, artefacts)
+    if links.LOOKS(text):
+        link = links.decode(text, artefacts)
+        if link is not None:
+            return link
+    return _unknown("unrecognised", covered(text), artefacts)
+
+
+def _merchant_code(text: str, artefacts: tuple[str, ...]) -> Decoded:
+    payload, strict = parse(text)
+    if slip.looks(text):
+        return slip.decode(text, strict, artefacts)
+    values = payload.values
+    fitting = candidates(payload, strict)
+    best = fitting[0] if fitting else None
+    if strict and any(v.rule == "lower_case" and v.path == "63" for v in strict):
+        artefacts = (*artefacts, "lower_case_crc")
+    currency, exponent = BY_NUMBER.get(values.get("53", ""), (None, 2))
+    written = values.get("54")
+    additional: Mapping[str, str] = payload.templates.get("62", {})
+    return Decoded(
+        kind="emv_mpm",
+        scheme=best.scheme if best else None,
+        strict=verdict(strict),
+        profile=best.profile if best else unrecognised(payload),
+        routing=best.routing if best else None,
+        candidates=tuple(fitting),
+        amount_minor=to_minor(written, exponent)[0] if written is not None and currency else None,
+        currency=currency,
+        merchant_name=values.get("59"),
+        length_reading=payload.reading,
+        initiation=_INITIATION.get(values.get("01", "")) or _implied(payload),
+        merchant_city=values.get("60"),
+        merchant_category=values.get("52"),
+        country=values.get("58"),
+        reference=additional.get("05") or additional.get("01"),
+        terminal_label=additional.get("07"),
+        expires_us=expiry_us(best.scheme, payload) if best else None,
+        artefacts=artefacts,
+        objects=payload.objects,
+    )
+
+
+def _implied(payload: Payload) -> str | None:
+    """Without object 01 a code is taken for static (4.7.1 leaves it open; every scheme treats it so)."""
+    return "static" if payload.reading is not None else None
+
+
+def _unknown(rule: str, found: str, artefacts: tuple[str, ...]) -> Decoded:
+    judged: Verdict = verdict([Violation("", rule, found)])
+    return Decoded(kind="unknown", scheme=None, strict=judged, profile=judged, artefacts=artefacts)
+
+
+def _expired(found: Decoded, now_us: int) -> Decoded:
+    ago_s = (now_us - (found.expires_us or 0)) // 1_000_000
+    before = found.profile.violations if found.profile is not None else ()
+    judged = verdict([*before, Violation("", "expired", f"{ago_s} s ago")])
+    return replace(found, profile=judged)

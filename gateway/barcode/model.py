@@ -1,0 +1,154 @@
+"""The values that leave this package: verdicts, routing keys, and the one shape that every barcode decodes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from contract.secret import Secret
+
+FOUND_CHARACTERS_MAX: Final = 48
+"""Longest excerpt of a payload shown in a violation: enough to recognise the field, too little to flood a log."""
+VIOLATIONS_MAX: Final = 32
+"""Most violations kept in one verdict; a payload of garbage would otherwise be answered with more than was sent."""
+
+Pair = tuple[str, str]
+"""One data object: its id and its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One rule that a payload breaks."""
+
+    path: str
+    """Where: ids joined by `/`, such as `62/05`; empty for the payload as a whole."""
+    rule: str
+    """Which rule, one stable word such as `length` or `crc_mismatch`."""
+    found: str
+    """What stood there, shortened and with control characters escaped; never a credential."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a payload is right by one rule book, and what is wrong with it."""
+
+    valid: bool
+    violations: tuple[Violation, ...] = ()
+
+
+VALID: Final = Verdict(True)
+
+
+def verdict(violations: list[Violation]) -> Verdict:
+    """The verdict that a list of violations amounts to."""
+    return Verdict(False, tuple(violations[:VIOLATIONS_MAX])) if violations else VALID
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """The key that says where a code leads, canonical inside its scheme."""
+
+    scheme: str
+    """Whose key it is: `hutong`, `unionpay`, `pix`, …"""
+    kind: str
+    """`merchant_account`, `proxy`, `payment_code`, `consumer_code` or `link`."""
+    account: str
+    """The id that routes inside the scheme. Of a payment or consumer code only its public prefix."""
+    participant: str = ""
+    """A hint at who serves it: a BIN, a BIC, an organisation's id; empty where the code gives none."""
+    terminal_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One scheme that a code fits."""
+
+    scheme: str
+    score: int
+    """Higher fits better; the order of the list, best first."""
+    profile: Verdict
+    routing: Routing | None
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What the token service needs of a payer's code. Every secret in it masks itself."""
+
+    kind: str
+    """`payment_code` or `token`."""
+    value: Secret[str]
+    """The digits of the code, or of the token (the PAN field of a consumer code)."""
+    track2: Secret[str] | None = None
+    """Track 2 equivalent data (tag 57) as hex digits."""
+    cryptogram: Secret[bytes] | None = None
+    """Application cryptogram (9F26)."""
+    counter: int | None = None
+    """Application transaction counter (9F36)."""
+    unpredictable_number: int | None = None
+    """Unpredictable number (9F37)."""
+    issuer_data: Secret[bytes] | None = None
+    """Issuer application data (9F10)."""
+    requestor_id: str = ""
+    """Token requestor id (9F19)."""
+    account_reference: Secret[str] | None = None
+    """Payment account reference (9F24)."""
+    last_four: str = ""
+    """Last four digits of the account (9F25), for receipts."""
+    lifetime_us: int | None = None
+    """How long the scheme lets a code of this kind live, in microseconds; None where it does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Everything that a payment barcode says. None stands wherever a field does not apply."""
+
+    kind: str
+    """`emv_mpm`, `emv_cpm`, `payment_code`, `link` or `unknown`."""
+    scheme: str | None
+    """The scheme that fits best."""
+    strict: Verdict | None
+    """Right by EMVCo's standard; None where the standard does not speak of this kind of code."""
+    profile: Verdict | None
+    """Right by the scheme's own practice."""
+    routing: Routing | None = None
+    candidates: tuple[Candidate, ...] = ()
+    amount_minor: int | None = None
+    """Amount in minor units of `currency`."""
+    currency: str | None = None
+    """ISO 4217 alphabetic code."""
+    merchant_name: str | None = None
+    length_reading: str | None = None
+    """`characters` or `utf8_bytes`: the reading of EMV lengths that held; characters where both did."""
+    initiation: str | None = None
+    """`static` or `dynamic`."""
+    merchant_city: str | None = None
+    merchant_category: str | None = None
+    country: str | None = None
+    """ISO 3166 alpha-2 code."""
+    reference: str | None = None
+    """The merchant's reference for this payment."""
+    terminal_label: str | None = None
+    expires_us: int | None = None
+    """When the code itself says that it ends, UTC in microseconds."""
+    artefacts: tuple[str, ...] = ()
+    """What a scanner added and this package took away, by name."""
+    credential: Credential | None = None
+    objects: tuple[Pair, ...] = field(default=(), repr=False)
+    """Root objects of an EMV merchant code in their order, byte for byte; empty for other kinds."""
+    link: Mapping[str, str] | None = field(default=None, repr=False)
+    """Named parts of a link."""
+
+
+def excerpt(value: str) -> str:
+    """A payload's text made safe to show: printable ASCII and letters stay, the rest is escaped, the end is cut."""
+    cut = value[:FOUND_CHARACTERS_MAX]
+    if not cut.isprintable():
+        cut = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in cut)
+    return cut if len(value) <= FOUND_CHARACTERS_MAX else f"{cut}… ({len(value)} characters)"
+
+
+def covered(value: str) -> str:
+    """What may be shown of a field that can hold an account number: its length and what it is made of."""
+    made_of = "digits" if value.isascii() and value.isdigit() else "characters"
+    return f"{len(value)} {made_of}"

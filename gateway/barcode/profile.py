@@ -1,0 +1,282 @@
+"""Scheme profiles: data files that say how a scheme's real codes look. One file in `schemes/` is one scheme.
+
+A profile says how it is recognised (`account`, `primitive`, `application`, `link`), which fields route it, what it
+asks beyond EMVCo (`demand`) and what it allows against it (`tolerate`), and how to write one (`build`). The format is
+described in docs/barcodes.md. Files are read once, at import, and turned into the dataclasses below.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from types import MappingProxyType
+from typing import Any, Final
+
+from gateway.barcode.checks import CHECKS, Check
+from gateway.barcode.currencies import NUMBER_OF
+
+EXACT_SCORE: Final = 100
+"""A template whose identifier is the scheme's own, letter for letter."""
+PATTERN_SCORE: Final = 70
+"""A template whose identifier has the scheme's form."""
+PRIMITIVE_SCORE: Final = 50
+"""A primitive account object that EMVCo gave to a network."""
+DEFAULT_TOLERATED: Final = ("*:reserved", ":over_512", "63:lower_case", "54:decimals", "56:decimals")
+"""What no scheme's acceptors refuse: it loses nothing and misleads nobody."""
+
+KIND_CODES: Final = MappingProxyType({"M": "merchant_account", "P": "proxy", "L": "link"})
+"""Letters that stand for kinds of routing keys inside a code."""
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where in a code a value stands: ids from the root (`62/07`) or from the account template (`@/01`)."""
+
+    path: Path
+    inside: bool
+    """Whether the path starts in the account template."""
+    start: int = 0
+    end: int | None = None
+    after: str = ""
+    """Only what follows the last occurrence of this text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One way in which an account template routes; of several, the first whose field is there."""
+
+    kind: str
+    account: Part
+    check: Check | None
+    check_name: str
+    participant: Part | None
+    terminal: Part | None
+    scheme: Part | None = None
+    """Where the code names another scheme whose key it carries."""
+    kind_code: Part | None = None
+    """Where it says, by a letter of `KIND_CODES`, what kind of key that is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """One thing a scheme asks of its codes."""
+
+    path_text: str
+    """The path as the profile writes it; `@` stands for the account object's id."""
+    part: Part
+    present: bool
+    """Whether the value must be there; otherwise it is judged only if it is."""
+    match: Callable[[str], object] | None
+    check: Check | None
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """How a scheme is recognised in one object of a merchant code."""
+
+    scheme: str
+    ids: frozenset[str]
+    identifiers: tuple[str, ...]
+    """Lower-case values of 00."""
+    pattern: Callable[[str], object] | None
+    """A form of 00 (or of a primitive's value)."""
+    primitive: bool
+    country: str
+    """The code's country must be this; empty for any."""
+    format_indicator: str
+    """The value of object 00 under the root that this form of code has."""
+    score: int
+    routes: tuple[Route, ...]
+    demands: tuple[Demand, ...]
+    mandatory: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkForm:
+    """A URL that leads to a merchant."""
+
+    scheme: str
+    match: Callable[[str], re.Match[str] | None]
+    """Named groups `account`, `participant`, `terminal` route."""
+    query: Mapping[str, Mapping[str, Any]]
+    """Query parameters with a meaning: name to `field`, `required`, `check`, `values`."""
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """Where a code says when it ends."""
+
+    part: Part
+    format: str
+    """`calendar` (in the zone `offset_minutes` east of UTC, day's end where no time is given) or `epoch_ms`."""
+    offset_minutes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """How to write a merchant code of this scheme."""
+
+    template: str
+    """Root id of the account template or primitive."""
+    fields: tuple[tuple[str, str], ...]
+    """Ids inside it (nested ones as `01/00`) and what stands there: text with {account}, {participant}, {terminal}."""
+    extra: tuple[tuple[str, str], ...]
+    """Further objects, such as a second template."""
+    omit: frozenset[str]
+    """Root objects that the scheme's own codes leave out."""
+    fee: str
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One scheme."""
+
+    name: str
+    title: str
+    source: str
+    countries: frozenset[str]
+    currencies: frozenset[str]
+    """ISO 4217 numeric codes."""
+    accounts: tuple[Account, ...]
+    applications: tuple[str, ...]
+    """Prefixes of application identifiers (upper-case hex) in consumer codes."""
+    pan: Callable[[str], object] | None
+    """What a consumer code's PAN must look like."""
+    links: tuple[LinkForm, ...]
+    demands: tuple[Demand, ...]
+    tolerated: frozenset[tuple[str, str]]
+    expiry: Expiry | None
+    build: Build | None
+    account_space: str
+    """Schemes with the same space share their accounts, so that one's account may stand in the other's code."""
+    wrapper: bool
+    """Whether this marks a code of several schemes and does not take payments itself."""
+    examples: tuple[str, ...]
+
+
+def _part(text: str, options: Mapping[str, Any], name: str) -> Part:
+    inside = text == "@" or text.startswith("@/")
+    cut = options.get(f"{name}_slice", (0, None))
+    path = tuple(part for part in (text[2:] if inside else text).split("/") if part)
+    return Part(path, inside, cut[0], cut[1], options.get(f"{name}_after", ""))
+
+
+def _optional_part(options: Mapping[str, Any], name: str) -> Part | None:
+    return _part(options[name], options, name) if name in options else None
+
+
+def _route(options: Mapping[str, Any]) -> Route:
+    name = options.get("check", "")
+    return Route(
+        kind=options.get("kind", "merchant_account"),
+        account=_part(options["account"], options, "account"),
+        check=CHECKS[name] if name else None,
+        check_name=name,
+        participant=_optional_part(options, "participant"),
+        terminal=_optional_part(options, "terminal"),
+        scheme=_optional_part(options, "scheme"),
+        kind_code=_optional_part(options, "kind_code"),
+    )
+
+
+def _demand(options: Mapping[str, Any]) -> Demand:
+    pattern = options.get("pattern") or "|".join(re.escape(value) for value in options.get("values", ()))
+    check = options.get("check", "")
+    return Demand(
+        path_text=options["path"],
+        part=_part(options["path"], options, "path"),
+        present=options.get("present", False),
+        match=re.compile(pattern).fullmatch if pattern else None,
+        check=CHECKS[check] if check else None,
+        rule=options.get("rule") or check or ("value" if options.get("values") else "format"),
+    )
+
+
+def _ids(text: str) -> frozenset[str]:
+    first, _, last = text.partition("-")
+    return frozenset(f"{n:02d}" for n in range(int(first), int(last or first) + 1))
+
+
+def _account(scheme: str, options: Mapping[str, Any], primitive: bool) -> Account:
+    pattern = options.get("pattern")
+    score = PRIMITIVE_SCORE if primitive else PATTERN_SCORE if pattern else EXACT_SCORE
+    return Account(
+        scheme=scheme,
+        ids=frozenset().union(*(_ids(word) for word in options["ids"].split())),
+        identifiers=tuple(identifier.lower() for identifier in options.get("identifiers", ())),
+        pattern=re.compile(pattern).fullmatch if pattern else None,
+        primitive=primitive,
+        country=options.get("country", ""),
+        format_indicator=options.get("format_indicator", "01"),
+        score=options.get("score", score),
+        routes=tuple(_route(route) for route in options.get("route", ())),
+        demands=tuple(_demand(demand) for demand in options.get("demand", ())),
+        mandatory=tuple(options.get("mandatory", ())),
+    )
+
+
+def _build(options: Mapping[str, Any]) -> Build:
+    return Build(
+        template=options["template"],
+        fields=tuple(tuple(pair) for pair in options["fields"]),
+        extra=tuple(tuple(pair) for pair in options.get("extra", ())),
+        omit=frozenset(options.get("omit", ())),
+        fee=options.get("fee", ""),
+    )
+
+
+def compile_profile(text: str) -> Profile:
+    """Reads one profile.
+
+    Raises:
+        tomllib.TOMLDecodeError, KeyError, ValueError, re.error: the file is wrong; the message names the part.
+    """
+    data = tomllib.loads(text)
+    name = data["name"]
+    expiry = data.get("expiry")
+    consumer = data.get("consumer", {})
+    tolerated = (*DEFAULT_TOLERATED, *data.get("tolerate", ()))
+    return Profile(
+        name=name,
+        title=data["title"],
+        source=data["source"],
+        countries=frozenset(data.get("countries", ())),
+        currencies=frozenset(NUMBER_OF[currency] for currency in data.get("currencies", ())),
+        accounts=(
+            *(_account(name, options, primitive=False) for options in data.get("account", ())),
+            *(_account(name, options, primitive=True) for options in data.get("primitive", ())),
+        ),
+        applications=tuple(consumer.get("applications", ())),
+        pan=re.compile(consumer["pan"]).fullmatch if "pan" in consumer else None,
+        links=tuple(
+            LinkForm(name, re.compile(link["pattern"]).fullmatch, link.get("query", {}), link.get("kind", "link"))
+            for link in data.get("link", ())
+        ),
+        demands=tuple(_demand(demand) for demand in data.get("demand", ())),
+        tolerated=frozenset((where, rule) for where, _, rule in (item.rpartition(":") for item in tolerated)),
+        expiry=Expiry(_part(expiry["path"], expiry, "path"), expiry["format"], expiry.get("offset_minutes", 0))
+        if expiry
+        else None,
+        build=_build(data["build"]) if "build" in data else None,
+        account_space=data.get("account_space", name),
+        wrapper=data.get("wrapper", False),
+        examples=tuple(data.get("examples", ())),
+    )
+
+
+def _load() -> dict[str, Profile]:
+    folder = resources.files("gateway.barcode") / "schemes"
+    files = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    profiles = [compile_profile((folder / name).read_text("utf-8")) for name in files]
+    return {profile.name: profile for profile in profiles}
+
+
+PROFILES: Final = MappingProxyType(_load())
+"""Every scheme, by name."""

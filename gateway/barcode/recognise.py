@@ -1,0 +1,240 @@
+"""Which schemes a merchant code fits, and what each makes of it: the engine behind the profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from gateway.barcode.model import Candidate, Routing, Verdict, Violation, covered, excerpt, verdict
+from gateway.barcode.mpm import Payload
+from gateway.barcode.profile import KIND_CODES, PROFILES, Account, Demand, Part, Profile, Route
+from gateway.barcode.tlv import split
+
+COUNTRY_SCORE: Final = 10
+CURRENCY_SCORE: Final = 5
+PROFILE_SCORE: Final = 5
+CANDIDATES_MAX: Final = 8
+"""Most schemes reported for one code; labels with more than these exist on no counter."""
+_PRIMITIVE_LAST: Final = "25"
+
+_Fields = Mapping[str, str]
+_NO_FIELDS: Final[_Fields] = {}
+
+
+def _index() -> tuple[dict[str, list[Account]], list[Account], dict[str, list[Account]]]:
+    exact: dict[str, list[Account]] = {}
+    patterns: list[Account] = []
+    primitives: dict[str, list[Account]] = {}
+    for profile in PROFILES.values():
+        for account in profile.accounts:
+            if account.primitive:
+                for identifier in account.ids:
+                    primitives.setdefault(identifier, []).append(account)
+            elif account.pattern is not None:
+                patterns.append(account)
+            for identifier in account.identifiers:
+                exact.setdefault(identifier, []).append(account)
+    return exact, patterns, primitives
+
+
+_EXACT, _PATTERNS, _PRIMITIVES = _index()
+
+
+def candidates(payload: Payload, strict: list[Violation]) -> list[Candidate]:
+    """Every scheme that the code fits, best first; of one scheme only its best account."""
+    best: dict[str, Candidate] = {}
+    values = payload.values
+    indicator = values.get("00", "")
+    for identifier, value in values.items():
+        if identifier > "51":
+            continue
+        for account in _matching(identifier, payload, indicator):
+            candidate = _judge(account, identifier, value, payload, strict)
+            before = best.get(candidate.scheme)
+            if before is None or candidate.score > before.score:
+                best[candidate.scheme] = candidate
+    if len(best) > 1:
+        return sorted(best.values(), key=_rank)[:CANDIDATES_MAX]
+    return list(best.values())
+
+
+def _rank(candidate: Candidate) -> tuple[int, str]:
+    return -candidate.score, candidate.scheme
+
+
+def _matching(identifier: str, payload: Payload, indicator: str) -> list[Account]:
+    """The account rules of all schemes that this object fits."""
+    if identifier <= _PRIMITIVE_LAST:
+        found = _PRIMITIVES.get(identifier)
+        if found is None:
+            return []
+        # Format indicator 02 is a form of its own, and its objects are not EMVCo's.
+        form = indicator if indicator == "02" else "01"
+        country = payload.values.get("58", "")
+        return [a for a in found if a.format_indicator == form and (not a.country or a.country == country)]
+    inner = payload.templates.get(identifier)
+    guid = inner.get("00") if inner is not None else None
+    if guid is None:
+        return []
+    matching = [account for account in _EXACT.get(guid.lower(), ()) if identifier in account.ids]
+    if matching:
+        return matching
+    country = payload.values.get("58", "")
+    return [
+        account
+        for account in _PATTERNS
+        if identifier in account.ids
+        and (not account.country or account.country == country)
+        and account.pattern is not None
+        and account.pattern(guid) is not None
+    ]
+
+
+def _judge(account: Account, identifier: str, value: str, payload: Payload, strict: list[Violation]) -> Candidate:
+    profile = PROFILES[account.scheme]
+    values = payload.values
+    inner = payload.templates.get(identifier, _NO_FIELDS)
+    violations = [v for v in strict if not tolerated(profile, v)] if strict else []
+    routing = _route(account, identifier, value, inner, payload, violations)
+    if account.mandatory and not inner.keys() >= set(account.mandatory):
+        missing = [field for field in account.mandatory if field not in inner]
+        violations += [Violation(f"{identifier}/{field}", "missing", "nothing") for field in missing]
+    for demand in (*account.demands, *profile.demands):
+        _demand(demand, identifier, value, inner, payload, violations)
+    score = account.score
+    country, currency = values.get("58"), values.get("53")
+    if profile.countries:
+        if country in profile.countries:
+            score += COUNTRY_SCORE
+        elif country is not None:
+            violations.append(Violation("58", "country", excerpt(country)))
+    if profile.currencies:
+        if currency in profile.currencies:
+            score += CURRENCY_SCORE
+        elif currency is not None:
+            violations.append(Violation("53", "currency", excerpt(currency)))
+    if not violations:
+        score += PROFILE_SCORE
+    return Candidate(account.scheme, score, verdict(violations), routing)
+
+
+def tolerated(profile: Profile, violation: Violation) -> bool:
+    """Whether a scheme's practice lets a violation of the standard pass."""
+    allowed = profile.tolerated
+    path, rule = violation.path, violation.rule
+    return (
+        (path, rule) in allowed
+        or ("*", rule) in allowed
+        or (path, "*") in allowed
+        or (path.partition("/")[0], "*") in allowed
+    )
+
+
+def _route(
+    account: Account, identifier: str, value: str, inner: _Fields, payload: Payload, violations: list[Violation]
+) -> Routing | None:
+    """The routing key by the first way whose field is there; its id is checked."""
+    for route in account.routes:
+        key = _read(route.account, value, inner, payload)
+        if not key:
+            continue
+        if route.check is not None and not route.check(key, inner):
+            path = "/".join((identifier, *route.account.path)) if route.account.inside else "/".join(route.account.path)
+            violations.append(Violation(path, route.check_name, covered(key)))
+        return _routing(account.scheme, route, key, value, inner, payload)
+    if account.routes:
+        violations.append(Violation(identifier, "no_routing_field", f"{len(value)} characters"))
+    return None
+
+
+def _routing(scheme: str, route: Route, key: str, value: str, inner: _Fields, payload: Payload) -> Routing:
+    kind = route.kind
+    if route.scheme is not None:
+        scheme = _read(route.scheme, value, inner, payload) or scheme
+    if route.kind_code is not None:
+        kind = KIND_CODES.get(_read(route.kind_code, value, inner, payload), kind)
+    participant = _read(route.participant, value, inner, payload) if route.participant is not None else ""
+    terminal = _read(route.terminal, value, inner, payload) if route.terminal is not None else ""
+    return Routing(scheme, kind, key, participant, terminal)
+
+
+def _read(part: Part, value: str, inner: _Fields, payload: Payload) -> str:
+    """The text that a part names; empty where it does not stand in the code."""
+    path = part.path
+    if part.inside:
+        if not path:
+            found = value
+        else:
+            found = inner.get(path[0], "")
+            path = path[1:]
+    else:
+        found, path = _from_root(path, payload)
+    for identifier in path:
+        found = dict(split(found)[0]).get(identifier, "")
+    if part.after:
+        _, mark, found = found.rpartition(part.after)
+        found = found if mark else ""
+    return found[part.start : part.end] if part.start or part.end is not None else found
+
+
+def _from_root(path: tuple[str, ...], payload: Payload) -> tuple[str, tuple[str, ...]]:
+    template = payload.templates.get(path[0])
+    if template is not None and len(path) > 1:
+        return template.get(path[1], ""), path[2:]
+    return payload.values.get(path[0], ""), path[1:]
+
+
+def _demand(
+    demand: Demand, identifier: str, value: str, inner: _Fields, payload: Payload, violations: list[Violation]
+) -> None:
+    found = _read(demand.part, value, inner, payload)
+    path = demand.path_text
+    if not found:
+        if demand.present:
+            violations.append(Violation(path.replace("@", identifier), "missing", "nothing"))
+        return
+    right = (demand.match is None or demand.match(found) is not None) and (
+        demand.check is None or demand.check(found, inner)
+    )
+    if not right:
+        violations.append(Violation(path.replace("@", identifier), demand.rule, covered(found)))
+
+
+def unrecognised(payload: Payload) -> Verdict:
+    """The profile verdict of a merchant code that fits no scheme known here."""
+    named = [inner["00"] for root, inner in payload.templates.items() if root <= "51" and "00" in inner]
+    return verdict([Violation("02-51", "scheme_unknown", excerpt(", ".join(named)) or "no identifier known")])
+
+
+def expiry_us(scheme: str, payload: Payload) -> int | None:
+    """When the code says that it ends, UTC in microseconds; None where it does not, or not in its scheme's form."""
+    expiry = PROFILES[scheme].expiry
+    if expiry is None:
+        return None
+    text = ""
+    if not expiry.part.inside:
+        text = _read(expiry.part, "", _NO_FIELDS, payload)
+    else:
+        for inner in payload.templates.values():
+            if any(account.scheme == scheme for account in _EXACT.get(inner.get("00", "").lower(), ())):
+                text = _read(expiry.part, "", inner, payload)
+    return moment_us(text, expiry.format, expiry.offset_minutes) if text else None
+
+
+def moment_us(text: str, form: str, offset_minutes: int) -> int | None:
+    """A scheme's way of writing a moment, as UTC microseconds; None where the text is not one."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    if form == "epoch_ms":
+        return int(text) * 1000 if len(text) <= 15 else None
+    try:
+        if len(text) > 8:
+            full = text if len(text) == 14 else f"20{text}"
+            moment = datetime.strptime(full, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+        else:
+            # A day alone means all of it.
+            moment = datetime.strptime(text, "%Y%m%d").replace(tzinfo=UTC) + timedelta(days=1)
+    except (ValueError, OverflowError):
+        return None
+    return (int(moment.timestamp()) - offset_minutes * 60) * 1_000_000
