@@ -23,7 +23,7 @@ from google.protobuf import timestamp_pb2
 from clients.errors import DeadlineExceeded, typed
 from clients.options import ClientOptions, open_channel
 from clients.retries import Caller, Method, Request, Response, is_passing
-from contract.errors import HutongError, from_status
+from contract.errors import HutongError, Reason, from_status
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 
@@ -198,9 +198,8 @@ def new_idempotency_key() -> str:
 def _outcome(result: pb.BatchCreatePaymentsResult) -> pb.Payment | HutongError:
     if result.WhichOneof("outcome") == "payment":
         return result.payment
-    error = from_status(result.error)
-    assert error is not None, "every refusal of a batch has a reason of the table"
-    return error
+    # A newer gateway may know reasons that this table does not have yet.
+    return from_status(result.error) or HutongError(Reason.ERROR_REASON_INTERNAL, said=result.error.message)
 
 
 def _in_seconds(seconds: float) -> timestamp_pb2.Timestamp:

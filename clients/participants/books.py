@@ -89,13 +89,14 @@ class Books:
         self._key = _load_key(folder / KEY_NAME)
         self._pending: list[Entry] = []
         self.path = folder / FILE_NAME
+        self._database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
-            self._database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             self._database.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_SCHEMA)
         except sqlite3.Error as error:
+            self._database.close()
             raise BooksError(f"{self.path} cannot be opened: {error}") from error
         self.reference = functools.lru_cache(maxsize=REFERENCE_CACHE_MAX)(self._reference)
 

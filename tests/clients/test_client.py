@@ -1,0 +1,326 @@
+"""Proves the client against real gRPC servers: typed errors, deadlines, retries with one key, throttling, watching."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+import pytest
+
+from clients import keys
+from clients.client import HutongClient
+from clients.errors import CallError, DeadlineExceeded, Unreachable
+from clients.options import ClientOptions, RetryOptions, TlsOptions, is_local, open_channel
+from clients.retries import Caller, Throttle
+from contract.errors import DETAILS_METADATA_KEY, HutongError, Reason
+from hutong.gateway.v1 import payment_pb2 as pb
+from hutong.gateway.v1 import payment_pb2_grpc as rpc
+
+FAST = ClientOptions(deadline_s=5, retry=RetryOptions(backoff_s=0.001, backoff_max_s=0.002))
+OVERLOADED = HutongError(Reason.ERROR_REASON_OVERLOADED)
+PAYER, PAYEE = keys.payment_code("6600000000000000001"), keys.merchant("m1001", "m1001t1")
+
+
+def fail(context: grpc.ServicerContext, error: HutongError | grpc.StatusCode) -> None:
+    if isinstance(error, HutongError):
+        context.set_trailing_metadata(((DETAILS_METADATA_KEY, error.to_status().SerializeToString()),))
+        context.abort(error.status_code, str(error))
+    context.abort(error, "as the test asked")
+
+
+class Gateway(rpc.PaymentServiceServicer):
+    """Fails as often as `failures` says, then answers. Keeps every request."""
+
+    def __init__(self) -> None:
+        self.failures: list[HutongError | grpc.StatusCode] = []
+        self.seen: list[Any] = []
+        self.streams: list[list[tuple[int, int] | grpc.StatusCode | HutongError]] = []
+        self.hold: threading.Event | None = None
+        self.metadata: list[dict[str, Any]] = []
+
+    def _meet(self, request: Any, context: grpc.ServicerContext) -> None:
+        self.seen.append(request)
+        if self.hold is not None:
+            self.hold.wait(10)
+        if self.failures:
+            fail(context, self.failures.pop(0))
+
+    def CreatePayment(self, request: Any, context: Any) -> pb.CreatePaymentResponse:  # noqa: N802
+        self._meet(request, context)
+        return pb.CreatePaymentResponse(payment=pb.Payment(payment_id="p1", reference=request.reference))
+
+    def BatchCreatePayments(self, request: Any, context: Any) -> pb.BatchCreatePaymentsResponse:  # noqa: N802
+        self._meet(request, context)
+        refused = pb.BatchCreatePaymentsResult(error=HutongError(Reason.ERROR_REASON_CODE_SPENT).to_status())
+        made = pb.BatchCreatePaymentsResult(payment=pb.Payment(payment_id="p1"))
+        return pb.BatchCreatePaymentsResponse(results=[made, refused])
+
+    def GetPayment(self, request: Any, context: Any) -> pb.GetPaymentResponse:  # noqa: N802
+        self._meet(request, context)
+        state = pb.PAYMENT_STATE_SUCCEEDED
+        return pb.GetPaymentResponse(payment=pb.Payment(payment_id=request.payment_id, state=state))
+
+    def CancelPayment(self, request: Any, context: Any) -> pb.CancelPaymentResponse:  # noqa: N802
+        self._meet(request, context)
+        return pb.CancelPaymentResponse(payment=pb.Payment(payment_id=request.payment_id))
+
+    def RefundPayment(self, request: Any, context: Any) -> pb.RefundPaymentResponse:  # noqa: N802
+        self._meet(request, context)
+        return pb.RefundPaymentResponse(refund=pb.Payment(payment_id="r1", amount_minor=request.amount_minor))
+
+    def WatchPayments(self, request: Any, context: Any) -> Iterator[pb.WatchPaymentsResponse]:  # noqa: N802
+        self.seen.append(request)
+        for step in self.streams.pop(0):
+            if isinstance(step, tuple):
+                sequence, state = step
+                event = pb.PaymentEvent(sequence=sequence, payment_id="p1", state=state)  # type: ignore[arg-type]
+                yield pb.WatchPaymentsResponse(events=[event])
+            else:
+                fail(context, step)
+
+
+Serve = Callable[[Gateway], str]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    servers: list[grpc.Server] = []
+
+    def start(gateway: Gateway) -> str:
+        server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+        rpc.add_PaymentServiceServicer_to_server(gateway, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        servers.append(server)
+        return f"127.0.0.1:{port}"
+
+    yield start
+    for server in servers:
+        server.stop(0).wait()
+
+
+@pytest.fixture
+def gateway() -> Gateway:
+    return Gateway()
+
+
+@pytest.fixture
+def client(gateway: Gateway, serve: Serve) -> Iterator[HutongClient]:
+    with HutongClient(serve(gateway), FAST) as client:
+        yield client
+
+
+def pay(client: HutongClient, **more: Any) -> pb.Payment:
+    return client.create_payment(payer=PAYER, payee=PAYEE, amount_minor=100, currency="CNY", **more)
+
+
+def test_every_field_arrives(gateway: Gateway, client: HutongClient) -> None:
+    payment = pay(client, reference="order 7", idempotency_key="k1", expires_in_s=60)
+    assert payment.reference == "order 7"
+    (request,) = gateway.seen
+    assert (request.payer, request.payee) == (PAYER, PAYEE)
+    assert (request.amount_minor, request.currency, request.idempotency_key) == (100, "CNY", "k1")
+    assert request.HasField("deadline")
+
+
+def test_a_refusal_is_the_reason_of_the_table_with_its_fields(gateway: Gateway, client: HutongClient) -> None:
+    gateway.failures = [HutongError(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT, limit="5")]
+    with pytest.raises(HutongError) as refused:
+        pay(client)
+    assert refused.value.reason == Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT
+    assert refused.value.fields == {"limit": "5"}
+    assert len(gateway.seen) == 1, "a refusal that time does not heal is not repeated"
+
+
+def test_passing_failures_are_repeated_with_the_same_key(gateway: Gateway, client: HutongClient) -> None:
+    gateway.failures = [OVERLOADED, grpc.StatusCode.UNAVAILABLE, HutongError(Reason.ERROR_REASON_DRAINING)]
+    pay(client)
+    assert len(gateway.seen) == 4
+    assert len({request.idempotency_key for request in gateway.seen}) == 1
+    pay(client)
+    assert gateway.seen[-1].idempotency_key != gateway.seen[0].idempotency_key
+
+
+def test_refunds_and_reads_are_repeated_too(gateway: Gateway, client: HutongClient) -> None:
+    gateway.failures = [OVERLOADED, OVERLOADED]
+    assert client.refund_payment("p1", amount_minor=5).amount_minor == 5
+    assert len({request.idempotency_key for request in gateway.seen}) == 1
+    gateway.failures = [grpc.StatusCode.UNAVAILABLE]
+    assert client.get_payment("p1").payment.payment_id == "p1"
+
+
+def test_a_cancellation_has_no_key_and_is_not_repeated(gateway: Gateway, client: HutongClient) -> None:
+    gateway.failures = [grpc.StatusCode.UNAVAILABLE]
+    with pytest.raises(Unreachable):
+        client.cancel_payment("p1")
+    assert len(gateway.seen) == 1
+    assert client.cancel_payment("p1").payment_id == "p1"
+
+
+def test_a_batch_is_repeated_only_if_every_request_has_a_key(gateway: Gateway, client: HutongClient) -> None:
+    with_key, without = pb.CreatePaymentRequest(idempotency_key="k"), pb.CreatePaymentRequest()
+    gateway.failures = [grpc.StatusCode.UNAVAILABLE]
+    made, refused = client.batch_create_payments([with_key, with_key])
+    assert isinstance(made, pb.Payment)
+    assert isinstance(refused, HutongError)
+    assert refused.reason == Reason.ERROR_REASON_CODE_SPENT
+    gateway.failures = [grpc.StatusCode.UNAVAILABLE]
+    with pytest.raises(Unreachable):
+        client.batch_create_payments([with_key, without])
+
+
+def test_attempts_end_and_the_last_failure_is_raised(gateway: Gateway, client: HutongClient) -> None:
+    gateway.failures = [OVERLOADED] * 10
+    with pytest.raises(HutongError, match="OVERLOADED"):
+        pay(client)
+    assert len(gateway.seen) == FAST.retry.attempts_max
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+def test_every_status_becomes_a_typed_error(gateway: Gateway, client: HutongClient, code: grpc.StatusCode) -> None:
+    gateway.failures = [code] * 4
+    with pytest.raises(CallError) as failed:
+        pay(client)
+    kinds = {grpc.StatusCode.UNAVAILABLE: Unreachable, grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded}
+    assert type(failed.value) is kinds.get(code, CallError)
+    assert failed.value.code is code
+    assert failed.value.details == "as the test asked"
+    assert len(gateway.seen) == (4 if code is grpc.StatusCode.UNAVAILABLE else 1)
+
+
+def test_a_silent_gateway_is_a_deadline(gateway: Gateway, client: HutongClient) -> None:
+    gateway.hold = threading.Event()
+    with pytest.raises(DeadlineExceeded):
+        pay(client, deadline_s=0.05)
+    gateway.hold.set()
+
+
+def test_nobody_there_is_unreachable() -> None:
+    with HutongClient("127.0.0.1:1", FAST) as client, pytest.raises(Unreachable):
+        pay(client)
+
+
+def test_waits_grow_are_bounded_and_never_outlast_the_deadline() -> None:
+    slept: list[float] = []
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    def method(request: str, timeout: float | None = None) -> str:  # noqa: ARG001 - the stub's form
+        raise _Unavailable
+
+    options = RetryOptions(attempts_max=50, backoff_s=1, backoff_max_s=4, throttle_tokens=1_000)
+    caller = Caller(options, sleep=sleep, clock=lambda: now[0], rng=random.Random(1))
+    with pytest.raises(Unreachable):
+        caller.call(method, "x", 30.0, repeatable=True)
+    assert all(wait <= 4 for wait in slept)
+    assert slept[0] <= 1
+    assert sum(slept) < 30
+    assert len(slept) > 8
+
+
+class _Unavailable(grpc.RpcError, grpc.Call):
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return "gone"
+
+    def trailing_metadata(self) -> Any:
+        return ()
+
+    def initial_metadata(self) -> Any:
+        return ()
+
+    def add_callback(self, callback: Any) -> bool:
+        return False
+
+    def cancel(self) -> bool:
+        return False
+
+    def is_active(self) -> bool:
+        return False
+
+    def time_remaining(self) -> float:
+        return 0.0
+
+
+def test_throttling_stops_repeating_while_most_calls_fail() -> None:
+    throttle = Throttle(RetryOptions(throttle_tokens=4, throttle_ratio=0.5))
+    assert [throttle.failed() for _ in range(4)] == [True, False, False, False]
+    for _ in range(8):
+        throttle.succeeded()
+    assert throttle.failed()
+
+
+def test_a_struggling_gateway_is_not_flooded(gateway: Gateway, client: HutongClient) -> None:
+    gateway.failures = [OVERLOADED] * 1_000
+    for _ in range(20):
+        with pytest.raises(HutongError):
+            pay(client)
+    assert len(gateway.seen) < 20 + 2 * FAST.retry.attempts_max
+
+
+def test_watching_resumes_after_the_last_event_and_repeats_none(gateway: Gateway, client: HutongClient) -> None:
+    debiting, succeeded = pb.PAYMENT_STATE_DEBITING, pb.PAYMENT_STATE_SUCCEEDED
+    gateway.streams = [
+        [(3, debiting), (5, debiting), grpc.StatusCode.UNAVAILABLE],
+        [grpc.StatusCode.UNAVAILABLE],
+        [(5, debiting), (6, succeeded)],
+        [(9, succeeded)],
+    ]
+    events = client.watch_payments(after_sequence=2)
+    assert [next(events).sequence for _ in range(4)] == [3, 5, 6, 9]
+    events.close()  # type: ignore[attr-defined]
+    assert [request.after_sequence for request in gateway.seen] == [2, 5, 5, 6]
+
+
+def test_watching_what_is_gone_is_an_error(gateway: Gateway, client: HutongClient) -> None:
+    gateway.streams = [[HutongError(Reason.ERROR_REASON_SEQUENCE_GONE, first="7")]]
+    with pytest.raises(HutongError, match="SEQUENCE_GONE"):
+        next(client.watch_payments())
+
+
+def test_watching_gives_up_when_nothing_comes_back(gateway: Gateway, client: HutongClient) -> None:
+    gateway.streams = [[grpc.StatusCode.UNAVAILABLE]] * 30
+    with pytest.raises(Unreachable):
+        next(client.watch_payments())
+    assert 10 < len(gateway.seen) < 30
+
+
+def test_an_open_payment_is_watched_until_it_is_settled(gateway: Gateway, client: HutongClient) -> None:
+    gateway.streams = [[(1, pb.PAYMENT_STATE_CREDIT_UNKNOWN)], [(2, pb.PAYMENT_STATE_SUCCEEDED)]]
+    opened = pb.Payment(payment_id="p1", state=pb.PAYMENT_STATE_CREDIT_UNKNOWN)
+    assert client.settled(opened).state == pb.PAYMENT_STATE_SUCCEEDED
+    final = pb.Payment(payment_id="p1", state=pb.PAYMENT_STATE_DECLINED)
+    asked = len(gateway.seen)
+    assert client.settled(final) is final
+    assert len(gateway.seen) == asked
+
+
+@pytest.mark.parametrize(
+    ("target", "local"),
+    [
+        ("127.0.0.1:1", True),
+        ("localhost:1", True),
+        ("[::1]:1", True),
+        ("unix:/tmp/x", True),
+        ("10.0.0.1:1", False),
+        ("pay.example:443", False),
+    ],
+)
+def test_plaintext_stays_on_this_machine_unless_allowed(target: str, local: bool) -> None:
+    assert is_local(target) is local
+    if local:
+        open_channel(target, ClientOptions()).close()
+    else:
+        with pytest.raises(ValueError, match="TLS"):
+            open_channel(target, ClientOptions())
+        open_channel(target, ClientOptions(allow_plaintext=True)).close()
+        open_channel(target, ClientOptions(tls=TlsOptions())).close()
