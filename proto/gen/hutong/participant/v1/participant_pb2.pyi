@@ -44,7 +44,9 @@ class _LegKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LegKind.Value
     At an issuer: give amount back to the payer of the original debit.
     """
     LEG_KIND_INQUIRY: _LegKind.ValueType  # 5
-    """Say what became of the original leg; changes nothing."""
+    """Say what became of the original leg; changes nothing, and is answered afresh each time, also when
+    it is repeated under the same leg_id.
+    """
 
 class LegKind(_LegKind, metaclass=_LegKindEnumTypeWrapper):
     """What a leg asks for."""
@@ -63,7 +65,9 @@ LEG_KIND_REFUND: LegKind.ValueType  # 4
 At an issuer: give amount back to the payer of the original debit.
 """
 LEG_KIND_INQUIRY: LegKind.ValueType  # 5
-"""Say what became of the original leg; changes nothing."""
+"""Say what became of the original leg; changes nothing, and is answered afresh each time, also when
+it is repeated under the same leg_id.
+"""
 Global___LegKind: _TypeAlias = LegKind  # noqa: Y015
 
 class _AnswerResult:

@@ -55,6 +55,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_KEY_NOT_PAYEE: _ErrorReason.ValueType  # 113
     ERROR_REASON_PAYMENT_IN_PROGRESS: _ErrorReason.ValueType  # 114
     ERROR_REASON_SEQUENCE_GONE: _ErrorReason.ValueType  # 115
+    ERROR_REASON_ACQUIRER_UNAVAILABLE: _ErrorReason.ValueType  # 117
     ERROR_REASON_REFUND_OF_REFUND: _ErrorReason.ValueType  # 116
     ERROR_REASON_BARCODE_MALFORMED: _ErrorReason.ValueType  # 200
     ERROR_REASON_BARCODE_UNKNOWN: _ErrorReason.ValueType  # 201
@@ -123,6 +124,7 @@ ERROR_REASON_KEY_NOT_PAYER: ErrorReason.ValueType  # 112
 ERROR_REASON_KEY_NOT_PAYEE: ErrorReason.ValueType  # 113
 ERROR_REASON_PAYMENT_IN_PROGRESS: ErrorReason.ValueType  # 114
 ERROR_REASON_SEQUENCE_GONE: ErrorReason.ValueType  # 115
+ERROR_REASON_ACQUIRER_UNAVAILABLE: ErrorReason.ValueType  # 117
 ERROR_REASON_REFUND_OF_REFUND: ErrorReason.ValueType  # 116
 ERROR_REASON_BARCODE_MALFORMED: ErrorReason.ValueType  # 200
 ERROR_REASON_BARCODE_UNKNOWN: ErrorReason.ValueType  # 201

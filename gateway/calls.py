@@ -1,0 +1,101 @@
+"""Calls as both fronts hand them to the engine: raw bytes in, raw bytes or a typed error out."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from contract.errors import HutongError
+
+CREATE: Final = 0
+CREATE_BATCH: Final = 1
+CANCEL: Final = 2
+REFUND: Final = 3
+GET: Final = 4
+WATCH: Final = 5
+METHODS: Final = (
+    "/hutong.gateway.v1.PaymentService/CreatePayment",
+    "/hutong.gateway.v1.PaymentService/BatchCreatePayments",
+    "/hutong.gateway.v1.PaymentService/CancelPayment",
+    "/hutong.gateway.v1.PaymentService/RefundPayment",
+    "/hutong.gateway.v1.PaymentService/GetPayment",
+    "/hutong.gateway.v1.PaymentService/WatchPayments",
+)
+"""The paths of the methods, indexed by the numbers above; the engine takes those before GET."""
+MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Largest request, as gRPC's own default."""
+CALLER_METADATA: Final = "hutong-caller"
+"""Who calls, where the channel does not prove it: idempotency keys are unique for each caller."""
+
+
+class Call(Protocol):
+    """A request of a caller, and the way back."""
+
+    method: int
+    payload: bytes
+    caller: str
+    time_left_us: int | None
+    """Microseconds until the call's own deadline; None without one."""
+
+    def answer(self, payload: bytes) -> None:
+        """Sends the response."""
+        ...
+
+    def fail(self, error: HutongError) -> None:
+        """Sends a typed error."""
+        ...
+
+
+class BatchWaiter:
+    """Collects the answers to the parts of a batch and sends them as one BatchCreatePaymentsResponse.
+
+    A part's answer is a CreatePaymentResponse, whose bytes are those of a BatchCreatePaymentsResult with the
+    payment set; so results are framed here without being parsed.
+    """
+
+    __slots__ = ("_call", "_left", "_results")
+
+    def __init__(self, call: Call, size: int) -> None:
+        self._call = call
+        self._left = size
+        self._results: list[bytes] = [b""] * size
+
+    def part(self, index: int) -> BatchPart:
+        """The waiter of one request of the batch."""
+        return BatchPart(self, index)
+
+    def put(self, index: int, result: bytes) -> None:
+        """Takes the result of one part; the last one sends the response."""
+        if self._results[index]:
+            return
+        self._results[index] = b"\x0a" + _varint(len(result)) + result
+        self._left -= 1
+        if not self._left:
+            self._call.answer(b"".join(self._results))
+
+
+class BatchPart:
+    """Waits for one payment of a batch."""
+
+    __slots__ = ("_batch", "_index")
+
+    def __init__(self, batch: BatchWaiter, index: int) -> None:
+        self._batch = batch
+        self._index = index
+
+    def answer(self, payload: bytes) -> None:
+        """Takes the payment."""
+        self._batch.put(self._index, payload)
+
+    def fail(self, error: HutongError) -> None:
+        """Takes the error: field 2 of BatchCreatePaymentsResult."""
+        status = error.to_status().SerializeToString()
+        self._batch.put(self._index, b"\x12" + _varint(len(status)) + status)
+
+
+def _varint(value: int) -> bytes:
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)

@@ -1,0 +1,143 @@
+"""Who is here: participants, merchants, and which scheme's accounts lead to whom. Read from one JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+MERCHANTS_MAX: Final = 5_000_000
+"""More than this does not belong into one process's memory (about 1 KB each)."""
+
+
+class DirectoryError(Exception):
+    """The directory's file cannot be used; the text says what to correct."""
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """An issuer or acquirer."""
+
+    id: str
+    role: str
+    """`issuer` or `acquirer`."""
+    name: str
+    secret: str = ""
+    """What it must show in its Hello where the channel does not prove who it is; empty: nothing is asked."""
+    currencies: frozenset[str] = frozenset()
+    """What it settles in; empty: everything."""
+
+    def __repr__(self) -> str:
+        return f"Participant({self.id!r}, {self.role!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """An acquirer that serves a merchant."""
+
+    acquirer_id: str
+    cost_bp: float
+    """What it costs, in basis points of the amount."""
+    weight: float
+    """Share of the traffic among equals; 0: only when nobody else can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merchant:
+    """A merchant and who serves it."""
+
+    id: str
+    name: str
+    city: str
+    country: str
+    mcc: str
+    currency: str
+    terminals: frozenset[str]
+    acquirers: tuple[Acceptance, ...]
+
+
+class Directory:
+    """Immutable after loading; a new one replaces it as a whole."""
+
+    def __init__(
+        self,
+        participants: Mapping[str, Participant],
+        merchants: Mapping[str, Merchant],
+        accounts: Mapping[tuple[str, str], str],
+        routes: Mapping[tuple[str, str], str],
+    ) -> None:
+        self.participants = participants
+        self.merchants = merchants
+        self._accounts = accounts
+        self._routes = routes
+
+    def merchant(self, scheme: str, account: str) -> Merchant | None:
+        """The merchant that a scheme's account leads to."""
+        merchant_id = self._accounts.get((scheme, account))
+        return self.merchants.get(merchant_id) if merchant_id is not None else None
+
+    def participant_for(self, scheme: str, participant: str = "") -> str | None:
+        """The participant here that serves a scheme's own participant id (BIN, BIC, organisation), or the scheme."""
+        found = self._routes.get((scheme, participant))
+        return found if found is not None else self._routes.get((scheme, ""))
+
+
+def load(path: Path) -> Directory:
+    """Reads a directory file. Raises DirectoryError."""
+    try:
+        return parse(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise DirectoryError(f"{path}: {error}") from error
+
+
+def parse(data: Mapping[str, Any]) -> Directory:
+    """Builds a directory from what JSON gives; see docs/directory.md for the keys. Raises DirectoryError."""
+    try:
+        participants = {
+            row["id"]: Participant(
+                row["id"],
+                row["role"],
+                row.get("name", row["id"]),
+                row.get("secret", ""),
+                frozenset(row.get("currencies", ())),
+            )
+            for row in data["participants"]
+        }
+        merchants: dict[str, Merchant] = {}
+        accounts: dict[tuple[str, str], str] = {}
+        for row in data["merchants"]:
+            merchant = _merchant(row, participants)
+            merchants[merchant.id] = merchant
+            for account in row.get("accounts", ()):
+                accounts[account["scheme"], account["account"]] = merchant.id
+        routes = {(row["scheme"], row.get("participant", "")): row["to"] for row in data.get("routes", ())}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DirectoryError(f"the directory lacks or has a wrong {error}") from error
+    if len(merchants) > MERCHANTS_MAX:
+        raise DirectoryError(f"the directory has {len(merchants)} merchants, at most {MERCHANTS_MAX} are allowed")
+    if unknown := set(routes.values()) - set(participants):
+        raise DirectoryError(f"routes lead to unknown participants: {', '.join(sorted(unknown))}")
+    return Directory(participants, merchants, accounts, routes)
+
+
+def _merchant(row: Mapping[str, Any], participants: Mapping[str, Participant]) -> Merchant:
+    acquirers = tuple(
+        Acceptance(served["id"], float(served.get("cost_bp", 0)), float(served.get("weight", 1)))
+        for served in row["acquirers"]
+    )
+    for served in acquirers:
+        participant = participants.get(served.acquirer_id)
+        if participant is None or participant.role != "acquirer":
+            raise ValueError(f"acquirer {served.acquirer_id!r} of merchant {row['id']!r}")
+    return Merchant(
+        row["id"],
+        row["name"],
+        row.get("city", ""),
+        row.get("country", ""),
+        row.get("mcc", ""),
+        row.get("currency", ""),
+        frozenset(row.get("terminals", ())),
+        acquirers,
+    )

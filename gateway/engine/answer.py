@@ -1,0 +1,57 @@
+"""A payment as its callers see it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gateway.engine.model import Kind, Payment
+from hutong.gateway.v1 import payment_pb2 as pb
+
+_MICROSECONDS: Final = 1_000_000
+
+
+def id_text(payment_id: bytes) -> str:
+    """The canonical text of a UUID (RFC 9562 section 4)."""
+    digits = payment_id.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def timestamp(time_us: int) -> Timestamp:
+    """Microseconds since the epoch as a protobuf timestamp."""
+    seconds, rest = divmod(time_us, _MICROSECONDS)
+    return Timestamp(seconds=seconds, nanos=rest * 1000)
+
+
+def to_message(payment: Payment) -> pb.Payment:
+    """The resource without what changes after the end (refunds)."""
+    refund = payment.kind == Kind.REFUND
+    message = pb.Payment(
+        payment_id=id_text(payment.payment_id),
+        kind=payment.kind.value,  # type: ignore[arg-type]
+        state=payment.state.value,  # type: ignore[arg-type]
+        reason=payment.reason,
+        amount_minor=payment.amount_minor,
+        currency=payment.currency,
+        issuer_id=payment.creditor if refund else payment.debtor,
+        acquirer_id=payment.debtor if refund else payment.creditor,
+        merchant_id=payment.merchant_id,
+        terminal_id=payment.terminal_id,
+        reference=payment.reference,
+        payer_key=payment.payer_key,  # type: ignore[arg-type]
+        payee_key=payment.payee_key,  # type: ignore[arg-type]
+        create_time=timestamp(payment.created_us),
+        payer_last_four=payment.last_four,
+    )
+    if payment.ended_us:
+        message.end_time.CopyFrom(timestamp(payment.ended_us))
+    if payment.original_id is not None:
+        message.original_payment_id = id_text(payment.original_id)
+    return message
+
+
+def response(payment: Payment) -> bytes:
+    """CreatePaymentResponse, RefundPaymentResponse, CancelPaymentResponse and one result of a batch are the same
+    bytes: each has the payment as field 1."""
+    return pb.CreatePaymentResponse(payment=to_message(payment)).SerializeToString()

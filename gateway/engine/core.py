@@ -1,0 +1,320 @@
+"""The engine's decisions: events in, writes and effects out. No clock, socket, disk or random source.
+
+A tick has two halves around the journal's commit:
+
+    outcome = core.step(events, now)            # folds events through the table
+    verdicts = journal.commit(outcome.writes)   # one durable transaction, which settles the conditions
+    effects = core.settle(outcome, verdicts)    # what may now be told to the world
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from contract.errors import HutongError, Reason
+from gateway.engine.answer import id_text, response
+from gateway.engine.model import (
+    INQUIRY_NUMBER_MIN,
+    LEG_ID_BYTES,
+    NOT_SENT,
+    Answered,
+    Cancel,
+    Create,
+    EngineEvent,
+    Join,
+    Kind,
+    Leg,
+    LegKind,
+    LegOut,
+    LegState,
+    Payment,
+    Refused,
+    Result,
+    Waiter,
+)
+from gateway.engine.states import FINAL, Event, State
+from gateway.engine.transitions import (
+    Outcome,
+    Timing,
+    Transitions,
+    anomaly,
+    another_acquirer,
+    current_credit,
+    leg_out,
+    open_reversals,
+)
+
+DUE_PER_TICK_MAX: Final = 4096
+"""Overdue payments looked at in one tick; the rest follow in the next."""
+
+
+@dataclass(slots=True)
+class Effects:
+    """What may be told once the commit is durable."""
+
+    legs: list[LegOut]
+    answers: list[tuple[Waiter, bytes]]
+    errors: list[tuple[Waiter, HutongError]]
+
+
+class Core:
+    """The payments in flight and what happens to them."""
+
+    def __init__(self, timing: Timing | None = None, *, trace: bool = False) -> None:
+        self.timing = timing or Timing()
+        self.book: dict[bytes, Payment] = {}
+        self._transitions = Transitions(self.timing, trace=trace)
+
+    def load(self, payments: Iterable[Payment]) -> None:
+        """Takes payments from the journal into memory: at start those in flight, later those that an event names."""
+        for payment in payments:
+            self.book.setdefault(payment.payment_id, payment)
+
+    def missing(self, events: Sequence[EngineEvent]) -> list[bytes]:
+        """Payments that these events name and that are not in memory; the loop loads them before `step`."""
+        ids = {
+            event.leg_id[:16] if isinstance(event, Answered) else event.payment_id
+            for event in events
+            if not isinstance(event, Create)
+        }
+        return [payment_id for payment_id in ids if payment_id not in self.book]
+
+    # -- first half ---------------------------------------------------------------------------------
+
+    def step(self, events: Sequence[EngineEvent], now_us: int, *, look_for_due: bool = True) -> Outcome:
+        """Folds events, then deadlines and overdue messages, into writes and effects."""
+        out = Outcome(now_us)
+        touched: set[bytes] = set()
+        for event in events:
+            if isinstance(event, Create):
+                self._admit(event, out)
+            elif isinstance(event, Answered):
+                touched.add(event.leg_id[:16])
+                self._answered(event, out)
+            elif isinstance(event, Cancel):
+                touched.add(event.payment_id)
+                self._cancel(event, out)
+            else:
+                touched.add(event.payment_id)
+                self._join(event, out)
+        if look_for_due:
+            self._look_for_due(out)
+        # Payments that were loaded for a late answer and have nothing left to do leave memory again.
+        for payment_id in touched:
+            payment = self.book.get(payment_id)
+            if payment is not None and payment.state in FINAL and not open_reversals(payment):
+                del self.book[payment_id]
+        return out
+
+    def next_due_us(self) -> int | None:
+        """When the engine must tick next without any event; None with nothing in flight."""
+        return min((payment.due_us for payment in self.book.values()), default=None)
+
+    def _admit(self, event: Create, out: Outcome) -> None:
+        payment = event.payment
+        kind = LegKind.DEBIT if payment.kind == Kind.PAYMENT else LegKind.REFUND
+        payment.legs.append(Leg(1, kind, payment.debtor, sent_us=out.now_us))
+        payment.asked_us = out.now_us
+        payment.due_us = min(out.now_us + self.timing.leg_timeout_us, payment.deadline_us, event.reply_by_us)
+        payment.waiters.append((event.waiter, event.reply_by_us))
+        out.creates.append(event)
+        out.writes.admissions.append(payment)
+
+    def _answered(self, event: Answered, out: Outcome) -> None:
+        payment = self.book.get(event.leg_id[:16])
+        number = event.leg_id[16] if len(event.leg_id) == LEG_ID_BYTES else 0
+        inquiry = number >= INQUIRY_NUMBER_MIN
+        leg_number = number - INQUIRY_NUMBER_MIN if inquiry else number
+        if payment is None or not 0 < leg_number <= len(payment.legs):
+            anomaly(out, "answer for an unknown leg")
+            return
+        leg = payment.legs[leg_number - 1]
+        if leg.participant != event.participant:
+            anomaly(out, "answer from another participant")
+        elif leg.kind == LegKind.REVERSAL:
+            self._reversal_answered(payment, leg, event, out)
+        elif inquiry:
+            self._inquiry_answered(payment, leg, event, out)
+        else:
+            self._leg_answered(payment, leg, event.result, event.code, out)
+
+    def _inquiry_answered(self, payment: Payment, leg: Leg, event: Answered, out: Outcome) -> None:
+        if event.result == Result.NOT_FOUND:
+            if leg.state == LegState.SENT:
+                is_debit = leg.number == 1
+                if is_debit or leg is current_credit(payment):
+                    self._transitions.apply(
+                        payment, leg, Event.DEBIT_NOT_FOUND if is_debit else Event.CREDIT_NOT_FOUND, out
+                    )
+        elif event.result in (Result.APPROVED, Result.DECLINED):
+            self._leg_answered(payment, leg, event.result, event.code, out)
+        elif event.result == Result.REVERSED:
+            # Barred there although this gateway did not ask for it: it will not be done.
+            if leg.state == LegState.SENT:
+                self._leg_answered(payment, leg, Result.DECLINED, event.code, out)
+        elif event.result != NOT_SENT:
+            anomaly(out, "answer without a known result")
+        # An inquiry that could not be sent is repeated by its timer.
+
+    def _leg_answered(self, payment: Payment, leg: Leg, result: int, code: str, out: Outcome) -> None:
+        if result == Result.APPROVED:
+            self._leg_approved(payment, leg, code, out)
+        elif result in (Result.DECLINED, NOT_SENT):
+            if leg.state != LegState.SENT:
+                if leg.state == LegState.APPROVED:
+                    anomaly(out, "declined after approval")
+                return  # a duplicate
+            declined = result == Result.DECLINED
+            leg.state = LegState.DECLINED if declined else LegState.NOT_SENT
+            leg.code = code
+            out.writes.answers[payment.payment_id, leg.number] = leg
+            out.observations.append((leg.participant, declined, out.now_us - leg.sent_us))
+            if leg.number == 1:
+                payment.reason = code if declined else "unavailable"
+                self._transitions.apply(payment, leg, Event.DEBIT_REFUSED, out)
+            elif leg is current_credit(payment):
+                payment.reason = code if declined else "unavailable"
+                more = another_acquirer(payment)
+                self._transitions.apply(payment, leg, Event.CREDIT_REFUSED if more else Event.CREDIT_REFUSED_LAST, out)
+        else:
+            anomaly(out, "answer without a known result")
+
+    def _leg_approved(self, payment: Payment, leg: Leg, code: str, out: Outcome) -> None:
+        before = leg.state
+        if before == LegState.APPROVED or (before == LegState.REVERSED and leg.was_approved):
+            return  # a duplicate
+        leg.state = LegState.APPROVED
+        leg.was_approved = True
+        leg.code = code
+        out.writes.answers[payment.payment_id, leg.number] = leg
+        self._transitions.post(payment, leg, 1, out)
+        if before == LegState.SENT:
+            out.observations.append((leg.participant, True, out.now_us - leg.sent_us))
+            if leg.number == 1:
+                event = Event.DEBIT_APPROVED
+                if payment.state in FINAL:
+                    event = Event.LATE_APPROVAL
+            elif leg is current_credit(payment) and payment.state not in FINAL:
+                event = Event.CREDIT_APPROVED
+            else:
+                event = Event.LATE_APPROVAL
+        else:
+            event = Event.LATE_APPROVAL
+            anomaly(out, "approval after refusal or reversal")
+        self._transitions.apply(payment, leg, event, out)
+
+    def _reversal_answered(self, payment: Payment, reversal: Leg, event: Answered, out: Outcome) -> None:
+        if reversal.state != LegState.SENT or event.result == NOT_SENT:
+            return  # a duplicate, or it could not be sent: its timer repeats it
+        if event.result != Result.APPROVED:
+            anomaly(out, "reversal refused")
+            return
+        reversal.state = LegState.APPROVED
+        reversal.code = event.code
+        out.writes.answers[payment.payment_id, reversal.number] = reversal
+        leg = payment.legs[reversal.original - 1]
+        if leg.was_approved and leg.state == LegState.APPROVED:
+            self._transitions.post(payment, leg, -1, out)
+        if leg.state in (LegState.SENT, LegState.APPROVED):
+            leg.state = LegState.REVERSED
+            out.writes.answers[payment.payment_id, leg.number] = leg
+        if payment.state in FINAL:
+            out.writes.changed[payment.payment_id] = payment  # it may leave memory now
+        elif leg.number == 1:
+            if payment.state == State.REVERSING:
+                self._transitions.apply(payment, leg, Event.DEBIT_REVERSED, out)
+        elif payment.state == State.CREDIT_REVERSING and leg is current_credit(payment):
+            more = another_acquirer(payment)
+            self._transitions.apply(payment, leg, Event.CREDIT_REVERSED if more else Event.CREDIT_REVERSED_LAST, out)
+
+    def _cancel(self, event: Cancel, out: Outcome) -> None:
+        payment = self.book.get(event.payment_id)
+        if payment is None:
+            out.errors.append((event.waiter, HutongError(Reason.ERROR_REASON_PAYMENT_NOT_FOUND)))
+            return
+        if payment.state not in FINAL:
+            payment.cancellers.append(event.waiter)
+            self._transitions.apply(payment, payment.legs[0], Event.CANCEL, out)
+        elif payment.state == State.CANCELLED:
+            out.answers.append((event.waiter, payment.first_answer or response(payment)))
+        else:
+            payment.cancellers.append(event.waiter)
+            self._transitions.apply(payment, payment.legs[0], Event.CANCEL, out)
+
+    def _join(self, event: Join, out: Outcome) -> None:
+        payment = self.book.get(event.payment_id)
+        if payment is None:
+            named = {"payment_id": id_text(event.payment_id)}
+            out.errors.append((event.waiter, HutongError(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS, **named)))
+        elif payment.first_answer:
+            out.answers.append((event.waiter, payment.first_answer))
+        else:
+            payment.waiters.append((event.waiter, event.reply_by_us))
+            payment.due_us = min(payment.due_us, event.reply_by_us)
+
+    def _look_for_due(self, out: Outcome) -> None:
+        now = out.now_us
+        due = [payment for payment in self.book.values() if payment.due_us <= now]
+        for payment in due[:DUE_PER_TICK_MAX]:
+            self._answer_impatient(payment, out)
+            leg = payment.legs[0]
+            if not payment.deadline_seen and payment.deadline_us <= now and payment.state not in FINAL:
+                payment.deadline_seen = True
+                self._transitions.apply(payment, leg, Event.DEADLINE, out)
+            if payment.due_us <= now and self._transitions.retry_due_us(payment) <= now:
+                exhausted = payment.inquiries >= self.timing.inquiries_max
+                if payment.state in (State.DEBITING, State.CREDITING):
+                    waiting_for = payment.debtor if payment.state == State.DEBITING else payment.creditor
+                    out.observations.append((waiting_for, False, self.timing.leg_timeout_us))
+                self._transitions.apply(payment, leg, Event.EXHAUSTED if exhausted else Event.OVERDUE, out)
+            self._transitions.plan(payment)
+
+    def _answer_impatient(self, payment: Payment, out: Outcome) -> None:
+        """Callers whose own time is over get the payment as it stands."""
+        if payment.waiters and any(by_us <= out.now_us for _, by_us in payment.waiters):
+            body = response(payment)
+            for waiter, by_us in payment.waiters:
+                if by_us <= out.now_us:
+                    out.answers.append((waiter, body))
+            payment.waiters = [entry for entry in payment.waiters if entry[1] > out.now_us]
+
+    # -- second half --------------------------------------------------------------------------------
+
+    def settle(self, out: Outcome, verdicts: Sequence[Refused | None]) -> Effects:
+        """After the commit: what was admitted enters the book and may be sent; what was not is answered."""
+        legs, answers, errors = out.legs, out.answers, out.errors
+        refused: list[tuple[Create, Refused]] = []
+        for create, verdict in zip(out.creates, verdicts, strict=True):
+            payment = create.payment
+            if verdict is None:
+                payment.stored = True
+                self.book[payment.payment_id] = payment
+                legs.append(leg_out(payment, payment.legs[0]))
+            else:
+                refused.append((create, verdict))
+        for create, verdict in refused:
+            self._refuse(create, verdict, answers, errors)
+        return Effects(legs, answers, errors)
+
+    def _refuse(
+        self,
+        create: Create,
+        verdict: Refused,
+        answers: list[tuple[Waiter, bytes]],
+        errors: list[tuple[Waiter, HutongError]],
+    ) -> None:
+        if verdict.reason:
+            errors.append((create.waiter, HutongError(verdict.reason, **verdict.fields)))
+        elif verdict.fingerprint != create.payment.fingerprint:
+            named = {"payment_id": id_text(verdict.payment_id)}
+            errors.append((create.waiter, HutongError(Reason.ERROR_REASON_IDEMPOTENCY_KEY_REUSED, **named)))
+        elif verdict.first_answer:
+            answers.append((create.waiter, verdict.first_answer))
+        elif (payment := self.book.get(verdict.payment_id)) is not None:
+            payment.waiters.append((create.waiter, create.reply_by_us))
+            payment.due_us = min(payment.due_us, create.reply_by_us)
+        else:
+            named = {"payment_id": id_text(verdict.payment_id)}
+            errors.append((create.waiter, HutongError(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS, **named)))

@@ -1,0 +1,338 @@
+"""The tick loop: the one thread that takes events, lets the core decide, commits once, and then acts."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from contract.errors import HutongError, Reason
+from gateway.engine.clock import Clock
+from gateway.engine.core import Core
+from gateway.engine.inbox import Inbox
+from gateway.engine.model import Answered, Create, EngineEvent, LegOut
+from gateway.engine.transitions import Outcome
+from gateway.journal.interface import Journal, JournalUnavailableError
+from gateway.links.interface import Link
+
+log = logging.getLogger(__name__)
+
+EVENTS_PER_TICK_MAX: Final = 4096
+"""Calls and events taken in one tick: bounds the time of a tick to some tens of milliseconds."""
+IN_FLIGHT_MAX: Final = 8192
+"""Payments in flight above which new ones are refused at once (about 2 KB each)."""
+IDLE_WAIT_S: Final = 0.5
+"""Longest sleep without an event; a bound, not a pace: events wake the engine."""
+LOOK_INTERVAL_US: Final = 20_000
+"""How often payments in flight are looked at for what is overdue: a scan of some tenths of a millisecond."""
+COMMIT_RETRY_S: Final = 0.1
+"""Between attempts to commit while the journal cannot be written."""
+HELD_EVENTS_MAX: Final = 100_000
+"""Participants' answers kept while the journal cannot be written; further ones are dropped and inquired about later."""
+DRAIN_TICK_S: Final = 0.01
+
+
+class Call(Protocol):
+    """A caller's request before it was understood."""
+
+    def fail(self, error: HutongError) -> None:
+        """Answers with a typed error."""
+
+
+class Intake(Protocol):
+    """Turns calls into engine events: validates, resolves keys, routes. Answers what it refuses by itself."""
+
+    def prepare(self, calls: Sequence[Call], now_us: int, room: int) -> list[EngineEvent]:
+        """`room` is how many payments may still be admitted; calls beyond it are refused as OVERLOADED."""
+        ...
+
+    def refuse(self, call: Call, reason: int) -> None:
+        """Answers a call that is not looked at."""
+        ...
+
+
+class Source(Protocol):
+    """A front that the engine empties by itself (besides its inbox)."""
+
+    def poll(self, at_most: int) -> Sequence[Call]:
+        """Calls that wait, without blocking."""
+        ...
+
+    def idle(self) -> None:
+        """The engine has nothing to do: whoever comes next must wake it through its inbox."""
+        ...
+
+    def flush(self) -> None:
+        """Hands over the answers given since the last flush."""
+        ...
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the engine did since it started; read by metrics and the bench."""
+
+    ticks: int = 0
+    commits: int = 0
+    admitted: int = 0
+    refused: int = 0
+    commit_failures: int = 0
+    dropped_answers: int = 0
+    anomalies: dict[str, int] = field(default_factory=dict)
+
+
+class Engine:
+    """Runs the core on a journal, with links out and fronts in."""
+
+    def __init__(
+        self,
+        core: Core,
+        journal: Journal,
+        link: Link,
+        intake: Intake,
+        *,
+        clock: Clock | None = None,
+        in_flight_max: int = IN_FLIGHT_MAX,
+        on_commit: Callable[[], None] = lambda: None,
+        observe: Callable[[str, bool, int, int], None] = lambda *_: None,
+    ) -> None:
+        self.inbox: Inbox[Call | EngineEvent] = Inbox()
+        self.counts = Counts()
+        self.in_flight_max = in_flight_max
+        self._core = core
+        self._journal = journal
+        self._link = link
+        self._intake = intake
+        self._clock = clock or Clock()
+        self._on_commit = on_commit
+        self._observe = observe
+        self._sources: list[Source] = []
+        self._events: list[EngineEvent] = []
+        self._stalled: Outcome | None = None
+        self._next_look_us = 0
+        self._draining = threading.Event()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.failure: BaseException | None = None
+        """Why the engine's thread ended, if it was not told to."""
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    def add_source(self, source: Source) -> None:
+        """Lets the engine empty a front. Before `start`."""
+        self._sources.append(source)
+
+    def recover(self) -> int:
+        """Takes what was in flight when the journal was last written into memory; its timers settle it. Returns how
+        many payments that is."""
+        payments = self._journal.load_open()
+        self._core.load(payments)
+        return len(payments)
+
+    def start(self) -> None:
+        """Runs the loop in a thread of its own."""
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def drain(self, grace_s: float) -> bool:
+        """Admits nothing more, waits up to `grace_s` until nothing is in flight, and stops. What is left is settled
+        after the next start. Returns whether nothing was left."""
+        self._draining.set()
+        self.inbox.wake()
+        if self._thread is not None:
+            self._thread.join(grace_s)
+            self._stopped.set()
+            self.inbox.wake()
+            self._thread.join(grace_s)
+        return not self._core.book
+
+    @property
+    def writable(self) -> bool:
+        """Whether the journal takes ticks."""
+        return self._stalled is None and self.failure is None
+
+    @property
+    def in_flight(self) -> int:
+        """Payments in flight."""
+        return len(self._core.book)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                if not self.tick():
+                    if self._draining.is_set() and not self._core.book and not len(self.inbox):
+                        break
+                    self._sleep()
+        except BaseException as error:
+            self.failure = error
+            log.critical("the engine stopped by a defect; what is in flight is settled after a restart", exc_info=error)
+            raise
+        finally:
+            self._stopped.set()
+            self._refuse_waiting()
+
+    def _sleep(self) -> None:
+        now_us = self._clock.now_us()
+        seconds = DRAIN_TICK_S if self._draining.is_set() else IDLE_WAIT_S
+        if self._stalled is not None:
+            seconds = COMMIT_RETRY_S
+        for due_us in (self._core.next_due_us(), self._link.next_due_us()):
+            if due_us is not None:
+                seconds = min(seconds, max(0.0, (due_us - now_us) / 1e6))
+        if self._core.book:
+            # What is overdue by less than this is looked at together.
+            seconds = max(seconds, 0.0005)
+        for source in self._sources:
+            source.idle()
+        self.inbox.wait(seconds)
+
+    def _refuse_waiting(self) -> None:
+        """Nobody is left without an answer when the engine ends."""
+        error = HutongError(Reason.ERROR_REASON_DRAINING if self.failure is None else Reason.ERROR_REASON_INTERNAL)
+        for item in self._take():
+            if not isinstance(item, Answered):
+                (item.waiter if isinstance(item, Create) else item).fail(error)  # type: ignore[union-attr]
+        for payment in self._core.book.values():
+            for waiter, _ in payment.waiters:
+                waiter.fail(error)
+            for canceller in payment.cancellers:
+                canceller.fail(error)
+        for source in self._sources:
+            source.flush()
+
+    # -- one tick --------------------------------------------------------------------------------------
+
+    def tick(self) -> bool:
+        """Takes what waits, decides, commits, acts. Returns whether there was anything to do."""
+        now_us = self._clock.now_us()
+        if self._stalled is not None and not self._commit_again(now_us):
+            return False
+        items = self._take()
+        events, self._events = self._events, []
+        events.extend(self._link.poll(now_us))
+        calls: list[Call] = []
+        for item in items:
+            if isinstance(item, EngineEvent):
+                events.append(item)
+            else:
+                calls.append(item)
+        if calls:
+            self._prepare(calls, events, now_us)
+        look = now_us >= self._next_look_us
+        if not events and not (look and self._core.book):
+            self._flush()
+            return bool(items)
+        if look:
+            self._next_look_us = now_us + LOOK_INTERVAL_US
+        missing = self._core.missing(events)
+        if missing:
+            self._core.load(self._journal.load(missing))
+        out = self._core.step(events, now_us, look_for_due=look)
+        self.counts.ticks += 1
+        self._commit(out)
+        return True
+
+    def _take(self) -> list[Call | EngineEvent]:
+        items = self.inbox.take(EVENTS_PER_TICK_MAX)
+        for source in self._sources:
+            items.extend(source.poll(EVENTS_PER_TICK_MAX))
+        return items
+
+    def _prepare(self, calls: list[Call], events: list[EngineEvent], now_us: int) -> None:
+        if self._draining.is_set():
+            for call in calls:
+                self._intake.refuse(call, Reason.ERROR_REASON_DRAINING)
+            return
+        room = self.in_flight_max - len(self._core.book)
+        events.extend(self._intake.prepare(calls, now_us, room))
+
+    def _commit(self, out: Outcome) -> None:
+        if out.writes:
+            try:
+                verdicts = self._journal.commit(out.writes)
+            except JournalUnavailableError as error:
+                self._stall(out, error)
+                return
+            self.counts.commits += 1
+        else:
+            verdicts = []
+        self._act(out, verdicts)
+
+    def _act(self, out: Outcome, verdicts: Sequence[object]) -> None:
+        effects = self._core.settle(out, verdicts)  # type: ignore[arg-type]
+        for waiter, body in effects.answers:
+            waiter.answer(body)
+        for waiter, error in effects.errors:
+            waiter.fail(error)
+        self._count(out, verdicts)
+        if effects.legs:
+            self._send(effects.legs, out.now_us)
+        self._flush()
+        if out.writes:
+            self._on_commit()
+
+    def _send(self, legs: Sequence[LegOut], now_us: int) -> None:
+        self._events.extend(self._link.send(legs, now_us))
+
+    def _count(self, out: Outcome, verdicts: Sequence[object]) -> None:
+        counts = self.counts
+        refused = sum(verdict is not None for verdict in verdicts)
+        counts.refused += refused
+        counts.admitted += len(verdicts) - refused
+        for participant, well, latency_us in out.observations:
+            self._observe(participant, well, latency_us, out.now_us)
+        for what, count in out.anomalies.items():
+            counts.anomalies[what] = counts.anomalies.get(what, 0) + count
+
+    def _flush(self) -> None:
+        for source in self._sources:
+            source.flush()
+
+    # -- when the journal cannot be written ----------------------------------------------------------------
+
+    def _stall(self, out: Outcome, error: JournalUnavailableError) -> None:
+        """Stops acknowledging. What callers just asked for is refused; what is in flight waits with its answers."""
+        if self._stalled is None:
+            log.error("the journal cannot be written, nothing is acknowledged until it can: %s", error)
+        self.counts.commit_failures += 1
+        for create in out.creates:
+            create.waiter.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
+        out.creates.clear()
+        out.writes.admissions.clear()
+        self._stalled = out
+        self._flush()
+
+    def _commit_again(self, now_us: int) -> bool:
+        """Tries the tick that could not be committed once more; meanwhile refuses new calls and keeps answers."""
+        out = self._stalled
+        assert out is not None, "called only while stalled"
+        for item in self._take():
+            if isinstance(item, Answered):
+                self._hold(item)
+            elif isinstance(item, EngineEvent):
+                item.waiter.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
+            else:
+                self._intake.refuse(item, Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
+        for answer in self._link.poll(now_us):
+            self._hold(answer)
+        self._flush()
+        try:
+            if self._journal.last_was_taken():
+                # It was durable after all, admissions included, whose callers were told to repeat.
+                self._core.load(self._journal.load_open())
+            elif out.writes:
+                self._journal.commit(out.writes)
+        except JournalUnavailableError:
+            self.counts.commit_failures += 1
+            return False
+        log.warning("the journal can be written again")
+        self._stalled = None
+        self._act(out, [])
+        return True
+
+    def _hold(self, answer: Answered) -> None:
+        if len(self._events) < HELD_EVENTS_MAX:
+            self._events.append(answer)
+        else:
+            self.counts.dropped_answers += 1

@@ -1,0 +1,253 @@
+"""What the engine holds in memory and what it asks of the journal: values, no behaviour."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from contract.errors import HutongError
+from contract.secret import Secret
+from gateway.engine.states import State
+
+LEG_ID_BYTES: Final = 17
+"""16 bytes of the payment's id and the leg's number."""
+INQUIRY_NUMBER_MIN: Final = 128
+"""Inquiries change nothing, are not journaled, and count from here; journaled legs stay below."""
+LEGS_MAX: Final = 100
+"""Legs that one payment may have; a route has at most ACQUIRERS_MAX candidates, each a credit and a reversal."""
+NOT_SENT: Final = -1
+"""In place of a Result: the link knows that the message never left, so it had no effect."""
+ACQUIRERS_MAX: Final = 8
+
+
+class Kind(enum.IntEnum):
+    """What a payment is; the numbers are those of hutong.gateway.v1.PaymentKind."""
+
+    PAYMENT = 1
+    REFUND = 2
+
+
+class LegKind(enum.IntEnum):
+    """The numbers are those of hutong.participant.v1.LegKind."""
+
+    DEBIT = 1
+    CREDIT = 2
+    REVERSAL = 3
+    REFUND = 4
+    INQUIRY = 5
+
+
+class LegState(enum.IntEnum):
+    """What is known of a leg."""
+
+    SENT = 1
+    APPROVED = 2
+    DECLINED = 3
+    NOT_SENT = 4
+    REVERSED = 5
+
+
+class Result(enum.IntEnum):
+    """A participant's answer; the numbers are those of hutong.participant.v1.AnswerResult."""
+
+    APPROVED = 1
+    DECLINED = 2
+    NOT_FOUND = 3
+    REVERSED = 4
+
+
+class Waiter(Protocol):
+    """A caller who waits for an answer."""
+
+    def answer(self, payload: bytes) -> None:
+        """Gives the serialized response."""
+
+    def fail(self, error: HutongError) -> None:
+        """Gives a typed error."""
+
+
+@dataclass(slots=True)
+class Leg:
+    """One message to a participant that moves or undoes money."""
+
+    number: int
+    kind: LegKind
+    participant: str
+    original: int = 0
+    """Of a reversal: the number of the leg that it undoes."""
+    state: LegState = LegState.SENT
+    was_approved: bool = False
+    """Whether its approval is known (it stays true when the leg is reversed), so its posting is written."""
+    code: str = ""
+    """The participant's response code."""
+    sent_us: int = 0
+
+
+@dataclass(slots=True)
+class Payment:
+    """A payment in flight, and the new row of one that is being admitted."""
+
+    payment_id: bytes
+    kind: Kind
+    amount_minor: int
+    currency: str
+    debtor: str
+    """The participant that money is taken from."""
+    creditors: tuple[str, ...]
+    """The participants that can be credited, in the order in which they are tried."""
+    created_us: int
+    deadline_us: int
+    caller: str = ""
+    idempotency: bytes = b""
+    """16-byte hash of caller and idempotency key."""
+    fingerprint: bytes = b""
+    """16-byte keyed hash of what was asked for."""
+    account: Secret[str] | None = None
+    """The account-unified token to debit; only in memory, and only until the debit is sent."""
+    account_ref: bytes = b""
+    key_ref: bytes = b""
+    last_four: str = ""
+    payer_key: int = 0
+    payee_key: int = 0
+    merchant_id: str = ""
+    terminal_id: str = ""
+    reference: str = ""
+    route: str = ""
+    """JSON: the candidates considered, with scores and reasons."""
+    original_id: bytes | None = None
+    """Of a refund: the payment that it refunds."""
+    debit_original: bytes = b""
+    """Of a refund: the leg id of the original credit, which the acquirer takes back."""
+    credit_original: bytes = b""
+    """Of a refund: the leg id of the original debit, which the issuer gives back."""
+    spends: tuple[bytes, ...] = ()
+    """16-byte values that may be spent once for ever."""
+    spend_reason: int = 0
+    """The hutong.status.v1.ErrorReason to answer with when one was spent before."""
+    counters: tuple[tuple[bytes, int, int, int], ...] = ()
+    """Conditions (counter, add, cap, reason); given back if the payment does not succeed."""
+
+    state: State = State.DEBITING
+    goal: State = State.FAILED
+    reason: str = ""
+    attempt: int = 0
+    """Index of the current creditor."""
+    failover: bool = True
+    """Whether a further acquirer may be tried."""
+    legs: list[Leg] = field(default_factory=list)
+    ended_us: int = 0
+    asked_us: int = 0
+    """When the last message to a participant was sent; 0 after a restart, which makes everything overdue."""
+    due_us: int = 0
+    """When the engine must look at this payment again."""
+    retries: int = 0
+    """Inquiries or repeated reversals sent in this state."""
+    inquiries: int = 0
+    deadline_seen: bool = False
+    waiters: list[tuple[Waiter, int]] = field(default_factory=list)
+    """Who waits for the first final answer, and until when (microseconds)."""
+    cancellers: list[Waiter] = field(default_factory=list)
+    first_answer: bytes = b""
+    """The first final answer, kept for repeats of the request."""
+    refunded_minor: int = 0
+    """Sum of refunds that succeeded or are under way, as of loading."""
+    stored: bool = False
+    """Whether the journal holds it (false while it is being admitted)."""
+
+    @property
+    def creditor(self) -> str:
+        """The participant being credited."""
+        return self.creditors[self.attempt]
+
+
+@dataclass(slots=True)
+class Writes:
+    """One tick's writes, one durable transaction."""
+
+    admissions: list[Payment] = field(default_factory=list)
+    legs: list[tuple[bytes, Leg]] = field(default_factory=list)
+    answers: dict[tuple[bytes, int], Leg] = field(default_factory=dict)
+    """Legs whose state changed."""
+    changed: dict[bytes, Payment] = field(default_factory=dict)
+    """Payments whose state changed."""
+    postings: list[tuple[bytes, int, str, str, int, int]] = field(default_factory=list)
+    """(payment id, leg number, account, currency, amount in minor units, microseconds)."""
+    events: list[tuple[bytes, int, int]] = field(default_factory=list)
+    """(payment id, state, microseconds)."""
+    releases: list[tuple[int, bytes]] = field(default_factory=list)
+    """(amount, counter) to give back."""
+    refund_releases: list[tuple[int, bytes]] = field(default_factory=list)
+    """(amount in minor units, original payment id) of refunds that did not succeed."""
+
+    def __bool__(self) -> bool:
+        return bool(self.admissions or self.legs or self.answers or self.changed or self.postings or self.events)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The journal's verdict on an admission that it did not take."""
+
+    reason: int
+    """The hutong.status.v1.ErrorReason; 0 for a repeat of the same request."""
+    payment_id: bytes = b""
+    """Of a repeat: the payment that stands."""
+    fields: dict[str, str] = field(default_factory=dict)
+    fingerprint: bytes = b""
+    """Of a repeat: what was asked for the first time."""
+    first_answer: bytes = b""
+    """Of a repeat of a payment that has ended: its first final answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class LegOut:
+    """A message for a participant."""
+
+    participant: str
+    leg_id: bytes
+    kind: LegKind
+    original_leg_id: bytes
+    amount_minor: int
+    currency: str
+    account: str
+    terminal_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Event: admit this payment."""
+
+    payment: Payment
+    waiter: Waiter
+    reply_by_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Event: a caller wants a payment undone."""
+
+    payment_id: bytes
+    waiter: Waiter
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Event: a repeat of a request whose payment is still in flight; this caller waits for it too."""
+
+    payment_id: bytes
+    waiter: Waiter
+    reply_by_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Event: a participant answered a leg or an inquiry. `result` is a Result or NOT_SENT; anything else is
+    a participant's mistake."""
+
+    participant: str
+    leg_id: bytes
+    result: int
+    code: str
+
+
+EngineEvent = Create | Cancel | Join | Answered

@@ -1,0 +1,242 @@
+"""The payment state machine, as one table: state x event -> next state and actions.
+
+"Debit" is the end that money is taken from, "credit" the end that it is given to. A payment debits the
+payer's issuer and credits the merchant's acquirer; a refund debits the acquirer and credits the issuer.
+Both run through this one table.
+
+Three rules make the table safe, whatever the network does:
+- Only a definite answer ends a leg. Silence leads to an UNKNOWN state, and UNKNOWN is asked about (inquiry).
+- A leg of unknown fate is never abandoned: its reversal is repeated until answered, which also bars the
+  original from taking effect later, and only then is another acquirer tried or the debit undone.
+- Final states never change. An approval that comes after all for a leg that is no longer wanted is undone by
+  a reversal of its own (UNDO).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+
+class State(enum.IntEnum):
+    """Where a payment stands; the numbers are those of hutong.gateway.v1.PaymentState."""
+
+    DEBITING = 1
+    DEBIT_UNKNOWN = 2
+    CREDITING = 3
+    CREDIT_UNKNOWN = 4
+    CREDIT_REVERSING = 5
+    REVERSING = 6
+    SUCCEEDED = 7
+    DECLINED = 8
+    FAILED = 9
+    CANCELLED = 10
+    EXPIRED = 11
+
+
+FINAL: Final = frozenset({State.SUCCEEDED, State.DECLINED, State.FAILED, State.CANCELLED, State.EXPIRED})
+
+
+class Event(enum.IntEnum):
+    """What can happen to a payment."""
+
+    DEBIT_APPROVED = 0
+    """The debit was done: its own answer, or an inquiry's."""
+    DEBIT_REFUSED = 1
+    """The debit was not done and never will be: declined, barred, or it could not be sent at all."""
+    DEBIT_NOT_FOUND = 2
+    """An inquiry found no debit. It may still be on its way."""
+    DEBIT_REVERSED = 3
+    """The reversal of the debit was answered: undone, or barred."""
+    CREDIT_APPROVED = 4
+    """The current credit was done."""
+    CREDIT_REFUSED = 5
+    """The current credit was not done and never will be, and another acquirer may be tried."""
+    CREDIT_REFUSED_LAST = 6
+    """The same, but no other acquirer is left, or the payment was cancelled or is past its deadline."""
+    CREDIT_NOT_FOUND = 7
+    """An inquiry found no credit. It may still be on its way."""
+    CREDIT_REVERSED = 8
+    """The reversal of the current credit was answered, and another acquirer may be tried."""
+    CREDIT_REVERSED_LAST = 9
+    """The same, but no other acquirer may be tried."""
+    OVERDUE = 10
+    """The message under way was not answered in time."""
+    EXHAUSTED = 11
+    """As many inquiries as allowed were not answered."""
+    CANCEL = 12
+    """The caller wants the payment undone."""
+    DEADLINE = 13
+    """The payment's deadline passed."""
+    LATE_APPROVAL = 14
+    """An approval came for a leg that was given up: refused or reversed before, or never sent by this state."""
+
+
+class Action(enum.IntEnum):
+    """What a transition makes the engine do, in the order listed."""
+
+    SEND_CREDIT = 0
+    """Send the credit to the current acquirer."""
+    NEXT_ACQUIRER = 1
+    """Move on to the next acquirer of the route."""
+    INQUIRE_DEBIT = 2
+    """Ask what became of the debit."""
+    INQUIRE_CREDIT = 3
+    """Ask what became of the current credit."""
+    REVERSE_DEBIT = 4
+    """Send the reversal of the debit."""
+    REVERSE_CREDIT = 5
+    """Send the reversal of the current credit."""
+    RESEND = 6
+    """Send every unanswered reversal again."""
+    UNDO = 7
+    """Send a reversal of the leg whose approval came late."""
+    END = 8
+    """Record the end, answer the waiting callers, give back limits unless the payment succeeded."""
+    REFUSE_CANCEL = 9
+    """Tell the caller that it is too late to cancel."""
+    NO_FAILOVER = 10
+    """Try no further acquirer: if the current credit is not done, undo the debit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One cell of the table."""
+
+    to: State | None
+    """The next state; None: the goal that was set when the payment began to be undone."""
+    actions: tuple[Action, ...] = ()
+    goal: State | None = None
+    """The final state to reach once the debit is undone."""
+    why: str = ""
+    """Why nothing happens, where nothing does."""
+
+
+S, E, A = State, Event, Action
+
+_CREDITS: Final = (
+    E.CREDIT_APPROVED,
+    E.CREDIT_REFUSED,
+    E.CREDIT_REFUSED_LAST,
+    E.CREDIT_NOT_FOUND,
+    E.CREDIT_REVERSED,
+    E.CREDIT_REVERSED_LAST,
+)
+_CREDIT_ANSWERS_TO_REVERSAL: Final = (E.CREDIT_REVERSED, E.CREDIT_REVERSED_LAST)
+_DEBITS: Final = (E.DEBIT_APPROVED, E.DEBIT_REFUSED, E.DEBIT_NOT_FOUND, E.DEBIT_REVERSED)
+
+
+def _ignore(state: State, why: str, *events: Event) -> dict[Event, Rule]:
+    return {event: Rule(state, why=why) for event in events}
+
+
+def _debit_open(state: State, waiting: dict[Event, Rule]) -> dict[Event, Rule]:
+    """DEBITING and DEBIT_UNKNOWN: the debit is under way."""
+    return {
+        E.DEBIT_APPROVED: Rule(S.CREDITING, (A.SEND_CREDIT,)),
+        E.DEBIT_REFUSED: Rule(S.DECLINED, (A.END,)),
+        E.CANCEL: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.CANCELLED),
+        E.DEADLINE: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.EXPIRED),
+        E.LATE_APPROVAL: Rule(state, (A.UNDO,)),
+        **_ignore(state, "no reversal of the debit was sent", E.DEBIT_REVERSED),
+        **_ignore(state, "no credit was sent", *_CREDITS),
+        **waiting,
+    }
+
+
+def _credit_open(state: State, waiting: dict[Event, Rule]) -> dict[Event, Rule]:
+    """CREDITING and CREDIT_UNKNOWN: the payer was debited, the credit is under way."""
+    return {
+        E.CREDIT_APPROVED: Rule(S.SUCCEEDED, (A.END,)),
+        E.CREDIT_REFUSED: Rule(S.CREDITING, (A.NEXT_ACQUIRER, A.SEND_CREDIT)),
+        E.CREDIT_REFUSED_LAST: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.FAILED),
+        E.CANCEL: Rule(state, (A.NO_FAILOVER,)),
+        E.DEADLINE: Rule(state, (A.NO_FAILOVER,)),
+        E.LATE_APPROVAL: Rule(state, (A.UNDO,)),
+        **_ignore(state, "no reversal of this credit was sent", *_CREDIT_ANSWERS_TO_REVERSAL),
+        **_ignore(state, "the debit was settled before", *_DEBITS),
+        **waiting,
+    }
+
+
+def _final(state: State) -> dict[Event, Rule]:
+    return {
+        E.CANCEL: Rule(state, (A.REFUSE_CANCEL,)),
+        E.LATE_APPROVAL: Rule(state, (A.UNDO,)),
+        E.OVERDUE: Rule(state, (A.RESEND,)),
+        E.EXHAUSTED: Rule(state, (A.RESEND,)),
+        **_ignore(state, "the payment has ended", E.DEADLINE, *_DEBITS, *_CREDITS),
+    }
+
+
+TABLE: Final[dict[State, dict[Event, Rule]]] = {
+    S.DEBITING: _debit_open(
+        S.DEBITING,
+        {
+            E.OVERDUE: Rule(S.DEBIT_UNKNOWN, (A.INQUIRE_DEBIT,)),
+            E.EXHAUSTED: Rule(S.DEBIT_UNKNOWN, (A.INQUIRE_DEBIT,)),
+            **_ignore(S.DEBITING, "nobody asked yet", E.DEBIT_NOT_FOUND),
+        },
+    ),
+    S.DEBIT_UNKNOWN: _debit_open(
+        S.DEBIT_UNKNOWN,
+        {
+            E.OVERDUE: Rule(S.DEBIT_UNKNOWN, (A.INQUIRE_DEBIT,)),
+            E.EXHAUSTED: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.FAILED),
+            E.DEBIT_NOT_FOUND: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.FAILED),
+        },
+    ),
+    S.CREDITING: _credit_open(
+        S.CREDITING,
+        {
+            E.OVERDUE: Rule(S.CREDIT_UNKNOWN, (A.INQUIRE_CREDIT,)),
+            E.EXHAUSTED: Rule(S.CREDIT_UNKNOWN, (A.INQUIRE_CREDIT,)),
+            **_ignore(S.CREDITING, "nobody asked yet", E.CREDIT_NOT_FOUND),
+        },
+    ),
+    S.CREDIT_UNKNOWN: _credit_open(
+        S.CREDIT_UNKNOWN,
+        {
+            E.OVERDUE: Rule(S.CREDIT_UNKNOWN, (A.INQUIRE_CREDIT,)),
+            E.EXHAUSTED: Rule(S.CREDIT_REVERSING, (A.REVERSE_CREDIT,)),
+            E.CREDIT_NOT_FOUND: Rule(S.CREDIT_REVERSING, (A.REVERSE_CREDIT,)),
+        },
+    ),
+    S.CREDIT_REVERSING: {
+        E.CREDIT_REVERSED: Rule(S.CREDITING, (A.NEXT_ACQUIRER, A.SEND_CREDIT)),
+        E.CREDIT_REVERSED_LAST: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.FAILED),
+        E.OVERDUE: Rule(S.CREDIT_REVERSING, (A.RESEND,)),
+        E.EXHAUSTED: Rule(S.CREDIT_REVERSING, (A.RESEND,)),
+        E.CANCEL: Rule(S.CREDIT_REVERSING, (A.NO_FAILOVER,)),
+        E.DEADLINE: Rule(S.CREDIT_REVERSING, (A.NO_FAILOVER,)),
+        E.LATE_APPROVAL: Rule(S.CREDIT_REVERSING, (A.UNDO,)),
+        **_ignore(
+            S.CREDIT_REVERSING,
+            "the reversal under way settles it",
+            E.CREDIT_APPROVED,
+            E.CREDIT_REFUSED,
+            E.CREDIT_REFUSED_LAST,
+            E.CREDIT_NOT_FOUND,
+        ),
+        **_ignore(S.CREDIT_REVERSING, "the debit was settled before", *_DEBITS),
+    },
+    S.REVERSING: {
+        E.DEBIT_REVERSED: Rule(None, (A.END,)),
+        E.OVERDUE: Rule(S.REVERSING, (A.RESEND,)),
+        E.EXHAUSTED: Rule(S.REVERSING, (A.RESEND,)),
+        E.LATE_APPROVAL: Rule(S.REVERSING, (A.UNDO,)),
+        **_ignore(
+            S.REVERSING,
+            "the reversal under way settles it",
+            E.DEBIT_APPROVED,
+            E.DEBIT_REFUSED,
+            E.DEBIT_NOT_FOUND,
+            E.CANCEL,
+            E.DEADLINE,
+        ),
+        **_ignore(S.REVERSING, "no credit is open", *_CREDITS),
+    },
+    **{state: _final(state) for state in sorted(FINAL)},
+}
+"""Every state's answer to every event; a test checks that none is missing."""

@@ -1,0 +1,295 @@
+"""Carrying out the table's rules: what each action does to a payment, to the tick's writes and to its messages.
+
+Pure as the core is: no clock, socket, disk or random source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from contract.errors import HutongError, Reason
+from gateway.engine.answer import id_text, response
+from gateway.engine.model import (
+    INQUIRY_NUMBER_MIN,
+    LEGS_MAX,
+    Create,
+    Kind,
+    Leg,
+    LegKind,
+    LegOut,
+    LegState,
+    Payment,
+    Waiter,
+    Writes,
+)
+from gateway.engine.states import FINAL, TABLE, Action, Event, State
+
+SUSPENSE: Final = "suspense"
+"""The gateway's own account: money taken and not yet given."""
+BACKOFF_DOUBLINGS_MAX: Final = 16
+"""Exponent bound of the reversal backoff; the interval itself is capped by Timing.reversal_max_us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long the engine waits, in microseconds."""
+
+    leg_timeout_us: int = 5_000_000
+    """For the answer to a debit or credit; after it the leg is UNKNOWN."""
+    inquiry_us: int = 3_000_000
+    """Between inquiries."""
+    inquiries_max: int = 10
+    """Inquiries about one leg before it is reversed."""
+    reversal_us: int = 1_000_000
+    """Before an unanswered reversal is repeated the first time; doubles each time."""
+    reversal_max_us: int = 60_000_000
+    """The longest time between two repetitions."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The first half of a tick."""
+
+    now_us: int
+    writes: Writes = field(default_factory=Writes)
+    creates: list[Create] = field(default_factory=list)
+    legs: list[LegOut] = field(default_factory=list)
+    answers: list[tuple[Waiter, bytes]] = field(default_factory=list)
+    errors: list[tuple[Waiter, HutongError]] = field(default_factory=list)
+    observations: list[tuple[str, bool, int]] = field(default_factory=list)
+    """(participant, answered in time, latency in microseconds) for the router's health."""
+    anomalies: dict[str, int] = field(default_factory=dict)
+    """Counts of what a correct participant never does."""
+    transitions: list[tuple[State, Event]] = field(default_factory=list)
+
+
+class Transitions:
+    """Applies events to payments by the table."""
+
+    def __init__(self, timing: Timing, *, trace: bool) -> None:
+        """`trace` records every transition in the outcome, for tests and the simulator."""
+        self.timing = timing
+        self._trace = trace
+        self._actions: Final[dict[Action, Callable[[Payment, Leg, Outcome], None]]] = {
+            Action.SEND_CREDIT: self._send_credit,
+            Action.NEXT_ACQUIRER: self._next_acquirer,
+            Action.INQUIRE_DEBIT: self._inquire_debit,
+            Action.INQUIRE_CREDIT: self._inquire_credit,
+            Action.REVERSE_DEBIT: self._reverse_debit,
+            Action.REVERSE_CREDIT: self._reverse_credit,
+            Action.RESEND: self._resend,
+            Action.UNDO: self._undo,
+            Action.END: self._end,
+            Action.REFUSE_CANCEL: self._refuse_cancel,
+            Action.NO_FAILOVER: self._no_failover,
+        }
+
+    def apply(self, payment: Payment, leg: Leg, event: Event, out: Outcome) -> None:
+        """Looks the event up in the table and carries its rule out."""
+        rule = TABLE[payment.state][event]
+        if self._trace:
+            out.transitions.append((payment.state, event))
+        if not rule.actions:
+            return
+        if rule.goal is not None:
+            payment.goal = rule.goal
+        state = payment.goal if rule.to is None else rule.to
+        if state is not payment.state:
+            payment.state = state
+            payment.retries = payment.inquiries = 0
+            out.writes.changed[payment.payment_id] = payment
+            out.writes.events.append((payment.payment_id, state.value, out.now_us))
+        for action in rule.actions:
+            self._actions[action](payment, leg, out)
+        if state not in FINAL:
+            self.plan(payment)
+
+    def plan(self, payment: Payment) -> None:
+        """Sets when this payment must be looked at again."""
+        due = self.retry_due_us(payment)
+        if not payment.deadline_seen and payment.state not in FINAL:
+            due = min(due, payment.deadline_us)
+        for _, by_us in payment.waiters:
+            due = min(due, by_us)
+        payment.due_us = due
+
+    def retry_due_us(self, payment: Payment) -> int:
+        """When the message under way is overdue."""
+        timing = self.timing
+        asked_us = payment.asked_us
+        if payment.state in (State.DEBITING, State.CREDITING):
+            return asked_us + timing.leg_timeout_us
+        if payment.state in (State.DEBIT_UNKNOWN, State.CREDIT_UNKNOWN):
+            return asked_us + timing.inquiry_us
+        doublings = min(max(payment.retries - 1, 0), BACKOFF_DOUBLINGS_MAX)
+        return asked_us + min(timing.reversal_us << doublings, timing.reversal_max_us)
+
+    def _new_leg(self, payment: Payment, kind: LegKind, participant: str, original: int, out: Outcome) -> Leg:
+        assert len(payment.legs) < LEGS_MAX, "a route is bounded, and so are its legs"
+        leg = Leg(len(payment.legs) + 1, kind, participant, original, sent_us=out.now_us)
+        payment.legs.append(leg)
+        payment.asked_us = out.now_us
+        out.writes.legs.append((payment.payment_id, leg))
+        return leg
+
+    def _emit(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        out.legs.append(leg_out(payment, leg))
+
+    def _send_credit(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        kind = LegKind.CREDIT if payment.kind == Kind.PAYMENT else LegKind.REFUND
+        payment.account = None
+        self._emit(payment, self._new_leg(payment, kind, payment.creditor, 0, out), out)
+
+    def _next_acquirer(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        payment.attempt += 1
+        # The state may stay CREDITING, so the new acquirer is recorded here.
+        out.writes.changed[payment.payment_id] = payment
+        out.writes.events.append((payment.payment_id, payment.state.value, out.now_us))
+
+    def _inquire_debit(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        self._inquire(payment, payment.legs[0], out)
+
+    def _inquire_credit(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        current = current_credit(payment)
+        assert current is not None, "a credit is asked about only after it was sent"
+        self._inquire(payment, current, out)
+
+    def _inquire(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        payment.inquiries += 1
+        payment.asked_us = out.now_us
+        leg_id = payment.payment_id + leg.number.to_bytes(1, "big")
+        number = (INQUIRY_NUMBER_MIN + leg.number).to_bytes(1, "big")
+        out.legs.append(
+            LegOut(
+                leg.participant,
+                payment.payment_id + number,
+                LegKind.INQUIRY,
+                leg_id,
+                payment.amount_minor,
+                payment.currency,
+                "",
+                "",
+            )
+        )
+
+    def _reverse_debit(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        payment.account = None
+        self._reverse(payment, payment.legs[0], out)
+
+    def _reverse_credit(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        current = current_credit(payment)
+        assert current is not None, "a credit is reversed only after it was sent"
+        self._reverse(payment, current, out)
+
+    def _reverse(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        payment.retries += 1
+        self._emit(payment, self._new_leg(payment, LegKind.REVERSAL, leg.participant, leg.number, out), out)
+
+    def _resend(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        payment.retries += 1
+        for reversal in open_reversals(payment):
+            self._emit(payment, reversal, out)
+        payment.asked_us = out.now_us
+        self.plan(payment)
+
+    def _undo(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        if len(payment.legs) >= LEGS_MAX:
+            anomaly(out, "too many late approvals")
+            return
+        self._reverse(payment, leg, out)
+        if payment.state in FINAL:
+            out.writes.changed[payment.payment_id] = payment
+            self.plan(payment)
+
+    def _no_failover(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        payment.failover = False
+
+    def _refuse_cancel(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        self._answer_cancellers(payment, out)
+
+    def _answer_cancellers(self, payment: Payment, out: Outcome) -> None:
+        for waiter in payment.cancellers:
+            if payment.state == State.CANCELLED:
+                out.answers.append((waiter, payment.first_answer))
+            else:
+                error = HutongError(
+                    Reason.ERROR_REASON_PAYMENT_FINAL, payment_id=id_text(payment.payment_id), state=payment.state.name
+                )
+                out.errors.append((waiter, error))
+        payment.cancellers.clear()
+
+    def _end(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        payment.ended_us = out.now_us
+        if not payment.reason and payment.state is not State.SUCCEEDED:
+            payment.reason = "no answer" if payment.state is State.FAILED else ""
+        if payment.state is State.SUCCEEDED:
+            payment.reason = ""
+        else:
+            writes = out.writes
+            writes.releases.extend((add, counter) for counter, add, _, _ in payment.counters)
+            if payment.original_id is not None:
+                writes.refund_releases.append((payment.amount_minor, payment.original_id))
+        payment.first_answer = response(payment)
+        for waiter, _ in payment.waiters:
+            out.answers.append((waiter, payment.first_answer))
+        payment.waiters.clear()
+        if payment.cancellers:
+            self._answer_cancellers(payment, out)
+
+    def post(self, payment: Payment, leg: Leg, sign: int, out: Outcome) -> None:
+        """Two postings that sum to zero: between the participant's account and the gateway's suspense account."""
+        amount = payment.amount_minor * sign
+        if leg.number == 1:
+            amount = -amount  # what the debtor owes the gateway
+        key, currency, now = payment.payment_id, payment.currency, out.now_us
+        out.writes.postings.append((key, leg.number, leg.participant, currency, amount, now))
+        out.writes.postings.append((key, leg.number, SUSPENSE, currency, -amount, now))
+
+
+def leg_out(payment: Payment, leg: Leg) -> LegOut:
+    """The message for a leg."""
+    account = terminal = ""
+    original = b""
+    if leg.kind == LegKind.DEBIT:
+        account = payment.account.reveal() if payment.account is not None else ""
+    elif leg.kind == LegKind.CREDIT:
+        account, terminal = payment.merchant_id, payment.terminal_id
+    elif leg.kind == LegKind.REVERSAL:
+        original = payment.payment_id + leg.original.to_bytes(1, "big")
+    else:
+        original = payment.debit_original if leg.number == 1 else payment.credit_original
+    return LegOut(
+        leg.participant,
+        payment.payment_id + leg.number.to_bytes(1, "big"),
+        leg.kind,
+        original,
+        payment.amount_minor,
+        payment.currency,
+        account,
+        terminal,
+    )
+
+
+def current_credit(payment: Payment) -> Leg | None:
+    """The credit leg of the current attempt, if it was sent."""
+    for leg in reversed(payment.legs):
+        if leg.kind != LegKind.REVERSAL:
+            return leg if leg.number > 1 else None
+    return None
+
+
+def another_acquirer(payment: Payment) -> bool:
+    """Whether the payment may move on to another acquirer."""
+    return payment.failover and payment.attempt + 1 < len(payment.creditors)
+
+
+def open_reversals(payment: Payment) -> list[Leg]:
+    """Reversals that are not answered yet."""
+    return [leg for leg in payment.legs if leg.kind == LegKind.REVERSAL and leg.state == LegState.SENT]
+
+
+def anomaly(out: Outcome, what: str) -> None:
+    """Counts something that a correct participant never does."""
+    out.anomalies[what] = out.anomalies.get(what, 0) + 1

@@ -1,0 +1,176 @@
+"""The grpc.aio front: TLS, mTLS, Unix sockets, streaming. One event loop in a thread of its own.
+
+Serves PaymentService from raw bytes, so that both fronts share every decision, and whatever other services the
+composition adds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import grpc
+
+from contract.errors import HutongError
+from contract.serving import abort
+from gateway.calls import CALLER_METADATA, GET, METHODS, WATCH
+from gateway.engine.inbox import Inbox
+
+STREAM_QUEUE_MAX: Final = 64
+"""Messages of a watcher that wait in this process; then it is full."""
+
+_SERVICE: Final = METHODS[0].split("/")[1]
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class AioCall:
+    """See gateway.calls.Call. Answers are set on the event loop, many at a time."""
+
+    __slots__ = ("_front", "caller", "future", "method", "payload", "time_left_us")
+
+    def __init__(self, front: AioFront, method: int, payload: bytes, caller: str, time_left_us: int | None) -> None:
+        self._front = front
+        self.future: asyncio.Future[bytes] = front.loop.create_future()
+        self.method = method
+        self.payload = payload
+        self.caller = caller
+        self.time_left_us = time_left_us
+
+    def answer(self, payload: bytes) -> None:
+        """See the protocol."""
+        self._front.deliver(self.future, payload, None)
+
+    def fail(self, error: HutongError) -> None:
+        """See the protocol."""
+        self._front.deliver(self.future, b"", error)
+
+
+class AioStream:
+    """See gateway.watch.Subscriber."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.queue: asyncio.Queue[bytes | HutongError] = asyncio.Queue()
+        self.closed = False
+
+    def try_send(self, message: bytes) -> bool:
+        """See the protocol."""
+        if self.queue.qsize() >= STREAM_QUEUE_MAX:
+            return False
+        self._put(message)
+        return True
+
+    def fail(self, error: HutongError) -> None:
+        """See the protocol."""
+        self.closed = True
+        self._put(error)
+
+    def _put(self, item: bytes | HutongError) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self.queue.put_nowait, item)
+        except RuntimeError:  # the loop has ended, and the stream with it
+            self.closed = True
+
+
+class AioFront:
+    """See gateway.engine.loop.Source."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        inbox: Inbox[Any],
+        query: Callable[[AioCall], None],
+        watch: Callable[[bytes, AioStream], None],
+    ) -> None:
+        self.loop = loop
+        self._inbox = inbox
+        self._query = query
+        self._watch = watch
+        self._answers: list[tuple[asyncio.Future[bytes], bytes, HutongError | None]] = []
+        self._scheduled = False
+        self._lock = threading.Lock()
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        """PaymentService, from raw bytes."""
+        handlers = {
+            path.split("/")[2]: grpc.unary_stream_rpc_method_handler(self._stream)
+            if number == WATCH
+            else grpc.unary_unary_rpc_method_handler(self._unary(number))
+            for number, path in enumerate(METHODS)
+        }
+        return grpc.method_handlers_generic_handler(_SERVICE, handlers)
+
+    def _unary(self, method: int) -> Callable[[bytes, Context], Any]:
+        async def handle(payload: bytes, context: Context) -> bytes:
+            left = context.time_remaining()
+            left_us = None if left is None or left > 1e9 else int(left * 1e6)
+            call = AioCall(self, method, payload, caller_of(context), left_us)
+            if method == GET:
+                self._query(call)
+            else:
+                self._inbox.put((call,))
+            try:
+                return await call.future
+            except HutongError as error:
+                await abort(context, error)
+
+        return handle
+
+    async def _stream(self, payload: bytes, context: Context) -> AsyncIterator[bytes]:
+        stream = AioStream(self.loop)
+        self._watch(payload, stream)
+        try:
+            while True:
+                item = await stream.queue.get()
+                if isinstance(item, HutongError):
+                    await abort(context, item)
+                yield item
+        finally:
+            stream.closed = True
+
+    def deliver(self, future: asyncio.Future[bytes], payload: bytes, error: HutongError | None) -> None:
+        """Takes an answer from any thread; it reaches its caller at the next `flush`, or soon by itself."""
+        with self._lock:
+            self._answers.append((future, payload, error))
+            if self._scheduled:
+                return
+            self._scheduled = True
+        try:
+            self.loop.call_soon_threadsafe(self._set_answers)
+        except RuntimeError:  # the loop has ended, and every call with it
+            self._answers.clear()
+
+    def _set_answers(self) -> None:
+        with self._lock:
+            answers, self._answers = self._answers, []
+            self._scheduled = False
+        for future, payload, error in answers:
+            if future.done():
+                continue  # the caller left
+            if error is None:
+                future.set_result(payload)
+            else:
+                future.set_exception(error)
+
+    def poll(self, at_most: int) -> list[AioCall]:
+        """See the interface: calls arrive through the inbox."""
+        return []
+
+    def idle(self) -> None:
+        """See the interface."""
+
+    def flush(self) -> None:
+        """See the interface."""
+
+
+def caller_of(context: Context) -> str:
+    """Who calls: the identity that mTLS proves, or else what the caller says of itself."""
+    identities = context.peer_identities()
+    if identities:
+        return bytes(next(iter(identities))).decode("utf-8", "replace")
+    for key, value in context.invocation_metadata() or ():
+        if key == CALLER_METADATA:
+            return value if isinstance(value, str) else value.decode("ascii", "replace")
+    return ""

@@ -1,0 +1,78 @@
+"""What the engine asks of a journal: one durable transaction for each tick, and reading back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.engine.model import Payment, Refused, Writes
+
+
+class JournalUnavailableError(Exception):
+    """The journal could not take a tick: disk full, I/O error, no connection. Nothing of the tick is in it."""
+
+
+class JournalMismatchError(Exception):
+    """The file or database is not a journal of this version."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One change of one payment, in the order of the journal."""
+
+    sequence: int
+    payment_id: bytes
+    state: int
+    time_us: int
+
+
+class Journal(Protocol):
+    """Durable state, written by the engine's thread alone."""
+
+    def commit(self, writes: Writes) -> list[Refused | None]:
+        """Takes a tick in one durable transaction, and says for each admission why it was refused, or None.
+
+        Raises JournalUnavailableError when nothing was taken, or when that could not even be looked up."""
+        ...
+
+    def last_was_taken(self) -> bool:
+        """Whether the tick whose commit raised is in the journal after all (a failed fsync leaves that open). To be
+        asked before anything is committed again; raises JournalUnavailableError while it still cannot be looked up."""
+        ...
+
+    def load_open(self) -> list[Payment]:
+        """Payments of this engine that have not ended, or have reversals under way."""
+        ...
+
+    def load(self, payment_ids: Sequence[bytes]) -> list[Payment]:
+        """Payments by id; those that do not exist are left out."""
+        ...
+
+    def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Refused]:
+        """Payments that were admitted under these idempotency hashes."""
+        ...
+
+    def close(self) -> None:
+        """Ends the connection."""
+        ...
+
+
+class Reader(Protocol):
+    """Committed state, for queries and watchers; one for each thread, never in the engine's way."""
+
+    def payment(self, payment_id: bytes) -> Payment | None:
+        """A payment with its legs."""
+        ...
+
+    def refunds(self, payment_id: bytes) -> list[Payment]:
+        """Refunds of a payment, oldest first."""
+        ...
+
+    def events(self, after_sequence: int, limit: int, payment_id: bytes | None = None) -> list[EventRow]:
+        """Events after a sequence number, in order."""
+        ...
+
+    def close(self) -> None:
+        """Ends the connection."""
+        ...

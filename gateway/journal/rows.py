@@ -1,0 +1,137 @@
+"""Payments and legs to rows and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from gateway.engine.model import Kind, Leg, LegKind, LegState, Payment
+from gateway.engine.states import State
+from gateway.journal.schema import PAYMENT_COLUMNS
+
+_COUNTER_BYTES: Final = 16
+Row = Sequence[Any]
+
+
+def payment_row(payment: Payment, engine: int) -> tuple[object, ...]:
+    """The new row of a payment, in the order of PAYMENT_COLUMNS."""
+    return (
+        payment.payment_id,
+        engine,
+        1,
+        payment.kind.value,
+        payment.state.value,
+        payment.goal.value,
+        payment.reason,
+        payment.caller,
+        payment.idempotency,
+        payment.fingerprint,
+        payment.amount_minor,
+        payment.currency,
+        payment.debtor,
+        " ".join(payment.creditors),
+        payment.attempt,
+        payment.account_ref,
+        payment.key_ref,
+        payment.last_four,
+        payment.payer_key,
+        payment.payee_key,
+        payment.merchant_id,
+        payment.terminal_id,
+        payment.reference,
+        payment.route,
+        payment.original_id,
+        payment.debit_original,
+        payment.credit_original,
+        _counters_text(payment.counters) if payment.counters else "",
+        payment.created_us,
+        payment.deadline_us,
+        0,
+        0,
+        b"",
+    )
+
+
+def leg_row(payment_id: bytes, leg: Leg) -> tuple[object, ...]:
+    """The new row of a leg, in the order of LEG_COLUMNS."""
+    return (
+        payment_id,
+        leg.number,
+        leg.kind.value,
+        leg.participant,
+        leg.original,
+        leg.state.value,
+        int(leg.was_approved),
+        leg.code,
+        leg.sent_us,
+    )
+
+
+def payments_from_rows(payments: Iterable[Row], legs: Iterable[Row]) -> list[Payment]:
+    """Rebuilds payments with their legs; both in the order of the columns above, legs by number."""
+    built: dict[bytes, Payment] = {}
+    for row in payments:
+        payment = _payment(dict(zip(PAYMENT_COLUMNS, row, strict=True)))
+        built[payment.payment_id] = payment
+    for payment_id, number, kind, participant, original, state, was_approved, code, sent_us in legs:
+        built[bytes(payment_id)].legs.append(
+            Leg(
+                number,
+                LegKind(kind),
+                participant,
+                original,
+                LegState(state),
+                was_approved=bool(was_approved),
+                code=code,
+                sent_us=sent_us,
+            )
+        )
+    return list(built.values())
+
+
+def _payment(row: dict[str, Any]) -> Payment:
+    original = row["original_id"]
+    return Payment(
+        payment_id=bytes(row["payment_id"]),
+        kind=Kind(row["kind"]),
+        amount_minor=row["amount_minor"],
+        currency=row["currency"],
+        debtor=row["debtor"],
+        creditors=tuple(row["creditors"].split(" ")),
+        created_us=row["created_us"],
+        deadline_us=row["deadline_us"],
+        caller=row["caller"],
+        idempotency=bytes(row["idempotency"]),
+        fingerprint=bytes(row["fingerprint"]),
+        account_ref=bytes(row["account_ref"]),
+        key_ref=bytes(row["key_ref"]),
+        last_four=row["last_four"],
+        payer_key=row["payer_key"],
+        payee_key=row["payee_key"],
+        merchant_id=row["merchant_id"],
+        terminal_id=row["terminal_id"],
+        reference=row["reference"],
+        route=row["route"],
+        original_id=None if original is None else bytes(original),
+        debit_original=bytes(row["debit_original"]),
+        credit_original=bytes(row["credit_original"]),
+        counters=_counters_from_text(row["counters"]),
+        state=State(row["state"]),
+        goal=State(row["goal"]),
+        reason=row["reason"],
+        attempt=row["attempt"],
+        ended_us=row["ended_us"],
+        first_answer=bytes(row["first_answer"]),
+        refunded_minor=row["refunded_minor"],
+        stored=True,
+    )
+
+
+def _counters_text(counters: tuple[tuple[bytes, int, int, int], ...]) -> str:
+    """What was added to which counter, so that it can be given back after a restart."""
+    return " ".join(f"{counter.hex()}:{add}" for counter, add, _, _ in counters)
+
+
+def _counters_from_text(text: str) -> tuple[tuple[bytes, int, int, int], ...]:
+    pairs = (part.split(":") for part in text.split())
+    return tuple((bytes.fromhex(counter), int(add), 0, 0) for counter, add in pairs)

@@ -1,0 +1,348 @@
+"""The journal on SQLite: WAL, synchronous=FULL, one writer.
+
+Cost of a tick: one fsync of the write-ahead log, and some microseconds for each row. Rows of one kind go through one
+`executemany`; conditional rows count what took effect, and only a tick with a conflict looks for the losers.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from contract.errors import Reason
+from gateway.engine.model import Kind, LegKind, LegState, Payment, Refused, Writes
+from gateway.engine.states import FINAL, State
+from gateway.journal.interface import EventRow, JournalMismatchError, JournalUnavailableError
+from gateway.journal.rows import Row, leg_row, payment_row, payments_from_rows
+from gateway.journal.schema import LEG_COLUMNS, PAYMENT_COLUMNS, VERSION, sqlite_statements
+
+CHECKPOINT_PAGES: Final = 4000
+"""Pages of write-ahead log (16 MB) after which SQLite copies it into the database file."""
+CACHE_KIB: Final = 65536
+"""Page cache: the random keys of idempotency and spends touch pages all over their trees."""
+IDS_PER_QUERY_MAX: Final = 500
+BUSY_TIMEOUT_S: Final = 10.0
+
+_PAYMENTS: Final = ", ".join(PAYMENT_COLUMNS)
+_LEGS: Final = ", ".join(LEG_COLUMNS)
+_INSERT_PAYMENT: Final = (
+    f"INSERT INTO payments ({_PAYMENTS}) VALUES ({', '.join('?' * len(PAYMENT_COLUMNS))}) "
+    "ON CONFLICT (idempotency) DO NOTHING"
+)
+_INSERT_LEG: Final = f"INSERT INTO legs ({_LEGS}) VALUES ({', '.join('?' * len(LEG_COLUMNS))})"
+_UPDATE_LEG: Final = "UPDATE legs SET state = ?, was_approved = ?, code = ? WHERE payment_id = ? AND number = ?"
+_UPDATE_PAYMENT: Final = (
+    "UPDATE payments SET open = ?, state = ?, goal = ?, reason = ?, attempt = ?, ended_us = ?, first_answer = ? "
+    "WHERE payment_id = ?"
+)
+_INSERT_POSTING: Final = (
+    "INSERT INTO postings (payment_id, number, account, currency, amount_minor, posted_us) VALUES (?, ?, ?, ?, ?, ?)"
+)
+_INSERT_EVENT: Final = "INSERT INTO events (payment_id, state, time_us) VALUES (?, ?, ?)"
+_INSERT_SPEND: Final = "INSERT INTO spends (spend, payment_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
+_ADD_REFUND: Final = (
+    "UPDATE payments SET refunded_minor = refunded_minor + ? "
+    f"WHERE payment_id = ? AND kind = {Kind.PAYMENT.value} AND state = {State.SUCCEEDED.value} "
+    "AND refunded_minor + ? <= amount_minor"
+)
+
+
+def connect(path: Path | str, *, read_only: bool = False) -> sqlite3.Connection:
+    """Opens a journal file with the settings that durability needs."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB if not read_only else 4096}")
+    if read_only:
+        connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+class SqliteJournal:
+    """See gateway.journal.interface.Journal."""
+
+    def __init__(self, path: Path | str, engine: int = 1) -> None:
+        self._path = path
+        self._engine = engine
+        self._connection = connect(path)
+        self._tick = 0
+        self._in_doubt = False
+        self._prepare()
+
+    def _prepare(self) -> None:
+        db = self._connection
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for statement in sqlite_statements():
+                db.execute(statement)
+            db.execute("INSERT INTO meta (name, value) VALUES ('version', ?) ON CONFLICT DO NOTHING", (str(VERSION),))
+            (version,) = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
+            db.execute("INSERT INTO ticks (engine, tick) VALUES (?, 0) ON CONFLICT DO NOTHING", (self._engine,))
+            (self._tick,) = db.execute("SELECT tick FROM ticks WHERE engine = ?", (self._engine,)).fetchone()
+            db.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            raise JournalMismatchError(f"{self._path} is not a usable journal: {error}") from error
+        if version != str(VERSION):
+            raise JournalMismatchError(f"{self._path} has schema version {version}, this gateway writes {VERSION}")
+
+    # -- writing --------------------------------------------------------------------------------------
+
+    def commit(self, writes: Writes) -> list[Refused | None]:
+        """One durable transaction; see the interface."""
+        db = self._connection
+        tick = self._tick + 1
+        self._in_doubt = False
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("UPDATE ticks SET tick = ? WHERE engine = ?", (tick, self._engine))
+            verdicts = self._admit(writes) if writes.admissions else []
+            self._write(writes)
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if not self._was_taken(tick):
+                raise JournalUnavailableError(str(error)) from error
+        self._tick = tick
+        return verdicts
+
+    def _was_taken(self, tick: int) -> bool:
+        """After a failed transaction: whether it is in the file nevertheless. A failed fsync leaves that open, so the
+        connection, with whatever it has cached, is given up and the file is asked."""
+        try:
+            self._connection.close()
+            self._connection = connect(self._path)
+            row = self._connection.execute("SELECT tick FROM ticks WHERE engine = ?", (self._engine,)).fetchone()
+        except sqlite3.Error as error:
+            self._in_doubt = True
+            raise JournalUnavailableError(str(error)) from error
+        return row is not None and row[0] == tick
+
+    def last_was_taken(self) -> bool:
+        """See the interface."""
+        if not self._in_doubt:
+            return False
+        taken = self._was_taken(self._tick + 1)
+        self._in_doubt = False
+        if taken:
+            self._tick += 1
+        return taken
+
+    def _write(self, writes: Writes) -> None:
+        db = self._connection
+        if writes.legs:
+            db.executemany(_INSERT_LEG, [leg_row(payment_id, leg) for payment_id, leg in writes.legs])
+        if writes.answers:
+            rows = [
+                (leg.state.value, leg.was_approved, leg.code, key[0], key[1]) for key, leg in writes.answers.items()
+            ]
+            db.executemany(_UPDATE_LEG, rows)
+        if writes.changed:
+            db.executemany(_UPDATE_PAYMENT, [_payment_change(payment) for payment in writes.changed.values()])
+        if writes.postings:
+            db.executemany(_INSERT_POSTING, writes.postings)
+        if writes.events:
+            db.executemany(_INSERT_EVENT, writes.events)
+        if writes.releases:
+            db.executemany("UPDATE counters SET used = used - ? WHERE counter = ?", writes.releases)
+        if writes.refund_releases:
+            db.executemany(
+                "UPDATE payments SET refunded_minor = refunded_minor - ? WHERE payment_id = ?", writes.refund_releases
+            )
+
+    # -- admissions: conditions decided row by row ------------------------------------------------------
+
+    def _admit(self, writes: Writes) -> list[Refused | None]:
+        payments = writes.admissions
+        verdicts = self._insert_payments(payments)
+        for index, payment in enumerate(payments):
+            if verdicts[index] is None and payment.original_id is not None:
+                verdicts[index] = self._reserve_refund(payment)
+        if any(payment.spends for payment in payments):
+            self._spend(payments, verdicts)
+        for index, payment in enumerate(payments):
+            if verdicts[index] is None and payment.counters:
+                verdicts[index] = self._count(payment)
+        admitted = [payment for payment, verdict in zip(payments, verdicts, strict=True) if verdict is None]
+        db = self._connection
+        db.executemany(_INSERT_LEG, [leg_row(payment.payment_id, payment.legs[0]) for payment in admitted])
+        state = State.DEBITING.value
+        db.executemany(_INSERT_EVENT, [(payment.payment_id, state, payment.created_us) for payment in admitted])
+        return verdicts
+
+    def _insert_payments(self, payments: Sequence[Payment]) -> list[Refused | None]:
+        engine = self._engine
+        rows = [payment_row(payment, engine) for payment in payments]
+        if self._connection.executemany(_INSERT_PAYMENT, rows).rowcount == len(rows):
+            return [None] * len(rows)
+        standing = self.repeats([payment.idempotency for payment in payments])
+        return [
+            None if (found := standing[payment.idempotency]).payment_id == payment.payment_id else found
+            for payment in payments
+        ]
+
+    def _spend(self, payments: Sequence[Payment], verdicts: list[Refused | None]) -> None:
+        db = self._connection
+        rows = [
+            (spend, payment.payment_id)
+            for payment, verdict in zip(payments, verdicts, strict=True)
+            if verdict is None
+            for spend in payment.spends
+        ]
+        if db.executemany(_INSERT_SPEND, rows).rowcount == len(rows):
+            return
+        for index, payment in enumerate(payments):
+            if verdicts[index] is None and not all(self._owns(spend, payment) for spend in payment.spends):
+                verdicts[index] = self._withdraw(payment, Refused(payment.spend_reason))
+
+    def _owns(self, spend: bytes, payment: Payment) -> bool:
+        row = self._connection.execute("SELECT payment_id FROM spends WHERE spend = ?", (spend,)).fetchone()
+        return row is not None and row[0] == payment.payment_id
+
+    def _count(self, payment: Payment) -> Refused | None:
+        db = self._connection
+        for done, (counter, add, cap, reason) in enumerate(payment.counters):
+            db.execute("INSERT INTO counters (counter, used) VALUES (?, 0) ON CONFLICT DO NOTHING", (counter,))
+            change = db.execute(
+                "UPDATE counters SET used = used + ? WHERE counter = ? AND used + ? <= ?", (add, counter, add, cap)
+            )
+            if change.rowcount != 1:
+                for earlier, added, _, _ in payment.counters[:done]:
+                    db.execute("UPDATE counters SET used = used - ? WHERE counter = ?", (added, earlier))
+                return self._withdraw(payment, Refused(reason))
+        return None
+
+    def _reserve_refund(self, payment: Payment) -> Refused | None:
+        db, amount, original = self._connection, payment.amount_minor, payment.original_id
+        if db.execute(_ADD_REFUND, (amount, original, amount)).rowcount == 1:
+            return None
+        row = db.execute(
+            "SELECT kind, state, amount_minor - refunded_minor FROM payments WHERE payment_id = ?", (original,)
+        ).fetchone()
+        refusal = Refused(Reason.ERROR_REASON_PAYMENT_NOT_FOUND)
+        if row is not None and row[0] == Kind.REFUND:
+            refusal = Refused(Reason.ERROR_REASON_REFUND_OF_REFUND)
+        elif row is not None and row[1] != State.SUCCEEDED:
+            refusal = Refused(Reason.ERROR_REASON_PAYMENT_NOT_REFUNDABLE, fields={"state": State(row[1]).name})
+        elif row is not None:
+            refusal = Refused(Reason.ERROR_REASON_REFUND_EXCEEDS_PAYMENT, fields={"left_minor": str(row[2])})
+        db.execute("DELETE FROM payments WHERE payment_id = ?", (payment.payment_id,))
+        return refusal
+
+    def _withdraw(self, payment: Payment, refusal: Refused) -> Refused:
+        """Takes back what an admission had inserted before one of its conditions failed."""
+        db = self._connection
+        db.execute("DELETE FROM payments WHERE payment_id = ?", (payment.payment_id,))
+        for spend in payment.spends:
+            db.execute("DELETE FROM spends WHERE spend = ? AND payment_id = ?", (spend, payment.payment_id))
+        if payment.original_id is not None:
+            db.execute(
+                "UPDATE payments SET refunded_minor = refunded_minor - ? WHERE payment_id = ?",
+                (payment.amount_minor, payment.original_id),
+            )
+        return refusal
+
+    # -- reading back -----------------------------------------------------------------------------------
+
+    def load_open(self) -> list[Payment]:
+        """See the interface."""
+        where = "WHERE engine = ? AND open = 1"
+        payments = self._connection.execute(f"SELECT {_PAYMENTS} FROM payments {where}", (self._engine,))
+        legs = self._connection.execute(
+            f"SELECT {_LEGS} FROM legs WHERE payment_id IN (SELECT payment_id FROM payments {where}) "
+            "ORDER BY payment_id, number",
+            (self._engine,),
+        )
+        return payments_from_rows(payments, legs)
+
+    def load(self, payment_ids: Sequence[bytes]) -> list[Payment]:
+        """See the interface."""
+        return load(self._connection, payment_ids)
+
+    def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Refused]:
+        """See the interface."""
+        found: dict[bytes, Refused] = {}
+        for start in range(0, len(idempotency), IDS_PER_QUERY_MAX):
+            some = idempotency[start : start + IDS_PER_QUERY_MAX]
+            rows = self._connection.execute(
+                "SELECT idempotency, payment_id, fingerprint, first_answer FROM payments "
+                f"WHERE idempotency IN ({', '.join('?' * len(some))})",
+                list(some),
+            )
+            for key, payment_id, fingerprint, first_answer in rows:
+                found[key] = Refused(0, payment_id, fingerprint=fingerprint, first_answer=first_answer)
+        return found
+
+    def close(self) -> None:
+        """See the interface."""
+        self._connection.close()
+
+
+class SqliteReader:
+    """See gateway.journal.interface.Reader."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._connection = connect(path, read_only=True)
+
+    def payment(self, payment_id: bytes) -> Payment | None:
+        """See the interface."""
+        payments = load(self._connection, [payment_id])
+        if not payments:
+            return None
+        return payments[0]
+
+    def refunds(self, payment_id: bytes) -> list[Payment]:
+        """See the interface."""
+        rows = self._connection.execute(
+            "SELECT payment_id FROM payments WHERE original_id = ? ORDER BY payment_id", (payment_id,)
+        )
+        return load(self._connection, [row[0] for row in rows])
+
+    def events(self, after_sequence: int, limit: int, payment_id: bytes | None = None) -> list[EventRow]:
+        """See the interface."""
+        only = "" if payment_id is None else "AND payment_id = ?"
+        rows = self._connection.execute(
+            f"SELECT sequence, payment_id, state, time_us FROM events WHERE sequence > ? {only} "
+            "ORDER BY sequence LIMIT ?",
+            (after_sequence, limit) if payment_id is None else (after_sequence, payment_id, limit),
+        )
+        return [EventRow(*row) for row in rows]
+
+    def close(self) -> None:
+        """See the interface."""
+        self._connection.close()
+
+
+def load(connection: sqlite3.Connection, payment_ids: Sequence[bytes]) -> list[Payment]:
+    """Payments by id with their legs, in the order of their ids."""
+    built: list[Payment] = []
+    for start in range(0, len(payment_ids), IDS_PER_QUERY_MAX):
+        some = list(payment_ids[start : start + IDS_PER_QUERY_MAX])
+        among = f"WHERE payment_id IN ({', '.join('?' * len(some))})"
+        payments: Sequence[Row] = connection.execute(
+            f"SELECT {_PAYMENTS} FROM payments {among} ORDER BY payment_id",
+            some,
+        ).fetchall()
+        legs: Sequence[Row] = connection.execute(
+            f"SELECT {_LEGS} FROM legs {among} ORDER BY payment_id, number",
+            some,
+        ).fetchall()
+        built.extend(payments_from_rows(payments, legs))
+    return built
+
+
+def _payment_change(payment: Payment) -> tuple[object, ...]:
+    open_now = payment.state not in FINAL or any(
+        leg.kind == LegKind.REVERSAL and leg.state == LegState.SENT for leg in payment.legs
+    )
+    return (
+        int(open_now),
+        payment.state.value,
+        payment.goal.value,
+        payment.reason,
+        payment.attempt,
+        payment.ended_us,
+        payment.first_answer,
+        payment.payment_id,
+    )

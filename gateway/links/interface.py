@@ -1,0 +1,63 @@
+"""What the engine knows of participants: legs go out, answers come back, and some legs could not be sent at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from gateway.engine.model import NOT_SENT, Answered, LegOut
+from hutong.participant.v1 import participant_pb2 as pb
+
+
+class Link(Protocol):
+    """Carries legs to some participants. Used by the engine's thread alone, unless said otherwise."""
+
+    def reachable(self, participant: str) -> bool:
+        """Whether a leg for this participant could be sent now."""
+        ...
+
+    def send(self, legs: Sequence[LegOut], now_us: int) -> list[Answered]:
+        """Sends legs, all of them durable. What cannot leave comes back as NOT_SENT; that must be certain: a leg that
+        may have left is not reported."""
+        ...
+
+    def poll(self, now_us: int) -> list[Answered]:
+        """Answers that have arrived."""
+        ...
+
+    def next_due_us(self) -> int | None:
+        """When `poll` will have something without anything being sent; None if that is not known."""
+        ...
+
+    def close(self) -> None:
+        """Ends the connections."""
+        ...
+
+
+def not_sent(leg: LegOut) -> Answered:
+    """The certainty that a leg had no effect."""
+    return Answered(leg.participant, leg.leg_id, NOT_SENT, "")
+
+
+def frames(legs: Sequence[LegOut]) -> dict[str, pb.LegFrame]:
+    """Legs as one frame for each participant."""
+    by_participant: dict[str, pb.LegFrame] = {}
+    for leg in legs:
+        frame = by_participant.get(leg.participant)
+        if frame is None:
+            frame = by_participant[leg.participant] = pb.LegFrame()
+        frame.legs.add(
+            leg_id=leg.leg_id,
+            kind=leg.kind.value,
+            original_leg_id=leg.original_leg_id,
+            amount_minor=leg.amount_minor,
+            currency=leg.currency,
+            account=leg.account,
+            terminal_id=leg.terminal_id,
+        )
+    return by_participant
+
+
+def answered(participant: str, frame: pb.AnswerFrame) -> list[Answered]:
+    """A frame of answers as events."""
+    return [Answered(participant, a.leg_id, int(a.result), a.response_code) for a in frame.answers]

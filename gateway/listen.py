@@ -1,0 +1,71 @@
+"""Where a gateway listens, and the rule that plaintext stays on this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class ListenError(ValueError):
+    """The address cannot be used; the text says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files of a TLS server."""
+
+    certificate: Path
+    key: Path
+    client_authority: Path | None = None
+    """Where set, callers must show a certificate of this authority (mTLS)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A parsed address."""
+
+    host: str
+    port: int
+    path: str = ""
+    """Of a Unix socket."""
+
+    @property
+    def target(self) -> str:
+        """As gRPC writes it."""
+        if self.path:
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def stays_here(self) -> bool:
+        """Whether nobody outside this machine can connect."""
+        if self.path or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def parse(text: str) -> Address:
+    """`HOST:PORT`, `[IPV6]:PORT` or `unix:/path`. Raises ListenError."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path:
+            raise ListenError("a Unix socket needs a path: unix:/run/hutong.sock")
+        return Address("", 0, path)
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ListenError(f"{text!r} is not HOST:PORT or unix:/path")
+    return Address(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def check(address: Address, *, secured: bool, plaintext_allowed: bool) -> None:
+    """Refuses plaintext where others could read it, unless that was said explicitly."""
+    if not (secured or plaintext_allowed or address.stays_here):
+        raise ListenError(
+            f"{address.target} would be reachable in plaintext from other machines. Listen on 127.0.0.1 or a Unix "
+            "socket, give a certificate and key, or say --plaintext-anywhere if something else protects the network"
+        )

@@ -1,0 +1,206 @@
+"""Which acquirer serves a payment: eligible ones by cost, weight and health, with the reasons kept.
+
+Health is what the engine observed: answers in time and their latency, as exponentially weighted means, and a circuit
+breaker. An open circuit lets nothing through until its time is over; then it is half open: a probe at a time, until one
+succeeds (closed) or fails (open again, for twice as long).
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.directory import Acceptance, Directory, Merchant
+from gateway.engine.model import ACQUIRERS_MAX
+
+SMOOTHING: Final = 0.05
+"""Weight of one observation in the means: about the last 20 count."""
+FAILURES_TO_OPEN: Final = 5
+"""Failures in a row that open a circuit."""
+SUCCESS_TO_STAY_CLOSED: Final = 0.5
+"""A mean success below this opens it too, once there are OBSERVATIONS_MIN."""
+OBSERVATIONS_MIN: Final = 20
+OPEN_US: Final = 5_000_000
+OPEN_US_MAX: Final = 60_000_000
+PROBE_US: Final = 1_000_000
+"""In a half-open circuit: the time between two probes."""
+REFRESH_US: Final = 100_000
+"""How long a computed order is used again: health moves slowly, payments do not."""
+CYCLE: Final = 8
+"""Orders computed at once where equals share the traffic: the finest share is one eighth."""
+CACHE_MAX: Final = 100_000
+"""Merchants whose order is kept; beyond it the cache starts anew."""
+
+FAILURE_COST_BP: Final = 1000.0
+"""A sure failure counts as much as this many basis points."""
+LATENCY_COST_BP_PER_S: Final = 20.0
+
+
+class Circuit(enum.Enum):
+    """State of a breaker."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+@dataclass(slots=True)
+class Health:
+    """What was observed of one participant."""
+
+    success: float = 1.0
+    latency_us: float = 0.0
+    observations: int = 0
+    failures_in_row: int = 0
+    circuit: Circuit = Circuit.CLOSED
+    open_until_us: int = 0
+    open_us: int = OPEN_US
+    probe_after_us: int = 0
+
+    def observe(self, well: bool, latency_us: int, now_us: int) -> None:
+        """Takes one answer in time (or not) into account."""
+        self.observations += 1
+        self.success += SMOOTHING * (float(well) - self.success)
+        if well:
+            self.latency_us += SMOOTHING * (latency_us - self.latency_us)
+            self.failures_in_row = 0
+            if self.circuit is Circuit.HALF_OPEN:
+                self.circuit, self.open_us = Circuit.CLOSED, OPEN_US
+                self.success = max(self.success, SUCCESS_TO_STAY_CLOSED)
+        else:
+            self.failures_in_row += 1
+            unhealthy = self.success < SUCCESS_TO_STAY_CLOSED and self.observations >= OBSERVATIONS_MIN
+            if self.circuit is Circuit.HALF_OPEN:
+                self.open_us = min(self.open_us * 2, OPEN_US_MAX)
+                self._open(now_us)
+            elif self.circuit is Circuit.CLOSED and (self.failures_in_row >= FAILURES_TO_OPEN or unhealthy):
+                self._open(now_us)
+
+    def _open(self, now_us: int) -> None:
+        self.circuit = Circuit.OPEN
+        self.open_until_us = now_us + self.open_us
+
+    def admits(self, now_us: int) -> bool:
+        """Whether a payment may go there now; in a half-open circuit this takes the probe."""
+        if self.circuit is Circuit.OPEN and now_us >= self.open_until_us:
+            self.circuit, self.probe_after_us = Circuit.HALF_OPEN, now_us
+        if self.circuit is Circuit.HALF_OPEN and now_us >= self.probe_after_us:
+            self.probe_after_us = now_us + PROBE_US
+            return True
+        return self.circuit is Circuit.CLOSED
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The acquirers to try, in order, and why."""
+
+    acquirers: tuple[str, ...]
+    explanation: str
+    """JSON: [[acquirer id, score, [reasons]], ...], best first, those not eligible too."""
+
+
+class Router:
+    """Chooses acquirers. Used by the engine's thread alone."""
+
+    def __init__(self, directory: Directory, reachable: Callable[[str], bool]) -> None:
+        self.directory = directory
+        self._reachable = reachable
+        self._health: dict[str, Health] = {}
+        self._served: dict[str, float] = {}
+        self._cache: dict[tuple[str, str], _Cycle] = {}
+
+    def health(self, participant: str) -> Health:
+        """What was observed of a participant."""
+        return self._health.setdefault(participant, Health())
+
+    def observe(self, participant: str, well: bool, latency_us: int, now_us: int) -> None:
+        """Takes an observation of the engine; a circuit that changes makes all orders stale."""
+        health = self.health(participant)
+        before = health.circuit
+        health.observe(well, latency_us, now_us)
+        if health.circuit is not before:
+            self._cache.clear()
+
+    def route(self, merchant: Merchant, currency: str, now_us: int) -> Route:
+        """The acquirers that can serve this merchant in this currency; `acquirers` is empty if nobody can."""
+        key = (merchant.id, currency)
+        cycle = self._cache.get(key)
+        if cycle is None or cycle.until_us <= now_us:
+            if len(self._cache) >= CACHE_MAX:
+                self._cache.clear()
+            cycle = self._cache[key] = self._plan(merchant, currency, now_us)
+        cycle.at += 1
+        return cycle.routes[cycle.at % len(cycle.routes)]
+
+    def _plan(self, merchant: Merchant, currency: str, now_us: int) -> _Cycle:
+        """Orders to use in turn for a short while; with a probe to send, the order holds for one payment only."""
+        probing = any(self.health(served.acquirer_id).circuit is not Circuit.CLOSED for served in merchant.acquirers)
+        turns = 1 if probing or len(merchant.acquirers) == 1 else CYCLE
+        routes = [self._choose(merchant, currency, now_us) for _ in range(turns)]
+        return _Cycle(0 if probing else now_us + REFRESH_US, routes)
+
+    def _choose(self, merchant: Merchant, currency: str, now_us: int) -> Route:
+        rated = [self._rate(acceptance, currency, now_us) for acceptance in merchant.acquirers]
+        eligible = sorted((entry for entry in rated if entry.eligible), key=lambda entry: entry.score)
+        # Equal scores share by weight: who has been served least for its weight comes first.
+        if len(eligible) > 1:
+            least = eligible[0].score
+            equals = [entry for entry in eligible if entry.score - least < 1.0]
+            equals.sort(key=lambda entry: self._served.get(entry.id, 0.0) / max(entry.weight, 1e-9))
+            eligible = equals + [entry for entry in eligible if entry not in equals]
+        if eligible:
+            first = eligible[0].id
+            self._served[first] = self._served.get(first, 0.0) + 1.0
+        ordered = eligible[:ACQUIRERS_MAX] + [entry for entry in rated if not entry.eligible]
+        text = json.dumps(
+            [[entry.id, round(entry.score, 1), entry.reasons] for entry in ordered], separators=(",", ":")
+        )
+        return Route(tuple(entry.id for entry in eligible[:ACQUIRERS_MAX]), text)
+
+    def _rate(self, acceptance: Acceptance, currency: str, now_us: int) -> _Rated:
+        participant = self.directory.participants[acceptance.acquirer_id]
+        health = self.health(participant.id)
+        reasons = [f"cost {acceptance.cost_bp:g}bp", f"weight {acceptance.weight:g}"]
+        eligible = True
+        if participant.currencies and currency not in participant.currencies:
+            reasons.append(f"does not settle {currency}")
+            eligible = False
+        elif not self._reachable(participant.id):
+            reasons.append("not connected")
+            eligible = False
+        elif not health.admits(now_us):
+            reasons.append(f"circuit {health.circuit.value}")
+            eligible = False
+        elif health.circuit is Circuit.HALF_OPEN:
+            reasons.append("circuit half-open, probe")
+        if health.observations:
+            reasons.append(f"success {health.success:.2f}")
+            reasons.append(f"latency {health.latency_us / 1000:.1f}ms")
+        score = (
+            -FAILURE_COST_BP  # the probe goes first; if it fails, the next acquirer takes over
+            if health.circuit is Circuit.HALF_OPEN
+            else acceptance.cost_bp
+            + (1.0 - health.success) * FAILURE_COST_BP
+            + health.latency_us / 1e6 * LATENCY_COST_BP_PER_S
+            + (FAILURE_COST_BP if acceptance.weight == 0 else 0.0)
+        )
+        return _Rated(participant.id, score, acceptance.weight, eligible, reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rated:
+    id: str
+    score: float
+    weight: float
+    eligible: bool
+    reasons: list[str]
+
+
+@dataclass(slots=True)
+class _Cycle:
+    until_us: int
+    routes: list[Route]
+    at: int = 0

@@ -1,0 +1,234 @@
+"""One gateway process: engine, front, services, from start to drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from facepay.interface import FaceResolver
+from gateway.calls import MESSAGE_BYTES_MAX
+from gateway.directory import Directory
+from gateway.engine.core import Core
+from gateway.engine.loop import IN_FLIGHT_MAX, Engine
+from gateway.engine.transitions import Timing
+from gateway.fronts.aio import AioFront, caller_of
+from gateway.intake import PaymentIntake
+from gateway.journal.interface import Journal, Reader
+from gateway.links.interface import Link
+from gateway.links.remote import RemoteLink, SwitchLink
+from gateway.listen import Address, Tls, check
+from gateway.queries import Queries
+from gateway.routing import Router
+from gateway.watch import WatchHub
+from hutong.participant.v1 import participant_pb2_grpc
+from tokenization.interface import TokenResolver
+
+log = logging.getLogger(__name__)
+
+FACE_WORKERS: Final = 4
+START_S: Final = 30.0
+STOP_S: Final = 5.0
+HEALTH_S: Final = 0.5
+"""How often the health service follows the journal's state."""
+KEEPALIVE_MS: Final = 30_000
+
+Register = Callable[[grpc.aio.Server], Sequence[str]]
+"""Adds a service to the server and returns its full names."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayOptions:
+    """How a gateway runs."""
+
+    listen: Address
+    front: str = "native"
+    """`native` or `aio`."""
+    tls: Tls | None = None
+    plaintext_anywhere: bool = False
+    timing: Timing = field(default_factory=Timing)
+    in_flight_max: int = IN_FLIGHT_MAX
+    drain_s: float = 10.0
+
+
+class Gateway:
+    """Built from its parts by the composition; `start`, then `stop`."""
+
+    def __init__(
+        self,
+        options: GatewayOptions,
+        directory: Directory,
+        journal: Journal,
+        open_reader: Callable[[], Reader],
+        tokens: TokenResolver,
+        fingerprint_key: bytes,
+        *,
+        faces: FaceResolver | None = None,
+        local: Link | None = None,
+        local_ids: frozenset[str] = frozenset(),
+        services: Sequence[Register] = (),
+    ) -> None:
+        secured = options.tls is not None
+        check(options.listen, secured=secured, plaintext_allowed=options.plaintext_anywhere)
+        if secured and options.front == "native":
+            raise ValueError("the native front has no TLS; use --front aio, or put a TLS proxy before a Unix socket")
+        self.options = options
+        self._services = services
+        self._workers = ThreadPoolExecutor(FACE_WORKERS, thread_name_prefix="face")
+        self.queries = Queries(open_reader)
+        self.watch = WatchHub(open_reader)
+        self.router = Router(directory, lambda participant: self._link.reachable(participant))
+        intake = PaymentIntake(
+            self.router,
+            tokens,
+            journal,
+            fingerprint_key,
+            faces=faces,
+            workers=self._workers,
+            give_back=lambda drafts: self.engine.inbox.put(drafts),
+        )
+        core = Core(options.timing)
+        self.engine = Engine(
+            core,
+            journal,
+            self._build_link(directory, local, local_ids),
+            intake,  # type: ignore[arg-type]
+            in_flight_max=options.in_flight_max,
+            on_commit=self.watch.notify,
+            observe=self.router.observe,
+        )
+        self._remote.use(self.engine.inbox)
+        self._journal = journal
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run_loop, name="asyncio", daemon=True)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._front: Any = None
+        self._server: grpc.aio.Server | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self.port = 0
+
+    def _build_link(self, directory: Directory, local: Link | None, local_ids: frozenset[str]) -> Link:
+        self._remote = RemoteLink(directory, caller_of)
+        self._link: Link = SwitchLink(local, local_ids, self._remote)
+        return self._link
+
+    # -- start -----------------------------------------------------------------------------------------
+
+    def start(self) -> int:
+        """Recovers what was in flight, opens the port, and returns how many payments were recovered."""
+        recovered = self.engine.recover()
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(START_S)
+        self.engine.start()
+        asyncio.run_coroutine_threadsafe(self._follow_health(), self._loop)
+        return recovered
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    async def _serve(self) -> None:
+        options = [
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+            ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+        ]
+        server = grpc.aio.server(options=options)
+        front = AioFront(self._loop, self.engine.inbox, self.queries.submit, self.watch.subscribe)
+        server.add_generic_rpc_handlers((front.handler(),))
+        participant_pb2_grpc.add_ParticipantServiceServicer_to_server(self._remote, server)
+        names = ["hutong.gateway.v1.PaymentService", "hutong.participant.v1.ParticipantService"]
+        for register in self._services:
+            names.extend(register(server))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        self._names = ["", *names]
+        names += [health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, server)
+        self._server = server
+        if self.options.front == "aio":
+            self.port = self._bind(server, self.options.listen)
+            self.engine.add_source(front)
+            await server.start()
+        else:
+            await self._serve_native(server)
+
+    async def _serve_native(self, server: grpc.aio.Server) -> None:
+        from gateway.fronts.native import NativeFront  # not on every platform
+
+        self._folder = tempfile.TemporaryDirectory(prefix="hutong-")
+        fallback = str(Path(self._folder.name) / "fallback.sock")
+        server.add_insecure_port(f"unix:{fallback}")
+        await server.start()
+        listen = self.options.listen
+        native = NativeFront(listen.target, self.engine.inbox, self.queries.submit, self.watch.subscribe, fallback)
+        native.start()
+        self.port = native.port
+        self._front = native
+        self.engine.add_source(native)
+
+    def _bind(self, server: grpc.aio.Server, listen: Address) -> int:
+        tls = self.options.tls
+        if tls is None:
+            return server.add_insecure_port(listen.target)
+        authority = tls.client_authority.read_bytes() if tls.client_authority else None
+        credentials = grpc.ssl_server_credentials(
+            [(tls.key.read_bytes(), tls.certificate.read_bytes())],
+            root_certificates=authority,
+            require_client_auth=authority is not None,
+        )
+        return server.add_secure_port(listen.target, credentials)
+
+    @property
+    def target(self) -> str:
+        """The address that clients use."""
+        listen = self.options.listen
+        return listen.target if listen.path else Address(listen.host, self.port).target
+
+    async def _follow_health(self) -> None:
+        """SERVING while payments can be acknowledged."""
+        serving: bool | None = None
+        while self._server is not None:
+            if self.engine.writable is not serving:
+                serving = self.engine.writable
+                await self._say(serving)
+            await asyncio.sleep(HEALTH_S)
+
+    async def _say(self, serving: bool) -> None:
+        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in self._names:
+            await self._health.set(name, state)
+
+    # -- stop ------------------------------------------------------------------------------------------
+
+    def stop(self) -> bool:
+        """Drains: health says NOT_SERVING, new requests are refused, what is in flight has `drain_s` to end. Returns
+        whether everything ended; the rest is settled after the next start."""
+        asyncio.run_coroutine_threadsafe(self._health.enter_graceful_shutdown(), self._loop).result(STOP_S)
+        empty = self.engine.drain(self.options.drain_s)
+        self.watch.close()
+        self.queries.close()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+        self._link.close()
+        server, self._server = self._server, None
+        if server is not None:
+            asyncio.run_coroutine_threadsafe(server.stop(STOP_S / 2), self._loop).result(STOP_S * 2)
+        if self._front is not None:
+            self._front.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(STOP_S)
+        self._journal.close()
+        return empty
