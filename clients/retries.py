@@ -17,17 +17,10 @@ from contract.errors import HutongError, Reason
 Request = TypeVar("Request", contravariant=True)
 Response = TypeVar("Response", covariant=True)
 
-PASSING: Final = frozenset(
-    {
-        Reason.ERROR_REASON_OVERLOADED,
-        Reason.ERROR_REASON_DRAINING,
-        Reason.ERROR_REASON_JOURNAL_UNAVAILABLE,
-        Reason.ERROR_REASON_PAYMENT_IN_PROGRESS,
-        Reason.ERROR_REASON_VAULT_UNAVAILABLE,
-        Reason.ERROR_REASON_FACE_UNAVAILABLE,
-    }
-)
-"""Reasons that time may heal, so that the same request may succeed later."""
+PASSING_CODES: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED})
+"""Status codes of refusals that time may heal, so that the same request may succeed later."""
+PASSING_REASONS: Final = frozenset({Reason.ERROR_REASON_OVERLOADED})
+"""Reasons with another code of which the same holds."""
 
 
 class Method(Protocol[Request, Response]):
@@ -117,5 +110,5 @@ class Caller:
 def is_passing(error: Exception) -> bool:
     """Whether the same request may succeed a little later."""
     if isinstance(error, HutongError):
-        return error.reason in PASSING
+        return error.reason in PASSING_REASONS or error.status_code in PASSING_CODES
     return isinstance(error, Unreachable)

@@ -1,0 +1,254 @@
+"""`hutong pay`, `hutong refund`, `hutong show`: payments on a running network, from the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from clients import keys
+from clients.client import FINAL_STATES, HutongClient
+from clients.errors import CallError, DeadlineExceeded, Unreachable
+from clients.options import ClientOptions
+from clients.wording import as_json, key_name, money, state_name
+from contract.errors import HutongError
+from gateway.barcode.amounts import to_minor
+from gateway.barcode.currencies import EXPONENT_OF
+from hutong.gateway.v1 import payment_pb2 as pb
+
+TARGET_DEFAULT: Final = "127.0.0.1:50050"
+CALL_S: Final = 30.0
+
+target_option = click.option(
+    "--target", envvar="HUTONG_TARGET", default=TARGET_DEFAULT, show_default=True, help="HOST:PORT or unix:/PATH."
+)
+json_option = click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
+wait_option = click.option(
+    "--wait/--no-wait", default=True, show_default=True, help="Wait until a payment of unknown fate is settled."
+)
+key_option = click.option("--idempotency-key", default="", help="To repeat a request safely. Default: a random one.")
+
+
+@click.command()
+@target_option
+@click.option("--code", help="Payer: the digits of a payment code; - reads them from standard input.")
+@click.option("--token", help="Payer: a token; - reads it from standard input.")
+@click.option("--requestor", default="", help="Payer: the token requestor (TRID) that presents the token.")
+@click.option("--payer-barcode", help="Payer: the text of a code that a wallet shows; - reads it.")
+@click.option("--payer-image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Payer: its image.")
+@click.option("--merchant", help="Payee: a merchant's id.")
+@click.option("--terminal", default="", help="Payee: the merchant's terminal.")
+@click.option("--barcode", help="Payee: the text of a merchant's code; - reads it.")
+@click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Payee: its image.")
+@click.option("--amount", default="", help="Such as 12.50. Default: what the payee's code says.")
+@click.option("--currency", default="", help="ISO 4217, such as CNY. Default: the payee's code's; CNY with an amount.")
+@click.option("--reference", default="", help="An order number, kept with the payment.")
+@key_option
+@wait_option
+@json_option
+def pay(
+    target: str, amount: str, currency: str, reference: str, idempotency_key: str, *, wait: bool, as_json_: bool,
+    **ends: Any,
+) -> None:  # fmt: skip
+    """Make a payment on a running network.
+
+    Name one payer (--code, --token, --payer-barcode or --payer-image) and one payee (--merchant, --barcode or --image).
+    Give secrets on standard input (-) rather than on the command line, which other users of the machine can see.
+    Exits with 1 unless the payment succeeded.
+    """
+    payer, payee = _payer(ends), _payee(ends)
+    currency = currency or ("CNY" if amount else "")
+    amount_minor = _minor(amount, currency) if amount else 0
+    with _gateway(target, as_json_) as client:
+        payment = client.create_payment(
+            payer=payer,
+            payee=payee,
+            amount_minor=amount_minor,
+            currency=currency,
+            idempotency_key=idempotency_key,
+            reference=reference,
+        )
+        _finish(client, payment, wait=wait, as_json_=as_json_)
+
+
+@click.command()
+@target_option
+@click.argument("payment_id")
+@click.option("--amount", default="", help="Such as 5.00. Default: all that is left.")
+@click.option("--reference", default="", help="A text that is kept with the refund.")
+@key_option
+@wait_option
+@json_option
+def refund(
+    target: str, payment_id: str, amount: str, reference: str, idempotency_key: str, *, wait: bool, as_json_: bool
+) -> None:
+    """Refund a payment on a running network, in part or what is left of it. Exits with 1 unless it succeeded."""
+    with _gateway(target, as_json_) as client:
+        currency = client.get_payment(payment_id).payment.currency if amount else ""
+        made = client.refund_payment(
+            payment_id,
+            amount_minor=_minor(amount, currency) if amount else 0,
+            idempotency_key=idempotency_key,
+            reference=reference,
+        )
+        _finish(client, made, wait=wait, as_json_=as_json_)
+
+
+@click.command()
+@target_option
+@click.argument("payment_id")
+@json_option
+def show(target: str, payment_id: str, *, as_json_: bool) -> None:
+    """Show a payment with its legs, its refunds, and why it took its route."""
+    with _gateway(target, as_json_) as client:
+        found = client.get_payment(payment_id)
+    if as_json_:
+        click.echo(json.dumps(as_json(found), ensure_ascii=False))
+        return
+    console = Console()
+    console.print(_facts(found.payment))
+    _print_rows(console, "Legs", ("#", "kind", "participant", "state", "code", "undoes"), map(_leg_row, found.legs))
+    _print_rows(console, "Route", ("acquirer", "score", "reasons", "tried"), map(_candidate_row, found.candidates))
+    _print_rows(console, "Refunds", ("id", "amount", "state"), map(_refund_row, found.refunds))
+
+
+def _payer(ends: dict[str, Any]) -> pb.RoutingKey:
+    given = _one(ends, "payer", ("code", "token", "payer_barcode", "payer_image"))
+    if given == "payer_image":
+        return keys.barcode(_scan(ends[given]))
+    value = _read(ends[given])
+    if given == "code":
+        return keys.payment_code(value)
+    return keys.token(value, ends["requestor"]) if given == "token" else keys.barcode(value)
+
+
+def _payee(ends: dict[str, Any]) -> pb.RoutingKey:
+    given = _one(ends, "payee", ("merchant", "barcode", "image"))
+    if given == "merchant":
+        return keys.merchant(ends["merchant"], ends["terminal"])
+    return keys.barcode(_scan(ends["image"]) if given == "image" else _read(ends["barcode"]))
+
+
+def _one(ends: dict[str, Any], end: str, names: tuple[str, ...]) -> str:
+    given = [name for name in names if ends[name] is not None]
+    if len(given) != 1:
+        options = ", ".join("--" + name.replace("_", "-") for name in names)
+        raise click.UsageError(f"Name the {end} in one way: {options}.")
+    return given[0]
+
+
+def _read(value: str) -> str:
+    return sys.stdin.readline().strip() if value == "-" else value
+
+
+def _scan(path: Path) -> str:
+    from gateway.barcode.read import read_image  # imports OpenCV, which most calls do without
+
+    seen = read_image(path.read_bytes())
+    if len(seen) != 1:
+        raise click.ClickException(f"{path} shows {len(seen)} symbols, not one. Photograph the code alone.")
+    return seen[0].text
+
+
+def _minor(amount: str, currency: str) -> int:
+    exponent = EXPONENT_OF.get(currency)
+    if exponent is None:
+        raise click.UsageError(f"{currency!r} is not an ISO 4217 alphabetic code.")
+    minor, broken = to_minor(amount, exponent)
+    if minor is None:
+        raise click.UsageError(f"--amount {amount}: {broken}. Write it as 12.50, with at most {exponent} decimals.")
+    return minor
+
+
+@contextmanager
+def _gateway(target: str, as_json_: bool) -> Iterator[HutongClient]:
+    """A client whose errors become exit status 1 with a text that says what to do."""
+    try:
+        with HutongClient(target, ClientOptions(deadline_s=CALL_S)) as client:
+            yield client
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    except HutongError as error:
+        _stop(as_json_, error.name, error.text, error.fields)
+    except Unreachable:
+        text = f"No gateway answers at {target}. Start one with `hutong up`, or give --target."
+        _stop(as_json_, "UNREACHABLE", text, {})
+    except DeadlineExceeded:
+        text = "No answer in time. Look with `hutong show`, or repeat with the same --idempotency-key."
+        _stop(as_json_, "DEADLINE_EXCEEDED", text, {})
+    except CallError as error:
+        _stop(as_json_, error.code.name, error.details, {})
+
+
+def _stop(as_json_: bool, reason: str, text: str, fields: dict[str, str]) -> NoReturn:
+    if as_json_:
+        click.echo(json.dumps({"error": {"reason": reason, "text": text, "fields": fields}}))
+        sys.exit(1)
+    facts = "".join(f"\n  {name}: {value}" for name, value in sorted(fields.items()))
+    raise click.ClickException(f"{reason}: {text}{facts}")
+
+
+def _finish(client: HutongClient, payment: pb.Payment, *, wait: bool, as_json_: bool) -> None:
+    """Waits where asked to, prints the payment, and exits with 1 unless it succeeded."""
+    if wait and payment.state not in FINAL_STATES:
+        quiet = Console(stderr=True, quiet=as_json_)
+        with quiet.status(f"{payment.payment_id} is {state_name(payment.state)}; waiting until it is settled"):
+            payment = client.settled(payment)
+    if as_json_:
+        click.echo(json.dumps(as_json(payment), ensure_ascii=False))
+    else:
+        Console().print(_facts(payment))
+    if payment.state != pb.PAYMENT_STATE_SUCCEEDED:
+        sys.exit(1)
+
+
+def _facts(payment: pb.Payment) -> Table:
+    """A payment as two columns."""
+    table = Table(show_header=False, box=None, padding=(0, 1))
+    exponent = EXPONENT_OF.get(payment.currency, 2)
+    rows = [
+        ("id", payment.payment_id),
+        ("state", state_name(payment.state) + (f" ({payment.reason})" if payment.reason else "")),
+        ("amount", money(payment.amount_minor, payment.currency, exponent)),
+        ("from", f"{payment.issuer_id} by {key_name(payment.payer_key)} ····{payment.payer_last_four}"),
+        ("to", f"{payment.merchant_id} {payment.terminal_id} by {key_name(payment.payee_key)}"),
+        ("through", payment.acquirer_id),
+        ("reference", payment.reference),
+        ("refunds", payment.original_payment_id),
+        ("refunded", money(payment.refunded_minor, payment.currency, exponent) if payment.refunded_minor else ""),
+        ("made", payment.create_time.ToJsonString()),
+        ("ended", payment.end_time.ToJsonString() if payment.HasField("end_time") else ""),
+    ]
+    for name, value in rows:
+        if value.strip():
+            table.add_row(Text(name, "dim"), Text(value))
+    return table
+
+
+def _leg_row(leg: pb.PaymentLeg) -> tuple[str, ...]:
+    undoes = str(leg.original_number or "")
+    return str(leg.number), leg.kind, leg.participant_id, leg.state, leg.response_code, undoes
+
+
+def _candidate_row(one: pb.RouteCandidate) -> tuple[str, ...]:
+    return one.acquirer_id, f"{one.score:.2f}", ", ".join(one.reasons), "yes" if one.tried else ""
+
+
+def _refund_row(payment: pb.Payment) -> tuple[str, ...]:
+    return payment.payment_id, money(payment.amount_minor, payment.currency), state_name(payment.state)
+
+
+def _print_rows(console: Console, title: str, names: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> None:
+    table = Table(*names, title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    if table.row_count:
+        console.print(table)
