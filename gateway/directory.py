@@ -83,6 +83,12 @@ class Directory:
         found = self._routes.get((scheme, participant))
         return found if found is not None else self._routes.get((scheme, ""))
 
+    def account_of(self, merchant_id: str, scheme: str) -> str | None:
+        """The account that a merchant has in a scheme. Looks through all: for translating codes, not paying."""
+        return next(
+            (key[1] for key, known in self._accounts.items() if known == merchant_id and key[0] == scheme), None
+        )
+
 
 def load(path: Path) -> Directory:
     """Reads a directory file. Raises DirectoryError."""

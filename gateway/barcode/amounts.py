@@ -13,8 +13,8 @@ def to_minor(text: str, exponent: int) -> tuple[int | None, str | None]:
     """Reads an amount (EMVCo MPM v1.1, object 54) for a currency of `exponent` decimals.
 
     Returns minor units and the rule that the text breaks, either of which may be None: `format` (a comma, a sign,
-    an exponent, no integer part), `length`, `zero`, `precision` (more decimals than the currency has, so no amount),
-    `decimals` (more decimals than it has, but all zero, so the amount is still certain).
+    an exponent, no integer part), `length`, `zero`, `amount_precision` (more decimals than the currency has, so no
+    amount), `decimals` (more decimals than it has, but all zero, so the amount is still certain).
     """
     if len(text) > AMOUNT_CHARACTERS_MAX:
         return None, "length"
@@ -25,7 +25,7 @@ def to_minor(text: str, exponent: int) -> tuple[int | None, str | None]:
     kept, dropped = decimals[:exponent], decimals[exponent:]
     minor = int(whole + kept.ljust(exponent, "0"))
     if dropped.strip("0"):
-        return None, "precision"
+        return None, "amount_precision"
     if minor == 0:
         return None, "zero"
     return minor, "decimals" if dropped else None

@@ -12,9 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.barcode import consumer, cpm_spec, links, payment_codes, slip
-from gateway.barcode.amounts import to_minor
 from gateway.barcode.artefacts import clean
-from gateway.barcode.currencies import BY_NUMBER
 from gateway.barcode.model import Decoded, Verdict, Violation, covered, verdict
 from gateway.barcode.mpm import Payload, parse
 from gateway.barcode.recognise import candidates, expiry_us, unrecognised
@@ -85,8 +83,6 @@ def _merchant_code(text: str, artefacts: tuple[str, ...]) -> Decoded:
     best = fitting[0] if fitting else None
     if strict and any(v.rule == "lower_case" and v.path == "63" for v in strict):
         artefacts = (*artefacts, "lower_case_crc")
-    currency, exponent = BY_NUMBER.get(values.get("53", ""), (None, 2))
-    written = values.get("54")
     additional: Mapping[str, str] = payload.templates.get("62", {})
     return Decoded(
         kind="emv_mpm",
@@ -95,8 +91,8 @@ def _merchant_code(text: str, artefacts: tuple[str, ...]) -> Decoded:
         profile=best.profile if best else unrecognised(payload),
         routing=best.routing if best else None,
         candidates=tuple(fitting),
-        amount_minor=to_minor(written, exponent)[0] if written is not None and currency else None,
-        currency=currency,
+        amount_minor=payload.amount_minor,
+        currency=payload.currency,
         merchant_name=values.get("59"),
         length_reading=payload.reading,
         initiation=_INITIATION.get(values.get("01", "")) or _implied(payload),

@@ -11,22 +11,33 @@ from gateway.barcode import mpm_spec as spec
 from gateway.barcode.amounts import to_minor
 from gateway.barcode.currencies import BY_NUMBER, COUNTRIES
 from gateway.barcode.model import VIOLATIONS_MAX, Pair, Violation, covered, excerpt
-from gateway.barcode.tlv import crc, join, split, split_bytes
+from gateway.barcode.tlv import LENGTHS, crc, join, split, split_bytes
 
 CHARACTERS: Final = "characters"
 UTF8_BYTES: Final = "utf8_bytes"
 
 _HEX: Final = re.compile("[0-9A-Fa-f]{4}").fullmatch
-_Matchers = dict[str, Callable[[str], object]]
+_Matchers = dict[str, Callable[[str], object] | None]
 
 
-def _matchers(table: Mapping[str, spec.Field]) -> _Matchers:
-    return {identifier: row.matcher() for identifier, row in table.items()}
+def _never(_: str) -> None:
+    """The matcher of an id that may not stand where it stands, or that EMVCo keeps for itself."""
 
 
-_ROOT: Final = _matchers(spec.ROOT)
-_TEMPLATE_MATCHERS: Final = {root: _matchers(table) for root, table in spec.TEMPLATES.items()}
-_MANDATORY: Final = frozenset(identifier for identifier, row in spec.ROOT.items() if row.mandatory)
+def _matchers(table: Mapping[str, spec.Field], where: str) -> _Matchers:
+    """A matcher for each of the hundred ids, so that the common path asks no further questions."""
+    allowed: _Matchers = {identifier: row.matcher() for identifier, row in table.items()}
+    kept = spec.RESERVED.get(where, frozenset())
+    return {
+        identifier: _never if identifier in kept else allowed.get(identifier, _never) for identifier in sorted(LENGTHS)
+    }
+
+
+_ROOT: Final = _matchers(spec.ROOT, "")
+_TEMPLATE_MATCHERS: Final = {root: _matchers(table, root) for root, table in spec.TEMPLATES.items()}
+_MANDATORY: Final = tuple(identifier for identifier, row in spec.ROOT.items() if row.mandatory)
+_ACCOUNTS: Final = tuple(sorted(spec.ACCOUNTS, key=lambda identifier: (identifier < "26", identifier)))
+"""Account ids, the most common first."""
 _MANDATORY_IN: Final = {
     root: tuple(identifier for identifier, row in table.items() if row.mandatory)
     for root, table in spec.TEMPLATES.items()
@@ -46,6 +57,10 @@ class Payload:
     """Root id of a template that could be read to the values inside it."""
     reading: str | None
     """The reading of lengths that held; None where neither did."""
+    currency: str | None
+    """Alphabetic code of object 53, where it is one of ISO 4217."""
+    amount_minor: int | None
+    """Object 54 in minor units, where amount and currency are certain."""
 
     def text(self) -> str:
         """The payload again, byte for byte."""
@@ -76,7 +91,8 @@ def parse(text: str) -> tuple[Payload, list[Violation]]:
         values = _without_duplicates("", pairs, violations)
     templates = _check_objects(values, reading, violations)
     _check_whole(text, pairs, values, violations)
-    return Payload(tuple(pairs), values, templates, reading), violations
+    currency, amount = _check_codes(values, violations)
+    return Payload(tuple(pairs), values, templates, reading, currency, amount), violations
 
 
 def _check_objects(
@@ -86,8 +102,12 @@ def _check_objects(
     templates: dict[str, dict[str, str]] = {}
     root = _ROOT
     for identifier, value in values.items():
-        if root[identifier](value) is None:
-            explain(identifier, spec.ROOT[identifier], value, violations, secret=identifier in _CARD_ACCOUNTS)
+        matcher = root[identifier]
+        if not value or (matcher is not None and matcher(value) is None):
+            if identifier in spec.RESERVED[""]:
+                violations.append(Violation(identifier, "reserved", excerpt(value)))
+            else:
+                explain(identifier, spec.ROOT[identifier], value, violations, secret=identifier in _CARD_ACCOUNTS)
         if identifier in _TEMPLATE_MATCHERS:
             inner = _check_template(identifier, value, reading, violations)
             if inner is not None:
@@ -108,18 +128,26 @@ def _check_template(root: str, value: str, reading: str | None, violations: list
         values = _without_duplicates(root, pairs, violations)
     matchers = _TEMPLATE_MATCHERS[root]
     for identifier, item in values.items():
-        matcher = matchers.get(identifier)
-        if matcher is None:
-            violations.append(Violation(f"{root}/{identifier}", "id_not_allowed", covered(item)))
-        elif matcher(item) is None:
-            explain(f"{root}/{identifier}", spec.TEMPLATES[root][identifier], item, violations)
-    missing = [identifier for identifier in _MANDATORY_IN[root] if identifier not in values]
-    violations += [Violation(f"{root}/{identifier}", "missing", "nothing") for identifier in missing]
-    if root in spec.RESERVED:
-        _check_reserved(root, values, violations)
-    if root == "62":
+        matcher = matchers[identifier]
+        if not item or (matcher is not None and matcher(item) is None):
+            _explain_inner(root, identifier, item, violations)
+    for identifier in _MANDATORY_IN[root]:
+        if identifier not in values:
+            violations.append(Violation(f"{root}/{identifier}", "missing", "nothing"))  # noqa: PERF401 - rare
+    if root == "62" and not spec.NESTED.isdisjoint(values):
         _check_nested(values, reading, violations)
     return values
+
+
+def _explain_inner(root: str, identifier: str, value: str, violations: list[Violation]) -> None:
+    path = f"{root}/{identifier}"
+    row = spec.TEMPLATES[root].get(identifier)
+    if row is None:
+        violations.append(Violation(path, "id_not_allowed", covered(value)))
+    elif identifier in spec.RESERVED.get(root, ()):
+        violations.append(Violation(path, "reserved", excerpt(value)))
+    else:
+        explain(path, row, value, violations)
 
 
 def _check_nested(values: dict[str, str], reading: str | None, violations: list[Violation]) -> None:
@@ -133,30 +161,23 @@ def _check_nested(values: dict[str, str], reading: str | None, violations: list[
             violations.append(Violation(f"62/{identifier}/00", "missing", "nothing"))
 
 
-def _check_reserved(root: str, values: Mapping[str, str], violations: list[Violation]) -> None:
-    for identifier in sorted(spec.RESERVED[root].intersection(values)):
-        path = f"{root}/{identifier}" if root else identifier
-        violations.append(Violation(path, "reserved", excerpt(values[identifier])))
-
-
 def _check_whole(text: str, pairs: list[Pair], values: dict[str, str], violations: list[Violation]) -> None:
     """Presence, order, checksum, and the rules that join objects."""
-    if not values.keys() >= _MANDATORY:
-        violations.extend(
-            Violation(identifier, "missing", "nothing") for identifier in sorted(_MANDATORY - values.keys())
-        )
-    if spec.ACCOUNTS.isdisjoint(values):
+    for identifier in _MANDATORY:
+        if identifier not in values:
+            violations.append(Violation(identifier, "missing", "nothing"))  # noqa: PERF401 - rare
+    for identifier in _ACCOUNTS:
+        if identifier in values:
+            break
+    else:
         violations.append(Violation("02-51", "missing", "no merchant account"))
     if pairs and pairs[0][0] != "00":
         violations.append(Violation("00", "not_first", pairs[0][0]))
-    if not spec.RESERVED[""].isdisjoint(values):
-        _check_reserved("", values, violations)
     if len(text) > spec.CHARACTERS_SHOULD:
         violations.append(Violation("", "over_512", f"{len(text)} characters"))
     stated = values.get("63")
     if stated is not None:
         _check_crc(text, pairs, stated, violations)
-    _check_codes(values, violations)
     if "55" in values or "56" in values or "57" in values:
         _check_tip(values, violations)
 
@@ -172,8 +193,8 @@ def _check_crc(text: str, pairs: list[Pair], stated: str, violations: list[Viola
         violations.append(Violation("63", "crc_mismatch", f"{excerpt(stated)}, computed {computed}"))
 
 
-def _check_codes(values: Mapping[str, str], violations: list[Violation]) -> None:
-    """Codes that have lists behind them, and the amount's decimals, which its currency decides."""
+def _check_codes(values: Mapping[str, str], violations: list[Violation]) -> tuple[str | None, int | None]:
+    """Codes that have lists behind them, and amounts, whose decimals the currency decides: currency and amount."""
     number = values.get("53", "")
     currency = BY_NUMBER.get(number)
     if currency is None and len(number) == 3:
@@ -181,12 +202,16 @@ def _check_codes(values: Mapping[str, str], violations: list[Violation]) -> None
     country = values.get("58", "")
     if len(country) == 2 and country not in COUNTRIES:
         violations.append(Violation("58", "unknown_country", excerpt(country)))
-    for identifier in ("54", "56"):
+    if currency is None:
+        return None, None
+    minor: int | None = None
+    for identifier in ("56", "54"):
         amount = values.get(identifier)
-        if amount is not None and currency is not None:
-            _, rule = to_minor(amount, currency[1])
-            if rule in {"precision", "decimals"}:
+        if amount is not None:
+            minor, rule = to_minor(amount, currency[1])
+            if rule in {"amount_precision", "decimals"}:
                 violations.append(Violation(identifier, rule, f"{excerpt(amount)} {currency[0]}"))
+    return currency[0], minor if "54" in values else None
 
 
 def _check_tip(values: Mapping[str, str], violations: list[Violation]) -> None:

@@ -29,8 +29,10 @@ class Field:
     values: str = ""
     """A regular expression for the values allowed; empty where any value of the format is."""
 
-    def matcher(self) -> Callable[[str], object]:
-        """The whole row as one regular expression, for the common path."""
+    def matcher(self) -> Callable[[str], object] | None:
+        """The whole row as one regular expression, for the common path; None where any text that is not empty fits."""
+        if self.format == "S" and (self.shortest, self.longest) == (1, 99):
+            return None
         body = self.values or f"{FORMATS[self.format]}{{{self.shortest},{self.longest}}}"
         return re.compile(body).fullmatch
 

@@ -43,20 +43,19 @@ _EXACT, _PATTERNS, _PRIMITIVES = _index()
 
 def candidates(payload: Payload, strict: list[Violation]) -> list[Candidate]:
     """Every scheme that the code fits, best first; of one scheme only its best account."""
-    best: dict[str, Candidate] = {}
+    best: dict[str, tuple[Account, str]] = {}
     values = payload.values
     indicator = values.get("00", "")
-    for identifier, value in values.items():
-        if identifier > "51":
-            continue
-        for account in _matching(identifier, payload, indicator):
-            candidate = _judge(account, identifier, value, payload, strict)
-            before = best.get(candidate.scheme)
-            if before is None or candidate.score > before.score:
-                best[candidate.scheme] = candidate
-    if len(best) > 1:
-        return sorted(best.values(), key=_rank)[:CANDIDATES_MAX]
-    return list(best.values())
+    for identifier in values:
+        if "02" <= identifier <= "51":
+            for account in _matching(identifier, payload, indicator):
+                before = best.get(account.scheme)
+                if before is None or account.score > before[0].score:
+                    best[account.scheme] = account, identifier
+    found = [_judge(account, identifier, values[identifier], payload, strict) for account, identifier in best.values()]
+    if len(found) > 1:
+        found.sort(key=_rank)
+    return found[:CANDIDATES_MAX]
 
 
 def _rank(candidate: Candidate) -> tuple[int, str]:
@@ -77,9 +76,9 @@ def _matching(identifier: str, payload: Payload, indicator: str) -> list[Account
     guid = inner.get("00") if inner is not None else None
     if guid is None:
         return []
-    matching = [account for account in _EXACT.get(guid.lower(), ()) if identifier in account.ids]
-    if matching:
-        return matching
+    named = _EXACT.get(guid.lower())
+    if named is not None:
+        return [account for account in named if identifier in account.ids]
     country = payload.values.get("58", "")
     return [
         account

@@ -1,0 +1,279 @@
+"""Writes barcodes: merchant codes of every scheme that has a `build` table, and Hutong's consumer codes.
+
+What is written is decoded again before it is handed out, so a builder cannot produce what this package would refuse.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from contract.errors import HutongError, Reason
+from contract.secret import Secret
+from gateway.barcode import cpm_spec
+from gateway.barcode.amounts import from_minor
+from gateway.barcode.ber import Item
+from gateway.barcode.ber import join as join_ber
+from gateway.barcode.consumer import decode as decode_consumer
+from gateway.barcode.currencies import EXPONENT_OF, NUMBER_OF
+from gateway.barcode.decode import decode
+from gateway.barcode.model import Decoded, Pair
+from gateway.barcode.profile import KIND_CODES, PROFILES, Build
+from gateway.barcode.tlv import join, seal
+
+HUTONG: Final = "hutong"
+HUTONG_APPLICATION: Final = bytes.fromhex(PROFILES[HUTONG].applications[0])
+KEY_TEMPLATE: Final = "io.hutong.key"
+ACCOUNT_TEMPLATE: Final = "io.hutong.account"
+_LETTER_OF: Final = {kind: letter for letter, kind in KIND_CODES.items()}
+_PROMPTPAY_KIND: Final = "00"
+
+
+@dataclass(frozen=True, slots=True)
+class MerchantCode:
+    """What a merchant code is to say. Empty fields are left out, or not required by the scheme."""
+
+    account: str
+    """The merchant's id inside the scheme; for Hutong the merchant's id."""
+    merchant_name: str
+    merchant_city: str = ""
+    country: str = "CN"
+    """ISO 3166 alpha-2."""
+    currency: str = "CNY"
+    """ISO 4217 alphabetic."""
+    merchant_category: str = "0000"
+    """ISO 18245, four digits."""
+    amount_minor: int | None = None
+    """None: the payer enters it."""
+    terminal_id: str = ""
+    participant: str = ""
+    """BIN, BIC or organisation id, where the scheme's template asks for one."""
+    reference: str = ""
+    bill_number: str = ""
+    postal_code: str = ""
+    dynamic: bool | None = None
+    """Whether the code is for one payment; None: it is when it names an amount."""
+    alternate_language: str = ""
+    """ISO 639 code of the next two."""
+    alternate_name: str = ""
+    alternate_city: str = ""
+
+
+def build_merchant_code(code: MerchantCode, scheme: str = HUTONG) -> str:
+    """Writes a merchant code, static or dynamic.
+
+    Raises:
+        HutongError: FIELD_INVALID, with the field or the violations, where the scheme cannot be written or a field does
+            not fit it.
+    """
+    profile = PROFILES.get(scheme)
+    if profile is None or profile.build is None:
+        raise _invalid("scheme", f"{scheme} cannot be written; these can: {', '.join(writable())}")
+    accounts = _account_objects(profile.build, _values(code))
+    return _finish(code, accounts, profile.build.omit, scheme)
+
+
+def build_foreign_code(code: MerchantCode, scheme: str, kind: str) -> str:
+    """Writes another scheme's routing key (`code.account`) in Hutong's own encoding.
+
+    Raises:
+        HutongError: FIELD_INVALID where the key or a field does not fit.
+    """
+    key = [("00", KEY_TEMPLATE), ("01", scheme), ("02", _LETTER_OF[kind])]
+    key += [("03", code.participant)] if code.participant else []
+    key += [("04", code.terminal_id)] if code.terminal_id else []
+    try:
+        accounts = [("26", join(key)), ("27", join([("00", ACCOUNT_TEMPLATE), ("01", code.account)]))]
+    except ValueError as error:
+        raise _invalid("account", str(error)) from error
+    return _finish(code, accounts, frozenset(), HUTONG)
+
+
+def writable() -> list[str]:
+    """Names of the schemes whose merchant codes can be written."""
+    return sorted(name for name, profile in PROFILES.items() if profile.build is not None)
+
+
+def _values(code: MerchantCode) -> dict[str, str]:
+    account = code.account
+    digits = account.isascii() and account.isdigit()
+    return {
+        "account": account,
+        "participant": code.participant,
+        "terminal": code.terminal_id,
+        "reference": code.reference,
+        "editable": "0" if code.amount_minor is not None else "1",
+        "paynow_type": "0" if account.startswith("+") else "2",
+        # A Thai proxy's object follows from its length.
+        "account:00": account if digits and len(account) == 13 and account.startswith(_PROMPTPAY_KIND) else "",
+        "account:13": account if digits and len(account) == 13 and not account.startswith(_PROMPTPAY_KIND) else "",
+        "account:15": account if digits and len(account) == 15 else "",
+    }
+
+
+def _account_objects(build: Build, values: Mapping[str, str]) -> list[Pair]:
+    """The account template, from the profile's rows; a row whose values are all empty is left out."""
+    outer: list[Pair] = []
+    nested: dict[str, list[Pair]] = {}
+    primitive = ""
+    for path, pattern in build.fields:
+        text = _fill(pattern, values)
+        if not text:
+            continue
+        identifier, _, inner = path.partition("/")
+        if not identifier:
+            primitive = text
+        elif inner:
+            if identifier not in nested:
+                outer.append((identifier, ""))
+            nested.setdefault(identifier, []).append((inner, text))
+        else:
+            outer.append((identifier, text))
+    try:
+        filled = [
+            (identifier, join(nested[identifier]) if identifier in nested else text) for identifier, text in outer
+        ]
+        return [(build.template, primitive or join(filled))]
+    except ValueError as error:
+        raise _invalid("account", str(error)) from error
+
+
+def _fill(pattern: str, values: Mapping[str, str]) -> str:
+    text = pattern
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+def _finish(code: MerchantCode, accounts: list[Pair], omit: frozenset[str], scheme: str) -> str:
+    """The objects around the account, the checksum, and the proof that the whole is valid."""
+    if code.currency not in NUMBER_OF:
+        raise HutongError(Reason.ERROR_REASON_CURRENCY_UNKNOWN, field="currency")
+    dynamic = code.amount_minor is not None if code.dynamic is None else code.dynamic
+    objects: list[Pair] = [("00", "01"), ("01", "12" if dynamic else "11"), *accounts]
+    objects.append(("52", code.merchant_category))
+    objects.append(("53", NUMBER_OF[code.currency]))
+    if code.amount_minor is not None:
+        objects.append(("54", _amount(code)))
+    objects += [("58", code.country), ("59", code.merchant_name), ("60", code.merchant_city), ("61", code.postal_code)]
+    try:
+        objects.append(("62", _additional(code, scheme)))
+        objects.append(("64", _language(code)))
+        text = seal([pair for pair in objects if pair[1] and not (pair[0] in omit and not _given(pair[0], code))])
+    except ValueError as error:
+        raise _invalid("code", str(error)) from error
+    return _proven(text, scheme)
+
+
+def _given(identifier: str, code: MerchantCode) -> bool:
+    """Whether the caller filled an object in that the scheme's own codes leave out."""
+    return {"52": code.merchant_category not in {"", "0000"}, "59": True, "60": bool(code.merchant_city)}[identifier]
+
+
+def _amount(code: MerchantCode) -> str:
+    try:
+        return from_minor(code.amount_minor or 0, EXPONENT_OF[code.currency])
+    except ValueError as error:
+        raise HutongError(Reason.ERROR_REASON_AMOUNT_NOT_POSITIVE, field="amount_minor", problem=str(error)) from error
+
+
+def _additional(code: MerchantCode, scheme: str) -> str:
+    terminal = code.terminal_id if scheme != HUTONG else ""
+    reference = code.reference or ("***" if scheme == "pix" else "")
+    pairs = [("01", code.bill_number), ("05", reference), ("07", terminal)]
+    return join(pair for pair in pairs if pair[1])
+
+
+def _language(code: MerchantCode) -> str:
+    if not code.alternate_language:
+        return ""
+    pairs = [("00", code.alternate_language), ("01", code.alternate_name), ("02", code.alternate_city)]
+    return join(pair for pair in pairs if pair[1])
+
+
+def _proven(text: str, scheme: str) -> str:
+    """The text, once it decodes to the scheme it was written for without a violation of the scheme's profile."""
+    decoded: Decoded = decode(text)
+    mine = next((candidate for candidate in decoded.candidates if candidate.scheme == scheme), None)
+    if mine is None:
+        raise _invalid("account", f"the code would not be recognised as {scheme}")
+    if not mine.profile.valid:
+        first = mine.profile.violations[0]
+        raise HutongError(
+            Reason.ERROR_REASON_FIELD_INVALID, field=first.path or "code", rule=first.rule, found=first.found
+        )
+    return text
+
+
+def _invalid(field: str, problem: str) -> HutongError:
+    return HutongError(Reason.ERROR_REASON_FIELD_INVALID, field=field, problem=problem)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerCode:
+    """What a wallet shows to a terminal: a token or payment code, and the proof that goes with it."""
+
+    value: Secret[str]
+    """The token's or the payment code's digits, at most 19."""
+    application: bytes = HUTONG_APPLICATION
+    """Application identifier; Hutong's own by default."""
+    label: str = "HUTONG"
+    cryptogram: bytes | None = None
+    counter: int | None = None
+    unpredictable_number: int | None = None
+    issuer_data: bytes | None = None
+    requestor_id: str = ""
+    """11 digits."""
+    account_reference: str = ""
+    """29 characters."""
+    last_four: str = ""
+
+
+def build_consumer_code(code: ConsumerCode) -> str:
+    """Writes an EMV consumer-presented code. The text is a credential: show it, never log it.
+
+    Raises:
+        HutongError: FIELD_INVALID where a field does not fit the standard.
+    """
+    digits = code.value.reveal()
+    if not (digits.isascii() and digits.isdigit() and 8 <= len(digits) <= 19):
+        raise _invalid("value", "8 to 19 digits are needed")
+    elements = [
+        Item("4F", code.application),
+        Item("50", code.label.encode("ascii", "replace")),
+        Item("5A", bytes.fromhex(digits + "F" * (len(digits) % 2))),
+    ]
+    if code.requestor_id:
+        elements.append(Item("9F19", bytes.fromhex(code.requestor_id.rjust(12, "0"))))
+    if code.account_reference:
+        elements.append(Item("9F24", code.account_reference.encode("ascii", "replace")))
+    if code.last_four:
+        elements.append(Item("9F25", bytes.fromhex(code.last_four)))
+    proof = _proof(code)
+    if proof:
+        elements.append(Item(cpm_spec.APPLICATION_DATA, join_ber(proof)))
+    items = [
+        Item(cpm_spec.FORMAT_TAG, cpm_spec.FORMAT_VALUE),
+        Item(cpm_spec.APPLICATION, join_ber([e for e in elements if e.value])),
+    ]
+    text = base64.b64encode(join_ber(items)).decode("ascii")
+    strict = decode_consumer(text).strict
+    if strict is None or not strict.valid:
+        first = strict.violations[0] if strict is not None else None
+        raise _invalid(first.path if first else "code", first.rule if first else "not a consumer code")
+    return text
+
+
+def _proof(code: ConsumerCode) -> list[Item]:
+    proof = []
+    if code.issuer_data is not None:
+        proof.append(Item("9F10", code.issuer_data))
+    if code.cryptogram is not None:
+        proof.append(Item("9F26", code.cryptogram))
+    if code.counter is not None:
+        proof.append(Item("9F36", code.counter.to_bytes(2)))
+    if code.unpredictable_number is not None:
+        proof.append(Item("9F37", code.unpredictable_number.to_bytes(4)))
+    return proof
