@@ -30,6 +30,7 @@ STEP_US: Final = 30_000_000
 SKEW_STEPS: Final = 1
 """Steps before and after the verifier's own that are accepted."""
 DAY_US: Final = 86_400_000_000
+_HEAD: Final = struct.Struct(">Q")
 HASHES: Final = {"international": "sha256", "sm": "sm3"}
 """The hash under HMAC, for each crypto suite."""
 
@@ -46,8 +47,8 @@ def step_of(time_us: int) -> int:
 
 def truncate(mac: bytes, digits: int = MAC_DIGITS) -> int:
     """A MAC's first eight bytes, modulo a power of ten. The bias is below 10^8 / 2^64 and does not matter."""
-    value: int = struct.unpack_from(">Q", mac)[0]
-    return value % 10**digits
+    value: int = _HEAD.unpack_from(mac)[0]
+    return int(value % 10**digits)
 
 
 def step_message(step: int) -> bytes:

@@ -15,6 +15,7 @@ class Secret(Generic[Value]):
     """
 
     __slots__ = ("_value",)
+    _value: Value
 
     def __init__(self, value: Value) -> None:
         self._value = value

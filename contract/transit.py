@@ -7,7 +7,7 @@ The gate holds the issuers' public keys. It checks the certificate, the statemen
 statement is fresh; then it opens. The code is submitted as the payer's key later, and the token service lets each
 statement be paid once. All signatures are ECDSA over P-256 with SHA-256, as r and s of 32 bytes each.
 
-A code is the text `HTT1.` and unpadded base64url of 206 bytes: 280 characters, a QR symbol of version 11 at error
+A code is the text `HTT1.` and unpadded base64url of 209 bytes: 284 characters, a QR symbol of version 12 at error
 correction M.
 """
 
@@ -170,11 +170,13 @@ def parse_code(text: str) -> TransitCode:
     # Base64 leaves spare bits: only one spelling is accepted, so that one code has one text.
     if len(raw) != CODE_BYTES or base64.urlsafe_b64encode(raw).decode().rstrip("=") != body or raw[0] != _VERSION:
         raise TransitCodeError("malformed")
-    version_and_fields = _CERTIFICATE.unpack_from(raw)
-    *fields, currency = version_and_fields[1:]
+    _, key_id, credential, public_key, not_before_s, not_after_s, fare_max, currency = _CERTIFICATE.unpack_from(raw)
     if not (currency.isalpha() and currency.isupper()):
         raise TransitCodeError("malformed")
-    return TransitCode(Certificate(*fields, currency.decode()), _TIME.unpack_from(raw, CERTIFICATE_BYTES)[0], raw)
+    certificate = Certificate(
+        key_id, credential, public_key, not_before_s, not_after_s, fare_max, currency.decode("ascii")
+    )
+    return TransitCode(certificate, _TIME.unpack_from(raw, CERTIFICATE_BYTES)[0], raw)
 
 
 def check_certificate(code: TransitCode, issuer_keys: Mapping[bytes, ec.EllipticCurvePublicKey]) -> None:

@@ -1,0 +1,69 @@
+"""Wrong codes, counted: for each alias and day, and for each terminal in a sliding window.
+
+A guess at a known alias is right with a chance of 3 in 10^8; five guesses a day leave 1.5 in 10^7. A terminal that
+tries many aliases is stopped by its own limit. Counts are kept in memory at once and in the vault soon after, so that
+they survive a restart and other processes learn of them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict, deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+ALIAS_FAILURES_MAX: Final = 5
+"""Wrong MACs for one alias in its day; the next use of the alias is refused, right or wrong."""
+TERMINAL_FAILURES_MAX: Final = 20
+"""Wrong codes from one terminal within TERMINAL_WINDOW_US."""
+TERMINAL_WINDOW_US: Final = 600_000_000
+ALIAS_WINDOW_US: Final = 2 * 86_400_000_000
+"""An alias lives for a day and the skew around it; its failures are forgotten after two."""
+SUBJECTS_MAX: Final = 100_000
+"""Subjects remembered; the one that failed longest ago is forgotten first."""
+
+
+class Failures:
+    """Times of failures for each subject. A subject is 16 bytes of a keyed MAC. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._times: OrderedDict[bytes, deque[int]] = OrderedDict()
+        self._own: Counter[tuple[bytes, int]] = Counter()
+
+    def locked(self, subject: bytes, limit: int, window_us: int, now_us: int) -> bool:
+        """Whether a subject has failed `limit` times within the window."""
+        times = self._times.get(subject)
+        if times is None:
+            return False
+        with self._lock:
+            while times and times[0] <= now_us - window_us:
+                times.popleft()
+            return len(times) >= limit
+
+    def add(self, subject: bytes, time_us: int) -> None:
+        """Counts a failure that this process saw, before it is written."""
+        with self._lock:
+            self._own[subject, time_us] += 1
+            self._count(subject, time_us)
+
+    def apply(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Counts failures read from the vault, except those that `add` counted already."""
+        with self._lock:
+            for _, subject, time_us in rows:
+                own = (subject, time_us)
+                if self._own.get(own, 0) > 1:
+                    self._own[own] -= 1
+                elif own in self._own:
+                    del self._own[own]
+                else:
+                    self._count(subject, time_us)
+
+    def _count(self, subject: bytes, time_us: int) -> None:
+        times = self._times.get(subject)
+        if times is None:
+            if len(self._times) >= SUBJECTS_MAX:
+                self._times.popitem(last=False)
+            times = self._times[subject] = deque(maxlen=max(ALIAS_FAILURES_MAX, TERMINAL_FAILURES_MAX))
+        self._times.move_to_end(subject)
+        times.append(time_us)

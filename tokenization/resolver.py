@@ -1,0 +1,255 @@
+"""Where payers' keys lead: the token service's answer to the gateway, from memory alone.
+
+One function for each kind of key finds the token and the routing key; then everybody goes through the same checks:
+requestor, states, both domains, device, and what the payment must use up.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from contract import cryptogram as cryptogram_format
+from contract import transit
+from contract.errors import HutongError, Reason
+from contract.payment_code import is_payment_code
+from contract.secret import Secret
+from tokenization import numbers
+from tokenization.codes import CodeReader
+from tokenization.domain import Domain, Policy, check_use
+from tokenization.index import ERASED, Index, KeyEntry
+from tokenization.interface import CounterUse, KeyUse, PayerKeyKind, Resolution
+from tokenization.key_kinds import KeyKind
+from tokenization.lifecycle import State, state_at
+from tokenization.purposes import Purposes
+from tokenization.records import REF_BYTES, open_token
+from tokenization.routing_keys import device_message, face_message, number_message
+
+SUBMIT_WITHIN_US: Final = 7 * 86_400_000_000
+"""How late a gate may submit a transit code."""
+CERTIFICATES_MAX: Final = 10_000
+"""Verified transit certificates remembered, oldest forgotten first."""
+_CODE_SPENT: Final = int(Reason.ERROR_REASON_CODE_SPENT)
+_CRYPTOGRAM_INVALID: Final = int(Reason.ERROR_REASON_CRYPTOGRAM_INVALID)
+_BUDGET_SPENT: Final = int(Reason.ERROR_REASON_TOKEN_BUDGET_SPENT)
+_ACTIVE: Final = int(State.ACTIVE)
+Found = tuple[int, KeyEntry | None, bytes | None, int]
+"""Account's slot, routing key (None: the token itself), what is spent, reason when it was spent before."""
+
+
+class Resolver:
+    """Answers uses of keys. Not for two threads at once."""
+
+    def __init__(self, index: Index, purposes: Purposes, codes: CodeReader) -> None:
+        self._index = index
+        self._purposes = purposes
+        self._codes = codes
+        self._certificates: dict[bytes, None] = {}
+        self._finders: dict[PayerKeyKind, Callable[[KeyUse, int], Found]] = {
+            PayerKeyKind.TOKEN: self._token,
+            PayerKeyKind.PAYMENT_CODE: self._payment_code,
+            PayerKeyKind.CONSUMER_CODE: self._consumer_code,
+            PayerKeyKind.FACE: self._face,
+            PayerKeyKind.TRANSIT: self._transit,
+        }
+
+    def resolve(self, uses: Sequence[KeyUse], now_us: int) -> list[Resolution | HutongError]:
+        """Answers each use in its place."""
+        answers: list[Resolution | HutongError] = []
+        for use in uses:
+            try:
+                answers.append(self._resolve(use, now_us))
+            except HutongError as refusal:
+                answers.append(refusal)
+            except UnicodeError:
+                answers.append(HutongError(Reason.ERROR_REASON_TOKEN_MALFORMED))
+        return answers
+
+    def still_valid(self, resolution: Resolution) -> bool:
+        """Whether token and key are as they were, or at least both still active."""
+        slot = self._index.slot_of(resolution.token_ref)
+        if slot is None or self._index.states[slot] != _ACTIVE:
+            return False
+        if self._index.versions[slot] == resolution.epoch or resolution.key_ref == resolution.token_ref:
+            return True
+        key = self._index.key_by_ref(resolution.key_ref)
+        return key is not None and key.row.state is State.ACTIVE
+
+    def _resolve(self, use: KeyUse, now_us: int) -> Resolution:
+        if use.amount_minor <= 0:
+            raise HutongError(Reason.ERROR_REASON_AMOUNT_NOT_POSITIVE)
+        slot, key, spend, spend_reason = self._finders[use.kind](use, now_us)
+        index = self._index
+        policy = index.policies[index.account_policies[slot]]
+        self._check_states(slot, key, now_us)
+        check_use(policy.domain, use)
+        token_ref = index.ref_at(slot)
+        counters = self._counters(policy, policy.domain, token_ref, use, now_us)
+        amount_max = policy.domain.amount_max_minor
+        assurance = policy.assurance_method
+        if key is None:
+            token, key_ref = use.value, token_ref
+        else:
+            domain = key.policy.domain
+            check_use(domain, use)
+            _check_device(key, use)
+            key_ref = key.row.ref
+            counters += self._counters(None, domain, key_ref, use, now_us)
+            amount_max = min(amount_max or domain.amount_max_minor, domain.amount_max_minor or amount_max)
+            if key.row.assurance_method != "00":
+                assurance = key.row.assurance_method
+            token = Secret(open_token(self._purposes.token, index.sealed_at(slot), token_ref))
+        return Resolution(
+            policy.issuer_id,
+            token,
+            token_ref,
+            key_ref,
+            f"{index.last_fours[slot]:04d}",
+            use.assurance_method or assurance,
+            (spend,) if spend is not None else (),
+            counters,
+            amount_max or None,
+            spend_reason,
+            index.versions[slot],
+        )
+
+    def _check_states(self, slot: int, key: KeyEntry | None, now_us: int) -> None:
+        state = self._index.states[slot]
+        if state != _ACTIVE or now_us >= self._index.expiries[slot]:
+            if state == ERASED:
+                raise HutongError(Reason.ERROR_REASON_ACCOUNT_ERASED)
+            found = state_at(State(state), self._index.expiries[slot], now_us)
+            raise HutongError(Reason.ERROR_REASON_TOKEN_NOT_ACTIVE, of="token", state=found.name.lower())
+        if key is not None and (key.row.state is not State.ACTIVE or now_us >= key.row.expires_us):
+            found = state_at(key.row.state, key.row.expires_us, now_us)
+            raise HutongError(Reason.ERROR_REASON_TOKEN_NOT_ACTIVE, of="key", state=found.name.lower())
+
+    def _counters(
+        self, policy: Policy | None, domain: Domain, ref: bytes, use: KeyUse, now_us: int
+    ) -> tuple[CounterUse, ...]:
+        """What this use adds to the budget, the count and the total of a token or key."""
+        budget = policy.budget if policy is not None else None
+        if budget is None and not domain.count_max and not domain.total_max_minor:
+            return ()
+        counters = []
+        if budget is not None:
+            if use.currency != budget.currency:
+                raise HutongError(Reason.ERROR_REASON_TOKEN_DOMAIN, dimension="currency")
+            name = b"budget %d " % budget.window(now_us)
+            counters.append(self._counter(name + ref, use.amount_minor, budget.amount_minor))
+        if domain.count_max:
+            counters.append(self._counter(b"count " + ref, 1, domain.count_max))
+        if domain.total_max_minor:
+            counters.append(self._counter(b"total " + ref, use.amount_minor, domain.total_max_minor))
+        return tuple(counters)
+
+    def _counter(self, name: bytes, add: int, cap: int) -> CounterUse:
+        if add > cap:
+            raise HutongError(Reason.ERROR_REASON_TOKEN_BUDGET_SPENT)
+        return CounterUse(self._purposes.counter(name)[:REF_BYTES], add, cap, _BUDGET_SPENT)
+
+    # Finders: one for each kind of key.
+
+    def _token(self, use: KeyUse, now_us: int) -> Found:
+        number = use.value.reveal()
+        if number.startswith(numbers.ACCOUNT_RANGE.bin):
+            slot = self._index.slot_of(self._purposes.reference(number.encode()))
+            if slot is not None:
+                policy = self._index.policies[self._index.account_policies[slot]]
+                _check_requestor(policy, use)
+                return slot, None, None, _CODE_SPENT
+        key = self._by_number(number, (KeyKind.DEVICE,))
+        _check_requestor(key.policy, use)
+        return self._device(key, number, use)
+
+    def _consumer_code(self, use: KeyUse, now_us: int) -> Found:
+        number = use.value.reveal()
+        if is_payment_code(number):
+            return self._payment_code(use, now_us)
+        key = self._by_number(number, (KeyKind.BARCODE, KeyKind.DEVICE))
+        if use.requestor_id:
+            _check_requestor(key.policy, use)
+        if key.row.kind == KeyKind.DEVICE:
+            return self._device(key, number, use)
+        return key.slot, key, None, _CODE_SPENT
+
+    def _by_number(self, number: str, kinds: tuple[KeyKind, ...]) -> KeyEntry:
+        key = self._index.key_by_lookup(self._purposes.lookup(number_message(number)))
+        if key is None:
+            known = numbers.is_token(number)
+            raise HutongError(Reason.ERROR_REASON_TOKEN_UNKNOWN if known else Reason.ERROR_REASON_TOKEN_MALFORMED)
+        if key.row.kind not in kinds:
+            raise HutongError(Reason.ERROR_REASON_TOKEN_DOMAIN, dimension="channel")
+        return key
+
+    def _device(self, key: KeyEntry, number: str, use: KeyUse) -> Found:
+        """A device token: its cryptogram must verify, and each counter is spent once."""
+        proof = use.cryptogram
+        if proof is None:
+            raise HutongError(Reason.ERROR_REASON_TOKEN_DOMAIN, dimension="cryptogram")
+        row = key.row
+        device_key = self._purposes.device(device_message(row.ref, row.device_id))
+        try:
+            expected = cryptogram_format.cryptogram(
+                number, device_key, use.amount_minor, use.currency, proof.counter, proof.unpredictable_number,
+                self._purposes.suite.name,
+            )  # fmt: skip
+        except ValueError:
+            raise HutongError(Reason.ERROR_REASON_CRYPTOGRAM_INVALID) from None
+        if not hmac.compare_digest(expected, proof.value):
+            raise HutongError(Reason.ERROR_REASON_CRYPTOGRAM_INVALID)
+        spend = self._purposes.spend(b"cryptogram %d " % proof.counter + row.ref)[:REF_BYTES]
+        return key.slot, key, spend, _CRYPTOGRAM_INVALID
+
+    def _payment_code(self, use: KeyUse, now_us: int) -> Found:
+        key, spend = self._codes.read(use, now_us)
+        return key.slot, key, spend, _CODE_SPENT
+
+    def _face(self, use: KeyUse, now_us: int) -> Found:
+        key = self._index.key_by_lookup(self._purposes.lookup(face_message(use.value.reveal())))
+        if key is None or key.row.kind != KeyKind.FACE:
+            raise HutongError(Reason.ERROR_REASON_TOKEN_UNKNOWN)
+        return key.slot, key, None, _CODE_SPENT
+
+    def _transit(self, use: KeyUse, now_us: int) -> Found:
+        try:
+            code = transit.parse_code(use.value.reveal())
+            self._check_certificate(code)
+            transit.check_signature(code)
+        except transit.TransitCodeError as error:
+            raise HutongError(Reason.ERROR_REASON_CODE_UNKNOWN, detail=error.reason) from None
+        if code.time_us > now_us + transit.SKEW_US or code.time_us < now_us - SUBMIT_WITHIN_US:
+            raise HutongError(Reason.ERROR_REASON_CODE_EXPIRED)
+        certificate = code.certificate
+        if use.currency != certificate.currency:
+            raise HutongError(Reason.ERROR_REASON_TOKEN_DOMAIN, dimension="currency")
+        if use.amount_minor > certificate.fare_max_minor:
+            raise HutongError(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT, dimension="amount")
+        key = self._index.key_by_ref(certificate.credential)
+        if key is None or key.row.kind != KeyKind.TRANSIT:
+            raise HutongError(Reason.ERROR_REASON_CODE_UNKNOWN)
+        # Named by what was signed, not by the signature: signing the same statement again is the same code.
+        spend = self._purposes.spend(b"transit %d " % code.time_us + certificate.credential)[:REF_BYTES]
+        return key.slot, key, spend, _CODE_SPENT
+
+    def _check_certificate(self, code: transit.TransitCode) -> None:
+        """Verifies a certificate once: 88 microseconds that a commuter's second ride does not cost."""
+        raw = code.certificate_raw
+        if raw in self._certificates:
+            return
+        transit.check_certificate(code, {self._purposes.transit_key_id: self._purposes.transit_public})
+        if len(self._certificates) >= CERTIFICATES_MAX:
+            del self._certificates[next(iter(self._certificates))]
+        self._certificates[raw] = None
+
+
+def _check_requestor(policy: Policy, use: KeyUse) -> None:
+    if policy.requestors and use.requestor_id not in policy.requestors:
+        raise HutongError(Reason.ERROR_REASON_REQUESTOR_NOT_ALLOWED, action="present")
+
+
+def _check_device(key: KeyEntry, use: KeyUse) -> None:
+    """A named device must be the key's own; cryptogram, MAC and signature prove the device where none is named."""
+    if key.row.device_id and use.device_id and use.device_id != key.row.device_id:
+        raise HutongError(Reason.ERROR_REASON_TOKEN_DOMAIN, dimension="device")

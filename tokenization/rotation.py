@@ -1,0 +1,169 @@
+"""Rotating the KEK while payments run: a new version, every data key re-wrapped in small jobs, the old one destroyed.
+
+Each step is durable and can be repeated, so a rotation that was killed goes on at the next start: the vault's
+`rotating` mark stays until the last data key is wrapped by the active version. Resolving never needs a KEK, so it never
+waits.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from contract.errors import HutongError
+from tokenization import purposes as purpose_keys
+from tokenization import records, schema
+from tokenization.keyring import KekStore, KekVersion
+from tokenization.records import ACCOUNT_HEAD, WRAPPED_BYTES
+from tokenization.store import Session
+from tokenization.suite import Mac
+from tokenization.vault import Vault
+from tokenization.writing import Change, Writes
+
+CHUNK: Final = 1_000
+"""Accounts in one job: a few milliseconds of the interpreter, so that payments beside it feel no pause."""
+_WRAPPED_AT: Final = ACCOUNT_HEAD.size - WRAPPED_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStatus:
+    """The KEK's versions, and what a rotation has left to do."""
+
+    store: str
+    suite: str
+    versions: tuple[KekVersion, ...]
+    active: int
+    accounts: int
+    remaining: int
+    rotating: bool
+
+
+class Rotation:
+    """Rotations of one vault; at most one runs at a time."""
+
+    def __init__(self, vault: Vault, clock_us: Callable[[], int]) -> None:
+        self._vault = vault
+        self._keks: KekStore = vault.keks
+        self._row_mac: Mac = vault.purposes.row
+        self._clock_us = clock_us
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._cursor = 0
+
+    def begin(self, change: Change) -> int:
+        """Makes a new version active for all new keys and starts re-wrapping the others. Returns its number.
+
+        Raises HutongError(VAULT_UNAVAILABLE). Called during a rotation, the running one simply goes further.
+        """
+
+        def job(session: Session) -> int:
+            self._keks.reload()
+            version = self._keks.add_version(change.now_us)
+            self._activate(session, version)
+            Writes(self._row_mac).event(session, 0, 0, "key_rotated", change)
+            return version
+
+        version = self._vault.write(job)
+        self.resume()
+        return version
+
+    def resume(self) -> None:
+        """Goes on where a rotation was left, in a thread of its own; nothing where there is none."""
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                self._cursor = 0  # The running thread begins anew, for the newer version.
+                return
+            self._cursor = 0
+            self._thread = threading.Thread(target=self._run, name="vault-rotation", daemon=True)
+            self._thread.start()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Waits until the running rotation has ended; whether it has."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout_s)
+        return thread is None or not thread.is_alive()
+
+    def stop(self) -> None:
+        """Ends the thread after the chunk at hand; the rest is done at the next start."""
+        self._stop.set()
+        self.wait(60)
+
+    def status(self) -> KeyStatus:
+        """Counts what is left. Reads the whole table of accounts."""
+
+        def query(session: Session) -> tuple[int, int, dict[str, int]]:
+            meta: dict[str, int] = dict(session.rows("SELECT name, value FROM meta"))
+            counted = "SELECT COUNT(*), COUNT(CASE WHEN kek <> ? THEN 1 END) FROM accounts"
+            accounts, remaining = session.rows(counted, (meta["active_kek"],))[0]
+            return accounts, remaining, meta
+
+        accounts, remaining, meta = self._vault.read(query)
+        if meta["active_kek"] != self._keks.active():
+            self._keks.reload()
+        suite = self._vault.purposes.suite.name
+        versions = tuple(self._keks.versions())
+        rotating = bool(meta["rotating"])
+        return KeyStatus(self._keks.name, suite, versions, meta["active_kek"], accounts, remaining, rotating)
+
+    def _activate(self, session: Session, version: int) -> None:
+        """New keys are wrapped by this version from here on; the service's own keys at once."""
+        for name, kek, wrapped in session.rows("SELECT name, kek, wrapped FROM purposes"):
+            key = self._keks.unwrap(kek, wrapped, purpose_keys.aad_of(name, kek))
+            again = self._keks.wrap(version, key, purpose_keys.aad_of(name, version))
+            session.run("UPDATE purposes SET kek = ?, wrapped = ? WHERE name = ?", (version, again, name))
+        session.run("UPDATE meta SET value = ? WHERE name = 'active_kek'", (version,))
+        session.run("UPDATE meta SET value = 1 WHERE name = 'rotating'")
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if not self._vault.write(self._step):
+                    return
+            except HutongError:
+                # The vault cannot be written now: the mark stays, and the next start or rotation goes on.
+                return
+
+    def _step(self, session: Session) -> bool:
+        """One chunk; False when nothing is left."""
+        meta: dict[str, int] = dict(session.rows("SELECT name, value FROM meta"))
+        active = meta["active_kek"]
+        if self._keks.active() != active:
+            self._keks.reload()
+        if self._keks.active() > active:
+            # Killed between making the version and activating it.
+            self._activate(session, self._keks.active())
+            return True  # Durable before anything else: an old version is destroyed only when nothing needs it.
+        if not meta["rotating"]:
+            return False
+        rows = session.rows(schema.select("accounts", "id > ? ORDER BY id LIMIT ?"), (self._cursor, CHUNK))
+        if not rows:
+            return self._finish(session, active)
+        changed = [self._rewrapped(row, active) for row in rows if row[4] != active]
+        session.run_many("UPDATE accounts SET kek = ?, record = ?, tag = ? WHERE id = ?", changed)
+        self._cursor = rows[-1][0]
+        return True
+
+    def _rewrapped(self, row: tuple[Any, ...], active: int) -> tuple[int, bytes, bytes, int]:
+        number, ref, blind, version, kek, record = row[:6]
+        wrapped = record[_WRAPPED_AT : ACCOUNT_HEAD.size]
+        if wrapped != records.NO_WRAPPED_KEY:
+            key = self._keks.unwrap(kek, wrapped, records.key_aad(ref, kek))
+            wrapped = self._keks.wrap(active, key, records.key_aad(ref, active))
+        record = record[:_WRAPPED_AT] + wrapped + record[ACCOUNT_HEAD.size :]
+        tag = records.account_tag(self._row_mac, (number, ref, blind, version, active, record))
+        return active, record, tag, number
+
+    def _finish(self, session: Session, active: int) -> bool:
+        """Ends a rotation once every row is under the active version; accounts added meanwhile already are."""
+        if session.rows("SELECT 1 FROM accounts WHERE kek <> ? LIMIT 1", (active,)):
+            self._cursor = 0
+            return True
+        session.run("UPDATE meta SET value = 0 WHERE name = 'rotating'")
+        for version in self._keks.versions():
+            if version.state == "retiring":
+                self._keks.retire(version.version, self._clock_us())
+        return False

@@ -1,0 +1,204 @@
+"""Where the vault's rows are: one writer at a time, any number of readers, the same few statements on every database.
+
+`Store` is the seam. SQLite is here (WAL, synchronous=FULL); PostgreSQL is in `store_postgres`. Statements use `?`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from tokenization import schema
+from tokenization.errors import VaultDamagedError
+
+BUSY_TIMEOUT_MS: Final = 5_000
+"""How long a writer waits for another process's transaction before it gives up."""
+CACHE_KIB: Final = 65_536
+Row = tuple[Any, ...]
+
+
+class StoreError(Exception):
+    """The database refused or failed; nothing of the transaction was kept."""
+
+
+class Session(Protocol):
+    """Statements inside one transaction."""
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """Runs a query."""
+        ...
+
+    def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Runs a statement; returns how many rows it touched."""
+        ...
+
+    def run_many(self, sql: str, parameters: Sequence[Sequence[Any]]) -> None:
+        """Runs a statement for each set of parameters."""
+        ...
+
+
+class Store(Protocol):
+    """A database that holds a vault."""
+
+    def changed(self) -> bool:
+        """Whether anybody committed anything since this was last asked; cheap enough to ask before each batch."""
+        ...
+
+    def reading(self) -> contextlib.AbstractContextManager[Session]:
+        """One consistent view. Raises StoreError. Not for two threads at once: the caller holds a lock."""
+        ...
+
+    def writing(self) -> contextlib.AbstractContextManager[Session]:
+        """One exclusive transaction, durable when it ends, undone when it raises. Raises StoreError."""
+        ...
+
+    def scrub(self) -> None:
+        """Makes sure that overwritten bytes are gone from the database's files, as far as the database can."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        ...
+
+
+class _SqliteSession:
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(str(error)) from error
+
+    def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        try:
+            return self._connection.execute(sql, parameters).rowcount
+        except sqlite3.Error as error:
+            raise StoreError(str(error)) from error
+
+    def run_many(self, sql: str, parameters: Sequence[Sequence[Any]]) -> None:
+        try:
+            self._connection.executemany(sql, parameters)
+        except sqlite3.Error as error:
+            raise StoreError(str(error)) from error
+
+
+class SqliteStore:
+    """A vault in one SQLite file."""
+
+    def __init__(self, path: Path, *, read_only: bool = False, at_rest: bool = False) -> None:
+        """Opens an existing file. Read-only, the file cannot change; at rest, no file is made beside it either.
+
+        Raises VaultDamagedError.
+        """
+        self._lock = threading.Lock()
+        mode = "rw" if not read_only else "ro&immutable=1" if at_rest else "ro"
+        self._reader = _connect(path, mode)
+        self._writer = None if read_only else _connect(path, mode)
+        self._seen = -1
+
+    def changed(self) -> bool:
+        """SQLite's own change counter, read from shared memory."""
+        seen = self._reader.execute("PRAGMA data_version").fetchone()[0]
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        return True
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One consistent view."""
+        try:
+            self._reader.execute("BEGIN")
+            try:
+                yield _SqliteSession(self._reader)
+            finally:
+                self._reader.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise StoreError(str(error)) from error
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Session]:
+        """One exclusive transaction."""
+        writer = self._writer
+        assert writer is not None, "opened read-only"
+        with self._lock:
+            try:
+                writer.execute("BEGIN IMMEDIATE")
+                try:
+                    yield _SqliteSession(writer)
+                    writer.execute("COMMIT")
+                except BaseException:
+                    if writer.in_transaction:
+                        writer.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise StoreError(str(error)) from error
+
+    def scrub(self) -> None:
+        """Freed bytes are zeroed in the file (secure_delete); the log that still holds them is emptied."""
+        writer = self._writer
+        assert writer is not None, "opened read-only"
+        with self._lock:
+            writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def damage(self) -> str:
+        """What SQLite's own full check finds, indexes included; empty where all is well."""
+        try:
+            found = [row[0] for row in self._reader.execute("PRAGMA integrity_check(1)")]
+        except sqlite3.Error as error:
+            return str(error)
+        return "" if found == ["ok"] else str(found[0])
+
+    def close(self) -> None:
+        """Closes; the last one out folds the log into the file."""
+        self._reader.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def create(path: Path) -> None:
+    """An empty vault file with its tables, complete or not there at all. Raises StoreError."""
+    try:
+        connection = sqlite3.connect(path, isolation_level=None)
+        with contextlib.closing(connection):
+            connection.execute("PRAGMA page_size = 8192")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in schema.tables("BLOB", "INTEGER"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise StoreError(str(error)) from error
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_TIMEOUT_MS / 1000,
+        )
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error as error:
+        raise VaultDamagedError(f"{path} is not a vault or is damaged ({error}); restore it from a backup") from error
+    if version != schema.SCHEMA_VERSION:
+        connection.close()
+        raise VaultDamagedError(
+            f"{path} has schema version {version}, this program reads {schema.SCHEMA_VERSION}; "
+            "use the program that wrote it, or restore the file from a backup"
+        )
+    return connection
