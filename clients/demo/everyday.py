@@ -1,0 +1,144 @@
+"""The scenes that fill the matrix: every wallet at every acquirer's shops, by every key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from clients.demo.attempts import attempt
+from clients.demo.record import Key, Line
+from clients.demo.stage import Stage
+from clients.optics import CODE_128, QR
+from clients.population import Merchant
+from clients.terminal import SimulatedTerminal
+from clients.wallet import SimulatedWallet
+from hutong.gateway.v1 import payment_pb2 as pb
+
+Task = Callable[[], list[Line]]
+"""A piece of a scene that may run beside others."""
+
+
+def merchant_codes(stage: Stage) -> list[Task]:
+    """Every wallet scans every acquirer's static and dynamic merchant code."""
+    tasks: list[Task] = []
+    for acquirer in stage.population.acquirers:
+        terminal = stage.terminal_of(stage.home_merchant(acquirer.id))
+        sticker = terminal.print_static()
+        for wallet in stage.wallets.values():
+            amount = stage.amount_minor()
+            tasks.append(partial(_scan_merchant, stage, wallet, terminal.merchant, sticker, amount, Key.STATIC))
+            screen = terminal.show_dynamic(amount)
+            tasks.append(partial(_scan_merchant, stage, wallet, terminal.merchant, screen, amount, Key.DYNAMIC))
+    return tasks
+
+
+def _scan_merchant(
+    stage: Stage, wallet: SimulatedWallet, merchant: Merchant, image: Path, amount: int, key: Key
+) -> list[Line]:
+    typed = amount if key is Key.STATIC else 0  # a dynamic code says the amount itself
+    line = attempt(
+        stage.client,
+        "merchant codes",
+        wallet.person,
+        merchant,
+        lambda: wallet.pay_scanned(image, typed),
+        key=key,
+        expected_key=pb.KEY_KIND_TOKEN,
+        amount_minor=amount,
+    )
+    return [line]
+
+
+def wallet_codes(stage: Stage) -> list[Task]:
+    """Every terminal scans every wallet's payment code, as QR and as Code 128."""
+    counters = list(stage.terminals.values())
+    return [
+        partial(_show_codes, stage, wallet, counters, [stage.amount_minor() for _ in range(2 * len(counters))])
+        for wallet in stage.wallets.values()
+    ]
+
+
+def _show_codes(
+    stage: Stage, wallet: SimulatedWallet, counters: Sequence[SimulatedTerminal], amounts: Sequence[int]
+) -> list[Line]:
+    """One wallet goes from counter to counter. Its first code is computed offline, the others are reserved."""
+    lines = []
+    visits = [(terminal, key) for terminal in counters for key in (Key.QR, Key.CODE_128)]
+    for number, ((terminal, key), amount) in enumerate(zip(visits, amounts, strict=True)):
+        code = wallet.online_code() if number else wallet.offline_code()
+        image = wallet.show(code, QR if key is Key.QR else CODE_128)
+        line = attempt(
+            stage.client,
+            "payment codes",
+            wallet.person,
+            terminal.merchant,
+            partial(terminal.charge_scanned, image, amount),
+            key=key,
+            expected_key=pb.KEY_KIND_PAYMENT_CODE,
+            amount_minor=amount,
+        )
+        lines.append(line)
+    return lines
+
+
+def tokens(stage: Stage) -> list[Task]:
+    """Every acquirer's first shop charges every wallet's token."""
+    return [
+        partial(_charge_token, stage, wallet, stage.home_merchant(acquirer.id), stage.amount_minor())
+        for acquirer in stage.population.acquirers
+        for wallet in stage.wallets.values()
+    ]
+
+
+def _charge_token(stage: Stage, wallet: SimulatedWallet, merchant: Merchant, amount: int) -> list[Line]:
+    line = attempt(
+        stage.client,
+        "tokens",
+        wallet.person,
+        merchant,
+        lambda: stage.terminal_of(merchant).charge(wallet.payer_key(), amount),
+        key=Key.TOKEN,
+        expected_key=pb.KEY_KIND_TOKEN,
+        amount_minor=amount,
+    )
+    return [line]
+
+
+def faces(stage: Stage) -> list[Task]:
+    """Every wallet's owner pays by face at one shop, the acquirers in turn."""
+    acquirers = stage.population.acquirers
+    return [
+        partial(
+            _show_face, stage, wallet, stage.home_merchant(acquirers[row % len(acquirers)].id), stage.amount_minor()
+        )
+        for row, wallet in enumerate(stage.wallets.values())
+    ]
+
+
+def _show_face(stage: Stage, wallet: SimulatedWallet, merchant: Merchant, amount: int) -> list[Line]:
+    """A face alone is asked for the passcode; a photograph of it is no live face; face and passcode pay."""
+    terminal = stage.terminal_of(merchant)
+
+    def charge(*, passcode: bool, live: bool) -> pb.Payment:
+        capture = stage.camera.capture(wallet.person, merchant, terminal.id, amount, passcode=passcode, live=live)
+        return terminal.charge_face(capture, amount)
+
+    def look(scene: str, expected: str, *, passcode: bool, live: bool, key: Key | None = None) -> Line:
+        return attempt(
+            stage.client,
+            scene,
+            wallet.person,
+            merchant,
+            partial(charge, passcode=passcode, live=live),
+            key=key,
+            expected=expected,
+            expected_key=pb.KEY_KIND_FACE,
+            amount_minor=amount,
+        )
+
+    return [
+        look("a photograph of a face", "FACE_NOT_LIVE", passcode=True, live=False),
+        look("a face without its passcode", "FACE_NEEDS_PASSCODE", passcode=False, live=True),
+        look("faces", "SUCCEEDED", passcode=True, live=True, key=Key.FACE),
+    ]

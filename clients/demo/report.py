@@ -1,0 +1,191 @@
+"""The demonstration's result: the matrix of who paid whom, latencies, what went wrong on purpose, the checks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from clients.demo.attempts import SUCCEEDED
+from clients.demo.record import KEY_TEXTS, Key, Line, missing, percentile_us
+from clients.population import Population
+
+WIDTH: Final = 112
+"""Columns of the picture."""
+COLOURS: Final = {
+    Key.STATIC: "bright_green",
+    Key.DYNAMIC: "green",
+    Key.QR: "bright_cyan",
+    Key.CODE_128: "cyan",
+    Key.TOKEN: "bright_magenta",
+    Key.FACE: "bright_yellow",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Everything that the demonstration came to."""
+
+    population: Population
+    lines: Sequence[Line]
+    differences: Sequence[str]
+    """Between books and receipts; empty if there are none."""
+    conserved: bool
+    """Outcome of the conservation check on the journal and the participants' books."""
+    conservation: Sequence[str]
+    """What that check says."""
+    seconds: float
+
+    @property
+    def gaps(self) -> list[str]:
+        """What the matrix lacks."""
+        wallets = [wallet.id for wallet in self.population.wallets]
+        return missing(self.lines, wallets, [acquirer.id for acquirer in self.population.acquirers])
+
+    @property
+    def failures(self) -> list[str]:
+        """Everything that is not as it should be, in sentences."""
+        wrong = [
+            f"{line.scene}: {line.wallet_id} at {line.merchant_id} came to {line.outcome}, not {line.expected}"
+            + (f" ({line.wrong})" if line.wrong else "")
+            for line in self.lines
+            if not line.ok
+        ]
+        check = [] if self.conserved else ["the conservation check failed"]
+        return wrong + self.gaps + list(self.differences) + check
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is as it should be."""
+        return not self.failures
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for JSON; latencies in milliseconds."""
+        latencies = [line.latency_us for line in self.lines if line.key and line.ok]
+        shares = {"p50": 0.50, "p99": 0.99, "max": 1.0}
+        return {
+            "ok": self.ok,
+            "seed": self.population.seed,
+            "seconds": round(self.seconds, 1),
+            "payments": sum(line.outcome == SUCCEEDED for line in self.lines),
+            "attempts": len(self.lines),
+            "matrix": [line.as_json() for line in self.lines if line.key],
+            "events": [line.as_json() for line in self.lines if not line.key],
+            "latency_ms": {name: percentile_us(latencies, share) / 1_000 for name, share in shares.items()},
+            "conserved": self.conserved,
+            "failures": self.failures,
+        }
+
+
+def show(result: Result, console: Console) -> None:
+    """Prints the whole result."""
+    verdict = _verdict(result)
+    title = f"[bold]Hutong[/] 互通  every wallet pays every merchant  [dim]seed {result.population.seed}"
+    console.print(
+        Panel(
+            Group(_matrix(result), Text(), _latencies(result.lines), Text(), _events(result.lines), Text(), verdict),
+            title=title,
+            title_align="left",
+            border_style="green" if result.ok else "red",
+        )
+    )
+
+
+def picture(result: Result, path: Path) -> None:
+    """Writes the result as an SVG image."""
+    console = Console(
+        record=True,
+        width=WIDTH,
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system="truecolor",
+        legacy_windows=False,
+    )
+    show(result, console)
+    console.save_svg(str(path), title="hutong demo")
+
+
+def _matrix(result: Result) -> Table:
+    """Wallets down, acquirers across; a letter for each key that paid."""
+    table = Table(box=None, padding=(0, 1), header_style="bold", expand=True)
+    table.add_column("payer")
+    table.add_column("issuer", style="dim")
+    for acquirer in result.population.acquirers:
+        table.add_column(f"{acquirer.name}\n[dim]{acquirer.id}", justify="center")
+    done: dict[tuple[str, str], set[Key]] = {}
+    for line in result.lines:
+        if line.ok and line.key:
+            done.setdefault((line.wallet_id, line.acquirer_id), set()).add(line.key)
+    for wallet in result.population.wallets:
+        cells = [_cell(done.get((wallet.id, acquirer.id), set())) for acquirer in result.population.acquirers]
+        table.add_row(wallet.name, wallet.issuer_id, *cells)
+    return table
+
+
+def _cell(paid: set[Key]) -> Text:
+    cell = Text()
+    for key in Key:
+        needed = key is not Key.FACE
+        cell.append(f"{key.value} " if key in paid else "· " if not needed else "✗ ", _style(key, key in paid, needed))
+    return cell
+
+
+def _style(key: Key, paid: bool, needed: bool) -> str:
+    if paid:
+        return f"bold {COLOURS[key]}"
+    return "bold red" if needed else "dim"
+
+
+def _latencies(lines: Sequence[Line]) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style="bold", expand=True)
+    table.add_column("key")
+    table.add_column("which is", ratio=1)
+    for name in ("paid", "p50", "p99", "slowest"):
+        table.add_column(name, justify="right")
+    for key, text in KEY_TEXTS.items():
+        times = [line.latency_us for line in lines if line.key is key and line.ok]
+        figures = [f"{percentile_us(times, share) / 1_000:.1f} ms" for share in (0.5, 0.99, 1.0)]
+        table.add_row(Text(key.value, f"bold {COLOURS[key]}"), text, str(len(times)), *figures)
+    return table
+
+
+def _events(lines: Sequence[Line]) -> Table:
+    """The scenes outside the matrix: one row for each scene and outcome."""
+    table = Table(box=None, padding=(0, 1), header_style="bold", expand=True)
+    for name in ("on purpose", "came to", "times", ""):
+        table.add_column(name, justify="right" if name == "times" else "left")
+    groups: dict[tuple[str, str, bool], list[Line]] = {}
+    for line in lines:
+        if not line.key:
+            groups.setdefault((line.scene, line.outcome, line.ok), []).append(line)
+    for (scene, outcome, ok), group in groups.items():
+        mark = Text("✓ " if ok else "✗ ", "bold green" if ok else "bold red")
+        remark = group[0].note if ok else group[0].wrong or f"expected {group[0].expected}"
+        table.add_row(mark.append(scene, "default"), outcome, str(len(group)), Text(remark, "dim"))
+    return table
+
+
+def _verdict(result: Result) -> Text:
+    text = Text()
+    for statement in result.conservation:
+        text.append("✓ " if result.conserved else "✗ ", "bold green" if result.conserved else "bold red")
+        text.append(f"{statement}\n")
+    if not result.differences:
+        text.append("✓ ", "bold green")
+        text.append("every balance at every issuer and acquirer is what the receipts add up to\n")
+    for failure in result.failures:
+        text.append("✗ ", "bold red")
+        text.append(f"{failure}\n")
+    paid = sum(line.outcome == SUCCEEDED for line in result.lines)
+    text.append(f"{paid} payments and refunds in {result.seconds:.1f} s; ", "bold")
+    text.append(
+        "all as it should be" if result.ok else "not as it should be", "bold green" if result.ok else "bold red"
+    )
+    return text
