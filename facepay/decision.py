@@ -1,0 +1,102 @@
+"""Deciding what a search means: thresholds that follow N, ambiguity as an answer, and factors by amount. Pure."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from facepay.gallery.engine import Candidate
+from facepay.score_model import ScoreModel
+
+LAST_FOUR_VALUES: Final = 10_000
+"""Known last four digits leave one in so many persons."""
+
+
+class Outcome(enum.Enum):
+    """What a search says."""
+
+    MATCHED = "matched"
+    NEEDS_PASSCODE = "needs_passcode"
+    NEEDS_LAST_FOUR = "needs_last_four"
+    AMBIGUOUS = "ambiguous"
+    NO_MATCH = "no_match"
+    NOT_LIVE = "not_live"
+    BAD_CAPTURE = "bad_capture"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rules; one default each."""
+
+    fpir: float = 1e-4
+    """Share of searches for people who are not enrolled that may find somebody, before the passcode."""
+    fmr_verify: float = 1e-6
+    """Share of strangers that one comparison (1:1) may accept."""
+    margin: float = 0.06
+    """Cosine by which the best person must lead the second."""
+    small_amount_minor: Mapping[str, int] = field(default_factory=lambda: {"CNY": 5_000})
+    """Largest amount, for each currency, that a face pays alone; currencies not named: none."""
+    floor_min: float = 0.15
+    """No threshold is lower, however few are enrolled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What the number enrolled asks for."""
+
+    alone: float
+    """Cosine at which a face alone settles who it is."""
+    last_four: float
+    """The same once the last four digits are known."""
+    enrolled: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An outcome and the numbers behind it."""
+
+    outcome: Outcome
+    person: int = -1
+    score: float = 0.0
+    second: float = -1.0
+    """Cosine of the second person; -1 where there is none."""
+    threshold: float = 0.0
+    enrolled: int = 0
+    detail: str = ""
+
+
+def thresholds(model: ScoreModel, enrolled: int, policy: Policy) -> Thresholds:
+    """Thresholds for so many persons."""
+    alone = model.threshold(enrolled, policy.fpir)
+    known = model.threshold(max(1, enrolled // LAST_FOUR_VALUES), policy.fpir)
+    return Thresholds(max(alone, policy.floor_min), max(known, policy.floor_min), enrolled)
+
+
+def decide(
+    candidates: tuple[Candidate, ...], limits: Thresholds, policy: Policy, *, last_four_known: bool = False
+) -> Decision:
+    """Who it is, as far as the face goes. Candidates are best first, one for each person."""
+    threshold = limits.last_four if last_four_known else limits.alone
+    first = candidates[0] if candidates else None
+    second = candidates[1].score if len(candidates) > 1 else -1.0
+    if first is None:
+        return Decision(Outcome.NO_MATCH, threshold=threshold, enrolled=limits.enrolled)
+    outcome = _outcome(first.score, second, limits, policy, last_four_known)
+    person = first.person if outcome is Outcome.MATCHED else -1
+    return Decision(outcome, person, first.score, second, threshold, limits.enrolled)
+
+
+def _outcome(first: float, second: float, limits: Thresholds, policy: Policy, last_four_known: bool) -> Outcome:
+    threshold = limits.last_four if last_four_known else limits.alone
+    if first < limits.last_four:
+        return Outcome.NO_MATCH
+    if second >= limits.last_four and first - second < policy.margin:
+        return Outcome.AMBIGUOUS
+    return Outcome.MATCHED if first >= threshold else Outcome.NEEDS_LAST_FOUR
+
+
+def passcode_needed(amount_minor: int, currency: str, policy: Policy) -> bool:
+    """Whether an amount is too large for a face alone."""
+    return amount_minor > policy.small_amount_minor.get(currency, 0)

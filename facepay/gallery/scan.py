@@ -1,0 +1,235 @@
+"""The two-stage search over a set of rows: every sketch, then exactly those rows that could matter.
+
+Pass one takes the least Hamming distance of each block of 64 rows. The rows nearest by sketch are scored exactly,
+which gives a lower bound of the best score; from it follows how far by sketch a row may lie that still matters
+(`sketch.limits`). Pass two takes all those, drops most by a second, finer sketch, and scores the rest. A query that
+resembles somebody leaves a handful of rows; one that resembles nobody leaves a hundredth of the gallery, and where
+several such wait together `int8` products may be cheaper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facepay.gallery import kernels
+from facepay.gallery.engine import PLACES, Batch, Candidate, Ids, Vectors
+from facepay.gallery.segment import Rows
+from facepay.gallery.sketch import Bits, Projection, limits
+
+LOWEST: Final = np.float32(-2)
+"""Below every cosine: an empty place."""
+ROW_LIMIT: Final = 1 << 40
+"""Place = (segment number + 1) * ROW_LIMIT + row number: one integer that kernels can carry."""
+SPLIT_ROWS_MIN: Final = 16_384
+"""Fewer rows are not worth waking another thread for (30 microseconds; one thread passes 16,384 rows in 25)."""
+
+
+@dataclass(slots=True)
+class Best:
+    """The best persons of each query so far: [Q, PLACES]."""
+
+    scores: Vectors
+    people: Ids
+    places: Ids
+
+    @classmethod
+    def empty(cls, queries: int) -> Best:
+        """Nobody yet."""
+        shape = (queries, PLACES)
+        return cls(np.full(shape, LOWEST), np.full(shape, -1, np.int64), np.full(shape, -1, np.int64))
+
+
+@dataclass(slots=True)
+class Slice:
+    """Some blocks of one segment, as one thread works on them."""
+
+    blocks: Bits
+    fine: Bits
+    rows: NDArray[np.int8]
+    scales: Vectors
+    persons: Ids
+    regions: NDArray[np.uint32]
+    base: int
+    """What turns a row number of the slice into a place: (segment + 1) * ROW_LIMIT + first row."""
+    minima: NDArray[np.uint16] = field(default_factory=lambda: np.empty((0, 0), np.uint16))
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A batch in the gallery's own space."""
+
+    vectors: Vectors
+    bits: Bits
+    fine: Bits
+    floors: Vectors
+    regions: NDArray[np.uint32]
+    margin: float
+
+
+@dataclass(slots=True)
+class Limits:
+    """How far a row may lie from each query, [Q]: by the coarse sketch, and by both together."""
+
+    coarse: NDArray[np.int64]
+    both: NDArray[np.int64]
+
+
+def prepare(batch: Batch, projection: Projection) -> Prepared:
+    """Rotates and sketches the queries."""
+    rotated = projection.rotate(batch.vectors)
+    regions = np.zeros(len(rotated), np.uint32) if batch.regions is None else batch.regions
+    return Prepared(rotated, projection.coarse(rotated), projection.fine(rotated), batch.floors, regions, batch.margin)
+
+
+def slices(parts: tuple[Rows, ...], shares: int) -> list[list[Slice]]:
+    """Divides all visible rows into `shares` lists of about equal length."""
+    blocks = [-(-part.count // kernels.BLOCK_ROWS) for part in parts]
+    total = sum(blocks)
+    if total * kernels.BLOCK_ROWS < SPLIT_ROWS_MIN:
+        shares = 1
+    share = max(1, -(-total // shares))
+    out: list[list[Slice]] = [[]]
+    room = share
+    for number, (part, length) in enumerate(zip(parts, blocks, strict=True)):
+        start = 0
+        while start < length:
+            if room == 0:
+                out.append([])
+                room = share
+            take = min(length - start, room)
+            out[-1].append(_slice(number, part, start, start + take))
+            start, room = start + take, room - take
+    return out
+
+
+def _slice(number: int, part: Rows, start: int, stop: int) -> Slice:
+    first, last = start * kernels.BLOCK_ROWS, min(stop * kernels.BLOCK_ROWS, part.count)
+    return Slice(
+        part.blocks[start:stop],
+        part.fine[first:last],
+        part.rows[first:last],
+        part.scales[first:last],
+        part.persons[first:last],
+        part.regions[first:last],
+        (number + 1) * ROW_LIMIT + first,
+    )
+
+
+Wide = Callable[[Prepared, NDArray[np.int64], Best], bool]
+"""Searches the queries of these numbers another way; False where it would not help."""
+
+
+def search(
+    parts: tuple[Rows, ...], prepared: Prepared, bits: int, pool: ThreadPoolExecutor | None, wide: Wide | None = None
+) -> list[tuple[Candidate, ...]]:
+    """Both passes; half of the rows on a thread of the pool where one is given."""
+    shares = slices(parts, 2 if pool else 1)
+    queries = len(prepared.vectors)
+    floors = np.full((len(shares), queries), LOWEST)
+    _on_all(pool, [partial(_first_pass, share, prepared, floors[n]) for n, share in enumerate(shares)])
+    reached = floors.max(axis=0)
+    wanted = np.maximum(reached - np.float32(prepared.margin), prepared.floors)
+    near = Limits(limits(wanted, bits), limits(wanted, 2 * bits))
+    results = [Best.empty(queries) for _ in shares]
+    if wide is not None:
+        vague = np.flatnonzero(reached < prepared.floors)
+        outcome = Best.empty(queries)
+        if len(vague) and wide(prepared, vague, outcome):
+            near.coarse[vague] = -1
+            results.append(outcome)
+    _on_all(pool, [partial(_second_pass, share, prepared, near, results[n]) for n, share in enumerate(shares)])
+    return _merge(parts, results)
+
+
+def _on_all(pool: ThreadPoolExecutor | None, work: list[Callable[[], None]]) -> None:
+    """Runs all, the first on this thread."""
+    others = [pool.submit(item) for item in work[1:]] if pool else []
+    for item in work[: 1 if pool else None]:
+        item()
+    for other in others:
+        other.result()
+
+
+def _first_pass(work: list[Slice], prepared: Prepared, best: Vectors) -> None:
+    for piece in work:
+        piece.minima = np.empty((len(prepared.vectors), len(piece.blocks)), np.uint16)
+        kernels.block_minima(piece.blocks, prepared.bits, piece.minima)
+        kernels.seed(
+            piece.blocks,
+            piece.minima,
+            prepared.bits,
+            prepared.vectors,
+            piece.rows,
+            piece.scales,
+            piece.persons,
+            best,
+        )
+
+
+def _second_pass(work: list[Slice], prepared: Prepared, near: Limits, best: Best) -> None:
+    for piece in work:
+        kernels.collect(
+            piece.blocks,
+            piece.minima,
+            prepared.bits,
+            near.coarse,
+            piece.fine,
+            prepared.fine,
+            near.both,
+            prepared.regions,
+            prepared.vectors,
+            piece.rows,
+            piece.scales,
+            piece.persons,
+            piece.regions,
+            piece.base,
+            best.scores,
+            best.people,
+            best.places,
+        )
+
+
+def _merge(parts: tuple[Rows, ...], results: list[Best]) -> list[tuple[Candidate, ...]]:
+    """The best places over all shares, without rows that were deleted meanwhile."""
+    out: list[tuple[Candidate, ...]] = []
+    for query in range(len(results[0].scores)):
+        seen: dict[int, Candidate] = {}
+        for best in results:
+            for place, value in enumerate(best.scores[query].tolist()):
+                if value <= LOWEST:
+                    break
+                person = int(best.people[query, place])
+                segment, row = divmod(int(best.places[query, place]), ROW_LIMIT)
+                rows = parts[segment - 1]
+                if int(rows.persons[row]) == person and (person not in seen or seen[person].score < value):
+                    seen[person] = Candidate(person, value, int(rows.templates[row]))
+        out.append(tuple(sorted(seen.values(), key=lambda found: -found.score)[:PLACES]))
+    return out
+
+
+def search_rows(parts: tuple[Rows, ...], prepared: Prepared, rows: list[Ids]) -> list[tuple[Candidate, ...]]:
+    """Scores given rows of each part exactly, without sketches."""
+    best = Best.empty(len(prepared.vectors))
+    for number, (part, chosen) in enumerate(zip(parts, rows, strict=True)):
+        for query in range(len(prepared.vectors)) if len(chosen) else ():
+            kernels.score_rows(
+                chosen.astype(np.int32),
+                prepared.regions[query],
+                prepared.vectors[query],
+                part.rows,
+                part.scales,
+                part.persons,
+                part.regions,
+                (number + 1) * ROW_LIMIT,
+                best.scores[query],
+                best.people[query],
+                best.places[query],
+            )
+    return _merge(parts, [best])
