@@ -9,12 +9,9 @@ from pathlib import Path
 import pytest
 
 from clients.participants import magic
-from clients.participants.assembly import assemble, open_accounts
 from clients.participants.books import Books, BooksError, totals
 from clients.participants.script import Behaviour, Latency, Plan, Script
 from clients.participants.simulated import Participants, SimulatedAcquirer, SimulatedIssuer
-from clients.population import populate
-from contract.secret import Secret
 from hutong.participant.v1 import participant_pb2 as pb
 
 TOKEN, MERCHANT = "6210000000000001", "m1001"
@@ -220,19 +217,14 @@ def test_magic_can_be_off(books: Books) -> None:
 
 @pytest.fixture
 def everybody(books: Books) -> Participants:
-    population = populate(3)
-    everybody = assemble(population, books)
-    open_accounts(
-        everybody, population, {wallet.id: Secret(f"62{wallet.person:014d}") for wallet in population.wallets}
-    )
-    return everybody
+    issuer, acquirer = SimulatedIssuer("issuer-a", books), SimulatedAcquirer("acquirer-a", books)
+    issuer.ledger.open_accounts([(TOKEN, "CNY", OPENING)])
+    acquirer.ledger.open_accounts([(MERCHANT, "CNY", 0)])
+    return Participants(books, [issuer, acquirer])
 
 
 def frames(payment: int) -> dict[str, pb.LegFrame]:
-    account = f"62{0:014d}"
-    taking, giving = debit(payment), credit(payment)
-    taking.account = account
-    return {"issuer-a": pb.LegFrame(legs=[taking]), "acquirer-a": pb.LegFrame(legs=[giving])}
+    return {"issuer-a": pb.LegFrame(legs=[debit(payment)]), "acquirer-a": pb.LegFrame(legs=[credit(payment)])}
 
 
 def test_several_participants_share_one_commit(everybody: Participants, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,12 +260,12 @@ def test_books_that_cannot_be_written_leave_no_trace_and_no_answer(
         raise BooksError("the disk is full")
 
     everybody.handle_many(frames(1), 5)
-    balance = everybody["issuer-a"].ledger.balance_minor(f"62{0:014d}", "CNY")
+    balance = everybody["issuer-a"].ledger.balance_minor(TOKEN, "CNY")
     with monkeypatch.context() as broken:
         broken.setattr(everybody.books, "commit", fail)
         assert everybody.handle_many(frames(2), 6) == []
     assert everybody.failed_commits == 1
-    assert everybody["issuer-a"].ledger.balance_minor(f"62{0:014d}", "CNY") == balance
+    assert everybody["issuer-a"].ledger.balance_minor(TOKEN, "CNY") == balance
     asked = {"issuer-a": pb.LegFrame(legs=[inquiry(debit(2)), inquiry(debit(1))])}
     ((_, _, answers),) = everybody.handle_many(asked, 7)
     assert [answer.result for answer in answers.answers] == [NOT_FOUND, APPROVED]
