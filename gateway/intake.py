@@ -43,10 +43,6 @@ REPLY_MARGIN_US: Final = 50_000
 REPLY_MAX_US: Final = 60_000_000
 """A call without a deadline of its own is answered after this."""
 
-_SPEND_REASONS: Final = {
-    PayerKeyKind.TOKEN: Reason.ERROR_REASON_CRYPTOGRAM_INVALID,
-    PayerKeyKind.FACE: Reason.ERROR_REASON_CAPTURE_INVALID,
-}
 _KEY_KINDS: Final = {
     PayerKeyKind.PAYMENT_CODE: pb.KEY_KIND_PAYMENT_CODE,
     PayerKeyKind.CONSUMER_CODE: pb.KEY_KIND_CONSUMER_CODE,
@@ -336,7 +332,7 @@ class PaymentIntake:
             reference=draft.request.reference or payee.reference,
             route=route.explanation,
             spends=spends,
-            spend_reason=_SPEND_REASONS.get(use.kind, Reason.ERROR_REASON_CODE_SPENT),
+            spend_reason=resolution.spend_reason,
             counters=tuple((use.counter, use.add, use.cap, use.reason) for use in resolution.counters),
         )
         return Create(payment, draft.waiter, min(draft.reply_by_us, draft.deadline_us + REPLY_MAX_US))

@@ -196,6 +196,10 @@ class Gateway:
         listen = self.options.listen
         return listen.target if listen.path else Address(listen.host, self.port).target
 
+    def reachable(self, participant: str) -> bool:
+        """Whether legs can be sent to this participant now."""
+        return self._link.reachable(participant)
+
     async def _follow_health(self) -> None:
         """SERVING while payments can be acknowledged."""
         serving: bool | None = None

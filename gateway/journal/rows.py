@@ -19,9 +19,9 @@ def payment_row(payment: Payment, engine: int) -> tuple[object, ...]:
         payment.payment_id,
         engine,
         1,
-        payment.kind.value,
-        payment.state.value,
-        payment.goal.value,
+        int(payment.kind),
+        int(payment.state),
+        int(payment.goal),
         payment.reason,
         payment.caller,
         payment.idempotency,
@@ -57,10 +57,10 @@ def leg_row(payment_id: bytes, leg: Leg) -> tuple[object, ...]:
     return (
         payment_id,
         leg.number,
-        leg.kind.value,
+        int(leg.kind),
         leg.participant,
         leg.original,
-        leg.state.value,
+        int(leg.state),
         int(leg.was_approved),
         leg.code,
         leg.sent_us,
@@ -86,7 +86,15 @@ def payments_from_rows(payments: Iterable[Row], legs: Iterable[Row]) -> list[Pay
                 sent_us=sent_us,
             )
         )
+    for payment in built.values():
+        if payment.state in (State.DEBITING, State.DEBIT_UNKNOWN) and _credit_sent(payment):
+            payment.state = State.CREDITING
     return list(built.values())
+
+
+def _credit_sent(payment: Payment) -> bool:
+    """The step to CREDITING updates no row of `payments`: the credit leg's row says it, committed with it."""
+    return any(leg.number > 1 and leg.kind != LegKind.REVERSAL for leg in payment.legs)
 
 
 def _payment(row: dict[str, Any]) -> Payment:

@@ -134,9 +134,7 @@ class SqliteJournal:
         if writes.legs:
             db.executemany(_INSERT_LEG, [leg_row(payment_id, leg) for payment_id, leg in writes.legs])
         if writes.answers:
-            rows = [
-                (leg.state.value, leg.was_approved, leg.code, key[0], key[1]) for key, leg in writes.answers.items()
-            ]
+            rows = [(int(leg.state), leg.was_approved, leg.code, key[0], key[1]) for key, leg in writes.answers.items()]
             db.executemany(_UPDATE_LEG, rows)
         if writes.changed:
             db.executemany(_UPDATE_PAYMENT, [_payment_change(payment) for payment in writes.changed.values()])
@@ -338,8 +336,8 @@ def _payment_change(payment: Payment) -> tuple[object, ...]:
     )
     return (
         int(open_now),
-        payment.state.value,
-        payment.goal.value,
+        int(payment.state),
+        int(payment.goal),
         payment.reason,
         payment.attempt,
         payment.ended_us,

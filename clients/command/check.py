@@ -1,0 +1,68 @@
+"""`hutong check`: holds a data folder's journal against itself and against the participants' books."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from clients.participants.books import FILE_NAME, totals
+from gateway.journal.conservation import Report, compare, examine
+
+JOURNAL: str = "gateway.db"
+
+
+def check_folder(folder: Path) -> Report:
+    """The conservation check on a data folder, in use or not."""
+    report = examine(folder / JOURNAL)
+    books: dict[tuple[str, bytes, str], int] = {}
+    for path in sorted((folder / "participants").rglob(FILE_NAME)):
+        books.update(totals(path))
+    compare(report, books)
+    return report
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def check(folder: Path, as_json: bool) -> None:
+    """Check on a data directory that no money was lost.
+
+    Postings sum to zero for each currency; every payment has ended, or is in flight and looked after; every ended
+    payment moved exactly what its state says; refunds, spent codes and counters add up; and the books of issuers and
+    acquirers agree with the gateway's, payment by payment. Exit status 1 if anything is wrong.
+    """
+    if not (folder / JOURNAL).exists():
+        raise click.UsageError(f"{folder} holds no {JOURNAL}; name the folder given to `hutong up --data`")
+    report = check_folder(folder)
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "conserved": report.conserved,
+                    "payments": report.payments,
+                    "in_flight": report.in_flight,
+                    "by_state": report.by_state,
+                    "postings": report.postings,
+                    "findings": report.findings,
+                }
+            )
+        )
+    else:
+        print_report(report, Console())
+    if not report.conserved:
+        raise SystemExit(1)
+
+
+def print_report(report: Report, console: Console) -> None:
+    """A few lines for a person."""
+    states = ", ".join(f"{count:,} {state.lower()}" for state, count in sorted(report.by_state.items()))
+    console.print(f"{report.payments:,} payments and refunds ({states}), {report.postings:,} postings")
+    if report.in_flight:
+        console.print(f"{report.in_flight:,} are in flight and will be settled by the gateway")
+    if report.conserved:
+        console.print("[green]conserved[/]: postings sum to zero, and every book agrees")
+    for finding in report.findings:
+        console.print(f"[red]wrong[/]: {finding}", highlight=False)

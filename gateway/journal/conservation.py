@@ -1,0 +1,210 @@
+"""The conservation check: nothing was lost, nothing was made, nobody was told what is not so.
+
+Reads a journal's file, in use or not, and compares it with itself; `compare` then holds it against the books of the
+participants, payment by payment. Every finding is a sentence; none means that the books are right.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from gateway.engine.answer import id_text
+from gateway.engine.model import Kind, LegKind, LegState
+from gateway.engine.states import FINAL, State
+from gateway.engine.transitions import SUSPENSE
+
+FINDINGS_MAX: Final = 100
+"""Findings kept; a broken journal would otherwise fill the screen."""
+
+Nets = dict[tuple[str, bytes, str], int]
+"""(account, payment id, currency) -> net of its postings in minor units, without zeros."""
+
+_FINAL: Final = ", ".join(str(int(state)) for state in sorted(FINAL))
+_PROBLEMS: Final = (
+    (
+        "payments have not ended and no engine looks after them",
+        f"SELECT payment_id FROM payments WHERE state NOT IN ({_FINAL}) AND open = 0",
+    ),
+    (
+        "payments are marked open although they have ended and no reversal is under way",
+        f"SELECT payment_id FROM payments WHERE state IN ({_FINAL}) AND open = 1 AND NOT EXISTS (SELECT 1 FROM legs "
+        f"WHERE legs.payment_id = payments.payment_id AND legs.kind = {int(LegKind.REVERSAL)} "
+        f"AND legs.state = {int(LegState.SENT)})",
+    ),
+    (
+        "payments ended without the answer that their callers were given",
+        f"SELECT payment_id FROM payments WHERE state IN ({_FINAL}) AND (ended_us = 0 OR first_answer = x'')",
+    ),
+    (
+        "payments have no first leg",
+        "SELECT payment_id FROM payments WHERE NOT EXISTS (SELECT 1 FROM legs "
+        "WHERE legs.payment_id = payments.payment_id AND legs.number = 1)",
+    ),
+    (
+        "legs belong to no payment",
+        "SELECT DISTINCT payment_id FROM legs WHERE payment_id NOT IN (SELECT payment_id FROM payments)",
+    ),
+    (
+        "postings belong to no payment",
+        "SELECT DISTINCT payment_id FROM postings WHERE payment_id NOT IN (SELECT payment_id FROM payments)",
+    ),
+    (
+        "events belong to no payment",
+        "SELECT DISTINCT payment_id FROM events WHERE payment_id NOT IN (SELECT payment_id FROM payments)",
+    ),
+    (
+        "codes are spent by no payment",
+        "SELECT spend FROM spends WHERE payment_id NOT IN (SELECT payment_id FROM payments)",
+    ),
+    (
+        "payments count more refunds than there are, or fewer",
+        "SELECT p.payment_id FROM payments p LEFT JOIN (SELECT original_id, sum(amount_minor) AS total FROM payments "
+        f"WHERE original_id IS NOT NULL AND (state = {int(State.SUCCEEDED)} OR state NOT IN ({_FINAL})) "
+        f"GROUP BY original_id) r ON r.original_id = p.payment_id WHERE p.kind = {int(Kind.PAYMENT)} "
+        "AND p.refunded_minor != COALESCE(r.total, 0)",
+    ),
+    (
+        "payments were refunded beyond their amount",
+        "SELECT payment_id FROM payments WHERE refunded_minor > amount_minor",
+    ),
+)
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found."""
+
+    payments: int = 0
+    in_flight: int = 0
+    by_state: dict[str, int] = field(default_factory=dict)
+    postings: int = 0
+    findings: list[str] = field(default_factory=list)
+    nets: Nets = field(default_factory=dict, repr=False)
+    open_payments: frozenset[bytes] = field(default_factory=frozenset, repr=False)
+
+    @property
+    def conserved(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+    def find(self, sentence: str) -> None:
+        """Adds a finding, up to the bound."""
+        if len(self.findings) < FINDINGS_MAX:
+            self.findings.append(sentence)
+
+
+def examine(path: Path) -> Report:
+    """Checks a journal against itself."""
+    report = Report()
+    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        database.execute("BEGIN")  # one snapshot for all queries
+        _count(database, report)
+        for currency, total in database.execute("SELECT currency, sum(amount_minor) FROM postings GROUP BY currency"):
+            if total:
+                report.find(f"postings in {currency} sum to {total} minor units instead of zero")
+        for what, query in _PROBLEMS:
+            _name(report, what, (row[0] for row in database.execute(query)))
+        _check_nets(database, report)
+        _check_counters(database, report)
+    finally:
+        database.close()
+    return report
+
+
+def compare(report: Report, books: Mapping[tuple[str, bytes, str], int]) -> None:
+    """Holds the gateway's postings against the participants' books; payments in flight may still differ."""
+    for (account, payment_id, currency), net in report.nets.items():
+        theirs = books.get((account, payment_id, currency), 0)
+        if theirs != net and payment_id not in report.open_payments:
+            report.find(
+                f"payment {id_text(payment_id)}: the gateway has {net} {currency} minor units for {account}, "
+                f"its books have {theirs}"
+            )
+    for (account, payment_id, currency), theirs in books.items():
+        if (account, payment_id, currency) not in report.nets and payment_id not in report.open_payments:
+            report.find(
+                f"payment {id_text(payment_id)}: {account} moved {theirs} {currency} minor units that the gateway "
+                "does not know of"
+            )
+
+
+def _count(database: sqlite3.Connection, report: Report) -> None:
+    for state, count in database.execute("SELECT state, count(*) FROM payments GROUP BY state"):
+        report.by_state[State(state).name] = count
+        report.payments += count
+    (report.postings,) = database.execute("SELECT count(*) FROM postings").fetchone()
+    report.open_payments = frozenset(
+        row[0] for row in database.execute("SELECT payment_id FROM payments WHERE open = 1")
+    )
+    report.in_flight = len(report.open_payments)
+
+
+def _name(report: Report, what: str, ids: Iterator[bytes]) -> None:
+    named = [identity.hex() for _, identity in zip(range(3), ids, strict=False)]
+    more = sum(1 for _ in ids)
+    if named:
+        report.find(f"{len(named) + more} {what}: {', '.join(named)}{' ...' if more else ''}")
+
+
+def _check_nets(database: sqlite3.Connection, report: Report) -> None:
+    """What each payment moved must be what its state says, account by account."""
+    for account, payment_id, currency, net in database.execute(
+        "SELECT account, payment_id, currency, sum(amount_minor) AS net FROM postings "
+        "GROUP BY account, payment_id, currency HAVING net != 0"
+    ):
+        if account != SUSPENSE:
+            report.nets[account, payment_id, currency] = net
+        elif payment_id not in report.open_payments:
+            report.find(f"payment {id_text(payment_id)} ended and left {net} {currency} minor units in suspense")
+    expected: Nets = {}
+    for payment_id, state, amount, currency, debtor, creditors, attempt in database.execute(
+        "SELECT payment_id, state, amount_minor, currency, debtor, creditors, attempt FROM payments WHERE open = 0"
+    ):
+        if state == State.SUCCEEDED:
+            expected[debtor, payment_id, currency] = -amount
+            expected[creditors.split(" ")[attempt], payment_id, currency] = amount
+    _compare_expected(report, expected)
+
+
+def _compare_expected(report: Report, expected: Mapping[tuple[str, bytes, str], int]) -> None:
+    for key in _either(report.nets, expected):
+        account, payment_id, currency = key
+        if payment_id in report.open_payments:
+            continue
+        net, should = report.nets.get(key, 0), expected.get(key, 0)
+        if net != should:
+            report.find(
+                f"payment {id_text(payment_id)}: postings of {account} come to {net} {currency} minor units, "
+                f"its state says {should}"
+            )
+
+
+def _either(
+    first: Iterable[tuple[str, bytes, str]], second: Mapping[tuple[str, bytes, str], int]
+) -> Iterator[tuple[str, bytes, str]]:
+    seen = set(first)
+    yield from seen
+    yield from (key for key in second if key not in seen)
+
+
+def _check_counters(database: sqlite3.Connection, report: Report) -> None:
+    """Each counter stands at what the payments that hold it add up to."""
+    held: dict[bytes, int] = {}
+    for (text,) in database.execute(
+        f"SELECT counters FROM payments WHERE counters != '' "
+        f"AND (state = {int(State.SUCCEEDED)} OR state NOT IN ({_FINAL}))"
+    ):
+        for part in text.split():
+            counter, _, add = part.partition(":")
+            key = bytes.fromhex(counter)
+            held[key] = held.get(key, 0) + int(add)
+    for counter, used in database.execute("SELECT counter, used FROM counters"):
+        if used != held.get(counter, 0):
+            report.find(
+                f"counter {counter.hex()} stands at {used}, the payments that hold it add up to {held.get(counter, 0)}"
+            )
