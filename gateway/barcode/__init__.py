@@ -1,13 +1,35 @@
 """Payment barcodes: read everything, write it right, say where it leads.
 
 `decode` takes whatever a camera saw and returns a `Decoded`: what it is, whether it is right by EMVCo's standard and by
-its scheme's own practice, and the routing key. Everything but the symbols (`symbols`, `read`) is pure. Schemes are data
-files in `schemes/`.
+its scheme's own practice, and the routing key. Schemes are data files in `schemes/`. All is pure but `symbols` and
+`read` (pictures; they import OpenCV, so they are not imported here) and `server`.
 
 May import `contract`, the generated `hutong.*` and libraries; the gateway's other parts import the names below.
 """
 
+from gateway.barcode.build import ConsumerCode, MerchantCode, build_consumer_code, build_merchant_code
 from gateway.barcode.decode import decode, forget
 from gateway.barcode.model import Candidate, Credential, Decoded, Routing, Verdict, Violation
+from gateway.barcode.routing import Route, best_route, resolve
+from gateway.barcode.translate import Loss, Translation, translate
 
-__all__ = ["Candidate", "Credential", "Decoded", "Routing", "Verdict", "Violation", "decode", "forget"]
+__all__ = [
+    "Candidate",
+    "ConsumerCode",
+    "Credential",
+    "Decoded",
+    "Loss",
+    "MerchantCode",
+    "Route",
+    "Routing",
+    "Translation",
+    "Verdict",
+    "Violation",
+    "best_route",
+    "build_consumer_code",
+    "build_merchant_code",
+    "decode",
+    "forget",
+    "resolve",
+    "translate",
+]

@@ -1,0 +1,98 @@
+"""Serves hutong.gateway.v1.BarcodeService on grpc.aio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import grpc
+
+from contract.errors import HutongError, Reason
+from contract.serving import abort
+from gateway.barcode import messages
+from gateway.barcode.build import HUTONG, build_merchant_code
+from gateway.barcode.decode import decode
+from gateway.barcode.read import Effort, read_image
+from gateway.barcode.routing import EMPTY, Directory
+from gateway.barcode.symbols import QR, render_png, render_svg, render_terminal
+from gateway.barcode.translate import translate
+from hutong.gateway.v1 import barcode_pb2 as pb
+from hutong.gateway.v1 import barcode_pb2_grpc as rpc
+
+BATCH_MAX: Final = 500
+PICTURES_AT_ONCE_MAX: Final = 4
+"""Pictures read or drawn at the same time; each takes a thread and tens of megabytes."""
+_WRITERS: Final[dict[int, Callable[..., bytes | str]]] = {
+    pb.SYMBOL_FORMAT_UNSPECIFIED: render_png,
+    pb.SYMBOL_FORMAT_PNG: render_png,
+    pb.SYMBOL_FORMAT_SVG: render_svg,
+    pb.SYMBOL_FORMAT_TERMINAL: render_terminal,
+}
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Answer = TypeVar("Answer")
+
+
+class BarcodeServicer(rpc.BarcodeServiceServicer):
+    """Barcodes over gRPC. Pictures are read and drawn in threads, so that payments beside them do not wait."""
+
+    def __init__(self, directory: Directory = EMPTY) -> None:
+        self._directory = directory
+        self._pictures = asyncio.Semaphore(PICTURES_AT_ONCE_MAX)
+
+    async def Decode(self, request: pb.DecodeRequest, context: Context) -> pb.DecodeResponse:  # noqa: N802 - gRPC's name
+        """Says what a text is."""
+        return pb.DecodeResponse(barcode=messages.barcode(decode(request.payload), self._directory))
+
+    async def BatchDecode(  # noqa: N802 - gRPC's name
+        self, request: pb.BatchDecodeRequest, context: Context
+    ) -> pb.BatchDecodeResponse:
+        """Says what up to 500 texts are."""
+        if len(request.payloads) > BATCH_MAX:
+            await abort(context, HutongError(Reason.ERROR_REASON_BATCH_TOO_LARGE, max=str(BATCH_MAX)))
+        barcodes = [messages.barcode(decode(payload), self._directory) for payload in request.payloads]
+        return pb.BatchDecodeResponse(barcodes=barcodes)
+
+    async def Encode(self, request: pb.EncodeRequest, context: Context) -> pb.EncodeResponse:  # noqa: N802 - gRPC's name
+        """Writes a merchant code."""
+        code, scheme = messages.merchant_code(request)
+        try:
+            return pb.EncodeResponse(payload=build_merchant_code(code, scheme))
+        except HutongError as error:
+            await abort(context, error)
+
+    async def Translate(  # noqa: N802 - gRPC's name
+        self, request: pb.TranslateRequest, context: Context
+    ) -> pb.TranslateResponse:
+        """Says a merchant code in another encoding."""
+        try:
+            said = translate(request.payload, request.target or HUTONG, self._directory, request.account or None)
+        except HutongError as error:
+            await abort(context, error)
+        return messages.translation(said, self._directory)
+
+    async def Scan(self, request: pb.ScanRequest, context: Context) -> pb.ScanResponse:  # noqa: N802 - gRPC's name
+        """Reads a picture."""
+        try:
+            found = await self._apart(lambda: read_image(request.image, Effort.BOTH))
+        except HutongError as error:
+            await abort(context, error)
+        symbols = [messages.symbol(symbol, decode(symbol.text), self._directory) for symbol in found]
+        return pb.ScanResponse(symbols=symbols)
+
+    async def Render(self, request: pb.RenderRequest, context: Context) -> pb.RenderResponse:  # noqa: N802 - gRPC's name
+        """Draws a symbol."""
+        writer = _WRITERS.get(request.format)
+        try:
+            if writer is None:
+                raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="format")
+            style = messages.style(request)
+            drawn = await self._apart(lambda: writer(request.text, request.symbology or QR, style))
+        except HutongError as error:
+            await abort(context, error)
+        return pb.RenderResponse(symbol=drawn.encode("utf-8") if isinstance(drawn, str) else drawn)
+
+    async def _apart(self, work: Callable[[], Answer]) -> Answer:
+        async with self._pictures:
+            return await asyncio.to_thread(work)
