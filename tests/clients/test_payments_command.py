@@ -1,0 +1,144 @@
+"""Proves `hutong pay`, `refund` and `show` on a running network: what they print, and their exit status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from clients.command.main import main
+from clients.command.network import Network, NetworkOptions
+from clients.command.optics import GatewaySymbols, MerchantPrinter
+from clients.optics import Optics
+
+SHOP = ("--merchant", "m1001", "--terminal", "m1001t1")
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    options = NetworkOptions(data=tmp_path_factory.mktemp("network"), seed=3, listen="127.0.0.1:0")
+    with Network.start(options) as network:
+        yield network
+
+
+def hutong(network: Network | None, *arguments: str, given: str | None = None) -> Result:
+    command, *rest = arguments
+    target = ["--target", network.target if network else "127.0.0.1:1"]
+    return CliRunner().invoke(main, [command, *target, *rest], input=given)
+
+
+def token(network: Network, wallet: int = 0) -> str:
+    return network.wallet_tokens[network.population.wallets[wallet].id].reveal()
+
+
+def paid(network: Network, *arguments: str) -> dict[str, Any]:
+    result = hutong(network, "pay", "--token", "-", *arguments, "--json", given=token(network) + "\n")
+    assert result.exit_code == 0, result.output
+    payment: dict[str, Any] = json.loads(result.output)
+    return payment
+
+
+def test_a_payment_is_made_refunded_and_shown(network: Network) -> None:
+    payment = paid(network, *SHOP, "--amount", "12.50", "--reference", "order 7")
+    assert payment["state"] == "PAYMENT_STATE_SUCCEEDED"
+    assert payment["amount_minor"] == 1250
+    assert payment["reference"] == "order 7"
+    assert token(network) not in json.dumps(payment)
+
+    part = hutong(network, "refund", payment["payment_id"], "--amount", "2.50", "--json")
+    assert json.loads(part.output)["amount_minor"] == 250
+    rest = hutong(network, "refund", payment["payment_id"])
+    assert (rest.exit_code, "SUCCEEDED" in rest.output, "10.00 CNY" in rest.output) == (0, True, True)
+    again = hutong(network, "refund", payment["payment_id"], "--amount", "0.01", "--json")
+    assert again.exit_code == 1
+    assert json.loads(again.output)["error"]["reason"] == "REFUND_EXCEEDS_PAYMENT"
+
+    plain = json.loads(hutong(network, "show", payment["payment_id"], "--json").output)
+    assert plain["payment"]["refunded_minor"] == 1250
+    assert [leg["kind"] for leg in plain["legs"]] == ["debit", "credit"]
+    assert plain["candidates"][0]["tried"] is True
+    text = hutong(network, "show", payment["payment_id"]).output
+    for word in ("SUCCEEDED", "12.50 CNY", "Legs", "Route", "Refunds", "order 7", payment["payment_id"]):
+        assert word in text
+
+
+def test_the_same_idempotency_key_pays_once(network: Network) -> None:
+    first = paid(network, *SHOP, "--amount", "3.00", "--idempotency-key", "once")
+    assert paid(network, *SHOP, "--amount", "3.00", "--idempotency-key", "once") == first
+
+
+def test_a_merchants_image_is_paid(network: Network, tmp_path: Path) -> None:
+    shop = network.population.merchants[2]
+    optics = Optics(GatewaySymbols(), tmp_path)
+    image = optics.show("code", MerchantPrinter().merchant_code(shop, shop.terminals[0], 777))
+    payment = paid(network, "--image", str(image))
+    assert (payment["merchant_id"], payment["terminal_id"], payment["amount_minor"]) == (
+        shop.id,
+        shop.terminals[0],
+        777,
+    )
+
+
+def test_a_payment_code_is_charged(network: Network) -> None:
+    code = network.tokens.reserve_code(network.wallet_tokens["wallet-02"]).code.reveal()
+    arguments = ("pay", "--code", "-", *SHOP, "--amount", "4.20", "--json")
+    charged = hutong(network, *arguments, given=code)
+    assert charged.exit_code == 0, charged.output
+    assert json.loads(charged.output)["payer_key"] == "KEY_KIND_PAYMENT_CODE"
+    again = hutong(network, *arguments, given=code)
+    assert (again.exit_code, json.loads(again.output)["error"]["reason"]) == (1, "CODE_SPENT")
+    assert code not in again.output
+
+
+def test_a_wallets_image_is_charged(network: Network, tmp_path: Path) -> None:
+    code = network.tokens.reserve_code(network.wallet_tokens["wallet-03"]).code.reveal()
+    image = Optics(GatewaySymbols(), tmp_path).show("screen", code, "code128")
+    charged = hutong(network, "pay", "--payer-image", str(image), *SHOP, "--amount", "4.20")
+    assert charged.exit_code == 0, charged.output
+    assert "issuer-a by payment code" in charged.output
+
+
+def test_a_decline_is_exit_status_1_with_its_reason(network: Network) -> None:
+    result = hutong(network, "pay", "--token", "-", *SHOP, "--amount", "90.51", given=token(network))
+    assert result.exit_code == 1
+    assert "DECLINED (51)" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--code", "1", "--token", "2", *SHOP),
+        ("--token", "2"),
+        ("--token", "2", *SHOP, "--barcode", "x"),
+        ("--token", "2", *SHOP, "--amount", "1.234"),
+        ("--token", "2", *SHOP, "--amount", "-1"),
+        ("--token", "2", *SHOP, "--amount", "1", "--currency", "XXX"),
+        ("--token", "2", "--image", "/does/not/exist.png"),
+    ],
+)
+def test_wrong_usage_is_exit_status_2(arguments: tuple[str, ...]) -> None:
+    result = hutong(None, "pay", *arguments)
+    assert result.exit_code == 2
+    assert "Error:" in result.output
+
+
+def test_errors_say_what_to_do_and_never_the_secret(network: Network) -> None:
+    secret = "6299999999999999995"
+    result = hutong(network, "pay", "--token", secret, *SHOP, "--amount", "1")
+    assert result.exit_code == 1
+    assert "TOKEN" in result.output
+    assert secret not in result.output
+    unknown = hutong(network, "show", "00000000-0000-7000-8000-000000000000")
+    assert (unknown.exit_code, "PAYMENT_NOT_FOUND" in unknown.output) == (1, True)
+
+
+def test_no_gateway_says_how_to_start_one() -> None:
+    result = hutong(None, "show", "x", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.output)["error"]["reason"] == "UNREACHABLE"
+    assert "hutong up" in result.output
