@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -65,6 +65,10 @@ class KekStore(Protocol):
 
     def wrap(self, version: int, key: bytes, aad: bytes) -> bytes:
         """Seals a data key: 60 bytes."""
+        ...
+
+    def wrap_many(self, version: int, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        """`wrap` for pairs of data key and aad."""
         ...
 
     def unwrap(self, version: int, wrapped: bytes, aad: bytes) -> bytes:
@@ -171,6 +175,10 @@ class FileKeks:
     def wrap(self, version: int, key: bytes, aad: bytes) -> bytes:
         """Seals a data key."""
         return self._ciphers[version].seal(key, aad)
+
+    def wrap_many(self, version: int, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        """`wrap` for pairs of data key and aad."""
+        return self._ciphers[version].seal_many(items)
 
     def unwrap(self, version: int, wrapped: bytes, aad: bytes) -> bytes:
         """Opens a data key. Raises SealBrokenError."""

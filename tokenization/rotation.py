@@ -7,6 +7,7 @@ waits.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 from contract.errors import HutongError
 from tokenization import purposes as purpose_keys
-from tokenization import records, schema
+from tokenization import records
 from tokenization.keyring import KekStore, KekVersion
 from tokenization.records import ACCOUNT_HEAD, WRAPPED_BYTES
 from tokenization.store import Session
@@ -24,6 +25,8 @@ from tokenization.writing import Change, Writes
 
 CHUNK: Final = 1_000
 """Accounts in one job: a few milliseconds of the interpreter, so that payments beside it feel no pause."""
+SWITCH_INTERVAL_S: Final = 0.001
+"""Longest turn of one thread while a rotation runs."""
 _WRAPPED_AT: Final = ACCOUNT_HEAD.size - WRAPPED_BYTES
 
 
@@ -87,6 +90,11 @@ class Rotation:
             thread.join(timeout_s)
         return thread is None or not thread.is_alive()
 
+    @property
+    def cursor(self) -> int:
+        """The last account that the running rotation has looked at."""
+        return self._cursor
+
     def stop(self) -> None:
         """Ends the thread after the chunk at hand; the rest is done at the next start."""
         self._stop.set()
@@ -119,13 +127,17 @@ class Rotation:
         session.run("UPDATE meta SET value = 1 WHERE name = 'rotating'")
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                if not self._vault.write(self._step):
-                    return
-            except HutongError:
-                # The vault cannot be written now: the mark stays, and the next start or rotation goes on.
-                return
+        # Two busy threads hand the interpreter over each 5 ms by default, and payments would wait that long again and
+        # again while a chunk is worked on. Shorter turns serve both.
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(min(usual, SWITCH_INTERVAL_S))
+        try:
+            while not self._stop.is_set() and self._vault.write(self._step):
+                continue
+        except HutongError:
+            return  # The vault cannot be written now: the mark stays, and the next start or rotation goes on.
+        finally:
+            sys.setswitchinterval(usual)
 
     def _step(self, session: Session) -> bool:
         """One chunk; False when nothing is left."""
@@ -139,23 +151,32 @@ class Rotation:
             return True  # Durable before anything else: an old version is destroyed only when nothing needs it.
         if not meta["rotating"]:
             return False
-        rows = session.rows(schema.select("accounts", "id > ? ORDER BY id LIMIT ?"), (self._cursor, CHUNK))
+        rows = session.accounts_after(self._cursor, CHUNK)
         if not rows:
             return self._finish(session, active)
-        changed = [self._rewrapped(row, active) for row in rows if row[4] != active]
-        session.run_many("UPDATE accounts SET kek = ?, record = ?, tag = ? WHERE id = ?", changed)
+        changed = self._rewrapped([row for row in rows if row[4] != active], active)
+        if changed:
+            # One statement for all: between statements the interpreter would be given away to the resolving thread.
+            session.run(_update_many(len(changed)), [*(value for row in changed for value in row), active])
         self._cursor = rows[-1][0]
         return True
 
-    def _rewrapped(self, row: tuple[Any, ...], active: int) -> tuple[int, bytes, bytes, int]:
-        number, ref, blind, version, kek, record = row[:6]
-        wrapped = record[_WRAPPED_AT : ACCOUNT_HEAD.size]
-        if wrapped != records.NO_WRAPPED_KEY:
-            key = self._keks.unwrap(kek, wrapped, records.key_aad(ref, kek))
-            wrapped = self._keks.wrap(active, key, records.key_aad(ref, active))
-        record = record[:_WRAPPED_AT] + wrapped + record[ACCOUNT_HEAD.size :]
-        tag = records.account_tag(self._row_mac, (number, ref, blind, version, active, record))
-        return active, record, tag, number
+    def _rewrapped(self, rows: list[tuple[Any, ...]], active: int) -> list[tuple[int, bytes, bytes]]:
+        """Id, record and tag of each row, its data key wrapped by the active version."""
+        keys = [
+            (self._keks.unwrap(row[4], _wrapped(row), records.key_aad(row[1], row[4])), records.key_aad(row[1], active))
+            for row in rows
+            if _wrapped(row) != records.NO_WRAPPED_KEY
+        ]
+        fresh = iter(self._keks.wrap_many(active, keys))
+        changed = []
+        for number, ref, blind, version, _, record in rows:
+            erased = record[_WRAPPED_AT : ACCOUNT_HEAD.size] == records.NO_WRAPPED_KEY
+            wrapped = records.NO_WRAPPED_KEY if erased else next(fresh)
+            record = record[:_WRAPPED_AT] + wrapped + record[ACCOUNT_HEAD.size :]
+            tag = records.account_tag(self._row_mac, (number, ref, blind, version, active, record))
+            changed.append((number, record, tag))
+        return changed
 
     def _finish(self, session: Session, active: int) -> bool:
         """Ends a rotation once every row is under the active version; accounts added meanwhile already are."""
@@ -167,3 +188,16 @@ class Rotation:
             if version.state == "retiring":
                 self._keks.retire(version.version, self._clock_us())
         return False
+
+
+def _wrapped(row: tuple[Any, ...]) -> bytes:
+    record: bytes = row[5]
+    return record[_WRAPPED_AT : ACCOUNT_HEAD.size]
+
+
+def _update_many(count: int) -> str:
+    values = ", ".join(["(?, ?, ?)"] * count)
+    return (
+        f"WITH fresh (id, record, tag) AS (VALUES {values}) "  # noqa: S608 - placeholders only
+        "UPDATE accounts SET kek = ?, record = fresh.record, tag = fresh.tag FROM fresh WHERE accounts.id = fresh.id"
+    )

@@ -19,6 +19,10 @@ BUSY_TIMEOUT_MS: Final = 5_000
 """How long a writer waits for another process's transaction before it gives up."""
 CACHE_KIB: Final = 65_536
 Row = tuple[Any, ...]
+_ACCOUNTS_AS_TEXT: Final = (
+    "SELECT group_concat(id || ' ' || hex(ref) || ' ' || ifnull(hex(blind), '') || ' ' || version || ' ' || kek || ' ' "
+    "|| hex(record), char(10)) FROM (SELECT * FROM accounts WHERE id > ? ORDER BY id LIMIT ?)"
+)
 
 
 class StoreError(Exception):
@@ -38,6 +42,10 @@ class Session(Protocol):
 
     def run_many(self, sql: str, parameters: Sequence[Sequence[Any]]) -> None:
         """Runs a statement for each set of parameters."""
+        ...
+
+    def accounts_after(self, number: int, limit: int) -> list[Row]:
+        """Accounts in the order of their ids, without their tags, read in one step."""
         ...
 
 
@@ -88,6 +96,17 @@ class _SqliteSession:
             self._connection.executemany(sql, parameters)
         except sqlite3.Error as error:
             raise StoreError(str(error)) from error
+
+    def accounts_after(self, number: int, limit: int) -> list[Row]:
+        # As one text: SQLite's module gives the interpreter away for each row that it steps to, and beside a busy
+        # thread every return costs a turn.
+        text = self.rows(_ACCOUNTS_AS_TEXT, (number, limit))[0][0]
+        return [_account_columns(*line.split(" ")) for line in text.split("\n")] if text else []
+
+
+def _account_columns(number: str, ref: str, blind: str, version: str, kek: str, record: str) -> Row:
+    blob = bytes.fromhex
+    return int(number), blob(ref), blob(blind) if blind else None, int(version), int(kek), blob(record)
 
 
 class SqliteStore:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -41,9 +41,18 @@ class Aead(Protocol):
         """Encrypts under a fresh random nonce (at most 2^32 times for one key)."""
         ...
 
+    def seal_many(self, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        """`seal` for pairs of plaintext and aad, with one request for randomness: each gives the interpreter away."""
+        ...
+
     def open(self, sealed: bytes, aad: bytes) -> bytes:
         """Decrypts. Raises SealBrokenError."""
         ...
+
+
+def _nonces(count: int) -> list[bytes]:
+    pool = os.urandom(NONCE_BYTES * count)
+    return [pool[start : start + NONCE_BYTES] for start in range(0, len(pool), NONCE_BYTES)]
 
 
 class _AesGcm:
@@ -55,6 +64,11 @@ class _AesGcm:
     def seal(self, plain: bytes, aad: bytes) -> bytes:
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, plain, aad)
+
+    def seal_many(self, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        encrypt = self._cipher.encrypt
+        pairs = zip(_nonces(len(items)), items, strict=True)
+        return [nonce + encrypt(nonce, plain, aad) for nonce, (plain, aad) in pairs]
 
     def open(self, sealed: bytes, aad: bytes) -> bytes:
         try:
@@ -70,7 +84,13 @@ class _Sm4Gcm:
         self._algorithm = algorithms.SM4(key[:16])
 
     def seal(self, plain: bytes, aad: bytes) -> bytes:
-        nonce = os.urandom(NONCE_BYTES)
+        return self._seal(os.urandom(NONCE_BYTES), plain, aad)
+
+    def seal_many(self, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        pairs = zip(_nonces(len(items)), items, strict=True)
+        return [self._seal(nonce, plain, aad) for nonce, (plain, aad) in pairs]
+
+    def _seal(self, nonce: bytes, plain: bytes, aad: bytes) -> bytes:
         encryptor = Cipher(self._algorithm, modes.GCM(nonce)).encryptor()
         encryptor.authenticate_additional_data(aad)
         return nonce + encryptor.update(plain) + encryptor.finalize() + encryptor.tag
