@@ -33,7 +33,9 @@ SEED_DEFAULT: Final = 1
 @click.command()
 @click.option("--seed", type=int, default=SEED_DEFAULT, show_default=True, help="Seed of people, shops and prices.")
 @click.option(
-    "--data", type=click.Path(file_okay=False, path_type=Path), help="Keep the network's folder here. Default: nowhere."
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the network here: a folder that is new or empty.",
 )
 @click.option(
     "--picture", "svg", type=click.Path(dir_okay=False, path_type=Path), help="Also write the result as an SVG image."
@@ -112,6 +114,8 @@ def now_us() -> int:
 @contextmanager
 def _folder(data: Path | None) -> Iterator[Path]:
     if data is not None:
+        if data.exists() and any(data.iterdir()):
+            raise click.UsageError(f"{data} is not empty; the demonstration needs a folder of its own")
         yield data
         return
     with tempfile.TemporaryDirectory(prefix="hutong-demo-") as folder:

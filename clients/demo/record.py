@@ -20,11 +20,11 @@ class Key(enum.Enum):
 
 
 KEY_TEXTS: Final = {
-    Key.STATIC: "wallet scans the merchant's static code",
-    Key.DYNAMIC: "wallet scans the merchant's dynamic code",
-    Key.QR: "terminal scans the wallet's QR code",
-    Key.CODE_128: "terminal scans the wallet's Code 128",
-    Key.TOKEN: "token on file",
+    Key.STATIC: "static merchant code",
+    Key.DYNAMIC: "dynamic merchant code",
+    Key.QR: "payment code as QR",
+    Key.CODE_128: "payment code as Code 128",
+    Key.TOKEN: "token",
     Key.FACE: "face and passcode",
 }
 EVERYWHERE: Final = (Key.STATIC, Key.DYNAMIC, Key.QR, Key.CODE_128, Key.TOKEN)

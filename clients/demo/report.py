@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from clients.demo.attempts import SUCCEEDED
-from clients.demo.record import KEY_TEXTS, Key, Line, missing, percentile_us
+from clients.demo.record import EVERYWHERE, KEY_TEXTS, Key, Line, missing, percentile_us
 from clients.population import Population
 
 WIDTH: Final = 112
 """Columns of the picture."""
+FAILURES_SHOWN: Final = 12
 COLOURS: Final = {
     Key.STATIC: "bright_green",
     Key.DYNAMIC: "green",
@@ -85,13 +88,18 @@ class Result:
 
 
 def show(result: Result, console: Console) -> None:
-    """Prints the whole result."""
-    verdict = _verdict(result)
-    title = f"[bold]Hutong[/] 互通  every wallet pays every merchant  [dim]seed {result.population.seed}"
+    """Prints the whole result; cells hold latencies too where the console is wide enough."""
+    wide = console.width >= WIDTH
+    parts: list[RenderableType] = [
+        _matrix(result, wide=wide),
+        _latencies(result.lines),
+        _events(result.lines),
+        _verdict(result),
+    ]
     console.print(
         Panel(
-            Group(_matrix(result), Text(), _latencies(result.lines), Text(), _events(result.lines), Text(), verdict),
-            title=title,
+            Group(*(Padding(part, (0, 0, 1, 0)) for part in parts[:-1]), parts[-1]),
+            title=f"[bold]Hutong[/] 互通  every wallet pays every merchant  [dim]seed {result.population.seed}",
             title_align="left",
             border_style="green" if result.ok else "red",
         )
@@ -112,28 +120,33 @@ def picture(result: Result, path: Path) -> None:
     console.save_svg(str(path), title="hutong demo")
 
 
-def _matrix(result: Result) -> Table:
-    """Wallets down, acquirers across; a letter for each key that paid."""
-    table = Table(box=None, padding=(0, 1), header_style="bold", expand=True)
-    table.add_column("payer")
-    table.add_column("issuer", style="dim")
+def _matrix(result: Result, *, wide: bool) -> Table:
+    """Wallets down, acquirers across; a letter for each key that paid, and the median latency of them."""
+    table = Table(box=None, padding=(0, 0, 0, 1), header_style="bold", expand=wide)
+    table.add_column("payer", no_wrap=True)
+    table.add_column("issuer", style="dim", no_wrap=True)
     for acquirer in result.population.acquirers:
-        table.add_column(f"{acquirer.name}\n[dim]{acquirer.id}", justify="center")
-    done: dict[tuple[str, str], set[Key]] = {}
+        table.add_column(
+            f"{acquirer.name}\n[dim]{acquirer.id}" if wide else acquirer.id, justify="center", no_wrap=True
+        )
+    done: dict[tuple[str, str], dict[Key, list[int]]] = {}
     for line in result.lines:
         if line.ok and line.key:
-            done.setdefault((line.wallet_id, line.acquirer_id), set()).add(line.key)
+            done.setdefault((line.wallet_id, line.acquirer_id), {}).setdefault(line.key, []).append(line.latency_us)
     for wallet in result.population.wallets:
-        cells = [_cell(done.get((wallet.id, acquirer.id), set())) for acquirer in result.population.acquirers]
-        table.add_row(wallet.name, wallet.issuer_id, *cells)
+        paid = [done.get((wallet.id, acquirer.id), {}) for acquirer in result.population.acquirers]
+        table.add_row(wallet.name, wallet.issuer_id, *(_cell(one, wide=wide) for one in paid))
     return table
 
 
-def _cell(paid: set[Key]) -> Text:
+def _cell(paid: Mapping[Key, Sequence[int]], *, wide: bool) -> Text:
     cell = Text()
     for key in Key:
-        needed = key is not Key.FACE
-        cell.append(f"{key.value} " if key in paid else "· " if not needed else "✗ ", _style(key, key in paid, needed))
+        needed = key in EVERYWHERE
+        cell.append(key.value if key in paid else "✗" if needed else "·", _style(key, key in paid, needed))
+    if wide:
+        times = list(itertools.chain.from_iterable(paid.values()))
+        cell.append(f"{percentile_us(times, 0.5) / 1_000:4.0f} ms", "dim")
     return cell
 
 
@@ -159,8 +172,10 @@ def _latencies(lines: Sequence[Line]) -> Table:
 def _events(lines: Sequence[Line]) -> Table:
     """The scenes outside the matrix: one row for each scene and outcome."""
     table = Table(box=None, padding=(0, 1), header_style="bold", expand=True)
-    for name in ("on purpose", "came to", "times", ""):
-        table.add_column(name, justify="right" if name == "times" else "left")
+    table.add_column("on purpose")
+    table.add_column("came to", no_wrap=True)
+    table.add_column("×", justify="right")
+    table.add_column("", ratio=1)
     groups: dict[tuple[str, str, bool], list[Line]] = {}
     for line in lines:
         if not line.key:
@@ -180,9 +195,11 @@ def _verdict(result: Result) -> Text:
     if not result.differences:
         text.append("✓ ", "bold green")
         text.append("every balance at every issuer and acquirer is what the receipts add up to\n")
-    for failure in result.failures:
+    for failure in result.failures[:FAILURES_SHOWN]:
         text.append("✗ ", "bold red")
         text.append(f"{failure}\n")
+    if len(result.failures) > FAILURES_SHOWN:
+        text.append(f"and {len(result.failures) - FAILURES_SHOWN} more; --json shows all\n", "red")
     paid = sum(line.outcome == SUCCEEDED for line in result.lines)
     text.append(f"{paid} payments and refunds in {result.seconds:.1f} s; ", "bold")
     text.append(

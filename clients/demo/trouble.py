@@ -51,7 +51,7 @@ def _refund(stage: Stage, wallet: SimulatedWallet, merchant: Merchant) -> list[L
     seen = stage.client.get_payment(paid.payment_id)
     if seen.payment.refunded_minor != amount or len(seen.refunds) != 2:
         rest = replace(rest, wrong=f"{seen.payment.refunded_minor} refunded in {len(seen.refunds)} refunds")
-    return [paid, part, excess, replace(rest, note=f"{money(amount, 'CNY')} given back in two parts")]
+    return [paid, part, excess, replace(rest, note=f"{money(amount, 'CNY')} in two parts")]
 
 
 def decline(stage: Stage) -> list[Task]:
@@ -65,7 +65,7 @@ def decline(stage: Stage) -> list[Task]:
         wrong = "" if line.note == "51" else f"the reason is {line.note!r}, not '51'"
         if stage.balances() != before:
             wrong += " money moved"
-        return [replace(line, wrong=wrong, note="issuer says 51, balance untouched")]
+        return [replace(line, wrong=wrong, note="51, nothing moved")]
 
     return [partial(run, _one_for_each_issuer(stage)[0])]
 
@@ -95,8 +95,7 @@ def _present_twice(stage: Stage, wallet: SimulatedWallet) -> list[Line]:
     if outcomes != ["CODE_SPENT", SUCCEEDED]:
         return [replace(line, wrong=f"both came to {' and '.join(outcomes)}") for line in lines]
     return [
-        line if line.outcome == SUCCEEDED else replace(line, expected="CODE_SPENT", note="the other shop was paid")
-        for line in lines
+        line if line.outcome == SUCCEEDED else replace(line, expected="CODE_SPENT", note="one winner") for line in lines
     ]
 
 
@@ -126,7 +125,7 @@ def acquirer_down(stage: Stage) -> list[Task]:
             home.script = before
         if line.acquirer_id == merchant.home:
             return [replace(line, wrong=f"{merchant.home} was credited while it was down")]
-        return [replace(line, note=f"{merchant.home} down, {line.acquirer_id} paid")]
+        return [replace(line, note=f"{merchant.home} → {line.acquirer_id}")]
 
     return [partial(run, _one_for_each_issuer(stage)[2], stage.population.merchants[0])]
 
@@ -169,7 +168,7 @@ def _failed_over(client: HutongClient, line: Line, first: str) -> Line:
     paid = [name for name, state in seen if state == "approved"]
     if len(paid) != 1 or first in paid or (first, "declined") not in seen:
         return replace(line, wrong=f"credits: {seen}")
-    return replace(line, note=f"{first} refused, {paid[0]} paid")
+    return replace(line, note=f"{first} → {paid[0]}")
 
 
 def _one_for_each_issuer(stage: Stage) -> list[SimulatedWallet]:
