@@ -78,7 +78,8 @@ def _query(form: LinkForm, query: str, violations: list[Violation]) -> dict[str,
     fields: dict[str, str] = {}
     for name, rules in form.query.items():
         _parameter(name, rules, values.get(name, ""), fields, violations)
-    return fields
+    # What has no meaning here is kept, so that a translation can say that it was left behind.
+    return fields | {f"query.{name}": value for name, value in values.items() if name not in form.query}
 
 
 def _parameter(

@@ -1,0 +1,264 @@
+"""`hutong barcode`: reads, writes, scans, translates and measures payment barcodes. Needs no server."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from contract.errors import HutongError
+from gateway.barcode.build import HUTONG, MerchantCode, build_merchant_code, writable
+from gateway.barcode.decode import decode as decode_text
+from gateway.barcode.routing import EMPTY, Directory
+from gateway.barcode.shape import route_json, to_json
+from gateway.barcode.translate import translate as translate_text
+from gateway.directory import DirectoryError, load
+
+_directory_option = click.option(
+    "--directory",
+    "directory_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The gateway's directory (JSON), so that routes lead to participants.",
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+@click.group()
+def barcode() -> None:
+    """Read, write, scan and translate payment barcodes."""
+
+
+@barcode.command()
+@click.argument("payload", required=False)
+@_json_option
+@_directory_option
+def decode(payload: str | None, as_json: bool, directory_file: Path | None) -> None:
+    """Say what PAYLOAD is, whether it is right, and where it leads.
+
+    With - (or without PAYLOAD) each line of standard input is a payload. A code that breaks rules is no error of the
+    command: its verdicts say so.
+    """
+    directory = _directory(directory_file)
+    for text in _payloads(payload):
+        shape = to_json(decode_text(text), directory)
+        click.echo(json.dumps(shape) if as_json else _page(shape), nl=as_json)
+
+
+@barcode.command()
+@click.option("--scheme", default=HUTONG, show_default=True, type=click.Choice(writable()), help="Whose code to write.")
+@click.option("--account", help="The merchant's id inside the scheme.")
+@click.option("--name", default="", help="Merchant name, up to 25 characters.")
+@click.option("--city", default="", help="Merchant city, up to 15 characters.")
+@click.option("--country", default="CN", show_default=True, help="ISO 3166 alpha-2.")
+@click.option("--currency", default="CNY", show_default=True, help="ISO 4217 alphabetic.")
+@click.option("--category", default="0000", show_default=True, help="ISO 18245 merchant category code.")
+@click.option("--amount-minor", type=click.IntRange(1), help="Minor units; without it the payer enters the amount.")
+@click.option("--terminal", default="", help="Terminal id.")
+@click.option("--participant", default="", help="BIN, BIC or organisation id, where the scheme asks for one.")
+@click.option("--reference", default="", help="Reference label.")
+@click.option("--text", help="Draw this text as it is instead; - reads it from standard input.")
+@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Also draw it into this PNG file.")
+@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Also draw it into this SVG file.")
+@click.option("--terminal-symbol", is_flag=True, help="Also draw it in the terminal.")
+@click.option("--symbology", default="qr", show_default=True, type=click.Choice(["qr", "code128"]))
+@click.option("--scale", default=6, show_default=True, type=click.IntRange(1, 64), help="Pixels a module.")
+@click.option(
+    "--level", default="M", show_default=True, type=click.Choice(["L", "M", "Q", "H"]), help="QR error level."
+)
+@click.option(
+    "--eci/--no-eci", default=None, help="Force ECI 26 on or off; without either, where a character needs it."
+)
+def encode(text: str | None, png: Path | None, svg: Path | None, terminal_symbol: bool, **given: Any) -> None:
+    """Write a merchant code and print it; draw it as a symbol, proven by reading it back."""
+    payload = next(_payloads(text), "") if text is not None else _built(given)
+    if text is None:
+        click.echo(payload)
+    if png is None and svg is None and not terminal_symbol:
+        return
+    from gateway.barcode import symbols  # imports OpenCV, which most calls do without
+
+    style = symbols.Style(given["scale"], given["level"], given["eci"])
+    try:
+        if png is not None:
+            png.write_bytes(symbols.render_png(payload, given["symbology"], style))
+        if svg is not None:
+            svg.write_text(symbols.render_svg(payload, given["symbology"], style), "utf-8")
+        if terminal_symbol:
+            click.echo(symbols.render_terminal(payload, given["symbology"], style), nl=False)
+    except HutongError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"cannot write {error.filename}: {error.strerror}") from error
+
+
+def _built(given: dict[str, Any]) -> str:
+    if not given["account"] or not given["name"]:
+        raise click.UsageError("give --account and --name, or --text")
+    code = MerchantCode(
+        account=given["account"],
+        merchant_name=given["name"],
+        merchant_city=given["city"] or "NA",
+        country=given["country"],
+        currency=given["currency"],
+        merchant_category=given["category"],
+        amount_minor=given["amount_minor"],
+        terminal_id=given["terminal"],
+        participant=given["participant"],
+        reference=given["reference"],
+    )
+    try:
+        return build_merchant_code(code, given["scheme"])
+    except HutongError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@barcode.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_json_option
+@_directory_option
+def scan(images: tuple[Path, ...], as_json: bool, directory_file: Path | None) -> None:
+    """Read every QR and Code 128 symbol of IMAGES and decode each."""
+    from gateway.barcode.read import Effort, read_image
+
+    directory = _directory(directory_file)
+    failed = False
+    for path in images:
+        shape: dict[str, Any] = {"file": str(path), "codes": [], "error": None}
+        try:
+            for symbol in read_image(path, Effort.BOTH):
+                decoded = to_json(decode_text(symbol.text), directory)
+                shape["codes"].append(
+                    {
+                        "text": symbol.text,
+                        "format": symbol.format,
+                        "position": symbol.position,
+                        "reader": symbol.reader,
+                        "decoded": decoded,
+                    }
+                )
+        except HutongError as error:
+            failed, shape["error"] = True, str(error)
+        click.echo(json.dumps(shape) if as_json else _found(shape), nl=as_json)
+    if failed:
+        sys.exit(1)
+
+
+@barcode.command()
+@click.argument("payload")
+@click.option("--to", "target", default=HUTONG, show_default=True, type=click.Choice(writable()), help="Target scheme.")
+@click.option("--account", help="The account in the target scheme, where the code and the directory do not know it.")
+@_json_option
+@_directory_option
+def translate(payload: str, target: str, account: str | None, as_json: bool, directory_file: Path | None) -> None:
+    """Write the merchant code PAYLOAD in another scheme's encoding, and tell what that loses."""
+    directory = _directory(directory_file)
+    try:
+        said = translate_text(next(_payloads(payload), ""), target, directory, account)
+    except HutongError as error:
+        raise click.ClickException(str(error)) from error
+    losses = [
+        {"path": loss.path, "name": loss.name, "reason": loss.reason, "value": loss.value} for loss in said.losses
+    ]
+    if as_json:
+        from gateway.barcode.routing import resolve
+
+        shape = {"payload": said.payload, "scheme": said.scheme, "source": said.source}
+        click.echo(json.dumps({**shape, "route": route_json(resolve(said.routing, directory)), "losses": losses}))
+        return
+    click.echo(said.payload)
+    for loss in losses:
+        click.echo(f"  {loss['reason']:>12}  {loss['path']:6} {loss['name']}: {loss['value']}", err=True)
+
+
+@barcode.command()
+@click.option("--codes", default=20_000, show_default=True, type=click.IntRange(100, 1_000_000), help="Distinct codes.")
+@click.option(
+    "--pictures", default=240, show_default=True, type=click.IntRange(0, 100_000), help="Pictures with codes."
+)
+@click.option("--empty", default=1_000, show_default=True, type=click.IntRange(0, 100_000), help="Pictures without.")
+@click.option("--seed", default=1, show_default=True, type=int)
+@click.option(
+    "--node-modules",
+    default=Path("build/barcode-bench/node_modules"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where npm put the other libraries: npm install --prefix build/barcode-bench emvqr emvco-merchant-parse",
+)
+@_json_option
+def bench(codes: int, pictures: int, empty: int, seed: int, node_modules: Path, as_json: bool) -> None:
+    """Measure decoding against other libraries, and reading pictures against zxing-cpp alone."""
+    from clients.command import barcode_bench
+
+    report = barcode_bench.measure(codes, pictures, empty, seed, node_modules)
+    click.echo(json.dumps(report) if as_json else barcode_bench.page(report), nl=as_json)
+
+
+@barcode.command()
+@click.option("--inputs", default=1_000_000, show_default=True, type=click.IntRange(1), help="How many texts to try.")
+@click.option("--seed", default=1, show_default=True, type=int, help="The same seed tries the same texts.")
+@_json_option
+def fuzz(inputs: int, seed: int, as_json: bool) -> None:
+    """Decode mutations of real codes: no crash, no untyped answer, nothing slower than 5 ms, round trips exact."""
+    from clients.command import barcode_bench
+
+    report = barcode_bench.fuzz(inputs, seed)
+    click.echo(json.dumps(report) if as_json else barcode_bench.fuzz_page(report), nl=as_json)
+    if report["failures"]:
+        sys.exit(1)
+
+
+def _payloads(argument: str | None) -> Iterator[str]:
+    """The argument, or each line of standard input. What is not UTF-8 becomes surrogates, which decode refuses."""
+    if argument not in {None, "-"}:
+        yield str(argument)
+        return
+    for line in sys.stdin.buffer:
+        yield line.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
+
+
+def _directory(path: Path | None) -> Directory:
+    if path is None:
+        return EMPTY
+    try:
+        return load(path)
+    except DirectoryError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _page(shape: dict[str, Any]) -> str:
+    """A decoded barcode for people: one row for each thing that it says."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in shape.items():
+        if value in (None, [], ()):
+            continue
+        if key in {"strict", "profile"}:
+            lines = [f"{v['path'] or 'payload'}: {v['rule']} ({v['found']})" for v in value["violations"]]
+            table.add_row(key, "\n".join(["valid" if value["valid"] else "not valid", *lines]))
+        elif key == "candidates":
+            table.add_row(key, ", ".join(f"{item['scheme']} {item['score']}" for item in value))
+        elif isinstance(value, dict):
+            table.add_row(key, ", ".join(f"{name}={item}" for name, item in value.items() if item))
+        else:
+            table.add_row(key, ", ".join(value) if isinstance(value, list) else str(value))
+    return _printed(table)
+
+
+def _found(shape: dict[str, Any]) -> str:
+    if shape["error"]:
+        return f"{shape['file']}: {shape['error']}\n"
+    lines = [f"{shape['file']}: {len(shape['codes'])} found\n"]
+    lines += [f"{c['format']} ({c['reader']}): {c['text']}\n{_page(c['decoded'])}" for c in shape["codes"]]
+    return "".join(lines)
+
+
+def _printed(table: Table) -> str:
+    console = Console(width=120, highlight=False, markup=False, emoji=False)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
