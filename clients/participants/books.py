@@ -88,6 +88,7 @@ class Books:
         folder.mkdir(parents=True, exist_ok=True)
         self._key = _load_key(folder / KEY_NAME)
         self._pending: list[Entry] = []
+        self._moved: dict[str, dict[tuple[str, str], int]] | None = None
         self.path = folder / FILE_NAME
         self._database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
@@ -118,14 +119,20 @@ class Books:
             "SELECT account, currency, opening_minor FROM accounts WHERE participant = ?", (participant,)
         )
         balances = {(account, currency): opening for account, currency, opening in rows}
-        moved = self._database.execute(
-            "SELECT account, currency, sum(effect_minor) FROM entries WHERE participant = ? AND effect_minor != 0 "
-            "GROUP BY account, currency",
-            (participant,),
-        )
-        for account, currency, effect in moved:
-            balances[account, currency] = balances.get((account, currency), 0) + effect
+        for (account, currency), moved in self._all_moved().get(participant, {}).items():
+            balances[account, currency] = balances.get((account, currency), 0) + moved
         return balances
+
+    def _all_moved(self) -> dict[str, dict[tuple[str, str], int]]:
+        """Each participant's entries added up; all in one scan, which is kept until something is written."""
+        if self._moved is None:
+            self._moved = {}
+            for participant, account, currency, effect in self._database.execute(
+                "SELECT participant, account, currency, sum(effect_minor) FROM entries WHERE effect_minor != 0 "
+                "GROUP BY participant, account, currency"
+            ):
+                self._moved.setdefault(participant, {})[account, currency] = effect
+        return self._moved
 
     def highest_leg(self) -> bytes:
         """The highest leg id that any entry has or speaks of; empty where there is none."""
@@ -157,6 +164,7 @@ class Books:
         with self._transaction() as database:
             database.executemany(_INSERT, self._pending)
         self._pending.clear()
+        self._moved = None
 
     def take_pending(self) -> list[Entry]:
         """Gives up what is not committed, so that balances can be put back."""

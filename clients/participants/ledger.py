@@ -91,7 +91,8 @@ class Ledger:
         self._books.open_accounts(
             self.participant, ((self._books.reference(account), currency, cash) for account, currency, cash in accounts)
         )
-        self._balances = self._books.balances(self.participant)
+        for key, balance in self._books.balances(self.participant).items():
+            self._balances.setdefault(key, balance)
 
     def balance_minor(self, account: str, currency: str) -> int | None:
         """An account's balance in minor units; None where there is no such account."""
