@@ -73,7 +73,7 @@ def distinct_codes(count: int, seed: int) -> list[str]:
         digits = f"{(seed * 7_919 + number) % 1_000_000:06d}"
         merchant = join([("00", "ID.DANA.WWW"), ("01", "936009153030" + digits), ("02", "090302325"), ("03", "UMI")])
         national = join([("00", "ID.CO.QRIS.WWW"), ("02", "ID10265" + digits + "57"), ("03", "UMI")])
-        objects = [("00", "01"), ("01", "12"), ("26", merchant), ("51", national), ("52", "4737"), ("53", "360")]
+        objects = [("00", "01"), ("01", "12"), ("26", merchant), ("51", national), ("52", "5812"), ("53", "360")]
         objects += [("54", f"{number + 1}.00"), ("58", "ID"), ("59", "Warung Kopi Nusa"), ("60", "Bandung")]
         codes.append(seal([*objects, ("62", "0506" + digits)]))
     return codes

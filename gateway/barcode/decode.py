@@ -14,7 +14,8 @@ from typing import Final
 from gateway.barcode import consumer, cpm_spec, links, payment_codes, slip
 from gateway.barcode.artefacts import clean
 from gateway.barcode.model import Decoded, Verdict, Violation, covered, verdict
-from gateway.barcode.mpm import Payload, parse
+from gateway.barcode.mpm import parse
+from gateway.barcode.payload import Payload
 from gateway.barcode.recognise import candidates, expiry_us, unrecognised
 
 CHARACTERS_MAX: Final = 7089

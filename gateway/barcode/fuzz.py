@@ -17,7 +17,7 @@ from gateway.barcode.artefacts import clean
 from gateway.barcode.build import ConsumerCode, MerchantCode, build_consumer_code, build_merchant_code
 from gateway.barcode.decode import decode, forget
 from gateway.barcode.model import Decoded
-from gateway.barcode.mpm import UTF8_BYTES
+from gateway.barcode.payload import UTF8_BYTES
 from gateway.barcode.profile import PROFILES
 from gateway.barcode.tlv import crc, join
 

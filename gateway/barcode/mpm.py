@@ -3,68 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Final
 
 from gateway.barcode import mpm_spec as spec
 from gateway.barcode.amounts import to_minor
 from gateway.barcode.currencies import BY_NUMBER, COUNTRIES
+from gateway.barcode.faultless import faultless
 from gateway.barcode.model import VIOLATIONS_MAX, Pair, Violation, covered, excerpt
-from gateway.barcode.tlv import LENGTHS, crc, join, split, split_bytes
-
-CHARACTERS: Final = "characters"
-UTF8_BYTES: Final = "utf8_bytes"
+from gateway.barcode.payload import CHARACTERS, UTF8_BYTES, Payload
+from gateway.barcode.tlv import crc, split, split_bytes
 
 _HEX: Final = re.compile("[0-9A-Fa-f]{4}").fullmatch
-_Matchers = dict[str, Callable[[str], object] | None]
-
-
-def _never(_: str) -> None:
-    """The matcher of an id that may not stand where it stands, or that EMVCo keeps for itself."""
-
-
-def _matchers(table: Mapping[str, spec.Field], where: str) -> _Matchers:
-    """A matcher for each of the hundred ids, so that the common path asks no further questions."""
-    allowed: _Matchers = {identifier: row.matcher() for identifier, row in table.items()}
-    kept = spec.RESERVED.get(where, frozenset())
-    return {
-        identifier: _never if identifier in kept else allowed.get(identifier, _never) for identifier in sorted(LENGTHS)
-    }
-
-
-_ROOT: Final = _matchers(spec.ROOT, "")
-_TEMPLATE_MATCHERS: Final = {root: _matchers(table, root) for root, table in spec.TEMPLATES.items()}
-_MANDATORY: Final = tuple(identifier for identifier, row in spec.ROOT.items() if row.mandatory)
-_ACCOUNTS: Final = tuple(sorted(spec.ACCOUNTS, key=lambda identifier: (identifier < "26", identifier)))
-"""Account ids, the most common first."""
-_MANDATORY_IN: Final = {
-    root: tuple(identifier for identifier, row in table.items() if row.mandatory)
-    for root, table in spec.TEMPLATES.items()
-}
 _CARD_ACCOUNTS: Final = frozenset(f"{n:02d}" for n in range(2, 26))
-
-
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """A merchant code taken apart: enough to write it again byte for byte."""
-
-    objects: tuple[Pair, ...]
-    """Root objects in their order."""
-    values: dict[str, str]
-    """Root id to value; of an id that stands twice, the first."""
-    templates: dict[str, dict[str, str]]
-    """Root id of a template that could be read to the values inside it."""
-    reading: str | None
-    """The reading of lengths that held; None where neither did."""
-    currency: str | None
-    """Alphabetic code of object 53, where it is one of ISO 4217."""
-    amount_minor: int | None
-    """Object 54 in minor units, where amount and currency are certain."""
-
-    def text(self) -> str:
-        """The payload again, byte for byte."""
-        return join(self.objects, count_bytes=self.reading == UTF8_BYTES)
 
 
 def parse(text: str) -> tuple[Payload, list[Violation]]:
@@ -73,6 +24,12 @@ def parse(text: str) -> tuple[Payload, list[Violation]]:
     Where the character reading of lengths does not reach the end, the UTF-8 reading is tried; if that holds, the
     payload is read by it and the verdict says so.
     """
+    payload = faultless(text)
+    return (payload, []) if payload is not None else parse_carefully(text)
+
+
+def parse_carefully(text: str) -> tuple[Payload, list[Violation]]:
+    """As `parse`, without the short cut for payloads that have no fault. The two agree on every payload."""
     violations: list[Violation] = []
     reading: str | None = CHARACTERS
     pairs, problem = split(text)
@@ -100,7 +57,7 @@ def _check_objects(
 ) -> dict[str, dict[str, str]]:
     """Every object against its row, every template against its table."""
     templates: dict[str, dict[str, str]] = {}
-    root = _ROOT
+    root = spec.ROOT_MATCHERS
     for identifier, value in values.items():
         matcher = root[identifier]
         if not value or (matcher is not None and matcher(value) is None):
@@ -108,7 +65,7 @@ def _check_objects(
                 violations.append(Violation(identifier, "reserved", excerpt(value)))
             else:
                 explain(identifier, spec.ROOT[identifier], value, violations, secret=identifier in _CARD_ACCOUNTS)
-        if identifier in _TEMPLATE_MATCHERS:
+        if identifier in spec.TEMPLATE_MATCHERS:
             inner = _check_template(identifier, value, reading, violations)
             if inner is not None:
                 templates[identifier] = inner
@@ -126,12 +83,12 @@ def _check_template(root: str, value: str, reading: str | None, violations: list
     values = dict(pairs)
     if len(values) != len(pairs):
         values = _without_duplicates(root, pairs, violations)
-    matchers = _TEMPLATE_MATCHERS[root]
+    matchers = spec.TEMPLATE_MATCHERS[root]
     for identifier, item in values.items():
         matcher = matchers[identifier]
         if not item or (matcher is not None and matcher(item) is None):
             _explain_inner(root, identifier, item, violations)
-    for identifier in _MANDATORY_IN[root]:
+    for identifier in spec.MANDATORY_IN[root]:
         if identifier not in values:
             violations.append(Violation(f"{root}/{identifier}", "missing", "nothing"))  # noqa: PERF401 - rare
     if root == "62" and not spec.NESTED.isdisjoint(values):
@@ -163,10 +120,10 @@ def _check_nested(values: dict[str, str], reading: str | None, violations: list[
 
 def _check_whole(text: str, pairs: list[Pair], values: dict[str, str], violations: list[Violation]) -> None:
     """Presence, order, checksum, and the rules that join objects."""
-    for identifier in _MANDATORY:
+    for identifier in spec.MANDATORY:
         if identifier not in values:
             violations.append(Violation(identifier, "missing", "nothing"))  # noqa: PERF401 - rare
-    for identifier in _ACCOUNTS:
+    for identifier in spec.ACCOUNTS_BY_USE:
         if identifier in values:
             break
     else:

@@ -115,3 +115,32 @@ NETWORKS: Final = {
 """Primitive account objects to the network that EMVCo gave them to; 06 to 08 and 17 to 25 are EMVCo's own."""
 ACCOUNTS: Final = frozenset(f"{n:02d}" for n in range(2, 52))
 """At least one of these stands in every code."""
+
+MANDATORY: Final = tuple(identifier for identifier, row in ROOT.items() if row.mandatory)
+"""Root objects that every code has."""
+MANDATORY_IN: Final = {
+    root: tuple(identifier for identifier, row in table.items() if row.mandatory) for root, table in TEMPLATES.items()
+}
+"""Objects that every template of a root id has."""
+ACCOUNTS_BY_USE: Final = tuple(sorted(ACCOUNTS, key=lambda identifier: (identifier < "26", identifier)))
+"""Account ids, the most common first."""
+NESTED_FIRST: Final = "50"
+"""First of the ids inside 62 that are templates themselves."""
+
+Matchers = dict[str, Callable[[str], object] | None]
+"""A matcher for each of the hundred ids, None where any text fits, so that the common path asks no more questions."""
+
+
+def _never(_: str) -> None:
+    """The matcher of an id that may not stand where it stands, or that EMVCo keeps for itself."""
+
+
+def _matchers(table: dict[str, Field], where: str) -> Matchers:
+    allowed: Matchers = {identifier: row.matcher() for identifier, row in table.items()}
+    kept = RESERVED.get(where, frozenset())
+    every = (f"{n:02d}" for n in range(100))
+    return {identifier: _never if identifier in kept else allowed.get(identifier, _never) for identifier in every}
+
+
+ROOT_MATCHERS: Final = _matchers(ROOT, "")
+TEMPLATE_MATCHERS: Final = {root: _matchers(table, root) for root, table in TEMPLATES.items()}

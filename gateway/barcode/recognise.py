@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from gateway.barcode.model import Candidate, Routing, Verdict, Violation, covered, excerpt, verdict
-from gateway.barcode.mpm import Payload
+from gateway.barcode.payload import Payload
 from gateway.barcode.profile import KIND_CODES, PROFILES, Account, Demand, Part, Profile, Route
 from gateway.barcode.tlv import split
 

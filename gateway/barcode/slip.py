@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.barcode.model import Candidate, Decoded, Pair, Violation, covered, excerpt, verdict
-from gateway.barcode.mpm import CHARACTERS
+from gateway.barcode.payload import CHARACTERS
 from gateway.barcode.tlv import crc, split
 
 SCHEME: Final = "thai_slip"
