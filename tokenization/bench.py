@@ -236,3 +236,23 @@ def run(folder: Path, accounts: int, suite: str, seed: int, progress: Progress) 
         round(start_sealed_s, 2), round(start_unsealed_s, 2), round(resolve_per_s), round(p99_us), round(offline_per_s),
         round(cryptogram_per_s), round(_mac_speed(suite)), round(rewrap_s, 2), round(beside_per_s), failed,
     )  # fmt: skip
+
+
+def check_tokens(folder: Path, count: int, progress: Progress) -> dict[str, int]:
+    """Registers `count` accounts in an empty folder and checks every token that they get."""
+    service = open_service(folder, Secret("check"), cost=KdfCost(1, 1024))
+    seen: set[int] = set()
+    broken = 0
+    try:
+        source = random.Random(count)
+        for first in range(0, count, REGISTER_MAX):
+            part = range(first, min(first + REGISTER_MAX, count))
+            accounts = [Account("issuer", Secret(_pan(source, number))) for number in part]
+            for made in service.register_accounts(accounts):
+                digits = made.token.reveal()
+                seen.add(int(digits))
+                broken += not (numbers.is_token(digits) and digits.startswith(numbers.ACCOUNT_RANGE.bin))
+            progress("registering and checking", part.stop, count)
+    finally:
+        service.close()
+    return {"tokens": count, "unique": len(seen), "broken": broken}

@@ -15,6 +15,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -176,11 +177,10 @@ def _open(path: Path, keks: KekStore, suite: Suite) -> OpenVault:
         sealed = seal.check()
         first = SqliteStore(path, read_only=True, at_rest=sealed)
         try:
-            if not sealed:
-                damage = first.damage()
-                if damage:
-                    raise VaultDamagedError(f"{path} is damaged ({damage}); nothing was done. Restore it from a backup")
-            vault = load(first, keks, suite, check_tags=not sealed)
+            if sealed:
+                vault = load(first, keks, suite, check_tags=False)
+            else:
+                vault = _load_unsealed(path, first, keks, suite)
         except BaseException:
             first.close()
             raise
@@ -191,3 +191,24 @@ def _open(path: Path, keks: KekStore, suite: Suite) -> OpenVault:
         raise
     vault.start()
     return OpenVault(vault, seal)
+
+
+def _load_unsealed(path: Path, first: SqliteStore, keks: KekStore, suite: Suite) -> Vault:
+    """Loads while the database checks itself beside it: the one needs the interpreter, the other does not."""
+    with ThreadPoolExecutor(1) as beside:
+        checking = beside.submit(_damage, path)
+        try:
+            vault = load(first, keks, suite, check_tags=True)
+        finally:
+            damage = checking.result()
+    if damage:
+        raise VaultDamagedError(f"{path} is damaged ({damage}); nothing was done. Restore it from a backup")
+    return vault
+
+
+def _damage(path: Path) -> str:
+    checked = SqliteStore(path, read_only=True)
+    try:
+        return checked.damage()
+    finally:
+        checked.close()

@@ -157,10 +157,10 @@ class Resolver:
             slot = self._index.slot_of(self._purposes.reference(number.encode()))
             if slot is not None:
                 policy = self._index.policies[self._index.account_policies[slot]]
-                _check_requestor(policy, use)
+                self._check_requestor(policy, use)
                 return slot, None, None, _CODE_SPENT
         key = self._by_number(number, (KeyKind.DEVICE,))
-        _check_requestor(key.policy, use)
+        self._check_requestor(key.policy, use)
         return self._device(key, number, use)
 
     def _consumer_code(self, use: KeyUse, now_us: int) -> Found:
@@ -169,7 +169,7 @@ class Resolver:
             return self._payment_code(use, now_us)
         key = self._by_number(number, (KeyKind.BARCODE, KeyKind.DEVICE))
         if use.requestor_id:
-            _check_requestor(key.policy, use)
+            self._check_requestor(key.policy, use)
         if key.row.kind == KeyKind.DEVICE:
             return self._device(key, number, use)
         return key.slot, key, None, _CODE_SPENT
@@ -182,6 +182,12 @@ class Resolver:
         if key.row.kind not in kinds:
             raise HutongError(Reason.ERROR_REASON_TOKEN_DOMAIN, dimension="channel")
         return key
+
+    def _check_requestor(self, policy: Policy, use: KeyUse) -> None:
+        """A token that names requestors is presented by one of them; nobody presents one in an unknown name."""
+        trid = use.requestor_id
+        if (policy.requestors and trid not in policy.requestors) or (trid and trid not in self._index.requestors):
+            raise HutongError(Reason.ERROR_REASON_REQUESTOR_NOT_ALLOWED, action="present")
 
     def _device(self, key: KeyEntry, number: str, use: KeyUse) -> Found:
         """A device token: its cryptogram must verify, and each counter is spent once."""
@@ -242,11 +248,6 @@ class Resolver:
         if len(self._certificates) >= CERTIFICATES_MAX:
             del self._certificates[next(iter(self._certificates))]
         self._certificates[raw] = None
-
-
-def _check_requestor(policy: Policy, use: KeyUse) -> None:
-    if policy.requestors and use.requestor_id not in policy.requestors:
-        raise HutongError(Reason.ERROR_REASON_REQUESTOR_NOT_ALLOWED, action="present")
 
 
 def _check_device(key: KeyEntry, use: KeyUse) -> None:

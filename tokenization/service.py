@@ -27,7 +27,7 @@ from tokenization.key_kinds import KeyKind
 from tokenization.keyring import KdfCost, KekStore
 from tokenization.lifecycle import Event, State
 from tokenization.opening import OpenVault, open_folder
-from tokenization.records import REF_BYTES
+from tokenization.records import REF_BYTES, KeyRow
 from tokenization.requestors import Action, Requestor, check_action
 from tokenization.resolver import Resolver
 from tokenization.rotation import KeyStatus, Rotation
@@ -100,6 +100,10 @@ class TokenService:
             self._next_housekeeping_us = now_us + HOUSEKEEPING_US
             self._quietly(lambda session: self._housekeeping(session, now_us))
         return answers
+
+    def resolve_now(self, uses: Sequence[KeyUse]) -> list[Resolution | HutongError]:
+        """`resolve` by the service's own clock, for callers that have none to be trusted."""
+        return self.resolve(uses, self._clock_us())
 
     def still_valid(self, resolutions: Sequence[Resolution]) -> list[bool]:
         """Whether nothing that matters was suspended or deleted since; see interface.TokenResolver."""
@@ -187,6 +191,14 @@ class TokenService:
         row = self._vault.read(lambda session: Writes(self._vault.purposes.row).account(session, slot + 1))
         keys = [key_view(key.row, key.policy, now_us) for key in index.keys_of(slot)]
         return token_view(row, index.policies[row.policy], now_us), keys
+
+    def view_of_key(self, row: KeyRow) -> KeyView:
+        """What may be shown of a key that was just made."""
+        return key_view(row, self._vault.index.policies[row.policy], self._clock_us())
+
+    def reference_of(self, token: Secret[str]) -> bytes:
+        """The 16 bytes that name a token."""
+        return self._vault.purposes.reference(token.reveal().encode())[:REF_BYTES]
 
     def change_state(
         self, name: TokenName, event: Event, *, key_ref: bytes = b"", by: str = "", reason: str = ""
@@ -342,16 +354,16 @@ class TokenService:
         condition = "account = ? AND id > ? ORDER BY id LIMIT ?"
         return self._events(condition, (slot + 1, after, min(limit, HISTORY_MAX)))
 
-    def events(self, after: int, limit: int = HISTORY_MAX, *, by: str = "") -> list[HistoryEvent]:
-        """Changes of all tokens that a requestor may see, in order; resume with the last sequence."""
+    def events(self, after: int, limit: int = HISTORY_MAX, *, by: str = "") -> tuple[list[HistoryEvent], int]:
+        """Changes of all tokens that a requestor may see, in order, and the sequence to go on from."""
         self.permit(by, Action.SHOW)
+        try:
+            self._vault.refresh(self._clock_us())
+        except StoreError:
+            raise HutongError(Reason.ERROR_REASON_VAULT_UNAVAILABLE) from None
         found = self._events("id > ? AND account > 0 ORDER BY id LIMIT ?", (after, min(limit, HISTORY_MAX)))
-        return [event for event in found if self._may_see(by, event.token_ref)]
-
-    @property
-    def last_event(self) -> int:
-        """The newest event's sequence that memory has seen."""
-        return self._vault.index.last_event
+        last = found[-1].sequence if found else after
+        return [event for event in found if self._may_see(by, event.token_ref)], last
 
     def _may_see(self, by: str, token_ref: bytes) -> bool:
         slot = self._vault.index.slot_of(token_ref)

@@ -1,0 +1,330 @@
+"""`hutong token`: tokens of a running network, and the token service's own measurements."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from clients.command.token_calls import (
+    json_option,
+    kind_word,
+    name_argument,
+    plain,
+    read_ref,
+    read_secret,
+    reason_option,
+    requestor_option,
+    state_word,
+    stop,
+    target_option,
+    token_name,
+    token_service,
+)
+from hutong.tokenization.v1 import token_pb2 as pb
+
+KINDS: Final = {
+    "barcode": pb.TOKEN_KEY_KIND_BARCODE,
+    "payment_code": pb.TOKEN_KEY_KIND_PAYMENT_CODE,
+    "device": pb.TOKEN_KEY_KIND_DEVICE,
+    "face": pb.TOKEN_KEY_KIND_FACE,
+}
+Show = Callable[[str, int, int], None]
+
+
+@click.group()
+def token() -> None:
+    """Request, show, suspend, resume and delete tokens.
+
+    NAME is a token's number, or its reference (32 hexadecimal digits) as `show` prints it; - reads it from standard
+    input, where other users of the machine cannot see it.
+    """
+
+
+@token.command()
+@target_option
+@requestor_option
+@click.option("--issuer", required=True, help="The issuer's id, such as issuer-a.")
+@click.option("--account", required=True, help="PAN or account number; - reads it from standard input.")
+@click.option("--assurance", default="", help="EMV assurance method: 00, 10 to 14.")
+@click.option("--channel", "channels", multiple=True, help="Only in this channel. May be repeated.")
+@click.option("--merchant", "merchants", multiple=True, help="Only at this merchant. May be repeated.")
+@click.option("--mcc", "categories", multiple=True, help="Only at merchants of this category. May be repeated.")
+@click.option("--amount-max", type=int, default=0, help="Largest payment, in minor units.")
+@click.option("--currency", default="", help="Only in this currency, ISO 4217.")
+@click.option("--count-max", type=int, default=0, help="Number of payments, ever.")
+@click.option("--budget", type=int, default=0, help="What all keys may spend together, in minor units of --currency.")
+@click.option("--budget-days", type=int, default=0, help="Days after which the budget begins anew; 0 for never.")
+@click.option("--inactive", is_flag=True, help="The token waits for `activate` before it can pay.")
+@json_option
+def request(target: str, requestor: str, issuer: str, account: str, *, as_json: bool, **terms: Any) -> None:
+    """Get the account-unified token of an account: always the same one for the same account."""
+    asked = pb.RequestTokenRequest(
+        requestor_id=requestor,
+        issuer_id=issuer,
+        account_number=read_secret(account),
+        assurance_method=terms["assurance"],
+        inactive=terms["inactive"],
+    )
+    names = ("channels", "merchants", "categories", "amount_max", "currency", "count_max")
+    if any(terms[name] for name in names):
+        asked.domain.CopyFrom(
+            pb.TokenDomain(
+                channels=terms["channels"],
+                merchant_ids=terms["merchants"],
+                merchant_categories=terms["categories"],
+                amount_max_minor=terms["amount_max"],
+                currency=terms["currency"],
+                count_max=terms["count_max"],
+            )
+        )
+    if terms["budget"]:
+        budget = pb.TokenBudget(
+            amount_minor=terms["budget"], currency=terms["currency"] or "CNY", period_days=terms["budget_days"]
+        )
+        asked.budget.CopyFrom(budget)
+    with token_service(target, as_json=as_json) as service:
+        made = service.call(service.stub.RequestToken, asked)
+    if as_json:
+        click.echo(json.dumps(plain(made)))
+        return
+    click.echo(made.token)
+    Console(stderr=True).print(_token_table(made.view))
+
+
+@token.command()
+@target_option
+@requestor_option
+@name_argument
+@json_option
+def show(target: str, requestor: str, name: str, *, as_json: bool) -> None:
+    """Show a token and its routing keys, without their numbers."""
+    with token_service(target, as_json=as_json) as service:
+        found = service.call(service.stub.GetToken, pb.GetTokenRequest(requestor_id=requestor, name=token_name(name)))
+    if as_json:
+        click.echo(json.dumps(plain(found)))
+        return
+    console = Console()
+    console.print(_token_table(found.view))
+    if found.keys:
+        console.print(_keys_table(found.keys))
+
+
+def _changing(word: str, change: pb.StateChange.ValueType, text: str) -> None:
+    """Adds one of the commands that move a token or key along its lifecycle."""
+
+    @token.command(word, help=text)
+    @target_option
+    @requestor_option
+    @name_argument
+    @click.option("--key", default="", help="Only this key: its reference, 32 hexadecimal digits.")
+    @reason_option
+    @json_option
+    def command(target: str, requestor: str, name: str, key: str, reason: str, *, as_json: bool) -> None:
+        asked = pb.ChangeStateRequest(
+            requestor_id=requestor, name=token_name(name), key_ref=read_ref(key), change=change, reason=reason
+        )
+        with token_service(target, as_json=as_json) as service:
+            view = service.call(service.stub.ChangeState, asked).view
+        if as_json:
+            click.echo(json.dumps(plain(view)))
+        else:
+            Console().print(_token_table(view))
+
+
+_changing("activate", pb.STATE_CHANGE_ACTIVATE, "Let a requested token pay.")
+_changing("suspend", pb.STATE_CHANGE_SUSPEND, "Stop a token with all its keys, or one key, until resumed.")
+_changing("resume", pb.STATE_CHANGE_RESUME, "Let a suspended token or key pay again.")
+_changing("delete", pb.STATE_CHANGE_DELETE, "End a token with all its keys, or one key, for ever.")
+
+
+@token.command()
+@target_option
+@requestor_option
+@name_argument
+@click.option("--add", type=click.Choice(sorted(KINDS)), help="Add a key of this kind.")
+@click.option("--device", default="", help="With --add: the device that the key belongs to.")
+@click.option("--amount-max", type=int, default=0, help="With --add: largest payment, in minor units.")
+@click.option("--count-max", type=int, default=0, help="With --add: number of payments, ever.")
+@click.option("--face-reference", default="", help="With --add face: what the face service gave; - reads it.")
+@json_option
+def keys(
+    target: str, requestor: str, name: str, add: str | None, device: str, amount_max: int, count_max: int,
+    face_reference: str, *, as_json: bool,
+) -> None:  # fmt: skip
+    """List a token's routing keys, or add one. A new key's number is printed once and never again."""
+    with token_service(target, as_json=as_json) as service:
+        if add is None:
+            asked = pb.GetTokenRequest(requestor_id=requestor, name=token_name(name))
+            found = service.call(service.stub.GetToken, asked).keys
+            if as_json:
+                click.echo(json.dumps([plain(key) for key in found]))
+            else:
+                Console().print(_keys_table(found))
+            return
+        wanted = pb.CreateKeyRequest(
+            requestor_id=requestor, name=token_name(name), kind=KINDS[add], device_id=device,
+            face_reference=read_secret(face_reference),
+        )  # fmt: skip
+        if amount_max or count_max:
+            wanted.domain.CopyFrom(pb.TokenDomain(amount_max_minor=amount_max, count_max=count_max))
+        made = service.call(service.stub.CreateKey, wanted)
+    if as_json:
+        click.echo(json.dumps(plain(made)))
+        return
+    if made.number:
+        click.echo(made.number)
+    Console(stderr=True).print(_keys_table([made.view]))
+
+
+@token.command()
+@target_option
+@requestor_option
+@name_argument
+@json_option
+def history(target: str, requestor: str, name: str, *, as_json: bool) -> None:
+    """Show what happened to a token and its keys, oldest first."""
+    asked = pb.ListHistoryRequest(requestor_id=requestor, name=token_name(name), page_size=1_000)
+    with token_service(target, as_json=as_json) as service:
+        events = service.call(service.stub.ListHistory, asked).events
+    if as_json:
+        click.echo(json.dumps([plain(event) for event in events]))
+        return
+    table = Table("#", "time", "key", "event", "requestor", "reason", box=None, padding=(0, 1))
+    for event in events:
+        row = (
+            str(event.sequence), event.time.ToJsonString(), event.key_ref.hex() or "(token)", _event_word(event),
+            event.requestor_id or "(local)", event.reason,
+        )  # fmt: skip
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+@token.command()
+@click.option("--accounts", type=click.IntRange(1_000, 10_000_000), default=1_000_000, show_default=True)
+@click.option("--suite", type=click.Choice(["international", "sm"]), default="international", show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the account numbers.")
+@click.option("--data", type=click.Path(path_type=Path), help="An empty folder to build the vault in, and keep.")
+@json_option
+def bench(accounts: int, suite: str, seed: int, data: Path | None, *, as_json: bool) -> None:
+    """Measure a vault: resolving, codes, start, memory, re-wrapping. Local; takes minutes for a million accounts."""
+    from tokenization import bench as measured  # imports the whole service, which other commands do without
+
+    with tempfile.TemporaryDirectory(prefix="hutong-bench-") as made, _progress() as show_progress:
+        folder = data or Path(made)
+        if folder.exists() and any(folder.iterdir()):
+            raise click.UsageError(f"{folder} is not empty.")
+        figures = measured.run(folder, accounts, suite, seed, show_progress)
+    report = figures.as_json()
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        _print_figures(report)
+    if not all(report["met"].values()):
+        sys.exit(1)
+
+
+@token.command()
+@click.option("--count", type=click.IntRange(1, 10_000_000), default=1_000_000, show_default=True)
+@json_option
+def check(count: int, *, as_json: bool) -> None:
+    """Make tokens for that many accounts in a vault of their own, and check each: length, Luhn, BIN, uniqueness."""
+    from tokenization import bench as measured
+
+    with tempfile.TemporaryDirectory(prefix="hutong-check-") as made, _progress() as show_progress:
+        found = measured.check_tokens(Path(made), count, show_progress)
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        for name, value in found.items():
+            click.echo(f"{name:16} {value}")
+    if found["unique"] != count or found["broken"]:
+        stop("TOKENS_BROKEN", "Tokens are not as they should be; see the figures.", {}, as_json=as_json)
+
+
+@contextmanager
+def _progress() -> Iterator[Show]:
+    """A bar on standard error, one for each thing that is being done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield update
+
+
+def _print_figures(report: dict[str, Any]) -> None:
+    table = Table("figure", "measured", "target", "", box=None, padding=(0, 1))
+    for name, value in report.items():
+        if name in ("targets", "met"):
+            continue
+        target = next((key for key in report["targets"] if name == key or (key == "start_s" and "start" in name)), "")
+        verdict = {True: "reached", False: "missed"}[report["met"][target]] if target else ""
+        table.add_row(name, str(value), str(report["targets"].get(target, "")), verdict)
+    Console().print(table)
+
+
+def _event_word(event: pb.TokenEvent) -> str:
+    return event.kind.replace("_", " ")
+
+
+def _token_table(view: pb.TokenView) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 1))
+    rows = [
+        ("reference", view.token_ref.hex()),
+        ("token", f"····{view.last_four}" if view.last_four else ""),
+        ("issuer", view.issuer_id),
+        ("PAR", view.par),
+        ("state", state_word(view.state) + (" (account erased)" if view.erased else "")),
+        ("assurance", view.assurance_method),
+        ("domain", _domain_text(view.domain)),
+        ("budget", _budget_text(view.budget)),
+        ("requestors", ", ".join(view.requestor_ids) or "any"),
+        ("made", view.create_time.ToJsonString()),
+        ("expires", view.expire_time.ToJsonString()),
+    ]
+    for name, value in rows:
+        if value:
+            table.add_row(Text(name, "dim"), Text(value))
+    return table
+
+
+def _budget_text(budget: pb.TokenBudget) -> str:
+    if not budget.amount_minor:
+        return ""
+    days = f" for each {budget.period_days} days" if budget.period_days else ""
+    return f"{budget.amount_minor} minor units {budget.currency}{days}"
+
+
+def _domain_text(domain: pb.TokenDomain) -> str:
+    parts = []
+    for field, value in domain.ListFields():
+        shown = ",".join(value) if field.is_repeated else str(value).lower()
+        parts.append(f"{field.name}={shown}")
+    return " ".join(parts)
+
+
+def _keys_table(found: Any) -> Table:
+    table = Table("key", "kind", "state", "number", "device", "domain", box=None, padding=(0, 1))
+    for key in found:
+        number = f"····{key.last_four}" if key.last_four else ""
+        row = (
+            key.key_ref.hex(), kind_word(key.kind), state_word(key.state), number, key.device_id,
+            _domain_text(key.domain),
+        )  # fmt: skip
+        table.add_row(*map(Text, row))
+    return table
