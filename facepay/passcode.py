@@ -63,4 +63,4 @@ def lock_until(failures: int, now_us: int) -> int:
     """When a subject with so many failures in a row may try again; 0 for at once."""
     if failures == 0 or failures % ATTEMPTS_MAX:
         return 0
-    return now_us + LOCK_US * 2 ** min(failures // ATTEMPTS_MAX - 1, LOCK_DOUBLINGS_MAX)
+    return now_us + (LOCK_US << min(failures // ATTEMPTS_MAX - 1, LOCK_DOUBLINGS_MAX))

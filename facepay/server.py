@@ -1,0 +1,178 @@
+"""FaceService over grpc.aio: blocking work in a bounded pool, errors from the contract's table."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import grpc
+
+from contract.errors import HutongError, Reason
+from contract.serving import abort
+from facepay.decision import Decision, Outcome
+from facepay.service import FaceService
+from facepay.store import Consent
+from hutong.facepay.v1 import face_pb2, face_pb2_grpc
+
+THREADS: Final = 32
+"""Calls worked on at once; they mostly wait for a shared search, which serves up to 64 together."""
+IN_FLIGHT_MAX: Final = 256
+"""Calls admitted; beyond it callers are refused at once and may try again."""
+
+Answer = TypeVar("Answer")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_OUTCOMES: Final = {outcome: face_pb2.Outcome.Value("OUTCOME_" + outcome.name) for outcome in Outcome}
+
+
+class FaceServicer(face_pb2_grpc.FaceServiceServicer):
+    """Serves one FaceService; `close` ends its threads, not the service."""
+
+    def __init__(self, service: FaceService, clock_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+        self._service = service
+        self._now = clock_us
+        self._pool = ThreadPoolExecutor(THREADS, "face-call")
+        self._in_flight = 0
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.shutdown()
+
+    async def _run(self, context: Context, work: Callable[[], Answer]) -> Answer:
+        """Does blocking work on a thread and turns a HutongError into the call's status."""
+        if self._in_flight >= IN_FLIGHT_MAX:
+            await abort(context, HutongError(Reason.ERROR_REASON_OVERLOADED))
+        self._in_flight += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except HutongError as error:
+            await abort(context, error)
+        finally:
+            self._in_flight -= 1
+
+    async def BeginCapture(  # noqa: N802 - named by the contract, as all below
+        self, request: face_pb2.BeginCaptureRequest, context: Context
+    ) -> face_pb2.BeginCaptureResponse:
+        """See the contract."""
+        try:
+            session = self._service.begin_capture(request.terminal_id, request.count or 1, self._now())
+        except HutongError as error:
+            await abort(context, error)
+        return face_pb2.BeginCaptureResponse(
+            nonces=session.nonces,
+            expires_at_us=session.expires_at_us,
+            key_id=session.service.key_id,
+            public_key=session.service.public_key,
+            challenge=session.challenge,
+            dimension=session.dimension,
+        )
+
+    async def RegisterTerminal(  # noqa: N802
+        self, request: face_pb2.RegisterTerminalRequest, context: Context
+    ) -> face_pb2.RegisterTerminalResponse:
+        """See the contract."""
+
+        def work() -> face_pb2.RegisterTerminalResponse:
+            self._service.register_terminal(
+                request.terminal_id, request.merchant_id, request.algorithm, request.public_key
+            )
+            return face_pb2.RegisterTerminalResponse()
+
+        return await self._run(context, work)
+
+    async def Enroll(  # noqa: N802
+        self, request: face_pb2.EnrollRequest, context: Context
+    ) -> face_pb2.EnrollResponse:
+        """See the contract."""
+        given = request.consent
+        consent = Consent(given.purpose, given.text_version, given.given_at_us, given.expires_at_us)
+
+        def work() -> face_pb2.EnrollResponse:
+            reference, templates = self._service.enroll_sealed(
+                request.subject,
+                request.sealed,
+                consent,
+                region=request.region,
+                merchants=request.merchant_ids,
+                allow_lookalike=request.allow_lookalike,
+                now_us=self._now(),
+            )
+            return face_pb2.EnrollResponse(reference=reference.reveal(), templates=templates)
+
+        return await self._run(context, work)
+
+    async def Identify(  # noqa: N802
+        self, request: face_pb2.IdentifyRequest, context: Context
+    ) -> face_pb2.IdentifyResponse:
+        """See the contract."""
+
+        def work() -> face_pb2.IdentifyResponse:
+            answer = self._service.identify(
+                request.capture.sealed, self._now(), region=request.region, merchant_id=request.merchant_id
+            )
+            return _identified(answer.decision, answer.subject.reference.reveal() if answer.subject else "")
+
+        return await self._run(context, work)
+
+    async def Verify(  # noqa: N802
+        self, request: face_pb2.VerifyRequest, context: Context
+    ) -> face_pb2.VerifyResponse:
+        """See the contract."""
+
+        def work() -> face_pb2.VerifyResponse:
+            decision = self._service.verify(request.subject, request.capture.sealed, self._now())
+            return face_pb2.VerifyResponse(
+                outcome=_OUTCOMES[decision.outcome], score=decision.score, threshold=decision.threshold
+            )
+
+        return await self._run(context, work)
+
+    async def DeleteSubject(  # noqa: N802
+        self, request: face_pb2.DeleteSubjectRequest, context: Context
+    ) -> face_pb2.DeleteSubjectResponse:
+        """See the contract."""
+
+        def work() -> face_pb2.DeleteSubjectResponse:
+            templates, receipt = self._service.delete(request.subject, self._now())
+            return face_pb2.DeleteSubjectResponse(templates=templates, receipt=receipt)
+
+        return await self._run(context, work)
+
+    async def GetStatus(  # noqa: N802
+        self, request: face_pb2.GetStatusRequest, context: Context
+    ) -> face_pb2.GetStatusResponse:
+        """See the contract."""
+
+        def work() -> face_pb2.GetStatusResponse:
+            status = self._service.status()
+            return face_pb2.GetStatusResponse(
+                persons=status.persons,
+                templates=status.templates,
+                dimension=status.dimension,
+                segments=status.segments,
+                tail_rows=status.tail_rows,
+                quarantined=status.quarantined,
+                epoch=status.epoch,
+                threshold=status.thresholds.alone,
+                threshold_last_four=status.thresholds.last_four,
+                filing_threshold=status.filing_faces,
+                filing_due=status.filing_due,
+                outcomes=status.outcomes,
+            )
+
+        return await self._run(context, work)
+
+
+def _identified(decision: Decision, reference: str) -> face_pb2.IdentifyResponse:
+    return face_pb2.IdentifyResponse(
+        outcome=_OUTCOMES[decision.outcome],
+        reference=reference,
+        score=decision.score,
+        second=decision.second,
+        threshold=decision.threshold,
+        enrolled=decision.enrolled,
+        detail=decision.detail,
+    )
