@@ -34,10 +34,14 @@ _NODE: Final = """
 const [name, file] = process.argv.slice(1);
 const library = require(name), parse = library.decode || library.Parse;
 const codes = JSON.parse(require('fs').readFileSync(file, 'utf8'));
-for (const code of codes.slice(0, 2000)) parse(code);
-const times = codes.map(code => { const start = process.hrtime.bigint(); parse(code);
-  return Number(process.hrtime.bigint() - start) / 1000; });
-console.log(JSON.stringify(times));
+let refused = 0;
+const time = code => { const start = process.hrtime.bigint();
+  try { parse(code); } catch (error) { refused++; }
+  return Number(process.hrtime.bigint() - start) / 1000; };
+codes.slice(0, 2000).map(time);
+refused = 0;
+const times = codes.map(time);
+console.log(JSON.stringify({times, refused}));
 """
 
 
@@ -123,7 +127,8 @@ def _other(name: str, texts: list[str], node_modules: Path) -> dict[str, Any]:
             [node, "-e", _NODE, str((node_modules / name).resolve()), str(file.resolve())],
             capture_output=True, check=True, timeout=NODE_S_MAX,
         )  # fmt: skip
-        return _spread(json.loads(ran.stdout.splitlines()[-1]))
+        answer = json.loads(ran.stdout.splitlines()[-1])
+        return {**_spread(answer["times"]), "refused": answer["refused"]}
     except (subprocess.SubprocessError, ValueError) as error:
         return {"skipped": f"failed: {type(error).__name__}"}
     finally:
@@ -190,7 +195,7 @@ def page(report: dict[str, Any]) -> str:
         figures = (
             f"p50 {row['p50_us']:8.2f}  p99 {row['p99_us']:8.2f}" if "p50_us" in row else f"skipped: {row['skipped']}"
         )
-        lines.append(f"  {name:42} {figures}")
+        lines.append(f"  {name:42} {figures}" + (f"  refused {row['refused']}" if row.get("refused") else ""))
     lines.append(
         f"{seen['count']} pictures: read {seen['read']}, zxing-cpp alone {seen['read_by_zxing_alone']}, "
         f"wrong {seen['wrong']}"
