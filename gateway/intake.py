@@ -23,9 +23,10 @@ from gateway import barcode
 from gateway.barcode.currencies import EXPONENT_OF
 from gateway.calls import CANCEL, CREATE, CREATE_BATCH, REFUND, BatchWaiter, Call
 from gateway.directory import Merchant
+from gateway.engine.answer import response
 from gateway.engine.clock import PaymentIds
-from gateway.engine.model import Cancel, Create, EngineEvent, Join, Kind, LegKind, LegState, Payment, Refused, Waiter
-from gateway.engine.states import State
+from gateway.engine.model import Cancel, Create, EngineEvent, Join, Kind, LegKind, LegState, Payment, Waiter
+from gateway.engine.states import FINAL, State
 from gateway.journal.interface import Journal
 from gateway.routing import Router
 from hutong.gateway.v1 import payment_pb2 as pb
@@ -331,6 +332,7 @@ class PaymentIntake:
             terminal_id=payee.terminal_id,
             reference=draft.request.reference or payee.reference,
             route=route.explanation,
+            route_id=route.route_id,
             spends=spends,
             spend_reason=resolution.spend_reason,
             counters=tuple((use.counter, use.add, use.cap, use.reason) for use in resolution.counters),
@@ -443,11 +445,11 @@ class PaymentIntake:
             else:
                 self._repeat(draft, found, events)
 
-    def _repeat(self, draft: Draft, found: Refused, events: list[EngineEvent]) -> None:
+    def _repeat(self, draft: Draft, found: Payment, events: list[EngineEvent]) -> None:
         if found.fingerprint != draft.fingerprint:
             draft.fail(HutongError(Reason.ERROR_REASON_IDEMPOTENCY_KEY_REUSED))
-        elif found.first_answer:
-            draft.waiter.answer(found.first_answer)
+        elif found.state in FINAL:
+            draft.waiter.answer(response(found))
         else:
             events.append(Join(found.payment_id, draft.waiter, draft.reply_by_us))
 

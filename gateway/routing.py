@@ -8,6 +8,7 @@ succeeds (closed) or fails (open again, for twice as long).
 from __future__ import annotations
 
 import enum
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,8 +28,10 @@ OPEN_US: Final = 5_000_000
 OPEN_US_MAX: Final = 60_000_000
 PROBE_US: Final = 1_000_000
 """In a half-open circuit: the time between two probes."""
-REFRESH_US: Final = 100_000
-"""How long a computed order is used again: health moves slowly, payments do not."""
+REFRESH_US: Final = 1_000_000
+"""How long a computed order is used again: health moves slowly, payments do not. A circuit that opens ends it."""
+EQUAL_BP: Final = 1.0
+"""Scores that differ by less share the traffic by weight."""
 CYCLE: Final = 8
 """Orders computed at once where equals share the traffic: the finest share is one eighth."""
 CACHE_MAX: Final = 100_000
@@ -100,6 +103,8 @@ class Route:
     acquirers: tuple[str, ...]
     explanation: str
     """JSON: [[acquirer id, score, [reasons]], ...], best first, those not eligible too."""
+    route_id: int
+    """63-bit name of the explanation, by which the journal keeps it once."""
 
 
 class Router:
@@ -109,7 +114,6 @@ class Router:
         self.directory = directory
         self._reachable = reachable
         self._health: dict[str, Health] = {}
-        self._served: dict[str, float] = {}
         self._cache: dict[tuple[str, str], _Cycle] = {}
 
     def health(self, participant: str) -> Health:
@@ -136,29 +140,20 @@ class Router:
         return cycle.routes[cycle.at % len(cycle.routes)]
 
     def _plan(self, merchant: Merchant, currency: str, now_us: int) -> _Cycle:
-        """Orders to use in turn for a short while; with a probe to send, the order holds for one payment only."""
-        probing = any(self.health(served.acquirer_id).circuit is not Circuit.CLOSED for served in merchant.acquirers)
-        turns = 1 if probing or len(merchant.acquirers) == 1 else CYCLE
-        routes = [self._choose(merchant, currency, now_us) for _ in range(turns)]
-        return _Cycle(0 if probing else now_us + REFRESH_US, routes)
-
-    def _choose(self, merchant: Merchant, currency: str, now_us: int) -> Route:
+        """Orders to use in turn for a while; with a probe to send, the order holds for one payment only."""
         rated = [self._rate(acceptance, currency, now_us) for acceptance in merchant.acquirers]
         eligible = sorted((entry for entry in rated if entry.eligible), key=lambda entry: entry.score)
-        # Equal scores share by weight: who has been served least for its weight comes first.
-        if len(eligible) > 1:
-            least = eligible[0].score
-            equals = [entry for entry in eligible if entry.score - least < 1.0]
-            equals.sort(key=lambda entry: self._served.get(entry.id, 0.0) / max(entry.weight, 1e-9))
-            eligible = equals + [entry for entry in eligible if entry not in equals]
-        if eligible:
-            first = eligible[0].id
-            self._served[first] = self._served.get(first, 0.0) + 1.0
-        ordered = eligible[:ACQUIRERS_MAX] + [entry for entry in rated if not entry.eligible]
-        text = json.dumps(
-            [[entry.id, round(entry.score, 1), entry.reasons] for entry in ordered], separators=(",", ":")
-        )
-        return Route(tuple(entry.id for entry in eligible[:ACQUIRERS_MAX]), text)
+        equals = [entry for entry in eligible if entry.score - eligible[0].score < EQUAL_BP]
+        probing = any(self.health(entry.id).circuit is not Circuit.CLOSED for entry in rated)
+        shown = eligible + [entry for entry in rated if not entry.eligible]
+        text = json.dumps([[entry.id, round(entry.score, 1), entry.reasons] for entry in shown], separators=(",", ":"))
+        name = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+        others = [entry.id for entry in eligible[len(equals) :]]
+        routes = [
+            Route(tuple([*order, *others][:ACQUIRERS_MAX]), text, name)
+            for order in _turns(equals, 1 if probing or len(equals) < 2 else CYCLE)
+        ]
+        return _Cycle(0 if probing else now_us + REFRESH_US, routes)
 
     def _rate(self, acceptance: Acceptance, currency: str, now_us: int) -> _Rated:
         participant = self.directory.participants[acceptance.acquirer_id]
@@ -197,6 +192,21 @@ class _Rated:
     weight: float
     eligible: bool
     reasons: list[str]
+
+
+def _turns(equals: list[_Rated], turns: int) -> list[list[str]]:
+    """Orders in which equals lead in proportion to their weights (smooth weighted round robin)."""
+    credit = {entry.id: 0.0 for entry in equals}
+    total = sum(entry.weight for entry in equals) or 1.0
+    orders: list[list[str]] = []
+    for _ in range(turns):
+        for entry in equals:
+            credit[entry.id] += entry.weight
+        order = sorted(credit, key=lambda name: -credit[name])
+        if order:
+            credit[order[0]] -= total
+        orders.append(order)
+    return orders
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ def serve(pipe: Connection) -> None:
 
 
 async def _serve(pipe: Connection) -> None:
-    async def say(payload: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    async def say(payload: bytes, _: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         return payload
 
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])

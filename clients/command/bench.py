@@ -27,7 +27,7 @@ from loadtest.measure import Saturation, latencies_ms, saturate
 CREATE_PATH: Final = "/hutong.gateway.v1.PaymentService/CreatePayment"
 ROUNDS: Final = 2
 """Echo and payments take turns, so that a machine that slows down slows both."""
-CONCURRENCY: Final = 256
+CONCURRENCY: Final = 512
 WARM_UP_S: Final = 1.0
 ECHO_REQUEST: Final = b"x" * 95
 WALLETS_PER_ISSUER: Final = 250
@@ -134,6 +134,7 @@ def run(seconds: float, front: str, say: Callable[[str], None]) -> dict[str, Any
         echo_seen, paid = Saturation(), Saturation()
         echo_cpu = paid_cpu = 0.0
         commits = 0
+        first_rss = gateway.ask().rss_mb
         warm = Saturation()
         echo_target = f"127.0.0.1:{baseline.first}"
         for round_ in range(ROUNDS):
@@ -149,7 +150,6 @@ def run(seconds: float, front: str, say: Callable[[str], None]) -> dict[str, Any
             after = gateway.ask()
             paid_cpu += after.cpu_s - before.cpu_s
             commits += after.commits - before.commits
-            first_rss = before.rss_mb if not round_ else first_rss
         rate = paid.per_second / 2
         say(f"latency at {rate:,.0f} payments/s")
         latency = latencies_ms(target, CREATE_PATH, payments.message, succeeded, rate=max(rate, 1.0), seconds=seconds)

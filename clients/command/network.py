@@ -31,7 +31,6 @@ from clients.participants.simulated import Participants, SimulatedAcquirer, Simu
 from clients.population import Population, Wallet, populate
 from contract.secret import Secret
 from gateway import directory, listen
-
 from gateway.engine.loop import IN_FLIGHT_MAX
 from gateway.engine.transitions import Timing
 from gateway.journal.sqlite import SqliteJournal, SqliteReader
@@ -214,7 +213,7 @@ class Network:
                 "--magic" if self.options.magic_amounts else "--no-magic",
             ]
             environment = {**os.environ, SECRET_VARIABLE: institution.secret.reveal()}
-            self._children.append(subprocess.Popen(command, env=environment))
+            self._children.append(subprocess.Popen(command, env=environment))  # noqa: S603 - our own module
         deadline = time.monotonic() + CONNECT_S
         waiting = [institution.id for institution in self.population.institutions]
         while waiting := [one for one in waiting if not self.gateway.reachable(one)]:

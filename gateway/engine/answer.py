@@ -29,8 +29,8 @@ def to_message(payment: Payment) -> pb.Payment:
     refund = payment.kind == Kind.REFUND
     message = pb.Payment(
         payment_id=id_text(payment.payment_id),
-        kind=payment.kind.value,  # type: ignore[arg-type]
-        state=payment.state.value,  # type: ignore[arg-type]
+        kind=int(payment.kind),  # type: ignore[arg-type]
+        state=int(payment.state),  # type: ignore[arg-type]
         reason=payment.reason,
         amount_minor=payment.amount_minor,
         currency=payment.currency,

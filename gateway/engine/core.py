@@ -238,7 +238,7 @@ class Core:
             payment.cancellers.append(event.waiter)
             self._transitions.apply(payment, payment.legs[0], Event.CANCEL, out)
         elif payment.state == State.CANCELLED:
-            out.answers.append((event.waiter, payment.first_answer or response(payment)))
+            out.answers.append((event.waiter, response(payment)))
         else:
             payment.cancellers.append(event.waiter)
             self._transitions.apply(payment, payment.legs[0], Event.CANCEL, out)
@@ -248,8 +248,8 @@ class Core:
         if payment is None:
             named = {"payment_id": id_text(event.payment_id)}
             out.errors.append((event.waiter, HutongError(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS, **named)))
-        elif payment.first_answer:
-            out.answers.append((event.waiter, payment.first_answer))
+        elif payment.state in FINAL:
+            out.answers.append((event.waiter, response(payment)))
         else:
             payment.waiters.append((event.waiter, event.reply_by_us))
             payment.due_us = min(payment.due_us, event.reply_by_us)
@@ -305,16 +305,18 @@ class Core:
         answers: list[tuple[Waiter, bytes]],
         errors: list[tuple[Waiter, HutongError]],
     ) -> None:
-        if verdict.reason:
+        standing = verdict.standing
+        if standing is None:
             errors.append((create.waiter, HutongError(verdict.reason, **verdict.fields)))
-        elif verdict.fingerprint != create.payment.fingerprint:
-            named = {"payment_id": id_text(verdict.payment_id)}
+            return
+        named = {"payment_id": id_text(standing.payment_id)}
+        if standing.fingerprint != create.payment.fingerprint:
             errors.append((create.waiter, HutongError(Reason.ERROR_REASON_IDEMPOTENCY_KEY_REUSED, **named)))
-        elif verdict.first_answer:
-            answers.append((create.waiter, verdict.first_answer))
-        elif (payment := self.book.get(verdict.payment_id)) is not None:
+        elif standing.state in FINAL:
+            # A final payment does not change, so this is the first answer again, byte for byte.
+            answers.append((create.waiter, response(standing)))
+        elif (payment := self.book.get(standing.payment_id)) is not None:
             payment.waiters.append((create.waiter, create.reply_by_us))
             payment.due_us = min(payment.due_us, create.reply_by_us)
         else:
-            named = {"payment_id": id_text(verdict.payment_id)}
             errors.append((create.waiter, HutongError(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS, **named)))

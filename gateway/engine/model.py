@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from contract.errors import HutongError
 from contract.secret import Secret
@@ -114,7 +114,9 @@ class Payment:
     terminal_id: str = ""
     reference: str = ""
     route: str = ""
-    """JSON: the candidates considered, with scores and reasons."""
+    """JSON: the candidates considered, with scores and reasons. The journal keeps each text once."""
+    route_id: int = 0
+    """64-bit name of that text; 0 where there is none."""
     original_id: bytes | None = None
     """Of a refund: the payment that it refunds."""
     debit_original: bytes = b""
@@ -148,8 +150,6 @@ class Payment:
     waiters: list[tuple[Waiter, int]] = field(default_factory=list)
     """Who waits for the first final answer, and until when (microseconds)."""
     cancellers: list[Waiter] = field(default_factory=list)
-    first_answer: bytes = b""
-    """The first final answer, kept for repeats of the request."""
     refunded_minor: int = 0
     """Sum of refunds that succeeded or are under way, as of loading."""
     stored: bool = False
@@ -189,18 +189,13 @@ class Refused:
     """The journal's verdict on an admission that it did not take."""
 
     reason: int
-    """The hutong.status.v1.ErrorReason; 0 for a repeat of the same request."""
-    payment_id: bytes = b""
-    """Of a repeat: the payment that stands."""
+    """The hutong.status.v1.ErrorReason; 0 for a repeated idempotency key."""
+    standing: Payment | None = None
+    """Of a repeated key: the payment that has it, as the journal has it."""
     fields: dict[str, str] = field(default_factory=dict)
-    fingerprint: bytes = b""
-    """Of a repeat: what was asked for the first time."""
-    first_answer: bytes = b""
-    """Of a repeat of a payment that has ended: its first final answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class LegOut:
+class LegOut(NamedTuple):
     """A message for a participant."""
 
     participant: str
@@ -213,8 +208,7 @@ class LegOut:
     terminal_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Create:
+class Create(NamedTuple):
     """Event: admit this payment."""
 
     payment: Payment
@@ -222,16 +216,14 @@ class Create:
     reply_by_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(NamedTuple):
     """Event: a caller wants a payment undone."""
 
     payment_id: bytes
     waiter: Waiter
 
 
-@dataclass(frozen=True, slots=True)
-class Join:
+class Join(NamedTuple):
     """Event: a repeat of a request whose payment is still in flight; this caller waits for it too."""
 
     payment_id: bytes
@@ -239,8 +231,7 @@ class Join:
     reply_by_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """Event: a participant answered a leg or an inquiry. `result` is a Result or NOT_SENT; anything else is
     a participant's mistake."""
 

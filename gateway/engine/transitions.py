@@ -99,8 +99,10 @@ class Transitions:
         if state is not payment.state:
             payment.state = state
             payment.retries = payment.inquiries = 0
-            out.writes.changed[payment.payment_id] = payment
-            out.writes.events.append((payment.payment_id, state.value, out.now_us))
+            if state is not State.CREDITING:
+                # The row of the credit leg itself says CREDITING, see gateway.journal.rows; it need not be said twice.
+                out.writes.changed[payment.payment_id] = payment
+            out.writes.events.append((payment.payment_id, int(state), out.now_us))
         for action in rule.actions:
             self._actions[action](payment, leg, out)
         if state not in FINAL:
@@ -146,7 +148,7 @@ class Transitions:
         payment.attempt += 1
         # The state may stay CREDITING, so the new acquirer is recorded here.
         out.writes.changed[payment.payment_id] = payment
-        out.writes.events.append((payment.payment_id, payment.state.value, out.now_us))
+        out.writes.events.append((payment.payment_id, int(payment.state), out.now_us))
 
     def _inquire_debit(self, payment: Payment, leg: Leg, out: Outcome) -> None:
         self._inquire(payment, payment.legs[0], out)
@@ -212,7 +214,7 @@ class Transitions:
     def _answer_cancellers(self, payment: Payment, out: Outcome) -> None:
         for waiter in payment.cancellers:
             if payment.state == State.CANCELLED:
-                out.answers.append((waiter, payment.first_answer))
+                out.answers.append((waiter, response(payment)))
             else:
                 error = HutongError(
                     Reason.ERROR_REASON_PAYMENT_FINAL, payment_id=id_text(payment.payment_id), state=payment.state.name
@@ -231,10 +233,10 @@ class Transitions:
             writes.releases.extend((add, counter) for counter, add, _, _ in payment.counters)
             if payment.original_id is not None:
                 writes.refund_releases.append((payment.amount_minor, payment.original_id))
-        payment.first_answer = response(payment)
-        for waiter, _ in payment.waiters:
-            out.answers.append((waiter, payment.first_answer))
-        payment.waiters.clear()
+        if payment.waiters:
+            body = response(payment)
+            out.answers.extend((waiter, body) for waiter, _ in payment.waiters)
+            payment.waiters.clear()
         if payment.cancellers:
             self._answer_cancellers(payment, out)
 

@@ -36,8 +36,8 @@ _PROBLEMS: Final = (
         f"AND legs.state = {int(LegState.SENT)})",
     ),
     (
-        "payments ended without the answer that their callers were given",
-        f"SELECT payment_id FROM payments WHERE state IN ({_FINAL}) AND (ended_us = 0 OR first_answer = x'')",
+        "payments ended without a time",
+        f"SELECT payment_id FROM payments WHERE state IN ({_FINAL}) AND ended_us = 0",
     ),
     (
         "payments have no first leg",

@@ -49,7 +49,7 @@ class Journal(Protocol):
         """Payments by id; those that do not exist are left out."""
         ...
 
-    def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Refused]:
+    def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Payment]:
         """Payments that were admitted under these idempotency hashes."""
         ...
 

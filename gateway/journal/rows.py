@@ -39,7 +39,7 @@ def payment_row(payment: Payment, engine: int) -> tuple[object, ...]:
         payment.merchant_id,
         payment.terminal_id,
         payment.reference,
-        payment.route,
+        payment.route_id,
         payment.original_id,
         payment.debit_original,
         payment.credit_original,
@@ -48,7 +48,6 @@ def payment_row(payment: Payment, engine: int) -> tuple[object, ...]:
         payment.deadline_us,
         0,
         0,
-        b"",
     )
 
 
@@ -119,7 +118,7 @@ def _payment(row: dict[str, Any]) -> Payment:
         merchant_id=row["merchant_id"],
         terminal_id=row["terminal_id"],
         reference=row["reference"],
-        route=row["route"],
+        route_id=row["route_id"],
         original_id=None if original is None else bytes(original),
         debit_original=bytes(row["debit_original"]),
         credit_original=bytes(row["credit_original"]),
@@ -129,7 +128,6 @@ def _payment(row: dict[str, Any]) -> Payment:
         reason=row["reason"],
         attempt=row["attempt"],
         ended_us=row["ended_us"],
-        first_answer=bytes(row["first_answer"]),
         refunded_minor=row["refunded_minor"],
         stored=True,
     )

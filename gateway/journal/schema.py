@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS payments (
     merchant_id TEXT NOT NULL,
     terminal_id TEXT NOT NULL,
     reference TEXT NOT NULL,
-    route TEXT NOT NULL,
+    route_id BIGINT NOT NULL,
     original_id {bytes},
     debit_original {bytes} NOT NULL,
     credit_original {bytes} NOT NULL,
@@ -52,12 +52,15 @@ CREATE TABLE IF NOT EXISTS payments (
     created_us BIGINT NOT NULL,
     deadline_us BIGINT NOT NULL,
     ended_us BIGINT NOT NULL,
-    refunded_minor BIGINT NOT NULL CHECK (refunded_minor <= amount_minor),
-    first_answer {bytes} NOT NULL
+    refunded_minor BIGINT NOT NULL CHECK (refunded_minor <= amount_minor)
 ){clustered};
 CREATE UNIQUE INDEX IF NOT EXISTS payments_idempotency ON payments (idempotency);
 CREATE INDEX IF NOT EXISTS payments_open ON payments (engine) WHERE open = 1;
 CREATE INDEX IF NOT EXISTS payments_original ON payments (original_id) WHERE original_id IS NOT NULL;
+CREATE TABLE IF NOT EXISTS routes (
+    route_id BIGINT NOT NULL PRIMARY KEY,
+    explanation TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS legs (
     payment_id {bytes} NOT NULL,
     number SMALLINT NOT NULL,
@@ -119,7 +122,7 @@ PAYMENT_COLUMNS: Final = (
     "merchant_id",
     "terminal_id",
     "reference",
-    "route",
+    "route_id",
     "original_id",
     "debit_original",
     "credit_original",
@@ -128,7 +131,6 @@ PAYMENT_COLUMNS: Final = (
     "deadline_us",
     "ended_us",
     "refunded_minor",
-    "first_answer",
 )
 LEG_COLUMNS: Final = (
     "payment_id",

@@ -48,7 +48,7 @@ def frames(legs: Sequence[LegOut]) -> dict[str, pb.LegFrame]:
             frame = by_participant[leg.participant] = pb.LegFrame()
         frame.legs.add(
             leg_id=leg.leg_id,
-            kind=leg.kind.value,
+            kind=int(leg.kind),
             original_leg_id=leg.original_leg_id,
             amount_minor=leg.amount_minor,
             currency=leg.currency,
