@@ -177,10 +177,7 @@ def _open(path: Path, keks: KekStore, suite: Suite) -> OpenVault:
         sealed = seal.check()
         first = SqliteStore(path, read_only=True, at_rest=sealed)
         try:
-            if sealed:
-                vault = load(first, keks, suite, check_tags=False)
-            else:
-                vault = _load_unsealed(path, first, keks, suite)
+            vault = load(first, keks, suite, check_tags=False) if sealed else _load_unsealed(path, first, keks, suite)
         except BaseException:
             first.close()
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -241,3 +241,13 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
         self._service.erase(name, by=by, reason=request.reason)
         ref = name if isinstance(name, bytes) else self._service.reference_of(name)
         return pb.EraseAccountResponse(view=wire.token_message(self._view(ref, OPERATOR_TRID)))
+
+
+def registration(service: TokenService) -> Callable[[grpc.aio.Server], Sequence[str]]:
+    """What adds the token service to a server, and names it (for reflection and health)."""
+
+    def register(server: grpc.aio.Server) -> Sequence[str]:
+        token_pb2_grpc.add_TokenServiceServicer_to_server(TokenServicer(service), server)
+        return [pb.DESCRIPTOR.services_by_name["TokenService"].full_name]
+
+    return register
