@@ -28,6 +28,8 @@ from contract.errors import HutongError
 
 LISTEN: Final = "127.0.0.1:0"
 SEED_DEFAULT: Final = 1
+MERCHANTS_PER_ACQUIRER: Final = 1
+"""With two terminals each: every terminal sees every wallet twice."""
 
 
 @click.command()
@@ -49,7 +51,7 @@ def demo(seed: int, data: Path | None, svg: Path | None, *, as_json: bool) -> No
     """
     try:
         with _folder(data) as folder:
-            result = run(folder, seed, Console(stderr=True))
+            result = run(folder, seed, Console(stderr=True), merchants_per_acquirer=MERCHANTS_PER_ACQUIRER)
     except NetworkError as error:
         raise click.ClickException(str(error)) from None
     except (CallError, HutongError) as error:
@@ -101,8 +103,8 @@ def run(folder: Path, seed: int, console: Console, **options: int) -> Result:
 
 
 CONSERVED: Final = (
-    "{payments} payments and refunds in the journal: {postings} postings sum to zero, none is left in flight, "
-    "and every participant's books agree"
+    "{payments} payments and refunds in the journal, declined ones included: {postings} postings sum to zero, "
+    "none is left in flight, and every participant's books agree"
 )
 
 

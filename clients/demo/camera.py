@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from clients.client import HutongClient
+from clients.faces import camera
 from clients.faces.people import People, Vectors
 from clients.population import Merchant, Wallet
 from contract.capture import Captured, ServiceKey, TerminalKey, build_capture, build_enrolment
@@ -23,16 +24,6 @@ SITTINGS: Final = 3
 """Photographs taken at enrolment."""
 QUALITY: Final = 0.9
 """Of photographs at terminals, 0 to 1."""
-LIVE_CUES: Final = {"texture": 0.94, "frequency": 0.92, "specular": 0.90, "moire": 0.95, "motion": 0.93, "depth": 0.96}
-PHOTOGRAPH_CUES: Final = {
-    "texture": 0.21,
-    "frequency": 0.18,
-    "specular": 0.33,
-    "moire": 0.12,
-    "motion": 0.07,
-    "depth": 0.02,
-}
-"""What a terminal's own presentation-attack checks find on a face, and on a photograph of one."""
 CONSENT_TEXT: Final = "demonstration 1"
 
 
@@ -55,6 +46,7 @@ class TerminalCamera:
 
     def enrol(self, wallet: Wallet) -> Secret[str]:
         """Takes photographs, passcode and phone digits, sealed to the face service; returns the routing reference."""
+        self._registered(DESK, DESK)
         begun = self._begin(DESK)
         templates = [self._album("desk", number, begun.dimension)[wallet.person] for number in range(SITTINGS)]
         request = face_pb2.EnrollRequest(
@@ -69,13 +61,17 @@ class TerminalCamera:
     def capture(
         self, wallet: Wallet, merchant: Merchant, terminal_id: str, amount_minor: int, *, passcode: bool, live: bool
     ) -> face_pb2.FaceCapture:
-        """Photographs the owner, or a photograph of the owner, for this amount; signed by the terminal and sealed."""
+        """Photographs the owner, or a print of the owner's portrait, for this amount; signed and sealed."""
         key = self._registered(terminal_id, merchant.id)
         begun = self._begin(terminal_id)
+        number, embedding = self._photograph(wallet.person, begun.dimension)
+        shot = camera.take(wallet.person, begun.challenge, number, camera.LIVE if live else camera.PRINT)
         captured = Captured(
-            embedding=self._photograph(wallet.person, begun.dimension),
-            liveness=LIVE_CUES if live else PHOTOGRAPH_CUES,
-            challenge=begun.challenge if live else "",
+            embedding=embedding,
+            liveness=shot.liveness,
+            frames=shot.frames,
+            depth_map=shot.depth_map,
+            challenge=shot.challenge,
             passcode=wallet.passcode if passcode else None,
         )
         return build_capture(
@@ -90,13 +86,13 @@ class TerminalCamera:
             currency=merchant.currency,
         )
 
-    def _photograph(self, person: int, dimension: int) -> Vectors:
-        """The next photograph of a person."""
+    def _photograph(self, person: int, dimension: int) -> tuple[int, Vectors]:
+        """The next photograph of a person, with its number."""
         with self._lock:
             self._shots[person] += 1
-            shot = self._shots[person]
-        photograph: Vectors = self._album("terminal", shot, dimension)[person]
-        return photograph
+            number = self._shots[person]
+        photograph: Vectors = self._album("terminal", number, dimension)[person]
+        return number, photograph
 
     def _album(self, place: str, number: int, dimension: int) -> Vectors:
         with self._lock:

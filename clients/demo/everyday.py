@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Final
 
-from clients.demo.attempts import attempt
+from clients.demo.attempts import SUCCEEDED, attempt
 from clients.demo.record import Key, Line
 from clients.demo.stage import Stage
 from clients.optics import CODE_128, QR
@@ -17,6 +19,15 @@ from hutong.gateway.v1 import payment_pb2 as pb
 
 Task = Callable[[], list[Line]]
 """A piece of a scene that may run beside others."""
+
+FACE_SMALL_MINOR: Final = 4_200
+"""Below what the face service lets a face pay alone by default, 50.00 CNY."""
+FACE_LARGE_MINOR: Final = 8_800
+"""Above it."""
+CAPTURES_MAX: Final = 3
+"""Times that a payer is asked to look into the camera."""
+CAPTURE_AGAIN: Final = frozenset({"FACE_NOT_LIVE", "FACE_NO_MATCH"})
+"""Refusals after which a terminal captures again: a blurred picture, or a detector that erred."""
 
 
 def merchant_codes(stage: Stage) -> list[Task]:
@@ -106,39 +117,48 @@ def _charge_token(stage: Stage, wallet: SimulatedWallet, merchant: Merchant, amo
 
 
 def faces(stage: Stage) -> list[Task]:
-    """Every wallet's owner pays by face at one shop, the acquirers in turn."""
-    acquirers = stage.population.acquirers
+    """Every wallet's owner pays by face at the shops of two acquirers, all acquirers in turn."""
+    shops = [stage.home_merchant(acquirer.id) for acquirer in stage.population.acquirers]
     return [
-        partial(
-            _show_face, stage, wallet, stage.home_merchant(acquirers[row % len(acquirers)].id), stage.amount_minor()
-        )
+        partial(_show_face, stage, wallet, shops[row % len(shops)], shops[(row + 1) % len(shops)])
         for row, wallet in enumerate(stage.wallets.values())
     ]
 
 
-def _show_face(stage: Stage, wallet: SimulatedWallet, merchant: Merchant, amount: int) -> list[Line]:
-    """A face alone is asked for the passcode; a photograph of it is no live face; face and passcode pay."""
-    terminal = stage.terminal_of(merchant)
+def _show_face(stage: Stage, wallet: SimulatedWallet, first: Merchant, second: Merchant) -> list[Line]:
+    """A portrait on paper does not pay; a face pays a small amount, and a larger one with the passcode only."""
 
-    def charge(*, passcode: bool, live: bool) -> pb.Payment:
-        capture = stage.camera.capture(wallet.person, merchant, terminal.id, amount, passcode=passcode, live=live)
-        return terminal.charge_face(capture, amount)
+    def look(
+        scene: str, merchant: Merchant, amount: int, expected: str, *, passcode: bool = False, live: bool = True
+    ) -> Line:
+        def charge() -> pb.Payment:
+            terminal = stage.terminal_of(merchant)
+            capture = stage.camera.capture(wallet.person, merchant, terminal.id, amount, passcode=passcode, live=live)
+            return terminal.charge_face(capture, amount)
 
-    def look(scene: str, expected: str, *, passcode: bool, live: bool, key: Key | None = None) -> Line:
-        return attempt(
-            stage.client,
-            scene,
-            wallet.person,
-            merchant,
-            partial(charge, passcode=passcode, live=live),
-            key=key,
-            expected=expected,
-            expected_key=pb.KEY_KIND_FACE,
-            amount_minor=amount,
-        )
+        def captured() -> Line:
+            return attempt(
+                stage.client,
+                scene,
+                wallet.person,
+                merchant,
+                charge,
+                key=Key.FACE if expected == SUCCEEDED else None,
+                expected=expected,
+                expected_key=pb.KEY_KIND_FACE,
+                amount_minor=amount,
+            )
+
+        line = captured()
+        for number in range(2, CAPTURES_MAX + 1):
+            if not live or line.outcome not in CAPTURE_AGAIN:
+                break
+            line = replace(captured(), note=f"{number} captures")
+        return line
 
     return [
-        look("a photograph of a face", "FACE_NOT_LIVE", passcode=True, live=False),
-        look("a face without its passcode", "FACE_NEEDS_PASSCODE", passcode=False, live=True),
-        look("faces", "SUCCEEDED", passcode=True, live=True, key=Key.FACE),
+        look("a portrait on paper", first, FACE_SMALL_MINOR, "FACE_NOT_LIVE", live=False),
+        look("a face and a small amount", first, FACE_SMALL_MINOR, SUCCEEDED),
+        look("a face and a larger amount", second, FACE_LARGE_MINOR, "FACE_NEEDS_PASSCODE"),
+        look("a face, its passcode and a larger amount", second, FACE_LARGE_MINOR, SUCCEEDED, passcode=True),
     ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
 from clients.demo import everyday, trouble
@@ -17,13 +18,31 @@ from clients.demo.trouble import REFUND_SCENE
 WORKERS: Final = 8
 """Things that happen at once."""
 
-SCENES: Final[tuple[tuple[str, Callable[[Stage], list[Task]]], ...]] = (
-    ("wallets scan merchants' codes", everyday.merchant_codes),
-    ("terminals scan wallets' codes", everyday.wallet_codes),
-    ("tokens on file", everyday.tokens),
-    ("faces", everyday.faces),
-    *trouble.SCENES,
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A part of the demonstration."""
+
+    title: str
+    tasks: Callable[[Stage], list[Task]]
+    """What is to be done, each task beside the others."""
+    meanwhile: bool = False
+    """Whether it takes long, and the next scenes do not wait for it."""
+
+
+SCENES: Final = (
+    Scene("wallets scan merchants' codes", everyday.merchant_codes),
+    Scene("terminals scan wallets' codes", everyday.wallet_codes),
+    Scene("tokens", everyday.tokens),
+    Scene("faces", everyday.faces),
+    Scene("an answer is lost: unknown, then settled", trouble.answer_lost, meanwhile=True),
+    Scene("refunds in parts, and one too many", trouble.refunds),
+    Scene("a payer without enough money", trouble.decline),
+    Scene("one code at two terminals", trouble.one_code_two_terminals),
+    Scene("an acquirer refuses: failover", trouble.acquirer_refuses),
+    Scene("an acquirer is down: failover", trouble.acquirer_down),
 )
+"""In the order in which they are played. Trouble comes last: it changes how healthy acquirers look to the router."""
 
 Progress = Callable[[str, int, int], None]
 """Told the scene, how many of its tasks are done, and how many there are."""
@@ -32,15 +51,27 @@ Progress = Callable[[str, int, int], None]
 def play(stage: Stage, progress: Progress = lambda *_: None) -> list[Line]:
     """Plays everything on a prepared stage. Raises clients.errors.CallError where the network does not answer."""
     lines: list[Line] = []
+    started: list[tuple[str, list[Future[list[Line]]]]] = []
     with ThreadPoolExecutor(WORKERS) as workers:
         progress("wallets get tokens, codes and faces", 0, 1)
         stage.prepare(workers)
-        for title, scene in SCENES:
-            progress(title, 0, 1)
-            tasks = scene(stage)
-            for done, found in enumerate(workers.map(lambda task: task(), tasks), start=1):
-                lines.extend(found)
-                progress(title, done, len(tasks))
+        for scene in SCENES:
+            progress(scene.title, 0, 1)
+            tasks = [workers.submit(task) for task in scene.tasks(stage)]
+            if scene.meanwhile:
+                started.append((scene.title, tasks))
+            else:
+                lines.extend(_gather(scene.title, tasks, progress))
+        for title, tasks in started:
+            lines.extend(_gather(title, tasks, progress))
+    return lines
+
+
+def _gather(title: str, tasks: list[Future[list[Line]]], progress: Progress) -> list[Line]:
+    lines: list[Line] = []
+    for done, task in enumerate(tasks):
+        progress(title, done, len(tasks))
+        lines.extend(task.result())
     return lines
 
 

@@ -25,7 +25,7 @@ KEY_TEXTS: Final = {
     Key.QR: "payment code as QR",
     Key.CODE_128: "payment code as Code 128",
     Key.TOKEN: "token",
-    Key.FACE: "face and passcode",
+    Key.FACE: "face, with passcode above 50.00",
 }
 EVERYWHERE: Final = (Key.STATIC, Key.DYNAMIC, Key.QR, Key.CODE_128, Key.TOKEN)
 """Keys by which every wallet must have paid through every acquirer."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from clients.client import HutongClient
+from clients.client import FINAL_STATES, HutongClient
 from clients.demo.attempts import SUCCEEDED, attempt
 from clients.demo.everyday import Task
 from clients.demo.record import Line
@@ -59,11 +58,12 @@ def decline(stage: Stage) -> list[Task]:
 
     def run(wallet: SimulatedWallet) -> list[Line]:
         merchant = stage.population.merchants[0]
-        before = stage.balances()
+        own = [(wallet.person.issuer_id, wallet.person.id), *((terms.id, merchant.id) for terms in merchant.acquirers)]
+        before = [stage.balances()[holder] for holder in own]
         pay = partial(stage.terminal_of(merchant).charge, wallet.payer_key(), INSUFFICIENT_FUNDS_MINOR)
         line = attempt(stage.client, "not enough money", wallet.person, merchant, pay, expected="DECLINED")
         wrong = "" if line.note == "51" else f"the reason is {line.note!r}, not '51'"
-        if stage.balances() != before:
+        if [stage.balances()[holder] for holder in own] != before:
             wrong += " money moved"
         return [replace(line, wrong=wrong, note="51, nothing moved")]
 
@@ -143,7 +143,8 @@ def answer_lost(stage: Stage) -> list[Task]:
             return [replace(line, wrong=f"it was never UNKNOWN: {', '.join(states)}")]
         return [replace(line, note=" → ".join(states))]
 
-    return [partial(run, _one_for_each_issuer(stage)[3], stage.population.merchants[1])]
+    # Acquirer c: no other scene of trouble depends on how healthy it looks.
+    return [partial(run, _one_for_each_issuer(stage)[3], stage.home_merchant(stage.population.acquirers[2].id))]
 
 
 def _states(client: HutongClient, payment_id: str) -> list[str]:
@@ -151,12 +152,9 @@ def _states(client: HutongClient, payment_id: str) -> list[str]:
     states = []
     for event in client.watch_payments(payment_id=payment_id, deadline_s=SETTLE_S):
         states.append(state_name(event.state))
-        if states[-1] in FINAL_NAMES:
+        if event.state in FINAL_STATES:
             break
     return states
-
-
-FINAL_NAMES: Final = frozenset({"SUCCEEDED", "DECLINED", "FAILED", "CANCELLED", "EXPIRED"})
 
 
 def _failed_over(client: HutongClient, line: Line, first: str) -> Line:
@@ -174,14 +172,3 @@ def _failed_over(client: HutongClient, line: Line, first: str) -> Line:
 def _one_for_each_issuer(stage: Stage) -> list[SimulatedWallet]:
     firsts = [stage.population.wallets_of(issuer.id)[0] for issuer in stage.population.issuers]
     return [stage.wallets[person.id] for person in firsts]
-
-
-SCENES: Final[tuple[tuple[str, Callable[[Stage], list[Task]]], ...]] = (
-    ("refunds in parts, and one too many", refunds),
-    ("a payer without enough money", decline),
-    ("one code at two terminals", one_code_two_terminals),
-    ("an acquirer refuses: failover", acquirer_refuses),
-    ("an acquirer is down: failover", acquirer_down),
-    ("an answer is lost: unknown, then settled", answer_lost),
-)
-"""In the order in which they are played; each changes how healthy acquirers look to the router."""

@@ -38,8 +38,10 @@ def test_every_wallet_pays_through_every_acquirer_by_every_key(folder: Path) -> 
         "an acquirer refuses",
         "an acquirer is down",
         "an answer is lost",
-        "a photograph of a face",
-        "a face without its passcode",
+        "a portrait on paper",
+        "a face and a small amount",
+        "a face and a larger amount",
+        "a face, its passcode and a larger amount",
     }
     assert list((folder / "images").glob("*.png"))
     assert json.loads(json.dumps(result.as_json()))["conserved"] is True
