@@ -25,18 +25,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+import grpc
+
 from clients.participants.books import Books
 from clients.participants.process import SECRET_VARIABLE
 from clients.participants.simulated import Participants, SimulatedAcquirer, SimulatedIssuer, SimulatedParticipant
 from clients.population import Population, Wallet, populate
 from contract.secret import Secret
-from gateway import directory, listen
+from facepay.server import FaceServicer
+from facepay.service import FaceService
+from facepay.service import open_service as open_faces
+from gateway import directory
+from gateway import listen as listening
+from gateway.barcode.server import BarcodeServicer
 from gateway.engine.loop import IN_FLIGHT_MAX
 from gateway.engine.transitions import Timing
 from gateway.journal.sqlite import SqliteJournal, SqliteReader
 from gateway.links.loopback import LoopbackLink
 from gateway.server import Gateway, GatewayOptions, Register
+from hutong.facepay.v1 import face_pb2, face_pb2_grpc
+from hutong.gateway.v1 import barcode_pb2, barcode_pb2_grpc
+from hutong.tokenization.v1 import token_pb2, token_pb2_grpc
 from tokenization.interface import Account
+from tokenization.server import TokenServicer
 from tokenization.service import TokenService, open_service
 
 log = logging.getLogger(__name__)
@@ -63,7 +74,7 @@ class NetworkOptions:
     listen: str = DEFAULT_LISTEN
     front: str = "native"
     """`native` or `aio`."""
-    tls: listen.Tls | None = None
+    tls: listening.Tls | None = None
     plaintext_anywhere: bool = False
     processes: bool = False
     """Participants as processes of their own, over gRPC."""
@@ -91,6 +102,9 @@ class Network:
         self.participants: dict[str, SimulatedParticipant] = {}
         """Participants in this process, by id; empty with `processes`."""
         self.tokens: TokenService = open_service(self.data / "vault")
+        self.faces: FaceService = open_faces(self.data / "faces")
+        self._token_servicer = TokenServicer(self.tokens)
+        self._face_servicer = FaceServicer(self.faces)
         self.wallet_tokens: dict[str, Secret[str]] = {}
         """Wallet id to the account-unified token of its account."""
         self._children: list[subprocess.Popen[bytes]] = []
@@ -108,7 +122,7 @@ class Network:
         options = replace(options, seed=_settle_seed(options))
         try:
             network = cls(options)
-        except (listen.ListenError, ValueError, OSError) as error:
+        except (listening.ListenError, ValueError, OSError) as error:
             raise NetworkError(str(error)) from error
         network._run()
         return network
@@ -131,6 +145,11 @@ class Network:
     def target(self) -> str:
         """The address for clients."""
         return self.gateway.target
+
+    @property
+    def failed(self) -> bool:
+        """Whether the engine stopped by a defect."""
+        return self.gateway.engine.failure is not None
 
     # -- parts -----------------------------------------------------------------------------------------------
 
@@ -182,7 +201,7 @@ class Network:
         local = None if options.processes else LoopbackLink(Participants(self._books[0], self.participants.values()))
         return Gateway(
             GatewayOptions(
-                listen=listen.parse(options.listen),
+                listen=listening.parse(options.listen),
                 front=options.front,
                 tls=options.tls,
                 plaintext_anywhere=options.plaintext_anywhere,
@@ -195,13 +214,28 @@ class Network:
             lambda: SqliteReader(path),
             self.tokens,
             _key(self.data / "gateway.key"),
+            faces=self.faces,
             local=local,
             local_ids=frozenset(self.participants),
             services=self._services(),
         )
 
     def _services(self) -> Sequence[Register]:
-        return []
+        """What the gateway's port serves besides payments."""
+
+        def barcodes(server: grpc.aio.Server) -> Sequence[str]:
+            barcode_pb2_grpc.add_BarcodeServiceServicer_to_server(BarcodeServicer(self._directory), server)
+            return (barcode_pb2.DESCRIPTOR.services_by_name["BarcodeService"].full_name,)
+
+        def tokens(server: grpc.aio.Server) -> Sequence[str]:
+            token_pb2_grpc.add_TokenServiceServicer_to_server(self._token_servicer, server)
+            return (token_pb2.DESCRIPTOR.services_by_name["TokenService"].full_name,)
+
+        def faces(server: grpc.aio.Server) -> Sequence[str]:
+            face_pb2_grpc.add_FaceServiceServicer_to_server(self._face_servicer, server)
+            return (face_pb2.DESCRIPTOR.services_by_name["FaceService"].full_name,)
+
+        return (barcodes, tokens, faces)
 
     def _spawn(self) -> None:
         """Starts every participant as a process, and waits until all have connected."""
@@ -237,6 +271,9 @@ class Network:
                 child.wait()
         for books in self._books:
             books.close()
+        self._face_servicer.close()
+        self.faces.close()
+        self._token_servicer.threads.shutdown()
         self.tokens.close()
         return empty
 

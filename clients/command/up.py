@@ -1,0 +1,124 @@
+"""`hutong up`: the network, until stopped."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import tempfile
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from clients.command.network import DEFAULT_LISTEN, Network, NetworkError, NetworkOptions
+from gateway import listen as listening
+from gateway.engine.loop import IN_FLIGHT_MAX
+
+
+@click.command()
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the network's state; made if it is not there. Without it: a temporary one, removed at the end.",
+)
+@click.option("--listen", default=DEFAULT_LISTEN, show_default=True, help="HOST:PORT, [IPV6]:PORT or unix:/path.")
+@click.option(
+    "--front", type=click.Choice(["native", "aio"]), default=None, help="Default: native, or aio for TLS."
+)
+@click.option("--processes", is_flag=True, help="Run issuers and acquirers as processes of their own, over gRPC.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the simulated people and merchants.")
+@click.option("--wallets", type=click.IntRange(1, 10_000), default=3, show_default=True, help="For each issuer.")
+@click.option("--merchants", type=click.IntRange(1, 100), default=2, show_default=True, help="For each acquirer.")
+@click.option("--magic/--no-magic", default=True, show_default=True, help="Whether magic amounts make trouble.")
+@click.option("--in-flight", type=click.IntRange(1), default=IN_FLIGHT_MAX, show_default=True, help="Payments at once.")
+@click.option("--drain-seconds", type=click.FloatRange(0), default=10.0, show_default=True, help="Grace on SIGTERM.")
+@click.option("--tls-cert", type=click.Path(exists=True, path_type=Path), help="PEM certificate chain.")
+@click.option("--tls-key", type=click.Path(exists=True, path_type=Path), help="PEM private key.")
+@click.option("--tls-client-ca", type=click.Path(exists=True, path_type=Path), help="Callers must be certified by it.")
+@click.option("--plaintext-anywhere", is_flag=True, help="Allow a plaintext port that other machines can reach.")
+def up(
+    data: Path | None,
+    listen: str,
+    front: str | None,
+    processes: bool,
+    seed: int,
+    wallets: int,
+    merchants: int,
+    magic: bool,
+    in_flight: int,
+    drain_seconds: float,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    plaintext_anywhere: bool,
+) -> None:
+    """Run the network until stopped.
+
+    One gateway with its token and face services, four issuers with wallets and five acquirers with merchants. SIGTERM
+    or Ctrl-C drains: nothing new is taken, what is in flight ends or is settled after the next start.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    tls = _tls(tls_cert, tls_key, tls_client_ca)
+    with ExitStack() as stack:
+        folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hutong-")))
+        options = NetworkOptions(
+            data=folder,
+            seed=seed,
+            listen=listen,
+            front=front or ("aio" if tls else "native"),
+            tls=tls,
+            plaintext_anywhere=plaintext_anywhere,
+            processes=processes,
+            magic_amounts=magic,
+            wallets_per_issuer=wallets,
+            merchants_per_acquirer=merchants,
+            in_flight_max=in_flight,
+            drain_s=drain_seconds,
+        )
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        try:
+            network = Network.start(options)
+        except NetworkError as error:
+            raise click.ClickException(str(error)) from None
+        _show(network, Console())
+        failed = False
+        while not stop.wait(1.0):
+            if network.failed:
+                failed = True
+                break
+        empty = network.close()
+        Console(stderr=True).print("drained" if empty else "stopped; what was in flight is settled at the next start")
+    if failed:
+        raise click.ClickException("the engine stopped by a defect, see the log; nothing acknowledged is lost")
+
+
+def _tls(certificate: Path | None, key: Path | None, authority: Path | None) -> listening.Tls | None:
+    if certificate is None and key is None:
+        if authority is not None:
+            raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key")
+        return None
+    if certificate is None or key is None:
+        raise click.UsageError("--tls-cert and --tls-key belong together")
+    return listening.Tls(certificate, key, authority)
+
+
+def _show(network: Network, console: Console) -> None:
+    console.print(f"Hutong listens on [bold]{network.target}[/], its state is in {network.data}", highlight=False)
+    if network.recovered:
+        console.print(f"{network.recovered:,} payments were in flight and are being settled")
+    table = Table("wallet", "owner", "issuer", "merchant", "name", "acquirers", title="Some of who is here")
+    shops = network.population.merchants
+    for index, wallet in enumerate(network.population.wallets[:10]):
+        shop = shops[index] if index < len(shops) else None
+        table.add_row(
+            *(wallet.id, wallet.name, wallet.issuer_id),
+            *((shop.id, shop.name, ", ".join(one.id for one in shop.acquirers)) if shop else ("", "", "")),
+        )
+    console.print(table)
+    console.print("Try: hutong pay --help; stop with Ctrl-C", highlight=False)
