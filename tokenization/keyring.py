@@ -262,8 +262,13 @@ def _read(path: Path) -> tuple[dict[str, object], bytes]:
         # One spelling only, so that no bit can change unseen.
         if json.dumps(fields).encode() != text:
             raise ValueError
-        sealed = bytes.fromhex(fields.pop("sealed"))
-        if fields["format"] != FORMAT or not {"suite", "salt", "passes", "memory_kib", "lanes"} <= fields.keys():
+        written = fields.pop("sealed")
+        sealed = bytes.fromhex(written)
+        if (
+            sealed.hex() != written
+            or fields["format"] != FORMAT
+            or not {"suite", "salt", "passes", "memory_kib", "lanes"} <= fields.keys()
+        ):
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise VaultDamagedError(f"{path} is missing or damaged; restore it from a backup") from None

@@ -175,7 +175,7 @@ def _open(path: Path, keks: KekStore, suite: Suite) -> OpenVault:
     try:
         seal.enter()
         sealed = seal.check()
-        first = SqliteStore(path, read_only=True, at_rest=sealed)
+        first = SqliteStore(path, read_only=True, at_rest=_is_at_rest(path))
         try:
             vault = load(first, keks, suite, check_tags=False) if sealed else _load_unsealed(path, first, keks, suite)
         except BaseException:
@@ -204,8 +204,13 @@ def _load_unsealed(path: Path, first: SqliteStore, keks: KekStore, suite: Suite)
 
 
 def _damage(path: Path) -> str:
-    checked = SqliteStore(path, read_only=True)
+    checked = SqliteStore(path, read_only=True, at_rest=_is_at_rest(path))
     try:
         return checked.damage()
     finally:
         checked.close()
+
+
+def _is_at_rest(path: Path) -> bool:
+    """Whether nobody has the file open and no log waits beside it: then looking at it leaves no file behind either."""
+    return not path.with_name(path.name + "-wal").exists()
