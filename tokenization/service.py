@@ -340,8 +340,10 @@ class TokenService:
         request = KeyRequest(KeyKind.TRANSIT, domain, expires_us=until_us + transit.WINDOW_US)
         change = Change(by, now_us)
         made = self._vault.write(lambda session: self._keys.add(session, slot + 1, request, change))
+        # Phones whose clocks are behind may use it at once.
+        begins_s = (now_us - transit.WINDOW_US) // 1_000_000
         certificate = transit.Certificate(
-            purposes.transit_key_id, made.row.ref, public_key, now_us // 1_000_000 - 1, until_us // 1_000_000,
+            purposes.transit_key_id, made.row.ref, public_key, begins_s, until_us // 1_000_000,
             fare_max_minor, currency,
         )  # fmt: skip
         return made, transit.sign_certificate(certificate, purposes.transit)
