@@ -71,17 +71,12 @@ class Directory:
         self.participants = participants
         self.merchants = merchants
         self._accounts = accounts
-        self._held = {(merchant_id, scheme): account for (scheme, account), merchant_id in accounts.items()}
         self._routes = routes
 
     def merchant(self, scheme: str, account: str) -> Merchant | None:
         """The merchant that a scheme's account leads to."""
         merchant_id = self._accounts.get((scheme, account))
         return self.merchants.get(merchant_id) if merchant_id is not None else None
-
-    def account_of(self, merchant_id: str, scheme: str) -> str | None:
-        """The account that a merchant has in a scheme."""
-        return self._held.get((merchant_id, scheme))
 
     def participant_for(self, scheme: str, participant: str = "") -> str | None:
         """The participant here that serves a scheme's own participant id (BIN, BIC, organisation), or the scheme."""

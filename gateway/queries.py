@@ -15,8 +15,8 @@ from contract.errors import HutongError, Reason
 from gateway.calls import Call
 from gateway.engine.answer import id_text, to_message
 from gateway.engine.model import LegState, Payment
-from gateway.intake import payment_id_bytes
 from gateway.journal.interface import Reader
+from gateway.requests import payment_id_bytes
 from hutong.gateway.v1 import payment_pb2 as pb
 
 log = logging.getLogger(__name__)

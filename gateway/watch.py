@@ -15,8 +15,8 @@ from google.protobuf.message import DecodeError
 
 from contract.errors import HutongError, Reason
 from gateway.engine.answer import id_text, timestamp
-from gateway.intake import payment_id_bytes
 from gateway.journal.interface import EventRow, Reader
+from gateway.requests import payment_id_bytes
 from hutong.gateway.v1 import payment_pb2 as pb
 
 log = logging.getLogger(__name__)

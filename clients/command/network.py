@@ -275,6 +275,7 @@ class Network:
         self.faces.close()
         self._token_servicer.threads.shutdown()
         self.tokens.close()
+        gc.unfreeze()
         return empty
 
     def __enter__(self) -> Network:

@@ -211,27 +211,41 @@ class Engine:
         items = self._take()
         events, self._events = self._events, []
         events.extend(self._link.poll(now_us))
-        calls: list[Call] = []
-        for item in items:
-            if isinstance(item, EngineEvent):
-                events.append(item)
-            else:
-                calls.append(item)
-        if calls:
-            self._prepare(calls, events, now_us)
+        calls = [item for item in items if not isinstance(item, EngineEvent)]
+        events.extend(item for item in items if isinstance(item, EngineEvent))
         look = now_us >= self._next_look_us
+        try:
+            if calls:
+                self._prepare(calls, events, now_us)
+            missing = self._core.missing(events)
+            if missing:
+                self._core.load(self._journal.load(missing))
+        except JournalUnavailableError as error:
+            self._put_off(calls, events, error)
+            return False
         if not events and not (look and self._core.book):
             self._flush()
             return bool(items)
         if look:
             self._next_look_us = now_us + LOOK_INTERVAL_US
-        missing = self._core.missing(events)
-        if missing:
-            self._core.load(self._journal.load(missing))
         out = self._core.step(events, now_us, look_for_due=look)
         self.counts.ticks += 1
         self._commit(out)
         return True
+
+    def _put_off(self, calls: list[Call], events: list[EngineEvent], error: JournalUnavailableError) -> None:
+        """The journal cannot be read: callers are refused, participants' answers are kept for a later tick."""
+        log.error("the journal cannot be read: %s", error)
+        self.counts.commit_failures += 1
+        refusal = HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
+        for call in calls:
+            call.fail(refusal)
+        for event in events:
+            if isinstance(event, Answered):
+                self._hold(event)
+            else:
+                event.waiter.fail(refusal)
+        self._flush()
 
     def _take(self) -> list[Call | EngineEvent]:
         items = self.inbox.take(EVENTS_PER_TICK_MAX)

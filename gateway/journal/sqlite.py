@@ -6,10 +6,11 @@ Cost of a tick: one fsync of the write-ahead log, and some microseconds for each
 
 from __future__ import annotations
 
+import functools
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 from contract.errors import Reason
 from gateway.engine.model import Kind, LegKind, LegState, Payment, Refused, Writes
@@ -28,6 +29,9 @@ ROUTES_MAX: Final = 10_000
 """Explanations of routes that are remembered to be in the journal."""
 IDS_PER_QUERY_MAX: Final = 500
 BUSY_TIMEOUT_S: Final = 10.0
+
+Parameters = ParamSpec("Parameters")
+Answer = TypeVar("Answer")
 
 _PAYMENTS: Final = ", ".join(PAYMENT_COLUMNS)
 _LEGS: Final = ", ".join(LEG_COLUMNS)
@@ -63,6 +67,19 @@ def connect(path: Path | str, *, read_only: bool = False) -> sqlite3.Connection:
     if read_only:
         connection.execute("PRAGMA query_only = ON")
     return connection
+
+
+def _readable(read: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
+    """SQLite's errors as JournalUnavailableError."""
+
+    @functools.wraps(read)
+    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        try:
+            return read(*args, **kwargs)
+        except sqlite3.Error as error:
+            raise JournalUnavailableError(str(error)) from error
+
+    return wrapped
 
 
 class SqliteJournal:
@@ -108,7 +125,7 @@ class SqliteJournal:
             verdicts = self._admit(writes) if writes.admissions else []
             self._write(writes)
             db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, JournalUnavailableError) as error:
             if not self._was_taken(tick):
                 raise JournalUnavailableError(str(error)) from error
         self._tick = tick
@@ -262,6 +279,7 @@ class SqliteJournal:
 
     # -- reading back -----------------------------------------------------------------------------------
 
+    @_readable
     def load_open(self) -> list[Payment]:
         """See the interface."""
         where = "WHERE engine = ? AND open = 1"
@@ -273,10 +291,12 @@ class SqliteJournal:
         )
         return payments_from_rows(payments, legs)
 
+    @_readable
     def load(self, payment_ids: Sequence[bytes]) -> list[Payment]:
         """See the interface."""
         return load(self._connection, payment_ids)
 
+    @_readable
     def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Payment]:
         """See the interface."""
         ids: list[bytes] = []

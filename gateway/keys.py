@@ -1,0 +1,153 @@
+"""Both ends of a payment: what each key names. Merchants come from the directory; payers' keys go to the token service.
+
+A new kind of key is a case here (or a kind of barcode), and nothing else in the gateway.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from contract.errors import HutongError, Reason
+from contract.secret import Secret
+from facepay.interface import FaceMatch
+from gateway import barcode
+from gateway.directory import Directory, Merchant
+from gateway.requests import REFERENCE_CHARACTERS_MAX
+from hutong.gateway.v1 import payment_pb2 as pb
+from tokenization.interface import Cryptogram, KeyUse, PayerKeyKind
+
+KEY_KINDS: Final = {
+    PayerKeyKind.PAYMENT_CODE: pb.KEY_KIND_PAYMENT_CODE,
+    PayerKeyKind.CONSUMER_CODE: pb.KEY_KIND_CONSUMER_CODE,
+    PayerKeyKind.TOKEN: pb.KEY_KIND_TOKEN,
+    PayerKeyKind.FACE: pb.KEY_KIND_FACE,
+    PayerKeyKind.TRANSIT: pb.KEY_KIND_TRANSIT,
+}
+_CHANNELS: Final = {
+    PayerKeyKind.PAYMENT_CODE: "qr_consumer_presented",
+    PayerKeyKind.CONSUMER_CODE: "qr_consumer_presented",
+    PayerKeyKind.FACE: "face",
+    PayerKeyKind.TRANSIT: "transit",
+}
+
+
+@dataclass(slots=True)
+class Payee:
+    """Where the money is to go, as the payee's key says."""
+
+    merchant: Merchant
+    terminal_id: str
+    kind: int
+    amount_minor: int | None = None
+    currency: str | None = None
+    reference: str = ""
+
+
+def payee(key: pb.RoutingKey, directory: Directory) -> Payee:
+    """Where the payee's key leads. Raises HutongError."""
+    named = key.WhichOneof("key")
+    if named == "merchant":
+        merchant = directory.merchants.get(key.merchant.merchant_id)
+        terminal = key.merchant.terminal_id
+        if merchant is None or (terminal and terminal not in merchant.terminals):
+            raise HutongError(Reason.ERROR_REASON_MERCHANT_UNKNOWN)
+        return Payee(merchant, terminal, pb.KEY_KIND_MERCHANT)
+    if named == "barcode":
+        return _payee_of_barcode(key.barcode, directory)
+    if named is None:
+        raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field="payee.key")
+    raise HutongError(Reason.ERROR_REASON_KEY_NOT_PAYEE, key=named)
+
+
+def _payee_of_barcode(text: str, directory: Directory) -> Payee:
+    decoded = barcode.decode(text)
+    if decoded.kind in ("payment_code", "emv_cpm"):
+        raise HutongError(Reason.ERROR_REASON_KEY_NOT_PAYEE, key=decoded.kind)
+    routing = _routing(decoded)
+    merchant = directory.merchant(routing.scheme, routing.account)
+    if merchant is None:
+        if directory.participant_for(routing.scheme, routing.participant) is None:
+            raise HutongError(Reason.ERROR_REASON_NO_ROUTE, scheme=routing.scheme)
+        raise HutongError(Reason.ERROR_REASON_MERCHANT_UNKNOWN, scheme=routing.scheme)
+    terminal = routing.terminal_id if routing.terminal_id in merchant.terminals else ""
+    return Payee(
+        merchant,
+        terminal,
+        pb.KEY_KIND_MERCHANT_CODE,
+        decoded.amount_minor,
+        decoded.currency,
+        (decoded.reference or "")[:REFERENCE_CHARACTERS_MAX],
+    )
+
+
+def key_use(payer: pb.RoutingKey, payee: Payee, amount_minor: int, currency: str, face: FaceMatch | None) -> KeyUse:
+    """The payer's key with the facts that its domain is checked against. `face`: whom the face service found, where the
+    key is a face. Raises HutongError."""
+    named = payer.WhichOneof("key")
+    requestor = assurance = ""
+    cryptogram: Cryptogram | None = None
+    if face is not None:
+        kind, value, assurance = PayerKeyKind.FACE, face.reference, face.assurance_method
+    elif named == "token":
+        kind, value, requestor = PayerKeyKind.TOKEN, Secret(payer.token.token), payer.token.requestor_id
+        if payer.token.HasField("cryptogram"):
+            given = payer.token.cryptogram
+            cryptogram = Cryptogram(given.value, given.counter, given.unpredictable_number)
+    elif named == "payment_code":
+        kind, value, _, _ = _payer_code(barcode.decode(payer.payment_code))
+        if kind is not PayerKeyKind.PAYMENT_CODE:
+            raise HutongError(Reason.ERROR_REASON_BARCODE_MALFORMED, field="payer.payment_code")
+    elif named == "barcode":
+        kind, value, requestor, cryptogram = _payer_code(barcode.decode(payer.barcode))
+    elif named is None:
+        raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field="payer.key")
+    else:
+        raise HutongError(Reason.ERROR_REASON_KEY_NOT_PAYER, key=named)
+    scanned = payee.kind == pb.KEY_KIND_MERCHANT_CODE
+    return KeyUse(
+        kind=kind,
+        value=value,
+        amount_minor=amount_minor,
+        currency=currency,
+        merchant_id=payee.merchant.id,
+        terminal_id=payee.terminal_id,
+        merchant_category=payee.merchant.mcc,
+        channel=_CHANNELS.get(kind) or ("qr_merchant_presented" if scanned else "token"),
+        requestor_id=requestor,
+        cryptogram=cryptogram,
+        assurance_method=assurance,
+    )
+
+
+def _routing(decoded: barcode.Decoded) -> barcode.Routing:
+    if decoded.kind == "unknown":
+        raise HutongError(Reason.ERROR_REASON_BARCODE_UNKNOWN)
+    verdict = decoded.profile or decoded.strict
+    if verdict is not None and not verdict.valid:
+        first = verdict.violations[0]
+        rule = first.rule
+        reason = Reason.ERROR_REASON_AMOUNT_PRECISION if rule == "amount_precision" else None
+        raise HutongError(
+            reason or Reason.ERROR_REASON_BARCODE_MALFORMED, path=first.path, rule=rule, scheme=decoded.scheme or ""
+        )
+    if decoded.routing is None:
+        raise HutongError(Reason.ERROR_REASON_NO_ROUTE, scheme=decoded.scheme or "")
+    return decoded.routing
+
+
+def _payer_code(decoded: barcode.Decoded) -> tuple[PayerKeyKind, Secret[str], str, Cryptogram | None]:
+    """The payer's credential in what a terminal scanned."""
+    if decoded.kind in ("emv_mpm", "link"):
+        raise HutongError(Reason.ERROR_REASON_KEY_NOT_PAYER, key=decoded.kind)
+    routing = _routing(decoded)
+    if decoded.credential is None or routing.scheme != "hutong":
+        raise HutongError(Reason.ERROR_REASON_CODE_FOREIGN, scheme=routing.scheme)
+    credential = decoded.credential
+    if credential.kind == "payment_code":
+        return PayerKeyKind.PAYMENT_CODE, credential.value, "", None
+    cryptogram = None
+    if credential.cryptogram is not None and credential.counter is not None:
+        value = credential.cryptogram.reveal()
+        cryptogram = Cryptogram(value, credential.counter, credential.unpredictable_number or 0)
+    return PayerKeyKind.CONSUMER_CODE, credential.value, credential.requestor_id, cryptogram

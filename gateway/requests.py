@@ -1,0 +1,105 @@
+"""What a request may look like: its key, amount, currency, deadline, and the fingerprint of what it asks for. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from typing import Final
+
+from contract.errors import HutongError, Reason
+from gateway.barcode.currencies import EXPONENT_OF
+from gateway.calls import Call
+from hutong.gateway.v1 import payment_pb2 as pb
+
+BATCH_MAX: Final = 500
+KEY_CHARACTERS_MAX: Final = 64
+REFERENCE_CHARACTERS_MAX: Final = 64
+AMOUNT_MINOR_MAX: Final = 999_999_999_999
+"""Twelve digits, as in ISO 8583 field 4."""
+DEADLINE_DEFAULT_US: Final = 30_000_000
+DEADLINE_MAX_US: Final = 86_400_000_000
+REPLY_MARGIN_US: Final = 50_000
+"""An unfinished payment is answered this long before the call's own deadline, so that the answer arrives in time."""
+REPLY_MAX_US: Final = 60_000_000
+"""A call without a deadline of its own is answered after this."""
+
+
+def check_key(key: str) -> None:
+    """Raises unless an idempotency key is 1 to 64 printable ASCII characters."""
+    if not key:
+        raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field="idempotency_key")
+    if len(key) > KEY_CHARACTERS_MAX or not (key.isascii() and key.isprintable()):
+        raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="idempotency_key", allowed="1 to 64 printable ASCII")
+
+
+def payment_id_bytes(text: str) -> bytes:
+    """The 16 bytes of a payment's id. Raises if it is none."""
+    if not text:
+        raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field="payment_id")
+    try:
+        if len(text) != 36:
+            raise ValueError(text)
+        return uuid.UUID(text).bytes
+    except ValueError:
+        raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="payment_id", allowed="a UUID") from None
+
+
+def reply_by(call: Call, now_us: int) -> int:
+    """When the caller must have an answer, final or not."""
+    if call.time_left_us is None:
+        return now_us + REPLY_MAX_US
+    margin = min(REPLY_MARGIN_US, call.time_left_us // 4)
+    return now_us + min(call.time_left_us - margin, REPLY_MAX_US)
+
+
+def key_hash(caller: str, key: str) -> bytes:
+    """16 bytes that stand for one caller's idempotency key."""
+    return hashlib.blake2b(f"{len(caller)} {caller}{key}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def check_reference(reference: str) -> None:
+    """Raises if a reference is longer than allowed."""
+    if len(reference) > REFERENCE_CHARACTERS_MAX:
+        raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="reference", most=str(REFERENCE_CHARACTERS_MAX))
+
+
+def deadline(request: pb.CreatePaymentRequest, now_us: int) -> int:
+    """When the payment must have ended. Raises if that is past or too far ahead."""
+    if not request.HasField("deadline"):
+        return now_us + DEADLINE_DEFAULT_US
+    deadline_us = request.deadline.seconds * 1_000_000 + request.deadline.nanos // 1000
+    if deadline_us <= now_us:
+        raise HutongError(Reason.ERROR_REASON_DEADLINE_PAST)
+    if deadline_us > now_us + DEADLINE_MAX_US:
+        raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="deadline", most="24 hours ahead")
+    return deadline_us
+
+
+def amount(
+    request: pb.CreatePaymentRequest, code_amount_minor: int | None, code_currency: str | None
+) -> tuple[int, str]:
+    """The amount and currency to pay: the request's, which must agree with the code's where it has them."""
+    currency = request.currency or code_currency or ""
+    if not currency:
+        raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field="currency")
+    if currency not in EXPONENT_OF:
+        raise HutongError(Reason.ERROR_REASON_CURRENCY_UNKNOWN, currency=currency[:3])
+    if code_currency is not None and currency != code_currency:
+        raise HutongError(Reason.ERROR_REASON_CURRENCY_MISMATCH, code=code_currency, request=currency)
+    minor = request.amount_minor or code_amount_minor or 0
+    if minor <= 0:
+        raise HutongError(Reason.ERROR_REASON_AMOUNT_NOT_POSITIVE)
+    if minor > AMOUNT_MINOR_MAX:
+        raise HutongError(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT, most_minor=str(AMOUNT_MINOR_MAX))
+    if code_amount_minor is not None and minor != code_amount_minor:
+        raise HutongError(
+            Reason.ERROR_REASON_CURRENCY_MISMATCH, code_minor=str(code_amount_minor), request_minor=str(minor)
+        )
+    return minor, currency
+
+
+def fingerprint(key: bytes, payer: bytes, payee: bytes, amount_minor: int, currency: str, reference: str) -> bytes:
+    """16 bytes over what was asked for; keyed, since a payment code or token is in it. The deadline is not: a
+    repeat has another."""
+    text = f"{len(payer)} {len(payee)} {amount_minor} {currency} {reference}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(payer + payee + text, digest_size=16, key=key).digest()
