@@ -131,7 +131,9 @@ class NativeFront:
             if kind != EVENT_CALL:
                 continue  # the caller left: its payment goes on, and its answer finds nobody
             left = details[2] if details is not None else None
-            caller = ANONYMOUS if key is None else key if isinstance(key, str) else key.decode("ascii", "replace")
+            # Bytes are what the caller says of itself. Text is its address, which changes with every connection: an
+            # idempotency key that belonged to it would pay again when a request is repeated on another one.
+            caller = key.decode("ascii", "replace") if isinstance(key, bytes) else ANONYMOUS
             left_us = None if left is None else int(left * 1e6)
             if method == WATCH:
                 stream = NativeStream(front, call_id, method, payload, caller, left_us)
