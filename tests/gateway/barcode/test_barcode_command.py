@@ -1,0 +1,138 @@
+"""`hutong barcode`: the JSON that other programs read, files that are really written and read, exit statuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from clients.command import barcode_bench
+from clients.command.barcode import barcode
+from gateway.barcode import fuzz as fuzzing
+
+
+def run(*arguments: str, stdin: str | bytes = "") -> Result:
+    return CliRunner().invoke(barcode, list(arguments), input=stdin)
+
+
+def lines(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def encode(*more: str) -> str:
+    result = run("encode", "--account", "m-1", "--name", "Shop", "--city", "City", *more)
+    assert result.exit_code == 0, result.output
+    return result.stdout.splitlines()[0]
+
+
+def test_decode_gives_one_object_a_line_for_one_payload_a_line() -> None:
+    payloads = [encode(), "6612345678901234567", "", "upi://pay?pa=a.b@icici", "nothing"]
+    result = run("decode", "-", "--json", stdin="\n".join(payloads) + "\n")
+    assert result.exit_code == 0
+    assert [shape["kind"] for shape in lines(result)] == ["emv_mpm", "payment_code", "unknown", "link", "unknown"]
+
+
+def test_decode_survives_bytes_that_are_no_text() -> None:
+    result = run("decode", "-", "--json", stdin=b"\xff\xfe\x00\n" + encode().encode() + b"\n")
+    assert [shape["kind"] for shape in lines(result)] == ["unknown", "emv_mpm"]
+
+
+def test_decode_for_people() -> None:
+    result = run("decode", encode("--amount-minor", "1250"))
+    assert "hutong" in result.stdout
+    assert "1250" in result.stdout
+
+
+def test_decode_with_a_directory(tmp_path: Path) -> None:
+    path = tmp_path / "directory.json"
+    merchant = {
+        "id": "m",
+        "name": "S",
+        "acquirers": [{"id": "a"}],
+        "accounts": [{"scheme": "hutong", "account": "m-1"}],
+    }
+    path.write_text(json.dumps({"participants": [{"id": "a", "role": "acquirer"}], "merchants": [merchant]}), "utf-8")
+    shape = lines(run("decode", encode(), "--json", "--directory", str(path)))[0]
+    assert (shape["route"]["to"], shape["route"]["status"]) == ("a", "routed")
+    assert lines(run("decode", encode(), "--json"))[0]["route"]["status"] == "recognised, no route"
+    path.write_text("{", "utf-8")
+    assert run("decode", encode(), "--directory", str(path)).exit_code == 1
+
+
+def test_encode_draws_and_scan_reads(tmp_path: Path) -> None:
+    png, svg, linear = tmp_path / "a.png", tmp_path / "a.svg", tmp_path / "b.png"
+    payload = encode("--png", str(png), "--svg", str(svg), "--terminal-symbol", "--level", "Q")
+    assert svg.read_text("utf-8").startswith("<svg")
+    assert run("encode", "--text", "6612345678901234567", "--symbology", "code128", "--png", str(linear)).exit_code == 0
+    result = run("scan", str(png), str(linear), str(tmp_path / "none.png"), "--json")
+    first, second, third = lines(result)
+    assert result.exit_code == 1, "one file could not be read"
+    assert [code["text"] for code in first["codes"]] == [payload]
+    assert first["codes"][0]["decoded"]["scheme"] == "hutong"
+    assert (second["codes"][0]["format"], second["codes"][0]["decoded"]["kind"]) == ("Code128", "payment_code")
+    assert (third["codes"], bool(third["error"])) == ([], True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["encode"], 2),
+        (["encode", "--account", "m 1", "--name", "Shop"], 1),
+        (["encode", "--scheme", "visa", "--account", "4", "--name", "S"], 2),
+        (["encode", "--text", "北京", "--symbology", "code128", "--png", "/dev/null"], 1),
+        (["translate", "6612345678901234567"], 1),
+        (["scan"], 2),
+        (["nothing"], 2),
+    ],
+)
+def test_exit_statuses(arguments: list[str], status: int) -> None:
+    assert run(*arguments).exit_code == status
+
+
+def test_translate_tells_the_losses() -> None:
+    shape = lines(run("translate", "upi://pay?pa=a.b@icici&pn=A&tn=note", "--json"))[0]
+    assert (shape["source"], shape["scheme"], shape["route"]["account"]) == ("upi", "hutong", "a.b@icici")
+    assert {"path": "query.tn", "name": "query.tn", "reason": "no_place", "value": "4 characters"} in shape["losses"]
+    assert run("translate", "upi://pay?pa=a.b@icici", "--to", "bharatqr").exit_code == 0
+
+
+def test_bench_measures_and_says_why_it_skips(tmp_path: Path) -> None:
+    arguments = ["--codes", "100", "--pictures", "8", "--empty", "6", "--node-modules", str(tmp_path), "--json"]
+    report = lines(run("bench", *arguments))[0]
+    assert report["codes"]["hutong"]["p50_us"] > 0
+    assert report["pictures"]["read"] >= report["pictures"]["read_by_zxing_alone"] > 0
+    assert report["empty"] == {"count": 6, "false": 0, "false_by_zxing_alone": 0}
+    assert all("skipped" in other for other in report["codes"]["others"].values())
+    assert not report["targets_met"]["others"], "a target without a baseline is not met"
+    assert "npm install" in barcode_bench.page(report) or "node" in barcode_bench.page(report)
+
+
+def test_the_codes_of_the_bench_are_two_hundred_characters_and_right() -> None:
+    codes = barcode_bench.distinct_codes(50, 3)
+    assert len(set(codes)) == 50
+    for code in codes:
+        assert 190 <= len(code) <= 210
+        assert fuzzing.check(code) is None
+
+
+def test_fuzz_small_run() -> None:
+    result = run("fuzz", "--inputs", "6000", "--seed", "2", "--json")
+    report = lines(result)[0]
+    assert result.exit_code == 0, report
+    assert (report["failed"], report["failures"]) == (0, [])
+    assert set(report["kinds"]) == {"emv_mpm", "emv_cpm", "payment_code", "link", "unknown"}
+
+
+def test_fuzz_is_the_same_for_the_same_seed_and_finds_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(fuzzing.texts(50, 1)) == list(fuzzing.texts(50, 1)) != list(fuzzing.texts(50, 2))
+
+    def broken(text: str) -> None:
+        raise IndexError(len(text))
+
+    monkeypatch.setattr(fuzzing, "decode", broken)
+    result = run("fuzz", "--inputs", "3", "--json")
+    assert result.exit_code == 1
+    assert lines(result)[0]["failed"] == 3

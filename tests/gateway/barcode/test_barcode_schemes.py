@@ -1,0 +1,102 @@
+"""Every scheme against vectors from its public documentation: recognised, judged, routed; wrong ones named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from gateway.barcode import decode
+from gateway.barcode.profile import PROFILES, compile_profile
+from gateway.barcode.tlv import join, seal
+
+VECTORS: Final = Path(__file__).parents[2] / "vectors" / "barcode"
+FILES: Final = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(VECTORS.glob("*.json"))}
+VALID: Final = [(name, case) for name, data in FILES.items() for case in data["valid"]]
+INVALID: Final = [(name, case) for name, data in FILES.items() for case in data["invalid"]]
+
+
+def test_every_profile_has_vectors_that_state_their_source() -> None:
+    assert set(PROFILES) <= set(FILES)
+    for name, data in FILES.items():
+        assert data["source"], name
+        assert data["valid"], name
+
+
+@pytest.mark.parametrize(("scheme", "case"), VALID, ids=[f"{name}-{n}" for n, (name, _) in enumerate(VALID)])
+def test_valid_vectors(scheme: str, case: dict[str, Any]) -> None:
+    decoded = decode(case["payload"])
+    assert decoded.scheme == scheme
+    assert decoded.profile is not None
+    assert decoded.profile.valid, decoded.profile.violations
+    assert (decoded.strict.valid if decoded.strict else None) == case["strict"]
+    found = {f"{v.path}:{v.rule}" for v in decoded.strict.violations} if decoded.strict else set()
+    assert found == set(case.get("strict_rules", ()))
+    routing = decoded.routing
+    fields = ("scheme", "kind", "account", "participant", "terminal_id")
+    assert ({name: getattr(routing, name) for name in fields} if routing else None) == case["routing"]
+    for name in ("amount_minor", "currency", "merchant_name", "initiation", "reference"):
+        assert getattr(decoded, name) == case[name], name
+
+
+@pytest.mark.parametrize(("scheme", "case"), INVALID, ids=[f"{name}-{n}" for n, (name, _) in enumerate(INVALID)])
+def test_invalid_vectors(scheme: str, case: dict[str, Any]) -> None:
+    decoded = decode(case["payload"])
+    assert decoded.scheme == scheme, "a wrong code of a scheme is still one of that scheme"
+    assert decoded.profile is not None
+    assert not decoded.profile.valid
+    assert {f"{v.path}:{v.rule}" for v in decoded.profile.violations} == set(case["rules"]), case["origin"]
+
+
+def test_a_label_of_several_schemes_gives_ranked_candidates() -> None:
+    paynow = join([("00", "SG.PAYNOW"), ("01", "2"), ("02", "201403121W"), ("03", "1")])
+    sgqr = join([("00", "SG.SGQR"), ("01", "1809052DD729")])
+    objects = [("00", "01"), ("01", "11"), ("02", "4403847000746908"), ("26", paynow), ("51", sgqr), ("52", "5812")]
+    decoded = decode(seal([*objects, ("53", "702"), ("58", "SG"), ("59", "Kopi"), ("60", "Singapore")]))
+    assert [candidate.scheme for candidate in decoded.candidates] == ["paynow", "visa", "sgqr"]
+    scores = [candidate.score for candidate in decoded.candidates]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_an_unknown_scheme_is_no_fault_by_the_standard() -> None:
+    guid = join([("00", "org.example.pay"), ("01", "M1")])
+    objects = [("00", "01"), ("26", guid), ("52", "5812"), ("53", "840"), ("58", "US"), ("59", "Shop"), ("60", "City")]
+    decoded = decode(seal(objects))
+    assert (decoded.kind, decoded.scheme, decoded.routing) == ("emv_mpm", None, None)
+    assert decoded.strict is not None
+    assert decoded.strict.valid
+    assert decoded.profile is not None
+    assert [violation.rule for violation in decoded.profile.violations] == ["scheme_unknown"]
+
+
+def test_a_profile_is_one_file() -> None:
+    profile = compile_profile(
+        """
+        name = "example"
+        title = "Example"
+        source = "here"
+        countries = ["US"]
+        currencies = ["USD"]
+        tolerate = ["59:format"]
+        [[account]]
+        ids = "26-28 40"
+        identifiers = ["org.example.pay"]
+          [[account.route]]
+          account = "@/01"
+          check = "digits_8"
+        """
+    )
+    account = profile.accounts[0]
+    assert account.ids == {"26", "27", "28", "40"}
+    assert profile.currencies == {"840"}
+    assert ("59", "format") in profile.tolerated
+    assert account.routes[0].check is not None
+    assert not account.routes[0].check("1234567", {})
+
+
+@pytest.mark.parametrize("fault", ['currencies = ["XXZ"]', '[[account]]\nids = "26"\n[[account.route]]\ncheck = "bic"'])
+def test_a_wrong_profile_is_refused_when_it_is_read(fault: str) -> None:
+    with pytest.raises(KeyError):
+        compile_profile(f'name = "x"\ntitle = "X"\nsource = "s"\n{fault}')
