@@ -232,7 +232,18 @@ class Gateway:
             self._front.close()
         if self._folder is not None:
             self._folder.cleanup()
+        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result(STOP_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(STOP_S)
+        if not self._thread.is_alive():
+            self._loop.close()
         self._journal.close()
         return empty
+
+
+async def _cancel_others() -> None:
+    """Ends what still runs on this loop, so that it can be closed."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
