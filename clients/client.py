@@ -21,7 +21,7 @@ import grpc
 from google.protobuf import timestamp_pb2
 
 from clients.errors import DeadlineExceeded, typed
-from clients.options import ClientOptions, open_channel
+from clients.options import ClientOptions, metadata_of, open_channel
 from clients.retries import Caller, Method, Request, Response, is_passing
 from contract.errors import HutongError, Reason, from_status
 from hutong.gateway.v1 import payment_pb2 as pb
@@ -51,7 +51,8 @@ class HutongClient:
         self.channel = open_channel(target, self.options)
         """For the stubs of other services of the gateway; `call` gives them deadlines, retries and typed errors."""
         self._payments = rpc.PaymentServiceStub(self.channel)
-        self._caller = Caller(self.options.retry)
+        self._metadata = metadata_of(self.options)
+        self._caller = Caller(self.options.retry, metadata=self._metadata)
 
     def create_payment(
         self,
@@ -136,7 +137,7 @@ class HutongClient:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 raise DeadlineExceeded(grpc.StatusCode.DEADLINE_EXCEEDED, f"watched for {deadline_s} s")
-            stream = self._payments.WatchPayments(request, timeout=left)
+            stream = self._payments.WatchPayments(request, timeout=left, metadata=self._metadata)
             try:
                 for answer in stream:
                     failures = 0

@@ -8,6 +8,7 @@ from typing import Final
 
 import grpc
 
+CALLER_METADATA: Final = "hutong-caller"
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 KEEPALIVE_MS: Final = 30_000
 
@@ -45,6 +46,9 @@ class RetryOptions:
 class ClientOptions:
     """Options of a client; the defaults suit a gateway on this machine."""
 
+    caller: str = ""
+    """What this client calls itself, printable ASCII: idempotency keys of callers with different names are different
+    keys. Where mTLS proves an identity, that one counts instead."""
     deadline_s: float = 30.0
     """For a whole call, retries included."""
     tls: TlsOptions | None = None
@@ -54,6 +58,11 @@ class ClientOptions:
     retry: RetryOptions = RetryOptions()
     channel_options: tuple[tuple[str, str | int], ...] = ()
     """Added to those that the client sets itself."""
+
+
+def metadata_of(options: ClientOptions) -> tuple[tuple[str, str], ...]:
+    """What every call carries besides its request."""
+    return ((CALLER_METADATA, options.caller),) if options.caller else ()
 
 
 def open_channel(target: str, options: ClientOptions) -> grpc.Channel:

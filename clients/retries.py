@@ -23,10 +23,13 @@ PASSING_REASONS: Final = frozenset({Reason.ERROR_REASON_OVERLOADED})
 """Reasons with another code of which the same holds."""
 
 
+Metadata = tuple[tuple[str, str], ...]
+
+
 class Method(Protocol[Request, Response]):
     """A unary method of a generated stub."""
 
-    def __call__(self, request: Request, timeout: float | None = None) -> Response:
+    def __call__(self, request: Request, timeout: float | None = None, metadata: Metadata = ()) -> Response:
         """Sends the request."""
         ...
 
@@ -59,12 +62,14 @@ class Caller:
         self,
         options: RetryOptions,
         *,
+        metadata: Metadata = (),
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         self._options = options
         self._throttle = Throttle(options)
+        self._metadata = metadata
         self._sleep = sleep
         self._clock = clock
         self._rng = rng or random.Random()
@@ -84,7 +89,7 @@ class Caller:
             if left <= 0:
                 raise DeadlineExceeded(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {deadline_s} s")
             try:
-                answer = method(request, timeout=left)
+                answer = method(request, timeout=left, metadata=self._metadata)
             except grpc.RpcError as failure:
                 error = typed(failure)
                 passing = is_passing(error)

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -44,6 +45,7 @@ class Gateway(rpc.PaymentServiceServicer):
 
     def _meet(self, request: Any, context: grpc.ServicerContext) -> None:
         self.seen.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
         if self.hold is not None:
             self.hold.wait(10)
         if self.failures:
@@ -125,6 +127,14 @@ def test_every_field_arrives(gateway: Gateway, client: HutongClient) -> None:
     assert (request.payer, request.payee) == (PAYER, PAYEE)
     assert (request.amount_minor, request.currency, request.idempotency_key) == (100, "CNY", "k1")
     assert request.HasField("deadline")
+
+
+def test_a_client_says_who_it_is_only_where_it_has_a_name(gateway: Gateway, serve: Serve) -> None:
+    target = serve(gateway)
+    for caller in ("", "shop 7"):
+        with HutongClient(target, replace(FAST, caller=caller)) as client:
+            pay(client)
+    assert [one.get("hutong-caller") for one in gateway.metadata] == [None, "shop 7"]
 
 
 def test_a_refusal_is_the_reason_of_the_table_with_its_fields(gateway: Gateway, client: HutongClient) -> None:
@@ -212,7 +222,7 @@ def test_waits_grow_are_bounded_and_never_outlast_the_deadline() -> None:
         slept.append(seconds)
         now[0] += seconds
 
-    def method(request: str, timeout: float | None = None) -> str:  # noqa: ARG001 - the stub's form
+    def method(request: str, timeout: float | None = None, metadata: Any = ()) -> str:  # noqa: ARG001 - the stub's form
         raise _Unavailable
 
     options = RetryOptions(attempts_max=50, backoff_s=1, backoff_max_s=4, throttle_tokens=1_000)
