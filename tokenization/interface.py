@@ -121,4 +121,5 @@ class Account:
     issuer_id: str
     number: Secret[str]
     """PAN or account number, digits."""
-    attributes: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, str] = field(default_factory=dict, repr=False)
+    """What else the issuer knows; sealed with the number."""
