@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from clients.population import Population
 
 WIDTH: Final = 112
 """Columns of the picture."""
+REMOTE_FONT: Final = re.compile(r"@font-face \{[^}]*\}\s*")
+"""Fonts that a picture would load from elsewhere; it falls back to any monospaced one."""
 FAILURES_SHOWN: Final = 12
 COLOURS: Final = {
     Key.STATIC: "bright_green",
@@ -117,7 +120,8 @@ def picture(result: Result, path: Path) -> None:
         legacy_windows=False,
     )
     show(result, console)
-    console.save_svg(str(path), title="hutong demo")
+    svg = console.export_svg(title="hutong demo")
+    path.write_text(REMOTE_FONT.sub("", svg), encoding="utf-8")
 
 
 def _matrix(result: Result, *, wide: bool) -> Table:

@@ -101,7 +101,10 @@ def test_an_expected_refusal_is_as_it_should_be() -> None:
 def test_the_picture_is_an_image_and_nothing_else_is_written(tmp_path: Path) -> None:
     picture(result(matrix()), tmp_path / "demo.svg")
     assert [path.name for path in tmp_path.iterdir()] == ["demo.svg"]
-    assert (tmp_path / "demo.svg").read_text(encoding="utf-8").startswith("<svg")
+    svg = (tmp_path / "demo.svg").read_text(encoding="utf-8")
+    assert svg.startswith("<svg")
+    assert "Lin Mei" in svg.replace("&#160;", " ")
+    assert "url(" not in svg.replace("url(#", ""), "it loads nothing from elsewhere"
 
 
 def test_percentiles_are_nearest_rank() -> None:
