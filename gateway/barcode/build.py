@@ -238,8 +238,8 @@ def build_consumer_code(code: ConsumerCode) -> str:
         HutongError: FIELD_INVALID where a field does not fit the standard.
     """
     digits = code.value.reveal()
-    if not (digits.isascii() and digits.isdigit() and 8 <= len(digits) <= 19):
-        raise _invalid("value", "8 to 19 digits are needed")
+    if not (digits.isascii() and digits.isdigit() and 13 <= len(digits) <= 19):
+        raise _invalid("value", "13 to 19 digits are needed")
     elements = [
         Item("4F", code.application),
         Item("50", code.label.encode("ascii", "replace")),

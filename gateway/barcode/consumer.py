@@ -12,6 +12,8 @@ from gateway.barcode.profile import PROFILES, Profile
 
 BIN_DIGITS: Final = 8
 """Leading digits of an account number that may be shown and routed by."""
+NUMBER_DIGITS_MIN: Final = 13
+"""Shorter numbers are no account of a payment scheme (ISO/IEC 7812), and their leading digits would be most of them."""
 _APPLICATIONS: Final = sorted(
     ((prefix, profile) for profile in PROFILES.values() for prefix in profile.applications),
     key=lambda pair: -len(pair[0]),
@@ -66,7 +68,7 @@ def _credential(payload: cpm.Payload) -> Credential | None:
     pan, track2 = payload.find("5A"), payload.find("57")
     track = track2.hex().upper().rstrip("F") if track2 is not None else ""
     number = cpm.digits(pan) if pan is not None else track.partition("D")[0]
-    if not (number.isascii() and number.isdigit()):
+    if not (number.isascii() and number.isdigit() and len(number) >= NUMBER_DIGITS_MIN):
         return None
     reference = payload.find("9F24")
     last_four = payload.find("9F25")

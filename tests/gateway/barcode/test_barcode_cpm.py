@@ -163,6 +163,12 @@ def test_any_bytes_get_a_typed_verdict(data: bytes) -> None:
     assert decoded.strict is not None
 
 
+def test_a_number_too_short_for_an_account_is_no_credential_and_is_not_shown() -> None:
+    decoded = decode(armour(application(AID, Item("5A", bytes.fromhex("98765432")))))
+    assert (decoded.credential, decoded.routing) == (None, None)
+    assert "98765432" not in repr(decoded)
+
+
 def test_a_wallet_writes_its_token_with_a_cryptogram() -> None:
     text = build_consumer_code(
         ConsumerCode(

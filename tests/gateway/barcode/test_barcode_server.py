@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import grpc
 import pytest
@@ -49,7 +50,8 @@ def served(use: Use) -> None:
 async def refused(call: Awaitable[object]) -> str:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call
-    details = dict(raised.value.trailing_metadata())[DETAILS_METADATA_KEY]
+    trailing: Any = raised.value.trailing_metadata()
+    details = dict(trailing)[DETAILS_METADATA_KEY]
     assert isinstance(details, bytes)
     status = status_pb2.Status()
     status.ParseFromString(details)
