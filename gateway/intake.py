@@ -64,6 +64,7 @@ class PaymentIntake:
         faces: FaceResolver | None = None,
         workers: Executor | None = None,
         give_back: Callable[[Sequence[Draft]], None] = lambda _: None,
+        ids: PaymentIds | None = None,
     ) -> None:
         """`faces` works on `workers`; what it finished comes back through `give_back`, the engine's inbox."""
         self._router = router
@@ -73,7 +74,7 @@ class PaymentIntake:
         self._faces = faces
         self._workers = workers
         self._give_back = give_back
-        self._ids = PaymentIds()
+        self._ids = ids or PaymentIds()
 
     def refuse(self, call: Call | Draft, reason: int) -> None:
         """See the interface."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Final
 
 _RANDOM_POOL_BYTES: Final = 4096
@@ -27,7 +28,9 @@ class PaymentIds:
 
     Ids of one generator grow, so new rows land at the right edge of the journal's trees."""
 
-    def __init__(self) -> None:
+    def __init__(self, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+        """`random_bytes` gives so many random bytes; a simulation passes a seeded source."""
+        self._random_bytes = random_bytes
         self._pool = b""
         self._at = 0
         self._millisecond = 0
@@ -44,7 +47,7 @@ class PaymentIds:
             # More than 4,096 in a millisecond borrow from the next one (section 6.2, method 1).
             self._millisecond, self._counter = self._millisecond + 1, 0
         if self._at >= len(self._pool):
-            self._pool, self._at = os.urandom(_RANDOM_POOL_BYTES), 0
+            self._pool, self._at = self._random_bytes(_RANDOM_POOL_BYTES), 0
         random = int.from_bytes(self._pool[self._at : self._at + _RANDOM_BYTES], "big") >> 2
         self._at += _RANDOM_BYTES
         value = (self._millisecond << 80) | (7 << 76) | (self._counter << 64) | (2 << 62) | random

@@ -56,9 +56,19 @@ _ADD_REFUND: Final = (
 )
 
 
-def connect(path: Path | str, *, read_only: bool = False) -> sqlite3.Connection:
-    """Opens a journal file with the settings that durability needs."""
-    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+Factory = type[sqlite3.Connection]
+
+
+def connect(path: Path | str, *, read_only: bool = False, factory: Factory = sqlite3.Connection) -> sqlite3.Connection:
+    """Opens a journal file with the settings that durability needs. `factory` makes the connection: a simulated disk
+    passes its own."""
+    connection: sqlite3.Connection = sqlite3.connect(
+        path,
+        isolation_level=None,
+        timeout=BUSY_TIMEOUT_S,
+        check_same_thread=False,
+        factory=factory,
+    )
     connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # takes effect on a new file only
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -85,10 +95,11 @@ def _readable(read: Callable[Parameters, Answer]) -> Callable[Parameters, Answer
 class SqliteJournal:
     """See gateway.journal.interface.Journal."""
 
-    def __init__(self, path: Path | str, engine: int = 1) -> None:
+    def __init__(self, path: Path | str, engine: int = 1, *, factory: Factory = sqlite3.Connection) -> None:
         self._path = path
         self._engine = engine
-        self._connection = connect(path)
+        self._factory = factory
+        self._connection = connect(path, factory=factory)
         self._tick = 0
         self._in_doubt = False
         self._routes = {0}
@@ -140,7 +151,7 @@ class SqliteJournal:
         connection, with whatever it has cached, is given up and the file is asked."""
         try:
             self._connection.close()
-            self._connection = connect(self._path)
+            self._connection = connect(self._path, factory=self._factory)
             row = self._connection.execute("SELECT tick FROM ticks WHERE engine = ?", (self._engine,)).fetchone()
         except sqlite3.Error as error:
             self._in_doubt = True
