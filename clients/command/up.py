@@ -26,9 +26,7 @@ from gateway.engine.loop import IN_FLIGHT_MAX
     help="Folder of the network's state; made if it is not there. Without it: a temporary one, removed at the end.",
 )
 @click.option("--listen", default=DEFAULT_LISTEN, show_default=True, help="HOST:PORT, [IPV6]:PORT or unix:/path.")
-@click.option(
-    "--front", type=click.Choice(["native", "aio"]), default=None, help="Default: native, or aio for TLS."
-)
+@click.option("--front", type=click.Choice(["native", "aio"]), default=None, help="Default: native, or aio for TLS.")
 @click.option("--processes", is_flag=True, help="Run issuers and acquirers as processes of their own, over gRPC.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the simulated people and merchants.")
 @click.option("--wallets", type=click.IntRange(1, 10_000), default=3, show_default=True, help="For each issuer.")
@@ -39,6 +37,7 @@ from gateway.engine.loop import IN_FLIGHT_MAX
 @click.option("--tls-cert", type=click.Path(exists=True, path_type=Path), help="PEM certificate chain.")
 @click.option("--tls-key", type=click.Path(exists=True, path_type=Path), help="PEM private key.")
 @click.option("--tls-client-ca", type=click.Path(exists=True, path_type=Path), help="Callers must be certified by it.")
+@click.option("--accounts", is_flag=True, help="Also show the simulated wallets' account numbers.")
 @click.option("--plaintext-anywhere", is_flag=True, help="Allow a plaintext port that other machines can reach.")
 def up(
     data: Path | None,
@@ -54,6 +53,7 @@ def up(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
+    accounts: bool,
     plaintext_anywhere: bool,
 ) -> None:
     """Run the network until stopped.
@@ -86,7 +86,7 @@ def up(
             network = Network.start(options)
         except NetworkError as error:
             raise click.ClickException(str(error)) from None
-        _show(network, Console())
+        _show(network, Console(), accounts=accounts)
         failed = False
         while not stop.wait(1.0):
             if network.failed:
@@ -108,17 +108,27 @@ def _tls(certificate: Path | None, key: Path | None, authority: Path | None) -> 
     return listening.Tls(certificate, key, authority)
 
 
-def _show(network: Network, console: Console) -> None:
+def _show(network: Network, console: Console, *, accounts: bool) -> None:
     console.print(f"Hutong listens on [bold]{network.target}[/], its state is in {network.data}", highlight=False)
     if network.recovered:
         console.print(f"{network.recovered:,} payments were in flight and are being settled")
-    table = Table("wallet", "owner", "issuer", "merchant", "name", "acquirers", title="Some of who is here")
+    account_column = ("account",) if accounts else ()
+    columns = ("wallet", "owner", "issuer", *account_column, "merchant", "name", "acquirers")
+    table = Table(*columns, title="Some of who is here")
     shops = network.population.merchants
     for index, wallet in enumerate(network.population.wallets[:10]):
         shop = shops[index] if index < len(shops) else None
         table.add_row(
             *(wallet.id, wallet.name, wallet.issuer_id),
+            *((wallet.account.reveal(),) if accounts else ()),
             *((shop.id, shop.name, ", ".join(one.id for one in shop.acquirers)) if shop else ("", "", "")),
         )
     console.print(table)
-    console.print("Try: hutong pay --help; stop with Ctrl-C", highlight=False)
+    account = network.population.wallets[0].account.reveal() if accounts else "ACCOUNT (see hutong up --accounts)"
+    console.print(
+        f"Try, in another terminal with HUTONG_TARGET={network.target}:\n"
+        f"  hutong token request --issuer {network.population.wallets[0].issuer_id} --account {account}\n"
+        f"  hutong pay --token TOKEN --merchant {shops[0].id} --amount 12.50\n"
+        "Stop with Ctrl-C.",
+        highlight=False,
+    )

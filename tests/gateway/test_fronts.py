@@ -1,0 +1,335 @@
+"""Both fronts give the same answers and the same typed errors to the same calls, on a whole running network."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from clients.command.network import Network, NetworkOptions
+from clients.participants.script import Behaviour, Plan
+from contract.errors import from_rpc_error, from_status
+from gateway import barcode
+from gateway.calls import METHODS
+from hutong.facepay.v1 import face_pb2
+from hutong.gateway.v1 import payment_pb2 as pb
+from hutong.gateway.v1 import payment_pb2_grpc as rpc
+from hutong.tokenization.v1 import token_pb2
+
+_numbers = itertools.count()
+CALL_S = 10.0
+
+
+@dataclass
+class Side:
+    """A network behind one front, and a channel to it."""
+
+    network: Network
+    channel: grpc.Channel
+
+    @property
+    def stub(self) -> rpc.PaymentServiceStub:
+        return rpc.PaymentServiceStub(self.channel)
+
+    def request(self, **changes: object) -> pb.CreatePaymentRequest:
+        fields: dict[str, object] = {
+            "idempotency_key": f"front-{next(_numbers)}",
+            "payer": self.payer(),
+            "payee": merchant("m1001", "m1001t1"),
+            "amount_minor": 1250,
+            "currency": "CNY",
+        }
+        fields.update(changes)
+        return pb.CreatePaymentRequest(**fields)  # type: ignore[arg-type]
+
+    def payer(self) -> pb.RoutingKey:
+        return token(self.network.wallet_tokens["wallet-01"].reveal())
+
+    def raw(self, method: str, payload: bytes) -> bytes:
+        call = self.channel.unary_unary(next(path for path in METHODS if path.endswith("/" + method)))
+        answer: bytes = call(payload, timeout=CALL_S)
+        return answer
+
+
+def token(number: str) -> pb.RoutingKey:
+    return pb.RoutingKey(token=token_pb2.TokenKey(token=number))
+
+
+def merchant(merchant_id: str, terminal_id: str = "") -> pb.RoutingKey:
+    return pb.RoutingKey(merchant=pb.MerchantKey(merchant_id=merchant_id, terminal_id=terminal_id))
+
+
+@pytest.fixture(scope="module", params=["native", "aio"])
+def side(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Side]:
+    folder = tmp_path_factory.mktemp(str(request.param))
+    options = NetworkOptions(data=folder, seed=3, listen="127.0.0.1:0", front=str(request.param))
+    with Network.start(options) as network, grpc.insecure_channel(network.target) as channel:
+        yield Side(network, channel)
+
+
+def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    error = from_rpc_error(caught.value)
+    code = caught.value.code()  # type: ignore[attr-defined]
+    assert error is None or error.status_code is code
+    assert error is None or error.text in caught.value.details()  # type: ignore[attr-defined]
+    return code, error.name if error is not None else ""
+
+
+BAD: dict[str, tuple[dict[str, object], str]] = {
+    "no key": ({"idempotency_key": ""}, "FIELD_MISSING"),
+    "a long key": ({"idempotency_key": "k" * 65}, "FIELD_INVALID"),
+    "a key that cannot be printed": ({"idempotency_key": "a\nb"}, "FIELD_INVALID"),
+    "a key that is not ASCII": ({"idempotency_key": "键"}, "FIELD_INVALID"),
+    "no payer": ({"payer": None}, "FIELD_MISSING"),
+    "an empty payer": ({"payer": pb.RoutingKey()}, "FIELD_MISSING"),
+    "no payee": ({"payee": None}, "FIELD_MISSING"),
+    "an empty payee": ({"payee": pb.RoutingKey()}, "FIELD_MISSING"),
+    "zero": ({"amount_minor": 0}, "AMOUNT_NOT_POSITIVE"),
+    "a negative amount": ({"amount_minor": -1}, "AMOUNT_NOT_POSITIVE"),
+    "too much": ({"amount_minor": 10**12}, "AMOUNT_ABOVE_LIMIT"),
+    "no currency": ({"currency": ""}, "FIELD_MISSING"),
+    "an unknown currency": ({"currency": "XXZ"}, "CURRENCY_UNKNOWN"),
+    "a currency that nobody settles": ({"currency": "USD"}, "ACQUIRER_UNAVAILABLE"),
+    "an unknown merchant": ({"payee": merchant("nobody")}, "MERCHANT_UNKNOWN"),
+    "an unknown terminal": ({"payee": merchant("m1001", "t9")}, "MERCHANT_UNKNOWN"),
+    "a merchant as payer": ({"payer": merchant("m1001")}, "KEY_NOT_PAYER"),
+    "a token as payee": ({"payee": token("6212345678901234")}, "KEY_NOT_PAYEE"),
+    "a malformed token": ({"payer": token("12")}, "TOKEN_MALFORMED"),
+    "a token with a wrong digit": ({"payer": token("6212345678901235")}, "TOKEN_MALFORMED"),
+    "an unknown token": ({"payer": token("9999990000000006")}, "TOKEN_UNKNOWN"),
+    "an unknown code": ({"payer": pb.RoutingKey(payment_code="6600000000000000000")}, "CODE_UNKNOWN"),
+    "a foreign code": ({"payer": pb.RoutingKey(payment_code="134650004391765432")}, "CODE_FOREIGN"),
+    "no code at all": ({"payer": pb.RoutingKey(payment_code="hello")}, "BARCODE_UNKNOWN"),
+    "a barcode of nothing": ({"payee": pb.RoutingKey(barcode="hello")}, "BARCODE_UNKNOWN"),
+    "a truncated barcode": ({"payee": pb.RoutingKey(barcode="00020101021126")}, "BARCODE_MALFORMED"),
+    "a payment code as payee": ({"payee": pb.RoutingKey(barcode="6600000000000000000")}, "KEY_NOT_PAYEE"),
+    "a long reference": ({"reference": "r" * 65}, "FIELD_INVALID"),
+    "a face that is none": ({"payer": pb.RoutingKey(face=face_pb2.FaceCapture(sealed=b"x"))}, "CAPTURE_INVALID"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_requests_get_the_same_typed_error(side: Side, name: str) -> None:
+    changes, reason = BAD[name]
+    _, found = refusal(lambda: side.stub.CreatePayment(side.request(**changes), timeout=CALL_S))
+    assert found == reason
+
+
+def test_a_deadline_in_the_past_is_refused(side: Side) -> None:
+    request = side.request()
+    request.deadline.FromSeconds(1)
+    code, reason = refusal(lambda: side.stub.CreatePayment(request, timeout=CALL_S))
+    assert (code, reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PAST")
+    request.deadline.FromSeconds(4_000_000_000)
+    assert refusal(lambda: side.stub.CreatePayment(request, timeout=CALL_S))[1] == "FIELD_INVALID"
+
+
+@pytest.mark.parametrize(
+    "method", ["CreatePayment", "BatchCreatePayments", "CancelPayment", "RefundPayment", "GetPayment"]
+)
+def test_bytes_that_are_no_message_are_refused(side: Side, method: str) -> None:
+    code, reason = refusal(lambda: side.raw(method, b"\x0a\xff\xff\xff\xff"))
+    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED")
+
+
+def test_a_message_of_five_megabytes_is_refused_and_others_go_on(side: Side) -> None:
+    code, _ = refusal(lambda: side.raw("CreatePayment", b"\x3a\x80\x80\xc0\x02" + b"x" * (5 << 20)))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert side.stub.CreatePayment(side.request(), timeout=CALL_S).payment.state == pb.PAYMENT_STATE_SUCCEEDED
+
+
+def test_the_same_key_gives_the_same_bytes_and_another_payload_is_refused(side: Side) -> None:
+    request = side.request()
+    first = side.raw("CreatePayment", request.SerializeToString())
+    assert side.raw("CreatePayment", request.SerializeToString()) == first
+    request.amount_minor += 1
+    code, reason = refusal(lambda: side.stub.CreatePayment(request, timeout=CALL_S))
+    assert (code, reason) == (grpc.StatusCode.ALREADY_EXISTS, "IDEMPOTENCY_KEY_REUSED")
+    # Another caller's keys are another caller's.
+    other = side.stub.CreatePayment(request, timeout=CALL_S, metadata=(("hutong-caller", "shop-2"),))
+    assert other.payment.state == pb.PAYMENT_STATE_SUCCEEDED
+
+
+def test_a_code_that_expired_since_still_gets_its_first_answer(side: Side) -> None:
+    """A repeat is looked up before its key is refused."""
+    request = side.request()
+    first = side.raw("CreatePayment", request.SerializeToString())
+    removed = side.network.gateway.router.directory.merchants
+    kept = dict(removed)
+    try:
+        removed.clear()  # type: ignore[attr-defined]
+        assert side.raw("CreatePayment", request.SerializeToString()) == first
+    finally:
+        removed.update(kept)  # type: ignore[attr-defined]
+
+
+def test_a_batch_answers_each_request_in_its_place(side: Side) -> None:
+    good, bad = side.request(), side.request(amount_minor=-5)
+    twin, other = side.request(), side.request()
+    twin.idempotency_key = other.idempotency_key = good.idempotency_key
+    other.amount_minor = 77
+    twin.CopyFrom(good)
+    asked = pb.BatchCreatePaymentsRequest(requests=[good, bad, twin, other])
+    results = side.stub.BatchCreatePayments(asked, timeout=CALL_S).results
+    assert results[0].payment.state == pb.PAYMENT_STATE_SUCCEEDED
+    errors = [from_status(result.error) for result in (results[1], results[3])]
+    assert [error.name for error in errors if error] == ["AMOUNT_NOT_POSITIVE", "IDEMPOTENCY_KEY_REUSED"]
+    assert results[2] == results[0]
+
+
+def test_batches_are_bounded(side: Side) -> None:
+    empty, large = pb.BatchCreatePaymentsRequest(), pb.BatchCreatePaymentsRequest()
+    large.requests.extend(side.request() for _ in range(501))
+    assert refusal(lambda: side.stub.BatchCreatePayments(empty, timeout=CALL_S))[1] == "FIELD_MISSING"
+    assert refusal(lambda: side.stub.BatchCreatePayments(large, timeout=CALL_S))[1] == "BATCH_TOO_LARGE"
+    del large.requests[500]
+    results = side.stub.BatchCreatePayments(large, timeout=60).results
+    assert {result.payment.state for result in results} == {pb.PAYMENT_STATE_SUCCEEDED}
+
+
+def test_get_shows_legs_route_and_refunds(side: Side) -> None:
+    payment = side.stub.CreatePayment(side.request(), timeout=CALL_S).payment
+    ask = pb.RefundPaymentRequest(
+        idempotency_key=f"refund-{next(_numbers)}", payment_id=payment.payment_id, amount_minor=250
+    )
+    refund = side.stub.RefundPayment(ask, timeout=CALL_S).refund
+    shown = side.stub.GetPayment(pb.GetPaymentRequest(payment_id=payment.payment_id), timeout=CALL_S)
+    assert [leg.kind for leg in shown.legs] == ["debit", "credit"]
+    assert shown.candidates[0].acquirer_id == payment.acquirer_id
+    assert shown.candidates[0].tried
+    assert any(reason.startswith("cost ") for reason in shown.candidates[0].reasons)
+    assert shown.payment.refunded_minor == 250
+    assert [one.payment_id for one in shown.refunds] == [refund.payment_id]
+    assert refund.kind == pb.PAYMENT_KIND_REFUND
+    assert refund.original_payment_id == payment.payment_id
+
+
+def test_refunds_and_cancels_that_cannot_be(side: Side) -> None:
+    payment = side.stub.CreatePayment(side.request(), timeout=CALL_S).payment
+    unknown = "00000000-0000-7000-8000-000000000000"
+
+    def refund(payment_id: str, amount: int, key: str = "") -> Callable[[], object]:
+        request = pb.RefundPaymentRequest(
+            idempotency_key=key or f"refund-{next(_numbers)}", payment_id=payment_id, amount_minor=amount
+        )
+        return lambda: side.stub.RefundPayment(request, timeout=CALL_S)
+
+    def cancel(payment_id: str) -> Callable[[], object]:
+        return lambda: side.stub.CancelPayment(pb.CancelPaymentRequest(payment_id=payment_id), timeout=CALL_S)
+
+    def get(payment_id: str) -> Callable[[], object]:
+        return lambda: side.stub.GetPayment(pb.GetPaymentRequest(payment_id=payment_id), timeout=CALL_S)
+
+    assert refusal(refund(payment.payment_id, 1251))[1] == "REFUND_EXCEEDS_PAYMENT"
+    assert refusal(refund(payment.payment_id, -1))[1] == "AMOUNT_NOT_POSITIVE"
+    assert refusal(refund(unknown, 1))[1] == "PAYMENT_NOT_FOUND"
+    assert refusal(refund("x", 1))[1] == "FIELD_INVALID"
+    assert refusal(cancel(payment.payment_id)) == (grpc.StatusCode.FAILED_PRECONDITION, "PAYMENT_FINAL")
+    assert refusal(cancel(unknown))[1] == refusal(get(unknown))[1] == "PAYMENT_NOT_FOUND"
+    assert refusal(cancel(""))[1] == refusal(get(""))[1] == "FIELD_MISSING"
+    whole = refund(payment.payment_id, 0, key="all-of-it-" + payment.payment_id)()
+    assert whole.refund.amount_minor == 1250  # type: ignore[attr-defined]
+    assert refund(payment.payment_id, 0, key="all-of-it-" + payment.payment_id)() == whole
+    assert refusal(refund(whole.refund.payment_id, 1))[1] == "REFUND_OF_REFUND"  # type: ignore[attr-defined]
+
+
+def test_refunds_racing_never_exceed_the_payment(side: Side) -> None:
+    payment = side.stub.CreatePayment(side.request(amount_minor=1000), timeout=CALL_S).payment
+    answers: list[str] = []
+
+    def refund() -> None:
+        request = pb.RefundPaymentRequest(
+            idempotency_key=f"race-{next(_numbers)}", payment_id=payment.payment_id, amount_minor=300
+        )
+        try:
+            side.stub.RefundPayment(request, timeout=CALL_S)
+            answers.append("done")
+        except grpc.RpcError as error:
+            typed = from_rpc_error(error)
+            answers.append(typed.name if typed else "?")
+
+    threads = [threading.Thread(target=refund) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == ["REFUND_EXCEEDS_PAYMENT"] * 5 + ["done"] * 3
+
+
+def test_a_merchants_code_must_agree_with_the_request(side: Side) -> None:
+    shop = next(one for one in side.network.population.merchants if one.id == "m1001")
+    code = barcode.build_merchant_code(
+        barcode.MerchantCode(shop.id, shop.name, shop.city, amount_minor=990, terminal_id=shop.terminals[0])
+    )
+    payee = pb.RoutingKey(barcode=code)
+    paid = side.stub.CreatePayment(side.request(payee=payee, amount_minor=0, currency=""), timeout=CALL_S).payment
+    assert (paid.amount_minor, paid.currency, paid.terminal_id) == (990, "CNY", shop.terminals[0])
+    for changes in ({"amount_minor": 991}, {"currency": "USD", "amount_minor": 990}):
+        request = side.request(**{"payee": payee, **changes})
+        assert (
+            refusal(lambda request=request: side.stub.CreatePayment(request, timeout=CALL_S))[1] == "CURRENCY_MISMATCH"
+        )
+
+
+def test_watching_is_in_order_resumable_and_complete(side: Side) -> None:
+    stream = side.stub.WatchPayments(pb.WatchPaymentsRequest(), timeout=CALL_S)
+    payment = side.stub.CreatePayment(side.request(), timeout=CALL_S).payment
+    seen: list[pb.PaymentEvent] = []
+    for response in stream:
+        seen.extend(response.events)
+        if any(e.payment_id == payment.payment_id and e.state == pb.PAYMENT_STATE_SUCCEEDED for e in seen):
+            break
+    stream.cancel()
+    assert [event.sequence for event in seen] == sorted({event.sequence for event in seen})
+    mine = [event.state for event in seen if event.payment_id == payment.payment_id]
+    assert mine == [pb.PAYMENT_STATE_DEBITING, pb.PAYMENT_STATE_CREDITING, pb.PAYMENT_STATE_SUCCEEDED]
+    after = seen[-2].sequence
+    again = side.stub.WatchPayments(pb.WatchPaymentsRequest(after_sequence=after), timeout=CALL_S)
+    assert next(iter(again)).events[0].sequence > after
+    again.cancel()
+    only = side.stub.WatchPayments(pb.WatchPaymentsRequest(payment_id=payment.payment_id), timeout=CALL_S)
+    assert {event.payment_id for event in next(iter(only)).events} == {payment.payment_id}
+    only.cancel()
+    for bad in (pb.WatchPaymentsRequest(after_sequence=-1), pb.WatchPaymentsRequest(payment_id="x")):
+        assert refusal(lambda bad=bad: next(iter(side.stub.WatchPayments(bad, timeout=CALL_S))))[1] == "FIELD_INVALID"
+
+
+def test_an_unfinished_payment_is_answered_before_the_calls_own_deadline(side: Side) -> None:
+    side.network.participants["issuer-a"].plan_next(Plan(Behaviour.LATE, late_us=1_500_000))
+    start = time.monotonic()
+    payment = side.stub.CreatePayment(side.request(), timeout=0.6).payment
+    assert time.monotonic() - start < 0.6
+    assert payment.state == pb.PAYMENT_STATE_DEBITING
+    watching = side.stub.WatchPayments(pb.WatchPaymentsRequest(payment_id=payment.payment_id), timeout=CALL_S)
+    for response in watching:
+        if response.events[-1].state == pb.PAYMENT_STATE_SUCCEEDED:
+            break
+    watching.cancel()
+
+
+def test_health_and_reflection(side: Side) -> None:
+    health = health_pb2_grpc.HealthStub(side.channel)
+    for name in ("", "hutong.gateway.v1.PaymentService", "hutong.tokenization.v1.TokenService"):
+        answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=CALL_S)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    ask = reflection_pb2.ServerReflectionRequest(list_services="")
+    stub = reflection_pb2_grpc.ServerReflectionStub(side.channel)
+    (answer,) = stub.ServerReflectionInfo(iter([ask]), timeout=CALL_S)
+    names = {service.name for service in answer.list_services_response.service}
+    assert {
+        "hutong.gateway.v1.PaymentService",
+        "hutong.gateway.v1.BarcodeService",
+        "hutong.participant.v1.ParticipantService",
+        "hutong.tokenization.v1.TokenService",
+        "hutong.facepay.v1.FaceService",
+        "grpc.health.v1.Health",
+    } <= names
