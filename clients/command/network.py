@@ -46,6 +46,7 @@ from gateway.server import Gateway, GatewayOptions, Register
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 from hutong.gateway.v1 import barcode_pb2, barcode_pb2_grpc
 from hutong.tokenization.v1 import token_pb2, token_pb2_grpc
+from tokenization.errors import VaultError
 from tokenization.interface import Account
 from tokenization.server import TokenServicer
 from tokenization.service import TokenService, open_service
@@ -122,7 +123,7 @@ class Network:
         options = replace(options, seed=_settle_seed(options))
         try:
             network = cls(options)
-        except (listening.ListenError, ValueError, OSError) as error:
+        except (listening.ListenError, VaultError, ValueError, OSError) as error:
             raise NetworkError(str(error)) from error
         network._run()
         return network

@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from clients.command.token_calls import (
@@ -200,10 +200,10 @@ def history(target: str, requestor: str, name: str, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([plain(event) for event in events]))
         return
-    table = Table("#", "time", "key", "event", "requestor", "reason", box=None, padding=(0, 1))
+    table = Table("#", "time", _reference_column(), "event", "requestor", "reason", box=None, padding=(0, 1))
     for event in events:
         row = (
-            str(event.sequence), event.time.ToJsonString(), event.key_ref.hex() or "(token)", _event_word(event),
+            str(event.sequence), event.time.ToDatetime().isoformat(" ", "seconds"), event.key_ref.hex() or "(token)", _event_word(event),
             event.requestor_id or "(local)", event.reason,
         )  # fmt: skip
         table.add_row(*map(Text, row))
@@ -278,6 +278,11 @@ def _print_figures(report: dict[str, Any]) -> None:
     Console().print(table)
 
 
+def _reference_column() -> Column:
+    """References are copied from the screen: they are never cut."""
+    return Column("key", min_width=32, no_wrap=True)
+
+
 def _event_word(event: pb.TokenEvent) -> str:
     return event.kind.replace("_", " ")
 
@@ -319,7 +324,8 @@ def _domain_text(domain: pb.TokenDomain) -> str:
 
 
 def _keys_table(found: Any) -> Table:
-    table = Table("key", "kind", "state", "number", "device", "domain", box=None, padding=(0, 1))
+    table = Table(_reference_column(), "kind", "state", "number", "device", box=None, padding=(0, 1))
+    table.add_column("domain", overflow="fold")
     for key in found:
         number = f"····{key.last_four}" if key.last_four else ""
         row = (
