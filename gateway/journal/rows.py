@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from gateway.engine.model import Kind, Leg, LegKind, LegState, Payment
-from gateway.engine.states import State
+from gateway.engine.states import FINAL, State
 from gateway.journal.schema import PAYMENT_COLUMNS
 
 _COUNTER_BYTES: Final = 16
@@ -48,6 +48,22 @@ def payment_row(payment: Payment, engine: int) -> tuple[object, ...]:
         payment.deadline_us,
         0,
         0,
+    )
+
+
+def payment_change(payment: Payment) -> tuple[object, ...]:
+    """What changed of a payment: open, state, goal, reason, attempt, ended_us, and its id."""
+    open_now = payment.state not in FINAL or any(
+        leg.kind == LegKind.REVERSAL and leg.state == LegState.SENT for leg in payment.legs
+    )
+    return (
+        int(open_now),
+        int(payment.state),
+        int(payment.goal),
+        payment.reason,
+        payment.attempt,
+        payment.ended_us,
+        payment.payment_id,
     )
 
 

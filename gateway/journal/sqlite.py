@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from contract.errors import Reason
-from gateway.engine.model import Kind, LegKind, LegState, Payment, Refused, Writes
-from gateway.engine.states import FINAL, State
+from gateway.engine.model import Kind, Payment, Refused, Writes
+from gateway.engine.states import State
 from gateway.journal.interface import EventRow, JournalMismatchError, JournalUnavailableError
-from gateway.journal.rows import Row, leg_row, payment_row, payments_from_rows
+from gateway.journal.rows import Row, leg_row, payment_change, payment_row, payments_from_rows
 from gateway.journal.schema import LEG_COLUMNS, PAYMENT_COLUMNS, VERSION, sqlite_statements
 
 CHECKPOINT_PAGES: Final = 4000
@@ -176,7 +176,7 @@ class SqliteJournal:
             rows = [(int(leg.state), leg.was_approved, leg.code, key[0], key[1]) for key, leg in writes.answers.items()]
             db.executemany(_UPDATE_LEG, rows)
         if writes.changed:
-            db.executemany(_UPDATE_PAYMENT, [_payment_change(payment) for payment in writes.changed.values()])
+            db.executemany(_UPDATE_PAYMENT, [payment_change(payment) for payment in writes.changed.values()])
         if writes.postings:
             db.executemany(_INSERT_POSTING, writes.postings)
         if writes.events:
@@ -378,18 +378,3 @@ def load(connection: sqlite3.Connection, payment_ids: Sequence[bytes]) -> list[P
         ).fetchall()
         built.extend(payments_from_rows(payments, legs))
     return built
-
-
-def _payment_change(payment: Payment) -> tuple[object, ...]:
-    open_now = payment.state not in FINAL or any(
-        leg.kind == LegKind.REVERSAL and leg.state == LegState.SENT for leg in payment.legs
-    )
-    return (
-        int(open_now),
-        int(payment.state),
-        int(payment.goal),
-        payment.reason,
-        payment.attempt,
-        payment.ended_us,
-        payment.payment_id,
-    )
