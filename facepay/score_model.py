@@ -20,10 +20,14 @@ Vectors = NDArray[np.float32]
 
 BINS: Final = 800
 """Bins over -1..1: a quarter of a hundredth each."""
-TAIL_FROM: Final = 2e-3
+TAIL_FROM: Final = 1e-2
 """The fit starts where this share of pairs lies above."""
 TAIL_COUNT_MIN: Final = 40
-"""And ends where so few pairs are left that one of relatives would bend it."""
+"""And ends where so few pairs are left that their number says little,"""
+RELATIVES_SHARE: Final = 0.1
+"""or where those of relatives would bend it: at most one person in ten is taken to have one among those enrolled,"""
+RELATIVES_WEIGHT: Final = 10
+"""and there must be so many times more pairs."""
 RESAMPLES: Final = 100
 SCORE_MAX: Final = 0.98
 """No threshold is higher: photographs of one person rarely score more."""
@@ -71,9 +75,12 @@ DEFAULT: Final = gaussian(0.0, 0.066)
 """Before anything can be fitted: strangers of a 512-dimensional network, on the careful side."""
 
 
-def fit(vectors: Vectors, persons: NDArray[np.int64], probes: int, random: np.random.Generator) -> ScoreModel:
+def fit(
+    vectors: Vectors, persons: NDArray[np.int64], probes: int, random: np.random.Generator, enrolled: int = 0
+) -> ScoreModel:
     """Fits from templates [M, D] and their persons: the first `probes` of a random order against all others.
 
+    `enrolled` is how many templates they were drawn from (0: these are all): two relatives are rarely drawn both.
     Returns DEFAULT where there are too few pairs to say anything (fewer than some 200,000).
     """
     order = random.permutation(len(vectors))[:probes]
@@ -88,12 +95,16 @@ def fit(vectors: Vectors, persons: NDArray[np.int64], probes: int, random: np.ra
         counts = np.bincount((bins + offset).ravel(), minlength=len(chosen) * BINS)
         histograms[start : start + 128] = counts.reshape(len(chosen), BINS)
         histograms[start : start + 128, 0] -= same.sum(axis=1)
-    return fit_histograms(histograms, random)
+    drawn = len(vectors) / max(enrolled, len(vectors))
+    relatives = RELATIVES_SHARE * len(order) * drawn
+    return fit_histograms(histograms, random, max(TAIL_COUNT_MIN, round(RELATIVES_WEIGHT * relatives)))
 
 
-def fit_histograms(histograms: NDArray[np.int64], random: np.random.Generator) -> ScoreModel:
+def fit_histograms(
+    histograms: NDArray[np.int64], random: np.random.Generator, count_min: int = TAIL_COUNT_MIN
+) -> ScoreModel:
     """Fits from histograms of impostor scores, one for each probe: [P, BINS] over -1..1."""
-    central = _parabola(histograms.sum(axis=0))
+    central = _parabola(histograms.sum(axis=0), count_min)
     if central is None:
         return DEFAULT
     rare = math.log(1e-9)
@@ -101,18 +112,18 @@ def fit_histograms(histograms: NDArray[np.int64], random: np.random.Generator) -
     scores = []
     for _ in range(RESAMPLES):
         weights = np.bincount(random.integers(0, len(histograms), len(histograms)), minlength=len(histograms))
-        again = _parabola(weights @ histograms)
+        again = _parabola(weights @ histograms, count_min)
         if again is not None:
             scores.append(ScoreModel(*again, 1)._score(rare))  # noqa: SLF001 - this module's own class
     low, high = np.quantile(scores, [0.025, 0.975]) if scores else (0.0, 0.1)
     return ScoreModel(*central, model.pairs, float(high - low) / 2)
 
 
-def _parabola(histogram: NDArray[np.int64]) -> tuple[float, float, float] | None:
+def _parabola(histogram: NDArray[np.int64], count_min: int) -> tuple[float, float, float] | None:
     total = int(histogram.sum())
     above = np.cumsum(histogram[::-1])[::-1]
     edges = np.arange(BINS) * (2 / BINS) - 1
-    window = (above <= total * TAIL_FROM) & (above >= TAIL_COUNT_MIN)
+    window = (above <= total * TAIL_FROM) & (above >= count_min)
     if total == 0 or window.sum() < 8:
         return None
     weights = np.sqrt(above[window])  # A count's logarithm has the standard error 1 / sqrt(count).

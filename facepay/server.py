@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -12,13 +13,17 @@ import grpc
 
 from contract.errors import HutongError, Reason
 from contract.serving import abort
+from facepay.captures import Place
 from facepay.decision import Decision, Outcome
-from facepay.service import FaceService
+from facepay.gallery.engine import BATCH_MAX
+from facepay.service import Asked, FaceService, Identified
 from facepay.store import Consent
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 
 THREADS: Final = 32
 """Calls worked on at once; they mostly wait for a shared search, which serves up to 64 together."""
+BATCHES_AT_ONCE: Final = 2
+"""While one batch is searched the next one's captures are opened."""
 IN_FLIGHT_MAX: Final = 256
 """Calls admitted; beyond it callers are refused at once and may try again."""
 
@@ -36,6 +41,8 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
         self._now = clock_us
         self._pool = ThreadPoolExecutor(THREADS, "face-call")
         self._in_flight = 0
+        self._waiting: deque[tuple[Asked, asyncio.Future[Identified]]] = deque()
+        self._batches = 0
 
     def close(self) -> None:
         """Ends the threads."""
@@ -107,15 +114,40 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     async def Identify(  # noqa: N802
         self, request: face_pb2.IdentifyRequest, context: Context
     ) -> face_pb2.IdentifyResponse:
-        """See the contract."""
+        """See the contract. Calls that arrive together are worked on together."""
+        if len(self._waiting) >= IN_FLIGHT_MAX:
+            await abort(context, HutongError(Reason.ERROR_REASON_OVERLOADED))
+        answer: asyncio.Future[Identified] = asyncio.get_running_loop().create_future()
+        self._waiting.append((Asked(request.capture.sealed, Place(), request.region, request.merchant_id), answer))
+        self._start_batch()
+        try:
+            found = await answer
+        except HutongError as error:
+            await abort(context, error)
+        return _identified(found.decision, found.subject.reference.reveal() if found.subject else "")
 
-        def work() -> face_pb2.IdentifyResponse:
-            answer = self._service.identify(
-                request.capture.sealed, self._now(), region=request.region, merchant_id=request.merchant_id
-            )
-            return _identified(answer.decision, answer.subject.reference.reveal() if answer.subject else "")
+    def _start_batch(self) -> None:
+        """Hands what waits to a thread, unless as many batches as help are being worked on."""
+        if self._batches >= BATCHES_AT_ONCE or not self._waiting:
+            return
+        taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
+        self._batches += 1
+        loop = asyncio.get_running_loop()
+        asked = [one for one, _ in taken]
+        work = loop.run_in_executor(self._pool, self._service.identify_many, asked, self._now())
+        work.add_done_callback(lambda done: self._end_batch(done, [answer for _, answer in taken]))
 
-        return await self._run(context, work)
+    def _end_batch(self, done: asyncio.Future[list[Identified]], answers: list[asyncio.Future[Identified]]) -> None:
+        self._batches -= 1
+        error = done.exception()
+        for number, answer in enumerate(answers):
+            if answer.done():  # The caller has gone.
+                continue
+            if error:
+                answer.set_exception(error)
+            else:
+                answer.set_result(done.result()[number])
+        self._start_batch()
 
     async def Verify(  # noqa: N802
         self, request: face_pb2.VerifyRequest, context: Context

@@ -107,6 +107,18 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """One capture to identify."""
+
+    sealed: bytes = field(repr=False)
+    place: Place = field(default_factory=Place)
+    region: int = 0
+    """Only this region; 0 for everybody."""
+    merchant_id: str = ""
+    """Only this merchant's sub-gallery; empty for everybody."""
+
+
+@dataclass(frozen=True, slots=True)
 class Identified:
     """An answer to a capture."""
 
@@ -278,28 +290,25 @@ class FaceService:
 
     # --- identification ---------------------------------------------------------------------------------------
 
-    def identify(
-        self, sealed: bytes, now_us: int, *, place: Place | None = None, region: int = 0, merchant_id: str = ""
-    ) -> Identified:
+    def identify(self, asked: Asked, now_us: int) -> Identified:
         """Opens a capture, checks it, and says whose face it is. Never raises for a bad capture: that is an
         outcome. Raises OVERLOADED."""
-        return self.identify_many([(sealed, place or Place())], now_us, region=region, merchant_id=merchant_id)[0]
+        return self.identify_many([asked], now_us)[0]
 
-    def identify_many(
-        self, captures: Sequence[tuple[bytes, Place]], now_us: int, *, region: int = 0, merchant_id: str = ""
-    ) -> list[Identified]:
+    def identify_many(self, asked: Sequence[Asked], now_us: int) -> list[Identified]:
         """The same for several at once, which are searched together."""
         limits = self.thresholds()
-        opened = [self._opened(sealed, place, now_us) for sealed, place in captures]
+        opened = [self._opened(one.sealed, one.place, now_us) for one in asked]
         searches = [
-            self._submit(one, limits, region, merchant_id) if isinstance(one, Checked) else None for one in opened
+            self._submit(found, limits, one) if isinstance(found, Checked) else None
+            for found, one in zip(opened, asked, strict=True)
         ]
         answers = []
-        for one, search in zip(opened, searches, strict=True):
-            if isinstance(one, Decision):
-                answers.append(Identified(one))
+        for found, search in zip(opened, searches, strict=True):
+            if isinstance(found, Decision):
+                answers.append(Identified(found))
             elif search is not None:
-                answers.append(self._identified(one, search.result(SEARCH_WAIT_S), limits))
+                answers.append(self._identified(found, search.result(SEARCH_WAIT_S), limits))
         self._outcomes.update(answer.decision.outcome.value for answer in answers)
         return answers
 
@@ -320,10 +329,11 @@ class FaceService:
 
     def resolve(self, uses: Sequence[FaceUse], now_us: int) -> list[FaceMatch | HutongError]:
         """facepay.interface.FaceResolver: who pays, with the factors that the amount asks for."""
-        places = [Place(use.merchant_id, use.terminal_id, use.amount_minor, use.currency) for use in uses]
+        asked = [
+            Asked(use.sealed, Place(use.merchant_id, use.terminal_id, use.amount_minor, use.currency)) for use in uses
+        ]
         try:
-            pairs = [(use.sealed, place) for use, place in zip(uses, places, strict=True)]
-            answers = self.identify_many(pairs, now_us)
+            answers = self.identify_many(asked, now_us)
         except HutongError as error:
             return [error for _ in uses]
         return [self._settled(answer, use, now_us) for answer, use in zip(answers, uses, strict=True)]
@@ -340,7 +350,7 @@ class FaceService:
             return
         random = np.random.default_rng(self._persons)
         vectors, persons = self._gallery.sample(MODEL_SAMPLE, random)
-        self._model = score_model.fit(vectors, persons, MODEL_PROBES, random)
+        self._model = score_model.fit(vectors, persons, MODEL_PROBES, random, len(self._gallery))
         self._model_persons = self._persons
 
     def maintain(self, now_us: int) -> None:
@@ -457,21 +467,19 @@ class FaceService:
             return Judgement(False, 0.0, False, error.reason)
         return judge(combine(opened.cues, seen), policy)
 
-    def _submit(
-        self, opened: Checked, limits: Thresholds, region: int, merchant_id: str
-    ) -> Future[tuple[Candidate, ...]]:
+    def _submit(self, opened: Checked, limits: Thresholds, asked: Asked) -> Future[tuple[Candidate, ...]]:
         """Starts a search; a sub-gallery is answered at once."""
         last_four = opened.last_four.reveal() if opened.last_four else ""
-        if last_four or merchant_id:
-            among = self._store.templates_with(last_four, merchant_id)
-            regions = np.array([region], np.uint32)
+        if last_four or asked.merchant_id:
+            among = self._store.templates_with(last_four, asked.merchant_id)
+            regions = np.array([asked.region], np.uint32)
             batch = Batch(opened.vector[None], np.array([limits.last_four], np.float32), regions)
             answer: Future[tuple[Candidate, ...]] = Future()
             answer.set_result(self._gallery.search_among(batch, among)[0])
             return answer
         try:
             margin = self.options.policy.margin
-            return self._queue.submit(opened.vector, limits.alone, region=region, margin=margin)
+            return self._queue.submit(opened.vector, limits.alone, region=asked.region, margin=margin)
         except QueueFull:
             raise HutongError(Reason.ERROR_REASON_OVERLOADED) from None
 

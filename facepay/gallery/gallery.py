@@ -70,7 +70,7 @@ class Gallery:
         self._tail = segment.in_memory(TAIL_ROWS, self._dimension, self._words)
         self._parts: tuple[Rows, ...] = ()
         self._pool = ThreadPoolExecutor(threads - 1, "gallery") if threads > 1 else None
-        self._products = Products(threads)
+        self._products = Products(self._pool)
         self.opened = Opened()
 
     @property

@@ -83,9 +83,9 @@ class Limits:
 
 def prepare(batch: Batch, projection: Projection) -> Prepared:
     """Rotates and sketches the queries."""
-    rotated = projection.rotate(batch.vectors)
+    rotated, coarse, fine = projection.query(batch.vectors)
     regions = np.zeros(len(rotated), np.uint32) if batch.regions is None else batch.regions
-    return Prepared(rotated, projection.coarse(rotated), projection.fine(rotated), batch.floors, regions, batch.margin)
+    return Prepared(rotated, coarse, fine, batch.floors, regions, batch.margin)
 
 
 def slices(parts: tuple[Rows, ...], shares: int) -> list[list[Slice]]:
@@ -122,8 +122,8 @@ def _slice(number: int, part: Rows, start: int, stop: int) -> Slice:
     )
 
 
-Wide = Callable[[Prepared, NDArray[np.int64], Best], bool]
-"""Searches the queries of these numbers another way; False where it would not help."""
+Wide = Callable[[Prepared, NDArray[np.int64]], list[Best]]
+"""Searches the queries of these numbers another way; nothing where it would not help."""
 
 
 def search(
@@ -133,22 +133,24 @@ def search(
     shares = slices(parts, 2 if pool else 1)
     queries = len(prepared.vectors)
     floors = np.full((len(shares), queries), LOWEST)
-    _on_all(pool, [partial(_first_pass, share, prepared, floors[n]) for n, share in enumerate(shares)])
+    on_all(pool, [partial(_first_pass, share, prepared, floors[n]) for n, share in enumerate(shares)])
     reached = floors.max(axis=0)
     wanted = np.maximum(reached - np.float32(prepared.margin), prepared.floors)
     near = Limits(limits(wanted, bits), limits(wanted, 2 * bits))
     results = [Best.empty(queries) for _ in shares]
     if wide is not None:
         vague = np.flatnonzero(reached < prepared.floors)
-        outcome = Best.empty(queries)
-        if len(vague) and wide(prepared, vague, outcome):
+        otherwise = wide(prepared, vague) if len(vague) else []
+        if otherwise:
             near.coarse[vague] = -1
-            results.append(outcome)
-    _on_all(pool, [partial(_second_pass, share, prepared, near, results[n]) for n, share in enumerate(shares)])
+            results += otherwise
+    # A resemblance leaves a handful of rows, which are not worth waking another thread for.
+    helper = pool if (near.coarse >= 0).any() and (reached < prepared.floors).any() else None
+    on_all(helper, [partial(_second_pass, share, prepared, near, results[n]) for n, share in enumerate(shares)])
     return _merge(parts, results)
 
 
-def _on_all(pool: ThreadPoolExecutor | None, work: list[Callable[[], None]]) -> None:
+def on_all(pool: ThreadPoolExecutor | None, work: list[Callable[[], None]]) -> None:
     """Runs all, the first on this thread."""
     others = [pool.submit(item) for item in work[1:]] if pool else []
     for item in work[: 1 if pool else None]:

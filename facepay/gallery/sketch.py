@@ -45,6 +45,9 @@ class Projection:
         planes = np.concatenate([np.eye(dimension, dtype=np.float32), *frames])
         self._coarse = None if self.bits == dimension else np.ascontiguousarray(planes[: self.bits].T)
         self._fine: Vectors = np.ascontiguousarray(planes[self.bits : 2 * self.bits].T)
+        # Rotation and the planes of both sketches as one matrix: a single query is one product.
+        own = [self._rotation] if self._coarse is None else [self._rotation, self._rotation @ self._coarse]
+        self._all = np.ascontiguousarray(np.concatenate([*own, self._rotation @ self._fine], axis=1))
 
     def rotate(self, vectors: Vectors) -> Vectors:
         """Unit vectors [M, D] into the epoch's space."""
@@ -61,13 +64,17 @@ class Projection:
             return rotated
         return np.ascontiguousarray(rotated @ self._coarse, dtype=np.float32)
 
-    def coarse(self, rotated: Vectors) -> Bits:
-        """Coarse sketches [M, words]."""
-        return _packed(self.signs(rotated))
-
     def fine(self, rotated: Vectors) -> Bits:
         """Fine sketches [M, words]: other hyperplanes, read only for rows that the coarse sketch lets through."""
         return _packed(rotated @ self._fine)
+
+    def query(self, vectors: Vectors) -> tuple[Vectors, Bits, Bits]:
+        """Unit vectors [Q, D] as rotated vectors and both sketches."""
+        values = vectors @ self._all
+        rotated = np.ascontiguousarray(values[:, : self.dimension])
+        first = self.dimension if self._coarse is not None else 0
+        coarse = _packed(values[:, first : first + self.bits])
+        return rotated, coarse, _packed(values[:, -self.bits :])
 
 
 def _packed(values: Vectors) -> Bits:

@@ -10,13 +10,13 @@ from contract.secret import Secret
 from facepay.decision import Outcome
 from facepay.interface import FaceMatch, FaceUse
 from facepay.passcode import ATTEMPTS_MAX, LOCK_US
-from facepay.service import open_service
+from facepay.service import Asked, open_service
 from facepay.store import Consent
 
 
 @pytest.mark.parametrize("person", [0, 3])
 def test_enrolled_person_is_found_with_the_reference(desk, person):
     references = {one: desk.enroll(one) for one in range(5)}
-    answer = desk.service.identify(desk.capture(person), desk.now_us)
+    answer = desk.service.identify(Asked(desk.capture(person)), desk.now_us)
     assert answer.decision.outcome is Outcome.MATCHED
     assert answer.subject.reference == references[person]
