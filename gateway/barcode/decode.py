@@ -7,7 +7,9 @@ label is scanned again and again; codes that live a minute, and everything that 
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -22,9 +24,12 @@ CHARACTERS_MAX: Final = 7089
 """More characters than the largest QR symbol holds (version 40-L, digits) are no barcode."""
 REMEMBERED_MAX: Final = 8192
 """Static codes kept: some 4 KB each, so at most about 32 MB."""
+REMEMBERED_CHARACTERS_MAX: Final = 512
+"""Longer codes are not on labels, and would make the memory grow."""
 _INITIATION: Final = {"11": "static", "12": "dynamic"}
 _NOT_UNICODE: Final = re.compile("[\ud800-\udfff]").search
-_REMEMBERED: dict[str, Decoded] = {}
+_REMEMBERED: OrderedDict[str, Decoded] = OrderedDict()
+"""Least recently used first. Each step on it is one call into C, so threads cannot break it."""
 
 
 def decode(text: str, *, now_us: int | None = None) -> Decoded:
@@ -40,10 +45,14 @@ def decode(text: str, *, now_us: int | None = None) -> Decoded:
     found = _REMEMBERED.get(text)
     if found is None:
         found = _decode(text)
-        if found.kind == "emv_mpm" and found.initiation == "static":
-            if len(_REMEMBERED) >= REMEMBERED_MAX:
-                _REMEMBERED.pop(next(iter(_REMEMBERED)), None)
+        if found.kind == "emv_mpm" and found.initiation == "static" and len(text) <= REMEMBERED_CHARACTERS_MAX:
             _REMEMBERED[text] = found
+            if len(_REMEMBERED) > REMEMBERED_MAX:
+                with suppress(KeyError):  # Another thread may have emptied it.
+                    _REMEMBERED.popitem(last=False)
+    else:
+        with suppress(KeyError):  # Another thread may have dropped it since.
+            _REMEMBERED.move_to_end(text)
     if now_us is not None and found.expires_us is not None and found.expires_us <= now_us:
         return _expired(found, now_us)
     return found

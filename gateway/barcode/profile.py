@@ -44,6 +44,8 @@ class Part:
     end: int | None = None
     after: str = ""
     """Only what follows the last occurrence of this text."""
+    only: str = ""
+    """The id, where the part is just one whole field of the account template: the common case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,9 @@ def _part(text: str, options: Mapping[str, Any], name: str) -> Part:
     inside = text == "@" or text.startswith("@/")
     cut = options.get(f"{name}_slice", (0, None))
     path = tuple(part for part in (text[2:] if inside else text).split("/") if part)
-    return Part(path, inside, cut[0], cut[1], options.get(f"{name}_after", ""))
+    after = options.get(f"{name}_after", "")
+    only = path[0] if inside and len(path) == 1 and not after and cut == (0, None) else ""
+    return Part(path, inside, cut[0], cut[1], after, only)
 
 
 def _optional_part(options: Mapping[str, Any], name: str) -> Part | None:

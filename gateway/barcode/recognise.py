@@ -96,10 +96,12 @@ def _judge(account: Account, identifier: str, value: str, payload: Payload, stri
     inner = payload.templates.get(identifier, _NO_FIELDS)
     violations = [v for v in strict if not tolerated(profile, v)] if strict else []
     routing = _route(account, identifier, value, inner, payload, violations)
-    if account.mandatory and not inner.keys() >= set(account.mandatory):
-        missing = [field for field in account.mandatory if field not in inner]
-        violations += [Violation(f"{identifier}/{field}", "missing", "nothing") for field in missing]
-    for demand in (*account.demands, *profile.demands):
+    for field in account.mandatory:
+        if field not in inner:
+            violations.append(Violation(f"{identifier}/{field}", "missing", "nothing"))  # noqa: PERF401 - rare
+    for demand in account.demands:
+        _demand(demand, identifier, value, inner, payload, violations)
+    for demand in profile.demands:
         _demand(demand, identifier, value, inner, payload, violations)
     score = account.score
     country, currency = values.get("58"), values.get("53")
@@ -160,6 +162,8 @@ def _routing(scheme: str, route: Route, key: str, value: str, inner: _Fields, pa
 
 def _read(part: Part, value: str, inner: _Fields, payload: Payload) -> str:
     """The text that a part names; empty where it does not stand in the code."""
+    if part.only:
+        return inner.get(part.only, "")
     path = part.path
     if part.inside:
         if not path:
@@ -188,16 +192,13 @@ def _demand(
     demand: Demand, identifier: str, value: str, inner: _Fields, payload: Payload, violations: list[Violation]
 ) -> None:
     found = _read(demand.part, value, inner, payload)
-    path = demand.path_text
     if not found:
         if demand.present:
-            violations.append(Violation(path.replace("@", identifier), "missing", "nothing"))
+            violations.append(Violation(demand.path_text.replace("@", identifier), "missing", "nothing"))
         return
-    right = (demand.match is None or demand.match(found) is not None) and (
-        demand.check is None or demand.check(found, inner)
-    )
-    if not right:
-        violations.append(Violation(path.replace("@", identifier), demand.rule, covered(found)))
+    match, check = demand.match, demand.check
+    if (match is not None and match(found) is None) or (check is not None and not check(found, inner)):
+        violations.append(Violation(demand.path_text.replace("@", identifier), demand.rule, covered(found)))
 
 
 def unrecognised(payload: Payload) -> Verdict:

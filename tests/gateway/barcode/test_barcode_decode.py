@@ -183,9 +183,12 @@ def test_static_codes_are_remembered_and_the_memory_is_bounded() -> None:
     dynamic = build_merchant_code(MerchantCode("merchant-1", "Noodle House", "Beijing", amount_minor=5))
     assert decode(dynamic) is not decode(dynamic)
     assert decode("6612345678901234567") is not decode("6612345678901234567")
-    for number in range(REMEMBERED_MAX + 5):
+    first = decode("000201010211" + "kept")
+    for number in range(REMEMBERED_MAX - 1):
         decode(f"000201010211{number:08d}")
-    assert decode(CODE) == decode(CODE)
+    assert decode("000201010211" + "kept") is first, "used again, so it stays"
+    decode("000201010211" + "one more")
+    assert decode("000201010211" + "kept") is first
     assert CHARACTERS_MAX == 7089
 
 
