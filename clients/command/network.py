@@ -108,6 +108,7 @@ class Network:
         self._face_servicer = FaceServicer(self.faces)
         self.wallet_tokens: dict[str, Secret[str]] = {}
         """Wallet id to the account-unified token of its account."""
+        self._closed: bool | None = None
         self._children: list[subprocess.Popen[bytes]] = []
         self._books: list[Books] = []
         self.recovered = 0
@@ -260,8 +261,10 @@ class Network:
     # -- end -------------------------------------------------------------------------------------------------
 
     def close(self) -> bool:
-        """Drains and stops everything. Returns whether nothing was left in flight."""
-        empty = self.gateway.stop()
+        """Drains and stops everything, once. Returns whether nothing was left in flight."""
+        if self._closed is not None:
+            return self._closed
+        self._closed = empty = self.gateway.stop()
         for child in self._children:
             child.terminate()
         for child in self._children:

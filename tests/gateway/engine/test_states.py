@@ -22,6 +22,7 @@ def test_states_are_those_of_the_contract() -> None:
 
 @pytest.mark.parametrize(("state", "event", "rule"), CELLS)
 def test_a_cell_either_acts_or_says_why_not(state: State, event: Event, rule: Rule) -> None:
+    assert rule is TABLE[state][event]
     assert bool(rule.actions) != bool(rule.why)
     if rule.why:
         assert rule.to is state
