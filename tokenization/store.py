@@ -18,6 +18,9 @@ from tokenization.errors import VaultDamagedError
 BUSY_TIMEOUT_MS: Final = 5_000
 """How long a writer waits for another process's transaction before it gives up."""
 CACHE_KIB: Final = 65_536
+CHECKPOINT_PAGES: Final = 8_000
+"""Pages of write-ahead log (64 MB) before SQLite copies it into the file: new accounts touch pages all over two trees,
+and each page should be copied once and not a hundred times."""
 Row = tuple[Any, ...]
 _ACCOUNTS_AS_TEXT: Final = (
     "SELECT group_concat(id || ' ' || hex(ref) || ' ' || ifnull(hex(blind), '') || ' ' || version || ' ' || kek || ' ' "
@@ -210,6 +213,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         )
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         connection.execute("PRAGMA secure_delete = ON")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
     except sqlite3.Error as error:

@@ -203,7 +203,8 @@ def history(target: str, requestor: str, name: str, *, as_json: bool) -> None:
     table = Table("#", "time", _reference_column(), "event", "requestor", "reason", box=None, padding=(0, 1))
     for event in events:
         row = (
-            str(event.sequence), event.time.ToDatetime().isoformat(" ", "seconds"), event.key_ref.hex() or "(token)", _event_word(event),
+            str(event.sequence), event.time.ToDatetime().isoformat(" ", "seconds"),
+            event.key_ref.hex() or "(token)", _event_word(event),
             event.requestor_id or "(local)", event.reason,
         )  # fmt: skip
         table.add_row(*map(Text, row))
