@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
@@ -16,20 +16,14 @@ from rich.text import Text
 
 from clients import keys
 from clients.client import FINAL_STATES, HutongClient
+from clients.command.connection import Connection, connection_options
 from clients.errors import CallError, DeadlineExceeded, Unreachable
-from clients.options import ClientOptions
 from clients.wording import as_json, key_name, money, state_name
 from contract.errors import HutongError
 from gateway.barcode.amounts import to_minor
 from gateway.barcode.currencies import EXPONENT_OF
 from hutong.gateway.v1 import payment_pb2 as pb
 
-TARGET_DEFAULT: Final = "127.0.0.1:50050"
-CALL_S: Final = 30.0
-
-target_option = click.option(
-    "--target", envvar="HUTONG_TARGET", default=TARGET_DEFAULT, show_default=True, help="HOST:PORT or unix:/PATH."
-)
 json_option = click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
 wait_option = click.option(
     "--wait/--no-wait", default=True, show_default=True, help="Wait until a payment of unknown fate is settled."
@@ -38,7 +32,7 @@ key_option = click.option("--idempotency-key", default="", help="To repeat a req
 
 
 @click.command()
-@target_option
+@connection_options
 @click.option("--code", help="Payer: the digits of a payment code; - reads them from standard input.")
 @click.option("--token", help="Payer: a token; - reads it from standard input.")
 @click.option("--requestor", default="", help="Payer: the token requestor (TRID) that presents the token.")
@@ -55,9 +49,16 @@ key_option = click.option("--idempotency-key", default="", help="To repeat a req
 @wait_option
 @json_option
 def pay(
-    target: str, amount: str, currency: str, reference: str, idempotency_key: str, *, wait: bool, as_json_: bool,
+    connection: Connection,
+    amount: str,
+    currency: str,
+    reference: str,
+    idempotency_key: str,
+    *,
+    wait: bool,
+    as_json_: bool,
     **ends: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Make a payment on a running network.
 
     Name one payer (--code, --token, --payer-barcode or --payer-image) and one payee (--merchant, --barcode or --image).
@@ -67,7 +68,7 @@ def pay(
     payer, payee = _payer(ends), _payee(ends)
     currency = currency or ("CNY" if amount else "")
     amount_minor = _minor(amount, currency) if amount else 0
-    with _gateway(target, as_json_) as client:
+    with _gateway(connection, as_json_) as client:
         payment = client.create_payment(
             payer=payer,
             payee=payee,
@@ -80,7 +81,7 @@ def pay(
 
 
 @click.command()
-@target_option
+@connection_options
 @click.argument("payment_id")
 @click.option("--amount", default="", help="Such as 5.00. Default: all that is left.")
 @click.option("--reference", default="", help="A text that is kept with the refund.")
@@ -88,10 +89,17 @@ def pay(
 @wait_option
 @json_option
 def refund(
-    target: str, payment_id: str, amount: str, reference: str, idempotency_key: str, *, wait: bool, as_json_: bool
+    connection: Connection,
+    payment_id: str,
+    amount: str,
+    reference: str,
+    idempotency_key: str,
+    *,
+    wait: bool,
+    as_json_: bool,
 ) -> None:
     """Refund a payment on a running network, in part or what is left of it. Exits with 1 unless it succeeded."""
-    with _gateway(target, as_json_) as client:
+    with _gateway(connection, as_json_) as client:
         currency = client.get_payment(payment_id).payment.currency if amount else ""
         made = client.refund_payment(
             payment_id,
@@ -103,12 +111,12 @@ def refund(
 
 
 @click.command()
-@target_option
+@connection_options
 @click.argument("payment_id")
 @json_option
-def show(target: str, payment_id: str, *, as_json_: bool) -> None:
+def show(connection: Connection, payment_id: str, *, as_json_: bool) -> None:
     """Show a payment with its legs, its refunds, and why it took its route."""
-    with _gateway(target, as_json_) as client:
+    with _gateway(connection, as_json_) as client:
         found = client.get_payment(payment_id)
     if as_json_:
         click.echo(json.dumps(as_json(found), ensure_ascii=False))
@@ -169,17 +177,17 @@ def _minor(amount: str, currency: str) -> int:
 
 
 @contextmanager
-def _gateway(target: str, as_json_: bool) -> Iterator[HutongClient]:
+def _gateway(connection: Connection, as_json_: bool) -> Iterator[HutongClient]:
     """A client whose errors become exit status 1 with a text that says what to do."""
     try:
-        with HutongClient(target, ClientOptions(deadline_s=CALL_S)) as client:
+        with HutongClient(connection.target, connection.options) as client:
             yield client
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     except HutongError as error:
         _stop(as_json_, error.name, error.text, error.fields)
     except Unreachable:
-        text = f"No gateway answers at {target}. Start one with `hutong up`, or give --target."
+        text = f"No gateway answers at {connection.target}. Start one with `hutong up`, or give --target."
         _stop(as_json_, "UNREACHABLE", text, {})
     except DeadlineExceeded:
         text = "No answer in time. Look with `hutong show`, or repeat with the same --idempotency-key."
