@@ -78,6 +78,45 @@ def open_folder(
             raise VaultError(str(error)) from error
 
 
+def open_postgres(
+    conninfo: str,
+    folder: Path,
+    passphrase: Secret[str] | None,
+    suite_name: str | None,
+    clock_us: Callable[[], int],
+    cost: KdfCost,
+    keks: KekStore | None,
+) -> OpenVault:
+    """Opens the vault that a PostgreSQL database holds; `folder` has the key file, which every process on it needs.
+
+    Every row's tag is checked. Raises VaultError.
+    """
+    from tokenization.store_postgres import PostgresStore  # only here, for it needs an optional package
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with _exclusively(folder):
+        try:
+            exists = (folder / KEK_FILE).exists()
+            if keks is None:
+                keks = _file_keks(folder, passphrase, suite_name, clock_us, cost, exists=exists)
+            suite = suite_named(keks.suite_name)
+            opened = PostgresStore(conninfo)
+            try:
+                with opened.writing() as session:
+                    if opened.create():
+                        populate(session, keks, suite, clock_us())
+                if isinstance(keks, FileKeks) and not exists:
+                    keks.rename(folder / KEK_FILE)
+                vault = load(opened, keks, suite, check_tags=True)
+            except BaseException:
+                opened.close()
+                raise
+        except StoreError as error:
+            raise VaultError(f"the vault's database cannot be used: {error}") from error
+    vault.start()
+    return OpenVault(vault, None)
+
+
 def populate(session: Session, keks: KekStore, suite: Suite, now_us: int) -> None:
     """The first rows of a new vault: counters, the service's own keys, the requestors that every vault has."""
     session.run_many("INSERT INTO meta (name, value) VALUES (?, 0)", [(table,) for table in schema.COLUMNS])

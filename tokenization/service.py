@@ -26,7 +26,7 @@ from tokenization.interface import Account, KeyUse, Resolution
 from tokenization.key_kinds import KeyKind
 from tokenization.keyring import KdfCost, KekStore
 from tokenization.lifecycle import Event, State
-from tokenization.opening import OpenVault, open_folder
+from tokenization.opening import OpenVault, open_folder, open_postgres
 from tokenization.records import REF_BYTES, KeyRow
 from tokenization.requestors import Action, Requestor, check_action
 from tokenization.resolver import Resolver
@@ -488,3 +488,17 @@ def open_service(
     Raises errors.VaultError where anything is wrong; then nothing was changed.
     """
     return TokenService(open_folder(folder, passphrase, suite, clock_us, cost or KdfCost(), keks), clock_us)
+
+
+def open_service_on_postgres(
+    conninfo: str,
+    folder: Path,
+    passphrase: Secret[str] | None = None,
+    *,
+    suite: str | None = None,
+    clock_us: Callable[[], int] = system_clock_us,
+    cost: KdfCost | None = None,
+    keks: KekStore | None = None,
+) -> TokenService:
+    """`open_service`, with the rows in a PostgreSQL database (`conninfo`: a libpq connection string or URI)."""
+    return TokenService(open_postgres(conninfo, folder, passphrase, suite, clock_us, cost or KdfCost(), keks), clock_us)

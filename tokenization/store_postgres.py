@@ -1,0 +1,136 @@
+"""The vault's rows on PostgreSQL, for many gateways with one vault. Needs the extra `postgres` (psycopg).
+
+The same statements as on SQLite. One writer at a time, by an advisory lock that ends with its transaction. Whether
+anybody committed is asked at most every POLL_S, so another process's suspension is felt that much later than on SQLite.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import psycopg
+
+from tokenization import schema
+from tokenization.store import Row, Session, StoreError
+
+POLL_S: Final = 0.005
+"""Between two questions whether anything changed: the network's price, paid 200 times a second at most."""
+_WRITER_LOCK: Final = 7_305_021_126
+_SUM: Final = "SELECT COALESCE(SUM(value), 0) FROM meta"
+"""Grows with every row that is added, and every change adds one (an event at least)."""
+
+
+class _PostgresSession:
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: psycopg.Connection[Row]) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        try:
+            return self._connection.execute(_translated(sql), parameters).fetchall()
+        except psycopg.Error as error:
+            raise StoreError(type(error).__name__) from error
+
+    def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        try:
+            return self._connection.execute(_translated(sql), parameters).rowcount
+        except psycopg.Error as error:
+            raise StoreError(type(error).__name__) from error
+
+    def run_many(self, sql: str, parameters: Sequence[Sequence[Any]]) -> None:
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.executemany(_translated(sql), parameters)
+        except psycopg.Error as error:
+            raise StoreError(type(error).__name__) from error
+
+    def accounts_after(self, number: int, limit: int) -> list[Row]:
+        sql = "SELECT id, ref, blind, version, kek, record FROM accounts WHERE id > ? ORDER BY id LIMIT ?"
+        return self.rows(sql, (number, limit))
+
+
+class PostgresStore:
+    """A vault in the schema that the connection's search path begins with. Implements store.Store."""
+
+    def __init__(self, conninfo: str) -> None:
+        """Connects, and makes the tables where there are none. Raises StoreError."""
+        self._conninfo = conninfo
+        self._lock = threading.Lock()
+        self._seen: Any = None
+        self._asked = 0.0
+        try:
+            self._reader: psycopg.Connection[Row] = psycopg.connect(conninfo, autocommit=True)
+            self._writer: psycopg.Connection[Row] = psycopg.connect(conninfo, autocommit=True)
+        except psycopg.Error as error:
+            raise StoreError(f"no connection ({type(error).__name__})") from error
+
+    def create(self) -> bool:
+        """Makes the tables where there are none; whether it did. Called inside `writing`."""
+        if self._writer.execute("SELECT to_regclass('meta')").fetchone() != (None,):
+            return False
+        for statement in schema.tables("BYTEA", "BIGINT"):
+            self._writer.execute(statement.encode())
+        return True
+
+    def changed(self) -> bool:
+        """Whether the sum of all counters has moved; asked at most every POLL_S."""
+        now = time.monotonic()
+        if now - self._asked < POLL_S:
+            return False
+        self._asked = now
+        try:
+            seen = self._reader.execute(_SUM.encode()).fetchone()
+        except psycopg.Error as error:
+            raise StoreError(type(error).__name__) from error
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        return True
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One consistent view."""
+        try:
+            self._reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            try:
+                yield _PostgresSession(self._reader)
+            finally:
+                self._reader.execute("ROLLBACK")
+        except psycopg.Error as error:
+            raise StoreError(type(error).__name__) from error
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Session]:
+        """One exclusive transaction."""
+        with self._lock:
+            try:
+                self._writer.execute("BEGIN")
+                try:
+                    self._writer.execute("SELECT pg_advisory_xact_lock(%s)", (_WRITER_LOCK,))
+                    yield _PostgresSession(self._writer)
+                    self._writer.execute("COMMIT")
+                except BaseException:
+                    if not self._writer.closed:
+                        self._writer.execute("ROLLBACK")
+                    raise
+            except psycopg.Error as error:
+                raise StoreError(type(error).__name__) from error
+
+    def scrub(self) -> None:
+        """Removes dead rows. The server's own write-ahead log and its archives are beyond reach."""
+        with self._lock:
+            self._writer.execute("VACUUM accounts, keys")
+
+    def close(self) -> None:
+        """Ends both connections."""
+        self._reader.close()
+        self._writer.close()
+
+
+def _translated(sql: str) -> bytes:
+    return sql.replace("?", "%s").encode()
