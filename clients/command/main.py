@@ -45,3 +45,7 @@ class _Lazy(click.Group):
 @click.version_option(package_name="hutong")
 def main() -> None:
     """Hutong: any wallet pays any merchant."""
+
+
+if __name__ == "__main__":
+    main()

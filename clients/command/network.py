@@ -247,9 +247,10 @@ class Network:
                 *("--target", self.target, "--id", institution.id, "--role", institution.role),
                 *("--folder", str(self._books_folder(institution.id)), "--seed", str(self.options.seed)),
                 "--magic" if self.options.magic_amounts else "--no-magic",
+                "--until-eof",  # the pipe ends with this process, however it ends
             ]
             environment = {**os.environ, SECRET_VARIABLE: institution.secret.reveal()}
-            self._children.append(subprocess.Popen(command, env=environment))  # noqa: S603 - our own module
+            self._children.append(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE))  # noqa: S603 - our own module
         deadline = time.monotonic() + CONNECT_S
         waiting = [institution.id for institution in self.population.institutions]
         while waiting := [one for one in waiting if not self.gateway.reachable(one)]:
@@ -267,6 +268,8 @@ class Network:
         self._closed = empty = self.gateway.stop()
         for child in self._children:
             child.terminate()
+            if child.stdin is not None:
+                child.stdin.close()
         for child in self._children:
             try:
                 child.wait(CONNECT_S)

@@ -14,6 +14,7 @@ import itertools
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -149,8 +150,17 @@ class Runner:
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of its latencies and faults.")
 @click.option("--magic/--no-magic", default=True, show_default=True, help="Whether magic amounts are in effect.")
 @click.option("--latency-ms", type=click.FloatRange(min=0), default=0.0, show_default=True, help="Median answer time.")
+@click.option("--until-eof", is_flag=True, help="Also stop when standard input ends: with whoever started it.")
 def main(
-    target: str, participant_id: str, role: str, folder: Path, seed: int, *, magic: bool, latency_ms: float
+    target: str,
+    participant_id: str,
+    role: str,
+    folder: Path,
+    seed: int,
+    *,
+    magic: bool,
+    latency_ms: float,
+    until_eof: bool,
 ) -> None:
     """Runs a simulated issuer or acquirer until stopped. Its secret comes from HUTONG_PARTICIPANT_SECRET."""
     secret = Secret(os.environ.get(SECRET_VARIABLE, ""))
@@ -164,6 +174,8 @@ def main(
     runner = Runner(participant, channel, secret)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: runner.stop())
+    if until_eof:
+        threading.Thread(target=lambda: (sys.stdin.read(), runner.stop()), daemon=True).start()
     try:
         runner.run()
     except HutongError as error:

@@ -1,0 +1,90 @@
+"""The conservation check finds what it is there to find: each planted damage is named."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from clients.participants.books import totals
+from clients.participants.script import Behaviour, Plan
+from contract.errors import Reason
+from gateway.journal.conservation import Report, compare, examine
+from tests.gateway.engine.world import World
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    world = World(tmp_path)
+    counters = ((b"c" * 16, 1000, 10_000, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
+    first = world.create(world.draft(counters=counters, spends=(b"s" * 16,)))
+    world.run()
+    world.refund(first.payment, 300)
+    world.run()
+    world.participants["acquirer-a"].plan_next(Plan(Behaviour.LOSE_REQUEST))
+    world.create()
+    world.participants["issuer-a"].plan_next(Plan(Behaviour.DECLINE, code="05"))
+    world.run()
+    world.close()
+    return tmp_path
+
+
+def checked(folder: Path) -> Report:
+    report = examine(folder / "gateway.db")
+    compare(report, totals(folder / "books.db"))
+    return report
+
+
+def test_a_right_journal_is_right(folder: Path) -> None:
+    report = checked(folder)
+    assert report.conserved, report.findings
+    assert report.payments == 3
+    assert report.postings > 0
+
+
+DAMAGES = {
+    "DELETE FROM postings WHERE posting = 1": "sum to",
+    "UPDATE postings SET amount_minor = amount_minor * 2": "postings of",
+    "UPDATE payments SET state = 8 WHERE state = 7 AND kind = 1": "its state says 0",
+    "UPDATE payments SET state = 3, open = 0 WHERE kind = 2": "no engine looks after",
+    "UPDATE payments SET open = 1 WHERE kind = 1": "marked open",
+    "UPDATE payments SET ended_us = 0": "without a time",
+    "UPDATE payments SET refunded_minor = 0": "more refunds than there are, or fewer",
+    "DELETE FROM legs WHERE number = 1": "no first leg",
+    "DELETE FROM payments WHERE kind = 2": "belong to no payment",
+    "UPDATE spends SET payment_id = x'00'": "spent by no payment",
+    "UPDATE counters SET used = used + 1": "counter",
+    "INSERT INTO events (payment_id, state, time_us) VALUES (x'00', 7, 0)": "events belong to no payment",
+    "INSERT INTO postings (payment_id, number, account, currency, amount_minor, posted_us) "
+    "SELECT payment_id, 1, 'issuer-a', 'CNY', -5, 0 FROM payments WHERE kind = 1 UNION ALL "
+    "SELECT payment_id, 1, 'suspense', 'CNY', 5, 0 FROM payments WHERE kind = 1": "suspense",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_each_damage_is_named(folder: Path, damage: str) -> None:
+    database = sqlite3.connect(folder / "gateway.db")
+    database.execute(damage)
+    database.commit()
+    database.close()
+    findings = checked(folder).findings
+    assert any(DAMAGES[damage] in finding for finding in findings), findings
+
+
+def test_books_that_differ_are_named(folder: Path) -> None:
+    database = sqlite3.connect(folder / "books.db")
+    database.execute(
+        "UPDATE entries SET effect_minor = effect_minor - 1 WHERE effect_minor < 0 AND participant = 'issuer-a'"
+    )
+    database.commit()
+    database.close()
+    assert any("its books have" in finding for finding in checked(folder).findings)
+
+
+def test_money_that_the_gateway_does_not_know_of_is_named(folder: Path) -> None:
+    database = sqlite3.connect(folder / "gateway.db")
+    database.execute("DELETE FROM postings")
+    database.commit()
+    database.close()
+    assert any("does not know of" in finding for finding in checked(folder).findings)
