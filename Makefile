@@ -31,7 +31,7 @@ format: $(READY)
 
 # Pins every dependency, extras and development tools included, for all platforms of Python >= 3.11.
 lock: $(READY)
-	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate -o requirements.lock
 
 $(READY): requirements.lock pyproject.toml

@@ -6,6 +6,7 @@ text everywhere. Details follow google.rpc (AIP-193): `ErrorInfo` always, and `R
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import grpc
@@ -34,7 +35,7 @@ class HutongError(Exception):
     facts for the ErrorInfo metadata. Fields must never hold a secret.
     """
 
-    def __init__(self, reason: table.ErrorReason.ValueType, **fields: str) -> None:
+    def __init__(self, reason: int, **fields: str) -> None:
         self.reason = reason
         self.fields = fields
         super().__init__(reason, fields)
@@ -84,8 +85,8 @@ def from_status(status: status_pb2.Status) -> HutongError | None:
 
 def from_rpc_error(error: grpc.RpcError) -> HutongError | None:
     """The typed error behind a failed call; None where the failure is not one of the table (no connection, say)."""
-    trailing = error.trailing_metadata() if isinstance(error, grpc.Call) else None
-    for key, value in trailing or ():
+    metadata: Callable[[], Iterable[tuple[str, str | bytes]] | None] = getattr(error, "trailing_metadata", lambda: None)
+    for key, value in metadata() or ():
         if key == DETAILS_METADATA_KEY:
             status = status_pb2.Status()
             status.ParseFromString(value if isinstance(value, bytes) else value.encode("latin-1"))

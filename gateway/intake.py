@@ -78,7 +78,7 @@ class PaymentIntake:
 
     def refuse(self, call: Call | Draft, reason: int) -> None:
         """See the interface."""
-        call.fail(HutongError(reason))  # type: ignore[arg-type]
+        call.fail(HutongError(reason))
 
     def prepare(self, calls: Sequence[Call | Draft], now_us: int, room: int) -> list[EngineEvent]:
         """See the interface."""

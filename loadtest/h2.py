@@ -201,7 +201,7 @@ class UnaryLoad:
         """grpc-status in a header block. Blocks have no state here, so each distinct one is decoded once."""
         if block in self._blocks:
             return self._blocks[block]
-        headers = dict(self._decoder.decode(block))
+        headers = {str(name): str(value) for name, value in self._decoder.decode(block, raw=False)}
         value = headers.get("grpc-status")
         if len(self._blocks) < BLOCKS_MAX:
             self._blocks[block] = None if value is None else int(value)

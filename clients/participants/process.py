@@ -142,6 +142,11 @@ class Runner:
             return []
 
 
+def _stop_at_eof(runner: Runner) -> None:
+    sys.stdin.read()
+    runner.stop()
+
+
 @click.command()
 @click.option("--target", required=True, help="The gateway's address, HOST:PORT or unix:/PATH.")
 @click.option("--id", "participant_id", required=True, help="The participant's id in the gateway's directory.")
@@ -175,7 +180,7 @@ def main(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: runner.stop())
     if until_eof:
-        threading.Thread(target=lambda: (sys.stdin.read(), runner.stop()), daemon=True).start()
+        threading.Thread(target=_stop_at_eof, args=(runner,), daemon=True).start()
     try:
         runner.run()
     except HutongError as error:
