@@ -13,6 +13,11 @@ class JournalUnavailableError(Exception):
     """The journal could not take a tick: disk full, I/O error, no connection. Nothing of the tick is in it."""
 
 
+class JournalFencedError(Exception):
+    """Another gateway has taken over what this engine had in flight. Nothing can be committed any more, so nothing may
+    be acknowledged: the engine ends, and begins anew."""
+
+
 class JournalMismatchError(Exception):
     """The file or database is not a journal of this version."""
 

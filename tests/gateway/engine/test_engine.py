@@ -47,7 +47,7 @@ def test_nothing_is_told_before_it_is_durable(world: World) -> None:
     world.tick()
     assert not caller.answered
     world.tick()
-    (state,) = world.journal._connection.execute("SELECT state FROM payments").fetchone()
+    (state,) = world.journal._connection.execute("SELECT state FROM payments").fetchone()  # type: ignore[attr-defined]
     assert caller.state is State.SUCCEEDED
     assert state == State.SUCCEEDED
 
@@ -357,7 +357,7 @@ def test_one_code_has_one_winner(world: World) -> None:
     winners = [caller for caller in callers if not isinstance(caller.answers[0], Exception)]
     assert len(winners) == 1
     assert {caller.error.name for caller in callers if caller not in winners} == {"CODE_SPENT"}
-    (count,) = world.journal._connection.execute("SELECT count(*) FROM payments").fetchone()
+    (count,) = world.journal._connection.execute("SELECT count(*) FROM payments").fetchone()  # type: ignore[attr-defined]
     assert count == 1
     world.check()
 

@@ -15,6 +15,7 @@ from gateway.engine.core import Core
 from gateway.engine.model import Answered, Cancel, Create, EngineEvent, Kind, LegOut, LegState, Payment
 from gateway.engine.states import Event, State
 from gateway.engine.transitions import Timing
+from gateway.journal.interface import Journal, Reader
 from gateway.journal.sqlite import SqliteJournal, SqliteReader
 from gateway.links.loopback import LoopbackLink
 from hutong.gateway.v1 import payment_pb2 as pb
@@ -68,8 +69,17 @@ class Caller:
 class World:
     """One engine on a folder. `crash` forgets memory and begins again from the journal, as a restart does."""
 
-    def __init__(self, folder: Path, *, timing: Timing = TIMING) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        timing: Timing = TIMING,
+        open_journal: Callable[[], Journal] | None = None,
+        open_reader: Callable[[], Reader] | None = None,
+    ) -> None:
         self.folder = folder
+        self.open_journal = open_journal or (lambda: SqliteJournal(folder / "gateway.db"))
+        self.open_reader = open_reader or (lambda: SqliteReader(folder / "gateway.db"))
         self.timing = timing
         self.now_us = START_US
         self.ids = PaymentIds()
@@ -87,14 +97,15 @@ class World:
         self._open()
 
     def _open(self) -> None:
-        self.journal = SqliteJournal(self.folder / "gateway.db")
+        self.journal = self.open_journal()
         self.link = LoopbackLink(self.participants)
         self.core = Core(self.timing, trace=True)
         self.waiting: list[EngineEvent] = []
 
     def crash(self) -> None:
         """kill -9: memory and messages under way are gone, what is on disk stays."""
-        self.journal.close()
+        # A journal on a server keeps its lease when the process dies.
+        getattr(self.journal, "disconnect", self.journal.close)()
         self._open()
         self.core.load(self.journal.load_open())
 
@@ -189,7 +200,7 @@ class World:
 
     def check(self, *, settled: bool = True) -> None:
         """Postings sum to zero, and the participants' books agree with the gateway's, payment by payment."""
-        database = self.journal._connection
+        database = self.journal._connection  # type: ignore[attr-defined]
         sums = database.execute("SELECT currency, sum(amount_minor) FROM postings GROUP BY currency").fetchall()
         assert all(total == 0 for _, total in sums), sums
         if settled:
@@ -210,7 +221,7 @@ class World:
         return balance
 
     def legs(self, payment: pb.Payment) -> Sequence[tuple[str, str, LegState]]:
-        reader = SqliteReader(self.folder / "gateway.db")
+        reader = self.open_reader()
         try:
             stored = reader.payment(bytes.fromhex(payment.payment_id.replace("-", "")))
             assert stored is not None

@@ -1,0 +1,412 @@
+"""The journal on PostgreSQL, or on a database that speaks its protocol: many gateways, one database.
+
+Cost of a tick: two round trips (one, where nothing is admitted), each a pipeline of a few statements, whatever the
+number of payments. The first sends everything that needs no verdict, locks what the conditions are about, and reads it;
+the second writes what the verdicts allow, and commits.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, ParamSpec, TypeVar
+from uuid import uuid4
+
+import psycopg
+from psycopg import errors
+
+from gateway.engine.model import Leg, Payment, Refused, Writes
+from gateway.engine.states import State
+from gateway.journal import leases
+from gateway.journal import postgres_sql as sql
+from gateway.journal.interface import JournalFencedError, JournalMismatchError, JournalUnavailableError
+from gateway.journal.leases import LEASE_US
+from gateway.journal.postgres_arrays import bigints, byteas, columns
+from gateway.journal.postgres_connection import (
+    REPEATABLE,
+    Connection,
+    check_durable,
+    connect,
+    is_postgresql,
+    safe_url,
+)
+from gateway.journal.postgres_decisions import Decisions
+from gateway.journal.postgres_schema import LEG_TYPES, LINE, PAYMENT_TYPES, POSTGRESQL_TUNING, statements
+from gateway.journal.rows import leg_row, payment_change, payment_row, payments_from_rows
+from gateway.journal.schema import VERSION
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS_MAX: Final = 8
+"""How often a tick is done again that lost against another engine's."""
+BACKOFF_S: Final = 0.002
+"""Before the second attempt; doubles for each further one, to a quarter of a second."""
+ROUTES_MAX: Final = 10_000
+"""Explanations of routes that are remembered to be in the journal."""
+IDS_PER_QUERY_MAX: Final = 2_000
+RECONNECTS_MAX: Final = 2
+"""Attempts of a read on a new connection before it is given up."""
+
+_LAST_TABLE: Final = "SELECT 1 FROM information_schema.tables WHERE table_name = 'mail'"
+
+Parameters = ParamSpec("Parameters")
+Answer = TypeVar("Answer")
+Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+
+class _AgainError(Exception):
+    """The tick met another engine's and must be done again."""
+
+
+def _reading(read: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
+    """Repeats a read on a new connection where the old one is gone; then JournalUnavailableError."""
+
+    @functools.wraps(read)
+    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        journal: Any = args[0]
+        for attempt in range(RECONNECTS_MAX):
+            try:
+                return read(*args, **kwargs)
+            except psycopg.Error as error:
+                journal.disconnect()
+                if attempt + 1 == RECONNECTS_MAX:
+                    raise JournalUnavailableError(str(error)) from error
+        raise AssertionError("the last attempt returns or raises")
+
+    return wrapped
+
+
+class PostgresJournal:
+    """See gateway.journal.interface.Journal. Holds the lease of its engine number; see gateway.journal.leases."""
+
+    def __init__(
+        self,
+        url: str,
+        engine: int | None = None,
+        *,
+        holder: str = "",
+        lease_us: int = LEASE_US,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`engine`: a fixed number; without it a free one. `holder` names this process, so that its next start gets its
+        number back without waiting; the composition must see to it that one process at a time has that name.
+        Raises JournalMismatchError."""
+        self._url = url
+        self._sleep = sleep
+        self._connection: Connection | None = None
+        self._in_doubt = False
+        self._routes = {0}
+        self._new_routes: Collection[int] = frozenset()
+        try:
+            self._connection = connect(url, writer=True)
+            _prepare(self._connection)
+            self.lease = leases.acquire(self._connection, holder or uuid4().hex, engine=engine, duration_us=lease_us)
+        except psycopg.Error as error:
+            self.disconnect()
+            raise JournalMismatchError(f"{safe_url(url)} is not a usable journal: {error}") from error
+        except JournalMismatchError:
+            self.disconnect()
+            raise
+        self._tick = self.lease.tick
+
+    @property
+    def engine(self) -> int:
+        """The number under which this journal's payments in flight are kept."""
+        return self.lease.engine
+
+    @property
+    def url(self) -> str:
+        """Where it is; may hold a password."""
+        return self._url
+
+    # -- the connection -----------------------------------------------------------------------------------
+
+    def _database(self) -> Connection:
+        if self._connection is None:
+            self._connection = connect(self._url, writer=True)
+        return self._connection
+
+    def disconnect(self) -> None:
+        """Gives the connection up; the next use opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def close(self) -> None:
+        """See the interface. Gives the lease back: others may take over what is left in flight."""
+        try:
+            leases.release(self._database(), self.lease)
+        except psycopg.Error as error:
+            log.warning("the lease could not be given back, it runs out by itself: %s", error)
+        self.disconnect()
+
+    # -- writing --------------------------------------------------------------------------------------------
+
+    def commit(self, writes: Writes) -> list[Refused | None]:
+        """One durable transaction; see the interface. Raises JournalFencedError where this engine's lease was taken."""
+        self._in_doubt = False
+        pause_s = BACKOFF_S
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                return self._commit_once(writes)
+            except (_AgainError, *REPEATABLE) as error:
+                if attempt + 1 == ATTEMPTS_MAX:
+                    raise JournalUnavailableError(f"other engines kept this tick from committing: {error}") from error
+            self._sleep(pause_s)
+            pause_s = min(pause_s * 2, 0.25)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _commit_once(self, writes: Writes) -> list[Refused | None]:
+        decisions = Decisions(writes.admissions)
+        self._new_routes = frozenset()
+        try:
+            database = self._database()
+            self._transact(database, writes, decisions)
+        except errors.NotNullViolation as error:
+            self._roll_back()
+            self._raise_if_fenced(error)
+        except (_AgainError, *REPEATABLE):
+            self._roll_back()
+            raise
+        except psycopg.Error as error:
+            if not self._was_taken():
+                raise JournalUnavailableError(str(error)) from error
+        self._tick += 1
+        self._remember_routes()
+        return decisions.verdicts
+
+    def _transact(self, db: Connection, writes: Writes, decisions: Decisions) -> None:
+        """The two round trips."""
+        lease = self.lease
+        conditions: dict[str, Cursor] = {}
+        with db.pipeline():
+            db.execute("BEGIN")
+            db.execute(sql.FENCE, (lease.epoch, self._tick, self._tick + 1, lease.duration_us, lease.engine))
+            inserted = self._send_admissions(db, writes, conditions) if writes.admissions else None
+            self._lock(db, writes, conditions)
+            changed = _send_changes(db, writes, lease.engine)
+            if inserted is None and not conditions:
+                _send_the_rest(db, writes, decisions)
+                db.execute("COMMIT")
+        if changed is not None and changed.rowcount != len(writes.changed):
+            # Cannot be while the lease is held: only its holder changes who a payment belongs to.
+            self._roll_back()
+            raise JournalFencedError(f"engine {lease.engine} does not own the payments that it changes")
+        if inserted is None and not conditions:
+            return
+        if inserted is not None and inserted.rowcount != len(writes.admissions):
+            self._find_repeats(db, decisions)
+        self._decide(db, decisions, conditions)
+        with db.pipeline():
+            _send_the_rest(db, writes, decisions)
+            db.execute("COMMIT")
+
+    def _send_admissions(self, db: Connection, writes: Writes, conditions: dict[str, Cursor]) -> Cursor:
+        payments = writes.admissions
+        new = {payment.route_id: payment.route for payment in payments if payment.route_id not in self._routes}
+        if new:
+            db.execute(sql.INSERT_ROUTES, columns(sorted(new.items()), ("BIGINT", "TEXT")))
+            self._new_routes = new.keys()
+        # In one order for all engines; of equal keys the first stays first.
+        ordered = sorted(payments, key=lambda payment: payment.idempotency)
+        rows = [payment_row(payment, self.engine) for payment in ordered]
+        inserted = db.execute(sql.INSERT_PAYMENTS, columns(rows, PAYMENT_TYPES))
+        spends = [(spend, payment.payment_id) for payment in payments for spend in payment.spends]
+        if spends:
+            spends.sort(key=lambda pair: pair[0])
+            db.execute(sql.INSERT_SPENDS, columns(spends, ("BYTEA", "BYTEA")))
+            conditions["spends"] = db.execute(sql.SPENT_BY, (byteas([spend for spend, _ in spends]),))
+        return inserted
+
+    def _lock(self, db: Connection, writes: Writes, conditions: dict[str, Cursor]) -> None:
+        """Locks and reads what conditions and releases are about."""
+        counters = {counter for payment in writes.admissions for counter, _, _, _ in payment.counters}
+        if counters:
+            db.execute(sql.INSERT_COUNTERS, (byteas(sorted(counters)),))
+        counters.update(counter for _, counter in writes.releases)
+        if counters:
+            conditions["counters"] = db.execute(sql.LOCK_COUNTERS, (byteas(sorted(counters)),))
+        originals = {payment.original_id for payment in writes.admissions if payment.original_id is not None}
+        originals.update(original for _, original in writes.refund_releases)
+        if originals:
+            conditions["originals"] = db.execute(sql.LOCK_ORIGINALS, (byteas(sorted(originals)),))
+
+    def _find_repeats(self, db: Connection, decisions: Decisions) -> None:
+        """Some keys were taken before, or are twice in the batch."""
+        keys = [payment.idempotency for payment in decisions.payments]
+        holders = {bytes(key): bytes(holder) for holder, key in db.execute(sql.STANDING, (byteas(keys),))}
+        if any(key not in holders for key in keys):
+            # Its holder was admitted and withdrawn meanwhile, or this database's snapshot is older than it.
+            raise _AgainError("a repeated key has no payment")
+        lost = [index for index, one in enumerate(decisions.payments) if holders[one.idempotency] != one.payment_id]
+        found = {one.payment_id: one for one in _load(db, sorted({holders[keys[index]] for index in lost}))}
+        for index in lost:
+            decisions.verdicts[index] = Refused(0, found[holders[keys[index]]])
+
+    def _decide(self, db: Connection, decisions: Decisions, conditions: dict[str, Cursor]) -> None:
+        """The same order of conditions for every journal: keys, refunds, spends, counters."""
+        if (cursor := conditions.get("originals")) is not None:
+            decisions.refunds({bytes(row[0]): (row[1], row[2], row[3], row[4]) for row in cursor})
+        if (cursor := conditions.get("spends")) is not None:
+            decisions.spends({bytes(row[0]): bytes(row[1]) for row in cursor})
+        if (cursor := conditions.get("counters")) is not None:
+            decisions.counters({bytes(row[0]): row[1] for row in cursor})
+
+    def _remember_routes(self) -> None:
+        if self._new_routes:
+            self._routes = set() if len(self._routes) > ROUTES_MAX else self._routes
+            self._routes.update(self._new_routes)
+            self._new_routes = frozenset()
+
+    # -- when a tick fails ------------------------------------------------------------------------------------
+
+    def _roll_back(self) -> None:
+        try:
+            if self._connection is not None:
+                self._connection.execute("ROLLBACK")
+        except psycopg.Error:
+            self.disconnect()
+
+    def _raise_if_fenced(self, error: errors.NotNullViolation) -> None:
+        """The fence makes NULL where the epoch or the tick is not this engine's."""
+        if error.diag.table_name not in (None, "leases"):
+            raise JournalUnavailableError(str(error)) from error
+        raise JournalFencedError(f"another gateway has taken over engine number {self.engine}") from error
+
+    def _was_taken(self) -> bool:
+        """After a failed transaction: whether it is there nevertheless. Waits for its end, if the server still works on
+        it: the row is locked until then."""
+        self.disconnect()
+        try:
+            database = self._database()
+            with database.transaction():
+                row = database.execute(
+                    "SELECT epoch, tick FROM leases WHERE engine = %s FOR UPDATE", (self.engine,)
+                ).fetchone()
+        except psycopg.Error as error:
+            self._in_doubt = True
+            self.disconnect()
+            raise JournalUnavailableError(str(error)) from error
+        if row is None or row[0] != self.lease.epoch:
+            raise JournalFencedError(f"another gateway has taken over engine number {self.engine}")
+        return bool(row[1] == self._tick + 1)
+
+    def last_was_taken(self) -> bool:
+        """See the interface."""
+        if not self._in_doubt:
+            return False
+        taken = self._was_taken()
+        self._in_doubt = False
+        if taken:
+            self._tick += 1
+        return taken
+
+    # -- reading back -------------------------------------------------------------------------------------------
+
+    @_reading
+    def load_open(self) -> list[Payment]:
+        """See the interface."""
+        database = self._database()
+        ids = [bytes(row[0]) for row in database.execute(sql.OPEN_IDS, (self.engine,))]
+        return _load(database, ids)
+
+    @_reading
+    def load(self, payment_ids: Sequence[bytes]) -> list[Payment]:
+        """See the interface."""
+        return _load(self._database(), payment_ids)
+
+    @_reading
+    def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Payment]:
+        """See the interface."""
+        database = self._database()
+        ids = [bytes(row[0]) for row in database.execute(sql.REPEATED, (byteas(idempotency),))]
+        return {payment.idempotency: payment for payment in _load(database, ids)}
+
+
+# -- statements of a tick -----------------------------------------------------------------------------------------
+
+
+def _send_changes(db: Connection, writes: Writes, engine: int) -> Cursor | None:
+    """What needs no verdict: legs and states of payments that this engine owns."""
+    if writes.answers:
+        rows = [(int(leg.state), leg.was_approved, leg.code, key[0], key[1]) for key, leg in writes.answers.items()]
+        db.execute(sql.UPDATE_LEGS, columns(rows, sql.UPDATE_LEGS_TYPES))
+    if not writes.changed:
+        return None
+    changes = [payment_change(payment) for payment in writes.changed.values()]
+    return db.execute(sql.UPDATE_PAYMENTS, (*columns(changes, sql.CHANGE_TYPES), engine))
+
+
+def _send_the_rest(db: Connection, writes: Writes, decisions: Decisions) -> None:
+    """What depends on the verdicts, and what is numbered in the order of commits."""
+    if decisions.withdrawn:
+        spent = [spend for payment in decisions.payments for spend in payment.spends]
+        db.execute(sql.WITHDRAW_PAYMENTS, (byteas(decisions.withdrawn),))
+        if spent:
+            db.execute(sql.WITHDRAW_SPENDS, (byteas(spent), byteas(decisions.withdrawn)))
+    admitted = [payment for _, payment in decisions.standing()]
+    legs: list[tuple[bytes, Leg]] = [(payment.payment_id, payment.legs[0]) for payment in admitted]
+    legs += writes.legs
+    if legs:
+        db.execute(sql.INSERT_LEGS, columns([leg_row(*one) for one in legs], LEG_TYPES))
+    _send_sums(db, sql.ADD_COUNTERS, decisions.counted, writes.releases)
+    _send_sums(db, sql.ADD_REFUNDS, decisions.refunded, writes.refund_releases)
+    postings = writes.postings
+    state = State.DEBITING.value
+    events = [(payment.payment_id, state, payment.created_us) for payment in admitted]
+    events += writes.events
+    if not postings and not events:
+        return
+    db.execute(sql.NUMBER, (len(postings) + len(events),))
+    if postings:
+        arrays = columns(postings, sql.POSTING_TYPES)
+        db.execute(sql.INSERT_POSTINGS, (len(postings) + len(events), *arrays))
+    if events:
+        db.execute(sql.INSERT_EVENTS, (len(events), *columns(events, sql.EVENT_TYPES)))
+
+
+def _send_sums(db: Connection, statement: str, added: dict[bytes, int], given_back: list[tuple[int, bytes]]) -> None:
+    """One change for each key, in the order of keys."""
+    changes = dict(added)
+    for amount, key in given_back:
+        changes[key] = changes.get(key, 0) - amount
+    keys = sorted(key for key, change in changes.items() if change)
+    if keys:
+        db.execute(statement, (byteas(keys), bigints([changes[key] for key in keys])))
+
+
+def _load(db: Connection, payment_ids: Sequence[bytes]) -> list[Payment]:
+    """Payments by id with their legs, in the order of their ids."""
+    built: list[Payment] = []
+    for start in range(0, len(payment_ids), IDS_PER_QUERY_MAX):
+        some = (byteas(payment_ids[start : start + IDS_PER_QUERY_MAX]),)
+        with db.pipeline():
+            payments = db.execute(sql.LOAD_PAYMENTS, some)
+            legs = db.execute(sql.LOAD_LEGS, some)
+        rows = payments.fetchall()
+        built.extend(payments_from_rows(rows, legs.fetchall()))
+    return built
+
+
+def _prepare(db: Connection) -> None:
+    """Makes the tables where they are missing, and checks that they are of this version."""
+    genuine = is_postgresql(db)
+    if genuine:
+        check_durable(db)
+    for attempt in range(ATTEMPTS_MAX):
+        try:
+            if db.execute(_LAST_TABLE).fetchone() is None:
+                for statement in (*statements(), *(POSTGRESQL_TUNING if genuine else ())):
+                    db.execute(statement)
+            break
+        except (errors.UniqueViolation, errors.DuplicateTable, *REPEATABLE):
+            # Another gateway makes them at this moment.
+            if attempt + 1 == ATTEMPTS_MAX:
+                raise
+    db.execute("INSERT INTO meta (name, value) VALUES ('version', %s) ON CONFLICT DO NOTHING", (str(VERSION),))
+    db.execute("INSERT INTO numbering (line, last) VALUES (%s, 0) ON CONFLICT DO NOTHING", (LINE,))
+    (version,) = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone() or ("",)
+    if version != str(VERSION):
+        raise JournalMismatchError(f"the database has schema version {version}, this gateway writes {VERSION}")

@@ -1,0 +1,86 @@
+"""Committed state on PostgreSQL, for queries and watchers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from gateway.engine.model import Payment
+from gateway.journal import postgres_sql as sql
+from gateway.journal.interface import EventRow, JournalUnavailableError
+from gateway.journal.postgres_arrays import byteas
+from gateway.journal.postgres_connection import Connection, connect
+from gateway.journal.rows import payments_from_rows
+
+RECONNECTS_MAX = 2
+"""Attempts on a new connection before a read is given up."""
+
+
+class PostgresReader:
+    """See gateway.journal.interface.Reader."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Connection | None = None
+
+    def _rows(self, *queries: tuple[str, Sequence[object]]) -> list[list[tuple[Any, ...]]]:
+        """The rows of some queries, on a new connection if the old one is gone. Raises JournalUnavailableError."""
+        for attempt in range(RECONNECTS_MAX):
+            try:
+                if self._connection is None:
+                    self._connection = connect(self._url)
+                return [self._connection.execute(query, values).fetchall() for query, values in queries]
+            except psycopg.Error as error:
+                self.close()
+                if attempt + 1 == RECONNECTS_MAX:
+                    raise JournalUnavailableError(str(error)) from error
+        raise AssertionError("the last attempt returns or raises")
+
+    def payments(self, payment_ids: Sequence[bytes]) -> list[Payment]:
+        """Payments by id with their legs, in the order of their ids."""
+        ids = (byteas(payment_ids),)
+        # Legs first: a payment read after them is at least as far on as they are.
+        legs, payments = self._rows((sql.LOAD_LEGS, ids), (sql.LOAD_PAYMENTS, ids))
+        known = {bytes(row[0]) for row in payments}
+        return payments_from_rows(payments, [row for row in legs if bytes(row[0]) in known])
+
+    def payment(self, payment_id: bytes) -> Payment | None:
+        """See the interface."""
+        for payment in self.payments([payment_id]):
+            ((row,),) = self._rows(
+                (
+                    "SELECT COALESCE((SELECT explanation FROM routes WHERE route_id = %s), '')",
+                    (payment.route_id,),
+                )
+            )
+            payment.route = row[0]
+            return payment
+        return None
+
+    def refunds(self, payment_id: bytes) -> list[Payment]:
+        """See the interface."""
+        (rows,) = self._rows(
+            ("SELECT payment_id FROM payments WHERE original_id = %s ORDER BY payment_id", (payment_id,))
+        )
+        return self.payments([bytes(row[0]) for row in rows]) if rows else []
+
+    def events(self, after_sequence: int, limit: int, payment_id: bytes | None = None) -> list[EventRow]:
+        """See the interface. Numbers are given in the order of commits, so none appears behind one that was read."""
+        only = "" if payment_id is None else "AND payment_id = %s"
+        values = (after_sequence, limit) if payment_id is None else (after_sequence, payment_id, limit)
+        (rows,) = self._rows(
+            (
+                f"SELECT sequence, payment_id, state, time_us FROM events WHERE sequence > %s {only} "
+                "ORDER BY sequence LIMIT %s",
+                values,
+            )
+        )
+        return [EventRow(sequence, bytes(key), state, time_us) for sequence, key, state, time_us in rows]
+
+    def close(self) -> None:
+        """See the interface."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

@@ -1,0 +1,114 @@
+"""The statements of a tick, made once from the columns' tables.
+
+Plain SQL that PostgreSQL, CockroachDB and YugabyteDB take: `unnest` of arrays, ON CONFLICT DO NOTHING, UPDATE ... FROM,
+SELECT ... FOR UPDATE. Whatever another engine may want too is locked in one order, by statement and within a statement
+by key: new payments by idempotency hash, spends, counters, originals of refunds, the line of numbers. So engines wait
+for each other, and do not deadlock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.journal.postgres_arrays import SQL_TYPES
+from gateway.journal.postgres_schema import LEG_TYPES, LINE, PAYMENT_TYPES
+from gateway.journal.schema import LEG_COLUMNS, PAYMENT_COLUMNS
+
+NOW_US: Final = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
+"""The database's clock, the one clock for all gateways' leases."""
+
+
+def _unnest(columns: Sequence[str], types: Sequence[str], *, numbered: bool = False) -> str:
+    """Packed arrays as a table `u`."""
+    arrays = ", ".join(f"%s::{SQL_TYPES[kind]}[]" for kind in types)
+    if numbered:
+        return f"unnest({arrays}) WITH ORDINALITY AS u ({', '.join(columns)}, place)"
+    return f"unnest({arrays}) AS u ({', '.join(columns)})"
+
+
+def _insert(table: str, columns: Sequence[str], types: Sequence[str]) -> str:
+    names = ", ".join(columns)
+    picked = ", ".join(f"u.{column}" for column in columns)
+    return f"INSERT INTO {table} ({names}) SELECT {picked} FROM {_unnest(columns, types)}"
+
+
+FENCE: Final = (
+    "UPDATE leases SET tick = CASE WHEN epoch = %s AND tick = %s THEN %s::bigint END, "
+    f"expires_us = {NOW_US} + %s WHERE engine = %s"
+)
+"""Epoch, last tick, this tick, lease in microseconds, engine. Where the lease is another's, the tick becomes NULL,
+which the column refuses: the whole transaction fails, whatever was sent after this statement."""
+
+INSERT_PAYMENTS: Final = f"{_insert('payments', PAYMENT_COLUMNS, PAYMENT_TYPES)} ON CONFLICT (idempotency) DO NOTHING"
+STANDING: Final = "SELECT payment_id, idempotency FROM payments WHERE idempotency = ANY(%s::bytea[])"
+INSERT_ROUTES: Final = (
+    f"{_insert('routes', ('route_id', 'explanation'), ('BIGINT', 'TEXT'))} ON CONFLICT (route_id) DO NOTHING"
+)
+INSERT_SPENDS: Final = (
+    f"{_insert('spends', ('spend', 'payment_id'), ('BYTEA', 'BYTEA'))} "
+    "WHERE EXISTS (SELECT 1 FROM payments WHERE payments.payment_id = u.payment_id) ON CONFLICT (spend) DO NOTHING"
+)
+"""Only for payments that got in."""
+SPENT_BY: Final = "SELECT spend, payment_id FROM spends WHERE spend = ANY(%s::bytea[])"
+INSERT_COUNTERS: Final = (
+    f"INSERT INTO counters (counter, used) SELECT u.counter, 0 FROM {_unnest(('counter',), ('BYTEA',))} "
+    "ON CONFLICT (counter) DO NOTHING"
+)
+LOCK_COUNTERS: Final = "SELECT counter, used FROM counters WHERE counter = ANY(%s::bytea[]) ORDER BY counter FOR UPDATE"
+LOCK_ORIGINALS: Final = (
+    "SELECT payment_id, kind, state, amount_minor, refunded_minor FROM payments "
+    "WHERE payment_id = ANY(%s::bytea[]) ORDER BY payment_id FOR UPDATE"
+)
+ADD_COUNTERS: Final = (
+    f"UPDATE counters SET used = counters.used + u.change FROM {_unnest(('counter', 'change'), ('BYTEA', 'BIGINT'))} "
+    "WHERE counters.counter = u.counter"
+)
+ADD_REFUNDS: Final = (
+    "UPDATE payments SET refunded_minor = payments.refunded_minor + u.change "
+    f"FROM {_unnest(('payment_id', 'change'), ('BYTEA', 'BIGINT'))} WHERE payments.payment_id = u.payment_id"
+)
+WITHDRAW_PAYMENTS: Final = "DELETE FROM payments WHERE payment_id = ANY(%s::bytea[])"
+WITHDRAW_SPENDS: Final = "DELETE FROM spends WHERE spend = ANY(%s::bytea[]) AND payment_id = ANY(%s::bytea[])"
+
+INSERT_LEGS: Final = _insert("legs", LEG_COLUMNS, LEG_TYPES)
+UPDATE_LEGS: Final = (
+    "UPDATE legs SET state = u.state, was_approved = u.was_approved, code = u.code FROM "
+    + _unnest(
+        ("state", "was_approved", "code", "payment_id", "number"), ("SMALLINT", "SMALLINT", "TEXT", "BYTEA", "SMALLINT")
+    )
+    + " WHERE legs.payment_id = u.payment_id AND legs.number = u.number"
+)
+UPDATE_LEGS_TYPES: Final = ("SMALLINT", "SMALLINT", "TEXT", "BYTEA", "SMALLINT")
+CHANGE_TYPES: Final = ("SMALLINT", "SMALLINT", "SMALLINT", "TEXT", "SMALLINT", "BIGINT", "BYTEA")
+UPDATE_PAYMENTS: Final = (
+    "UPDATE payments SET open = u.open, state = u.state, goal = u.goal, reason = u.reason, attempt = u.attempt, "
+    "ended_us = u.ended_us FROM "
+    + _unnest(("open", "state", "goal", "reason", "attempt", "ended_us", "payment_id"), CHANGE_TYPES)
+    + " WHERE payments.payment_id = u.payment_id AND payments.engine = %s"
+)
+
+NUMBER: Final = f"UPDATE numbering SET last = last + %s WHERE line = '{LINE}'"
+"""The last lock that a tick takes, so that numbers are in the order of commits."""
+POSTING_TYPES: Final = ("BYTEA", "SMALLINT", "TEXT", "TEXT", "BIGINT", "BIGINT")
+_POSTING: Final = ("payment_id", "number", "account", "currency", "amount_minor", "posted_us")
+INSERT_POSTINGS: Final = (
+    f"INSERT INTO postings (posting, {', '.join(_POSTING)}) "
+    f"SELECT n.last - %s + u.place, {', '.join(f'u.{column}' for column in _POSTING)} "
+    f"FROM numbering n CROSS JOIN {_unnest(_POSTING, POSTING_TYPES, numbered=True)} WHERE n.line = '{LINE}'"
+)
+"""First parameter: how many numbers the tick takes from here on."""
+EVENT_TYPES: Final = ("BYTEA", "SMALLINT", "BIGINT")
+_EVENT: Final = ("payment_id", "state", "time_us")
+INSERT_EVENTS: Final = (
+    f"INSERT INTO events (sequence, {', '.join(_EVENT)}) "
+    f"SELECT n.last - %s + u.place, {', '.join(f'u.{column}' for column in _EVENT)} "
+    f"FROM numbering n CROSS JOIN {_unnest(_EVENT, EVENT_TYPES, numbered=True)} WHERE n.line = '{LINE}'"
+)
+
+PAYMENTS: Final = ", ".join(PAYMENT_COLUMNS)
+LEGS: Final = ", ".join(LEG_COLUMNS)
+LOAD_PAYMENTS: Final = f"SELECT {PAYMENTS} FROM payments WHERE payment_id = ANY(%s::bytea[]) ORDER BY payment_id"
+LOAD_LEGS: Final = f"SELECT {LEGS} FROM legs WHERE payment_id = ANY(%s::bytea[]) ORDER BY payment_id, number"
+REPEATED: Final = "SELECT payment_id FROM payments WHERE idempotency = ANY(%s::bytea[])"
+OPEN_IDS: Final = "SELECT payment_id FROM payments WHERE engine = %s AND open = 1 ORDER BY payment_id"
