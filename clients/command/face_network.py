@@ -35,7 +35,7 @@ image_option = click.option(
     "images",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A photograph.",
+    help="A photo.",
 )
 models_option = click.option("--models", type=click.Path(path_type=Path), help="Folder of ONNX models, for --image.")
 seed_option = click.option("--people-seed", type=int, default=7, show_default=True, help="Which simulated population.")
@@ -55,7 +55,7 @@ def _service(target: str, as_json: bool) -> Iterator[face_pb2_grpc.FaceServiceSt
             known = from_rpc_error(error)
             if known is not None:
                 _stop(known.name, str(known), as_json)
-            code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
+            code = error.code()
             if code is grpc.StatusCode.UNAVAILABLE:
                 _stop("UNREACHABLE", f"Nothing answers at {target}. Run `hutong up`, or give --target.", as_json)
             _stop(code.name, str(error), as_json)

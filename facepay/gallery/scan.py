@@ -9,7 +9,7 @@ several such wait together `int8` products may be cheaper.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -150,7 +150,7 @@ def search(
     return _merge(parts, results)
 
 
-def on_all(pool: ThreadPoolExecutor | None, work: list[Callable[[], None]]) -> None:
+def on_all(pool: ThreadPoolExecutor | None, work: Sequence[Callable[[], None]]) -> None:
     """Runs all, the first on this thread."""
     others = [pool.submit(item) for item in work[1:]] if pool else []
     for item in work[: 1 if pool else None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from clients.faces.people import People
 from contract.capture import Captured, TerminalKey, build_capture
 from contract.secret import Secret
 from facepay.passcode import Cost
-from facepay.service import FaceService, Options, open_service
+from facepay.service import Asked, FaceService, Identified, Options, open_service
 from facepay.store import Consent
 
 NOW = 1_800_000_000_000_000
@@ -31,27 +32,30 @@ class Desk:
     folder: Path
     now_us: int = NOW
 
-    def enroll(self, person: int, *, name: str = "", **more: object) -> Secret[str]:
-        vectors = self.people.enrolled(person, 1)
-        consent = Consent("payment by face", "2026-11", self.now_us)
+    def passcode(self, person: int) -> Secret[str]:
+        return Secret(f"{person + 314159:06d}")
+
+    def enroll(self, person: int, *, name: str = "", **more: Any) -> Secret[str]:
+        vectors = more.pop("vectors", None) or list(self.people.enrolled(person, 1))
+        consent = more.pop("consent", Consent("payment by face", "2026-11", self.now_us))
         return self.service.enroll(
             name or f"person {person}",
-            list(vectors),
-            Secret(f"{person + 314159:06d}"),
+            vectors,
+            more.pop("passcode", self.passcode(person)),
             f"{person % 10000:04d}",
             consent,
             now_us=self.now_us,
-            **more,  # type: ignore[arg-type]
+            **more,
         )
 
-    def capture(
-        self, person: int, *, seed: int = 1, quality: float = 0.9, vector: object = None, **more: object
-    ) -> bytes:
+    def probe(self, person: int, seed: int = 1, quality: float = 0.9) -> Any:
+        return self.people.probes(np.array([person]), quality, seed)[0]
+
+    def capture(self, person: int, *, seed: int = 1, quality: float = 0.9, **more: Any) -> bytes:
         """A sealed capture; `more` replaces what build_capture or Captured get."""
         session = self.service.begin_capture("t1", 1, self.now_us)
-        probe = self.people.probes(np.array([person]), quality, seed)[0] if vector is None else vector
-        fields = {"embedding": probe, "liveness": CUES}
-        statement = {
+        fields: dict[str, Any] = {"embedding": self.probe(person, seed, quality), "liveness": CUES}
+        statement: dict[str, Any] = {
             "key": self.key,
             "service": session.service,
             "nonce": session.nonces[0],
@@ -61,7 +65,10 @@ class Desk:
         }
         for name, value in more.items():
             (fields if name in Captured.__dataclass_fields__ else statement)[name] = value
-        return build_capture(Captured(**fields), **statement).sealed  # type: ignore[arg-type]
+        return build_capture(Captured(**fields), **statement).sealed
+
+    def identify(self, person: int, **more: Any) -> Identified:
+        return self.service.identify(Asked(self.capture(person, **more)), self.now_us)
 
     def reopen(self, options: Options = CHEAP) -> None:
         self.service.close()

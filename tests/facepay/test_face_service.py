@@ -1,6 +1,13 @@
-"""Proves: who is enrolled is found and nobody else; payments need their factors; the deleted are gone; restarts keep."""
+"""Proves: who is enrolled is found and nobody else; payments need their factors; the deleted are gone."""
 
 from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +17,300 @@ from contract.secret import Secret
 from facepay.decision import Outcome
 from facepay.interface import FaceMatch, FaceUse
 from facepay.passcode import ATTEMPTS_MAX, LOCK_US
-from facepay.service import Asked, open_service
+from facepay.service import Options
 from facepay.store import Consent
 
 
-@pytest.mark.parametrize("person", [0, 3])
-def test_enrolled_person_is_found_with_the_reference(desk, person):
+def pay(desk: Any, person: int, amount: int, **more: Any) -> FaceMatch | HutongError:
+    use = FaceUse(desk.capture(person, **more), amount, "CNY", "m1", "t1")
+    answer: FaceMatch | HutongError = desk.service.resolve([use], desk.now_us)[0]
+    return answer
+
+
+def name_of(answer: FaceMatch | HutongError) -> str:
+    assert isinstance(answer, HutongError), "expected a refusal"
+    return answer.name
+
+
+def test_the_enrolled_are_found_and_strangers_are_not(desk: Any) -> None:
     references = {one: desk.enroll(one) for one in range(5)}
-    answer = desk.service.identify(Asked(desk.capture(person)), desk.now_us)
+    for person in range(5):
+        answer = desk.identify(person)
+        assert answer.decision.outcome is Outcome.MATCHED
+        assert answer.subject.reference == references[person]
+    assert desk.identify(77).decision.outcome is Outcome.NO_MATCH
+    assert len({one.reveal() for one in references.values()}) == 5
+
+
+def test_empty_gallery_finds_nobody(desk: Any) -> None:
+    assert desk.identify(0).decision.outcome is Outcome.NO_MATCH
+
+
+def test_small_amounts_need_no_passcode_larger_ones_do(desk: Any) -> None:
+    reference = desk.enroll(1)
+    small = pay(desk, 1, 5_000)
+    assert isinstance(small, FaceMatch)
+    assert (small.reference, small.assurance_method) == (reference, "11")
+    assert name_of(pay(desk, 1, 5_001)) == "FACE_NEEDS_PASSCODE"
+    large = pay(desk, 1, 5_001, passcode=desk.passcode(1))
+    assert isinstance(large, FaceMatch)
+    assert large.assurance_method == "12"
+    assert name_of(pay(desk, 99, 100)) == "FACE_NO_MATCH"
+
+
+def test_wrong_passcodes_lock_and_the_lock_ends(desk: Any) -> None:
+    desk.enroll(1)
+    refusals = [name_of(pay(desk, 1, 9_000, passcode=Secret("000001"))) for _ in range(ATTEMPTS_MAX)]
+    assert refusals == ["PASSCODE_WRONG"] * (ATTEMPTS_MAX - 1) + ["PASSCODE_LOCKED"]
+    assert name_of(pay(desk, 1, 9_000, passcode=desk.passcode(1))) == "PASSCODE_LOCKED"
+    desk.reopen()
+    assert name_of(pay(desk, 1, 9_000, passcode=desk.passcode(1))) == "PASSCODE_LOCKED", "a restart must not unlock"
+    desk.now_us += LOCK_US
+    assert isinstance(pay(desk, 1, 9_000, passcode=desk.passcode(1)), FaceMatch)
+
+
+def test_many_wrong_passcodes_at_once_cannot_outrun_the_limit(desk: Any) -> None:
+    desk.enroll(1)
+    sealed = [desk.capture(1, passcode=Secret(f"{number:06d}")) for number in range(20)]
+    answers: list[str] = []
+
+    def attempt(one: bytes) -> None:
+        use = FaceUse(one, 9_000, "CNY", "m1", "t1")
+        answers.append(name_of(desk.service.resolve([use], desk.now_us)[0]))
+
+    threads = [threading.Thread(target=attempt, args=(one,)) for one in sealed]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers.count("PASSCODE_WRONG") == ATTEMPTS_MAX - 1
+    assert answers.count("PASSCODE_LOCKED") == 20 - (ATTEMPTS_MAX - 1)
+
+
+def test_twins_are_ambiguous_and_last_four_digits_settle_it(desk: Any) -> None:
+    desk.enroll(998)
+    with pytest.raises(HutongError, match="FACE_ALREADY_ENROLLED"):
+        desk.enroll(999)
+    reference = desk.enroll(999, allow_lookalike=True)
+    twin = desk.people.enrolled(998, 1)[0] + desk.people.enrolled(999, 1)[0]
+    assert desk.identify(999, embedding=twin).decision.outcome is Outcome.AMBIGUOUS
+    answer = desk.identify(999, last_four=Secret("0999"))
     assert answer.decision.outcome is Outcome.MATCHED
-    assert answer.subject.reference == references[person]
+    assert answer.subject.reference == reference
+
+
+def test_same_face_under_another_name_is_reported(desk: Any) -> None:
+    desk.enroll(4)
+    with pytest.raises(HutongError, match="FACE_ALREADY_ENROLLED"):
+        desk.enroll(4, name="somebody else")
+    assert desk.service.status().persons == 1
+
+
+def test_enrolling_again_replaces_templates_and_keeps_the_reference(desk: Any) -> None:
+    reference = desk.enroll(4)
+    again = desk.enroll(4, vectors=list(desk.people.enrolled(4, 1, 1)) * 2, passcode=Secret("271828"))
+    assert again == reference
+    status = desk.service.status()
+    assert (status.persons, status.templates) == (1, 2)
+    assert isinstance(pay(desk, 4, 9_000, passcode=Secret("271828")), FaceMatch)
+
+
+def test_deleted_is_never_found_and_nothing_of_the_template_is_left(desk: Any) -> None:
+    desk.enroll(1)
+    desk.enroll(2)
+    desk.service.maintain(desk.now_us)
+    templates, receipt = desk.service.delete("person 1", desk.now_us)
+    assert (templates, len(receipt)) == (1, 32)
+    assert desk.identify(1).decision.outcome is Outcome.NO_MATCH
+    desk.reopen()
+    assert desk.identify(1).decision.outcome is Outcome.NO_MATCH
+    assert desk.identify(2).decision.outcome is Outcome.MATCHED
+    with pytest.raises(HutongError, match="FACE_SUBJECT_UNKNOWN"):
+        desk.service.delete("person 1", desk.now_us)
+    keys = sqlite3.connect(desk.folder / "keys" / "keys.db")
+    assert keys.execute("SELECT person FROM subject_key").fetchall() == [(2,)]
+    keys.close()
+
+
+def test_deletion_during_searches_is_final_when_it_returns(desk: Any) -> None:
+    for person in range(8):
+        desk.enroll(person)
+    stop = threading.Event()
+    late: list[str] = []
+    gone: set[str] = set()
+
+    def search() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            for person in range(8):
+                before = set(gone)
+                answer = desk.identify(person, seed=number)
+                if answer.subject is not None and answer.subject.name in before:
+                    late.append(answer.subject.name)
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    for person in range(8):
+        desk.service.delete(f"person {person}", desk.now_us)
+        gone.add(f"person {person}")
+    stop.set()
+    thread.join()
+    assert not late
+
+
+def test_sub_galleries_of_regions_and_merchants(desk: Any) -> None:
+    from facepay.service import Asked
+
+    desk.enroll(1, region=3, merchants=["m7"])
+    desk.enroll(2, region=4)
+
+    def outcome(person: int, **where: Any) -> Outcome:
+        answer = desk.service.identify(Asked(desk.capture(person), **where), desk.now_us)
+        found: Outcome = answer.decision.outcome
+        return found
+
+    assert outcome(1, region=3) is Outcome.MATCHED
+    assert outcome(1, region=4) is Outcome.NO_MATCH
+    assert outcome(1, merchant_id="m7") is Outcome.MATCHED
+    assert outcome(2, merchant_id="m7") is Outcome.NO_MATCH
+    assert outcome(2, merchant_id="unknown") is Outcome.NO_MATCH
+
+
+def test_one_to_one(desk: Any) -> None:
+    desk.enroll(1)
+    desk.enroll(2)
+    assert desk.service.verify("person 1", desk.capture(1), desk.now_us).outcome is Outcome.MATCHED
+    assert desk.service.verify("person 1", desk.capture(2), desk.now_us).outcome is Outcome.NO_MATCH
+    with pytest.raises(HutongError, match="FACE_SUBJECT_UNKNOWN"):
+        desk.service.verify("nobody", desk.capture(2), desk.now_us)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "fault"),
+    [
+        ([], "1 to 8"),
+        ([np.zeros(512)], "bad_length"),
+        ([np.full(512, np.nan)], "not_finite"),
+        ([np.full(512, np.inf)], "not_finite"),
+        ([np.ones(128)], "wrong_dimension"),
+        ([np.ones((2, 256))], "wrong_dimension"),
+        ([np.ones(512)] * 9, "1 to 8"),
+    ],
+)
+def test_unusable_embeddings_are_refused(desk: Any, vectors: list[Any], fault: str) -> None:
+    with pytest.raises(HutongError, match="FACE_UNUSABLE") as caught:
+        desk.service.enroll("x", vectors, Secret("314159"), "", Consent("p", "1", desk.now_us), now_us=desk.now_us)
+    assert fault in str(caught.value)
+
+
+def test_embeddings_that_are_not_normalised_are_brought_to_length_one(desk: Any) -> None:
+    desk.enroll(1, vectors=[desk.people.enrolled(1, 1)[0] * 23])
+    answer = desk.identify(1, embedding=desk.probe(1) * 0.01)
+    assert answer.decision.outcome is Outcome.MATCHED
+    assert answer.decision.score < 1.001
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"passcode": Secret("12345")}, "passcode"),
+        ({"passcode": Secret("111111")}, "passcode"),
+        ({"passcode": Secret("abcdef")}, "passcode"),
+        ({"consent": Consent("", "1", 1)}, "consent.purpose"),
+        ({"consent": Consent("p", "1", 0)}, "consent.given_at_us"),
+        ({"consent": Consent("p", "1", 1, 2)}, "consent.expires_at_us"),
+        ({"region": 70_000}, "region"),
+    ],
+)
+def test_bad_enrolments_are_refused(desk: Any, change: dict[str, Any], field: str) -> None:
+    with pytest.raises(HutongError) as caught:
+        desk.enroll(1, **change)
+    assert caught.value.fields["field"] == field
+
+
+def test_consent_that_has_ended_erases(desk: Any) -> None:
+    desk.enroll(1, consent=Consent("payment by face", "1", desk.now_us, desk.now_us + 10))
+    desk.enroll(2)
+    desk.service.maintain(desk.now_us)
+    assert desk.service.status().persons == 2
+    desk.now_us += 11
+    desk.service.maintain(desk.now_us)
+    assert desk.identify(1).decision.outcome is Outcome.NO_MATCH
+    assert desk.identify(2).decision.outcome is Outcome.MATCHED
+
+
+def test_filing_counter(desk: Any) -> None:
+    desk.reopen(Options(passcode_cost=desk.service.options.passcode_cost, filing_faces=2))
+    desk.enroll(1)
+    assert not desk.service.status().filing_due
+    desk.enroll(2)
+    assert desk.service.status().filing_due
+
+
+def test_renewal_keeps_everybody_and_changes_every_row_on_disk(desk: Any) -> None:
+    for person in range(3):
+        desk.enroll(person)
+    desk.service.renew()
+    assert desk.service.status().epoch == 2
+    assert all(desk.identify(person).decision.outcome is Outcome.MATCHED for person in range(3))
+    desk.reopen()
+    assert desk.service.status().epoch == 2
+    assert all(desk.identify(person).decision.outcome is Outcome.MATCHED for person in range(3))
+    assert [path.name for path in (desk.folder / "gallery").iterdir()] == ["epoch-0002"]
+
+
+def test_templates_are_not_readable_at_rest(desk: Any) -> None:
+    desk.enroll(1)
+    reference = desk.enroll(2).reveal()
+    vector = desk.people.enrolled(1, 1)[0]
+    desk.service.close()
+    needles = (vector.astype("<f4").tobytes()[:64], vector.astype("<f2").tobytes()[:32], reference.encode(), b"314160")
+    for file in desk.folder.rglob("*"):
+        if file.is_file():
+            data = file.read_bytes()
+            assert not any(needle in data for needle in needles), file
+    desk.reopen()
+
+
+_ENROL_FOR_EVER = """
+import sys
+from pathlib import Path
+from clients.faces.people import People
+from contract.secret import Secret
+from facepay.passcode import Cost
+from facepay.service import Options, open_service
+from facepay.store import Consent
+service = open_service(Path(sys.argv[1]), options=Options(passcode_cost=Cost(1, 64)))
+people = People(11)
+for person in range(100000):
+    service.enroll(f"p{person}", list(people.enrolled(person, 1)), Secret("314159"), "", Consent("p", "1", 1))
+    print(person, flush=True)
+"""
+
+
+def test_kill_9_during_enrolment_loses_nobody_who_was_told(tmp_path: Path) -> None:
+    from clients.faces.people import People
+    from facepay.gallery.engine import Batch
+    from facepay.service import open_service
+
+    command = [sys.executable, "-c", _ENROL_FOR_EVER, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= 25:
+            break
+    process.kill()
+    acknowledged = 26 + len(process.stdout.read().split())
+    process.wait()
+    process.stdout.close()
+    service = open_service(tmp_path)
+    assert acknowledged <= service.status().persons <= acknowledged + 1
+    people = People(11)
+    probes = people.probes(np.arange(acknowledged), 0.9, 1)
+    floors = np.full(len(probes), 0.3, np.float32)
+    found = []
+    for at in range(0, len(probes), 64):
+        found += service._gallery.search(Batch(probes[at : at + 64], floors[at : at + 64]))
+    assert [one[0].person for one in found] == list(range(1, acknowledged + 1))
+    service.close()
