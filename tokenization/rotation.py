@@ -54,6 +54,8 @@ class Rotation:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._running = False
+        self._again = False
         self._cursor = 0
 
     def begin(self, change: Change) -> int:
@@ -76,10 +78,11 @@ class Rotation:
     def resume(self) -> None:
         """Goes on where a rotation was left, in a thread of its own; nothing where there is none."""
         with self._lock:
-            if self._thread is not None and self._thread.is_alive():
-                self._cursor = 0  # The running thread begins anew, for the newer version.
-                return
             self._cursor = 0
+            if self._running:
+                self._again = True  # The running thread begins anew, for the newer version.
+                return
+            self._running = self._again = True
             self._thread = threading.Thread(target=self._run, name="vault-rotation", daemon=True)
             self._thread.start()
 
@@ -132,12 +135,21 @@ class Rotation:
         usual = sys.getswitchinterval()
         sys.setswitchinterval(min(usual, SWITCH_INTERVAL_S))
         try:
-            while not self._stop.is_set() and self._vault.write(self._step):
-                continue
+            while self._goes_on():
+                while not self._stop.is_set() and self._vault.write(self._step):
+                    continue
         except HutongError:
-            return  # The vault cannot be written now: the mark stays, and the next start or rotation goes on.
+            # The vault cannot be written now: the mark stays, and the next start or rotation goes on.
+            self._running = False
         finally:
             sys.setswitchinterval(usual)
+
+    def _goes_on(self) -> bool:
+        """Whether there may be something to do: at first, and when asked again meanwhile. Else the thread ends."""
+        with self._lock:
+            goes_on, self._again = self._again and not self._stop.is_set(), False
+            self._running = goes_on
+            return goes_on
 
     def _step(self, session: Session) -> bool:
         """One chunk; False when nothing is left."""

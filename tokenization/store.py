@@ -63,6 +63,10 @@ class Store(Protocol):
         """One consistent view. Raises StoreError. Not for two threads at once: the caller holds a lock."""
         ...
 
+    def looking(self) -> contextlib.AbstractContextManager[Session]:
+        """As `reading`, on a connection of its own, for queries that may take long. Any number of threads, in turn."""
+        ...
+
     def writing(self) -> contextlib.AbstractContextManager[Session]:
         """One exclusive transaction, durable when it ends, undone when it raises. Raises StoreError."""
         ...
@@ -124,11 +128,16 @@ class SqliteStore:
         mode = "rw" if not read_only else "ro&immutable=1" if at_rest else "ro"
         self._reader = _connect(path, mode)
         self._writer = None if read_only else _connect(path, mode)
+        self._viewer = None if read_only else _connect(path, mode)
+        self._viewing = threading.Lock()
         self._seen = -1
 
     def changed(self) -> bool:
         """SQLite's own change counter, read from shared memory."""
-        seen = self._reader.execute("PRAGMA data_version").fetchone()[0]
+        try:
+            seen = self._reader.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error as error:
+            raise StoreError(str(error)) from error
         if seen == self._seen:
             return False
         self._seen = seen
@@ -137,14 +146,15 @@ class SqliteStore:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
         """One consistent view."""
-        try:
-            self._reader.execute("BEGIN")
-            try:
-                yield _SqliteSession(self._reader)
-            finally:
-                self._reader.execute("ROLLBACK")
-        except sqlite3.Error as error:
-            raise StoreError(str(error)) from error
+        with _view(self._reader) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[Session]:
+        """One consistent view, for queries that may take long."""
+        assert self._viewer is not None, "opened read-only"
+        with self._viewing, _view(self._viewer) as session:
+            yield session
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Session]:
@@ -181,9 +191,21 @@ class SqliteStore:
 
     def close(self) -> None:
         """Closes; the last one out folds the log into the file."""
-        self._reader.close()
-        if self._writer is not None:
-            self._writer.close()
+        for connection in (self._reader, self._viewer, self._writer):
+            if connection is not None:
+                connection.close()
+
+
+@contextlib.contextmanager
+def _view(connection: sqlite3.Connection) -> Iterator[Session]:
+    try:
+        connection.execute("BEGIN")
+        try:
+            yield _SqliteSession(connection)
+        finally:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        raise StoreError(str(error)) from error
 
 
 def create(path: Path) -> None:

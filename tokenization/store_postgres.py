@@ -61,10 +61,12 @@ class PostgresStore:
         """Connects, and makes the tables where there are none. Raises StoreError."""
         self._conninfo = conninfo
         self._lock = threading.Lock()
+        self._viewing = threading.Lock()
         self._seen: Any = None
         self._asked = 0.0
         try:
             self._reader: psycopg.Connection[Row] = psycopg.connect(conninfo, autocommit=True)
+            self._viewer: psycopg.Connection[Row] = psycopg.connect(conninfo, autocommit=True)
             self._writer: psycopg.Connection[Row] = psycopg.connect(conninfo, autocommit=True)
         except psycopg.Error as error:
             raise StoreError(f"no connection ({type(error).__name__})") from error
@@ -95,14 +97,14 @@ class PostgresStore:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
         """One consistent view."""
-        try:
-            self._reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            try:
-                yield _PostgresSession(self._reader)
-            finally:
-                self._reader.execute("ROLLBACK")
-        except psycopg.Error as error:
-            raise StoreError(type(error).__name__) from error
+        with _view(self._reader) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[Session]:
+        """One consistent view, for queries that may take long."""
+        with self._viewing, _view(self._viewer) as session:
+            yield session
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Session]:
@@ -127,9 +129,22 @@ class PostgresStore:
             self._writer.execute("VACUUM accounts, keys")
 
     def close(self) -> None:
-        """Ends both connections."""
+        """Ends all connections."""
         self._reader.close()
+        self._viewer.close()
         self._writer.close()
+
+
+@contextlib.contextmanager
+def _view(connection: psycopg.Connection[Row]) -> Iterator[Session]:
+    try:
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            yield _PostgresSession(connection)
+        finally:
+            connection.execute("ROLLBACK")
+    except psycopg.Error as error:
+        raise StoreError(type(error).__name__) from error
 
 
 def _translated(sql: str) -> bytes:

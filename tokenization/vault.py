@@ -49,6 +49,7 @@ class Vault:
         self._jobs: queue.Queue[tuple[Callable[[Session], Any], Future[Any]] | None] = queue.Queue(JOBS_MAX)
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._behind = False
         with self._applying:
             try:
                 self._catch_up(check_tags=check_tags, starting=True)
@@ -59,20 +60,28 @@ class Vault:
     # Reading.
 
     def refresh(self, now_us: int) -> None:
-        """Lets memory see everything committed so far. Raises StoreError where the database cannot be read."""
+        """Lets memory see everything committed so far. Raises StoreError where that cannot be read."""
         with self._applying:
-            if self.store.changed():
-                self._catch_up()
+            if self.store.changed() or self._behind:
+                self._follow_up()
             self.index.forget_codes(now_us)
+
+    def _follow_up(self) -> None:
+        """Catches up; where that fails, the next call tries again before it answers anything."""
+        self._behind = True
+        try:
+            self._catch_up()
+        except VaultDamagedError as error:
+            raise StoreError(str(error)) from error
+        self._behind = False
 
     def read(self, query: Callable[[Session], Result]) -> Result:
         """Runs a query on the database. Raises HutongError(VAULT_UNAVAILABLE)."""
-        with self._applying:
-            try:
-                with self.store.reading() as session:
-                    return query(session)
-            except StoreError:
-                raise HutongError(Reason.ERROR_REASON_VAULT_UNAVAILABLE) from None
+        try:
+            with self.store.looking() as session:
+                return query(session)
+        except StoreError:
+            raise HutongError(Reason.ERROR_REASON_VAULT_UNAVAILABLE) from None
 
     def reopen(self, store: Store) -> None:
         """Goes on with another connection to the same database."""
@@ -216,9 +225,10 @@ class Vault:
                 for job, future in batch:
                     outcomes.append((future, *_run(session, job)))
             with self._applying:
+                self._behind = True
                 self.store.changed()
-                self._catch_up()
-        except (StoreError, VaultDamagedError):
+                self._follow_up()
+        except StoreError:
             refused = HutongError(Reason.ERROR_REASON_VAULT_UNAVAILABLE)
             outcomes = [(future, None, refused) for _, future in batch]
         for future, result, error in outcomes:
