@@ -7,6 +7,7 @@ alone; before each batch `refresh` asks the database, without touching the disk,
 
 from __future__ import annotations
 
+import logging
 import queue
 import struct
 import threading
@@ -23,6 +24,7 @@ from tokenization.keyring import KekStore
 from tokenization.purposes import Purposes
 from tokenization.store import Session, Store, StoreError
 
+_log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 JOBS_MAX: Final = 10_000
 """Jobs that may wait for the writer; beyond them callers are refused."""
@@ -228,7 +230,9 @@ class Vault:
                 self._behind = True
                 self.store.changed()
                 self._follow_up()
-        except StoreError:
+        except Exception as failure:  # noqa: BLE001 - the writer must outlive whatever went wrong; callers are told
+            if not isinstance(failure, StoreError):
+                _log.exception("the vault's writer failed")
             refused = HutongError(Reason.ERROR_REASON_VAULT_UNAVAILABLE)
             outcomes = [(future, None, refused) for _, future in batch]
         for future, result, error in outcomes:

@@ -1186,6 +1186,7 @@ class ResolvedKey(_message.Message):
     COUNTERS_FIELD_NUMBER: _builtins.int
     AMOUNT_MAX_MINOR_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    SPEND_REASON_FIELD_NUMBER: _builtins.int
     issuer_id: _builtins.str
     token: _builtins.str
     token_ref: _builtins.bytes
@@ -1194,6 +1195,8 @@ class ResolvedKey(_message.Message):
     assurance_method: _builtins.str
     amount_max_minor: _builtins.int
     epoch: _builtins.int
+    spend_reason: _builtins.int
+    """The hutong.status.v1.ErrorReason to answer with when one of `spends` was spent before."""
     @_builtins.property
     def spends(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """16-byte values that may be spent once for ever."""
@@ -1213,10 +1216,11 @@ class ResolvedKey(_message.Message):
         counters: _abc.Iterable[Global___CounterCondition] | None = ...,
         amount_max_minor: _builtins.int = ...,
         epoch: _builtins.int = ...,
+        spend_reason: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_max_minor", b"amount_max_minor", "assurance_method", b"assurance_method", "counters", b"counters", "epoch", b"epoch", "issuer_id", b"issuer_id", "key_ref", b"key_ref", "last_four", b"last_four", "spends", b"spends", "token", b"token", "token_ref", b"token_ref"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_max_minor", b"amount_max_minor", "assurance_method", b"assurance_method", "counters", b"counters", "epoch", b"epoch", "issuer_id", b"issuer_id", "key_ref", b"key_ref", "last_four", b"last_four", "spend_reason", b"spend_reason", "spends", b"spends", "token", b"token", "token_ref", b"token_ref"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
