@@ -25,6 +25,7 @@ def commits(world: World) -> int:
 
 def test_jobs_that_wait_share_a_commit_and_one_refusal_stays_alone(world: World) -> None:
     vault = world.service._vault
+    assert world.service.rotation.wait(10), "it looks once at start whether something is left to do"
     began, go = threading.Event(), threading.Event()
     transactions: list[int] = []
     whole = vault.store.writing
