@@ -32,6 +32,9 @@ class Policy:
 
     fpir: float = 1e-4
     """Share of searches for people who are not enrolled that may find somebody, before the passcode."""
+    fpir_aim: float = 0.2
+    """The threshold aims at this share of the budget: it lies beyond what data reaches, and the budget is to be kept
+    with confidence, not on average."""
     fmr_verify: float = 1e-6
     """Share of strangers that one comparison (1:1) may accept."""
     margin: float = 0.06
@@ -69,8 +72,9 @@ class Decision:
 
 def thresholds(model: ScoreModel, enrolled: int, policy: Policy) -> Thresholds:
     """Thresholds for so many persons."""
-    alone = model.threshold(enrolled, policy.fpir)
-    known = model.threshold(max(1, enrolled // LAST_FOUR_VALUES), policy.fpir)
+    aim = policy.fpir * policy.fpir_aim
+    alone = model.threshold(enrolled, aim)
+    known = model.threshold(max(1, enrolled // LAST_FOUR_VALUES), aim)
     return Thresholds(max(alone, policy.floor_min), max(known, policy.floor_min), enrolled)
 
 
@@ -92,9 +96,9 @@ def _outcome(first: float, second: float, limits: Thresholds, policy: Policy, la
     threshold = limits.last_four if last_four_known else limits.alone
     if first < limits.last_four:
         return Outcome.NO_MATCH
-    if second >= limits.last_four and first - second < policy.margin:
-        return Outcome.AMBIGUOUS
-    return Outcome.MATCHED if first >= threshold else Outcome.NEEDS_LAST_FOUR
+    if first < threshold:
+        return Outcome.NEEDS_LAST_FOUR
+    return Outcome.AMBIGUOUS if first - second < policy.margin else Outcome.MATCHED
 
 
 def passcode_needed(amount_minor: int, currency: str, policy: Policy) -> bool:

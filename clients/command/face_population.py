@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -35,10 +36,25 @@ def people(data: str, seed: int) -> People:
 
 def chunks(population: People, count: int) -> Iterator[Enrolled]:
     """Persons 0 .. count - 1 as templates 1 .. count of persons 1 .. count."""
-    for start in range(0, count, CHUNK):
-        vectors = population.enrolled(start, min(CHUNK, count - start))
+    for start, vectors in blocks(population, count):
         ids: Ids = np.arange(start + 1, start + 1 + len(vectors), dtype=np.int64)
         yield Enrolled(ids, ids, np.zeros(len(ids), np.uint32), vectors)
+
+
+def blocks(population: People, count: int) -> Iterator[tuple[int, Vectors]]:
+    """First person and templates of each chunk; the next one is made on another thread meanwhile."""
+    starts = list(range(0, count, CHUNK))
+    with ThreadPoolExecutor(1) as pool:
+
+        def make(start: int) -> Future[Vectors]:
+            return pool.submit(population.enrolled, start, min(CHUNK, count - start))
+
+        coming = make(starts[0])
+        for start, after in zip(starts, [*starts[1:], None], strict=True):
+            vectors = coming.result()
+            if after is not None:
+                coming = make(after)
+            yield start, vectors
 
 
 def queries(population: People, enrolled: int, count: int, seed: int, strangers: float = 0.2) -> tuple[Vectors, Ids]:
@@ -59,8 +75,7 @@ def baseline(count: int, seed: int, asked: int, data: str) -> tuple[Exact, float
     whole = count <= MATRIX_ROWS_MAX
     matrix = np.empty((count if whole else CHUNK, DIMENSION), np.float32)
     timed = np.zeros(TIMED)
-    for start in range(0, count, CHUNK):
-        block = population.enrolled(start, min(CHUNK, count - start))
+    for start, block in blocks(population, count):
         top.offer(probes, block, start)
         if whole:
             matrix[start : start + len(block)] = block

@@ -1,0 +1,199 @@
+"""Proves: terminals and commands reach the service over gRPC, errors carry the table's reasons, plots are drawn."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import grpc
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from clients.command.face import face
+from clients.faces import camera
+from clients.faces.capturing import FaceTerminal, Factors
+from clients.faces.people import People
+from contract.errors import from_rpc_error
+from contract.secret import Secret
+from facepay.passcode import Cost
+from facepay.server import FaceServicer
+from facepay.service import Options, open_service
+from hutong.facepay.v1 import face_pb2, face_pb2_grpc
+from tests.facepay import tiny_models
+
+DIMENSION = 512
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server on loopback, in a thread with its own loop."""
+    folder = tmp_path_factory.mktemp("faces")
+    service = open_service(folder, dimension=DIMENSION, options=Options(passcode_cost=Cost(1, 64)))
+    started: dict[str, Any] = {}
+    ready = threading.Event()
+
+    async def serve() -> None:
+        server = grpc.aio.server()
+        servicer = FaceServicer(service)
+        face_pb2_grpc.add_FaceServiceServicer_to_server(servicer, server)
+        started["port"] = server.add_insecure_port("127.0.0.1:0")
+        started["stop"], started["loop"] = asyncio.Event(), asyncio.get_running_loop()
+        await server.start()
+        ready.set()
+        await started["stop"].wait()
+        await server.stop(0)
+        servicer.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert ready.wait(20)
+    yield f"127.0.0.1:{started['port']}"
+    started["loop"].call_soon_threadsafe(started["stop"].set)
+    thread.join()
+    service.close()
+
+
+@pytest.fixture
+def terminal(target: str) -> Iterator[FaceTerminal]:
+    with grpc.insecure_channel(target) as channel:
+        made = FaceTerminal(face_pb2_grpc.FaceServiceStub(channel), People(7, DIMENSION), "t1", "m1")
+        made.register()
+        yield made
+
+
+FACTORS = Factors(Secret("271828"), Secret("1234"))
+
+
+def outcome(terminal: FaceTerminal, capture: face_pb2.FaceCapture) -> str:
+    answer = terminal._stub.Identify(face_pb2.IdentifyRequest(capture=capture))
+    return face_pb2.Outcome.Name(answer.outcome)
+
+
+def test_a_terminal_enrols_and_identifies_and_attacks_fail(terminal: FaceTerminal) -> None:
+    reference = terminal.enroll_person(10, "ten", FACTORS)
+    answer = terminal._stub.Identify(face_pb2.IdentifyRequest(capture=terminal.capture(10)))
+    assert (answer.outcome, answer.reference) == (face_pb2.OUTCOME_MATCHED, reference.reveal())
+    assert outcome(terminal, terminal.capture(11)) == "OUTCOME_NO_MATCH"
+    for species in camera.ATTACKS:
+        assert outcome(terminal, terminal.capture(10, species=species)) == "OUTCOME_NOT_LIVE"
+    replay = terminal.capture(10)
+    assert outcome(terminal, replay) == "OUTCOME_MATCHED"
+    assert outcome(terminal, replay) == "OUTCOME_BAD_CAPTURE"
+
+
+def test_many_callers_at_once_each_get_their_own_answer(terminal: FaceTerminal) -> None:
+    references = {}
+    for person in range(20, 30):
+        references[person] = terminal.enroll_person(person, f"p{person}", FACTORS).reveal()
+    order = [20 + number % 10 for number in range(60)]
+    captures = [terminal.capture(person, seed=number) for number, person in enumerate(order)]
+    calls = [terminal._stub.Identify.future(face_pb2.IdentifyRequest(capture=one)) for one in captures]
+    assert [call.result().reference for call in calls] == [references[person] for person in order]
+
+
+def test_errors_carry_the_tables_reasons(terminal: FaceTerminal) -> None:
+    terminal.enroll_person(40, "forty", FACTORS)
+    with pytest.raises(grpc.RpcError) as caught:
+        terminal.enroll_person(40, "not forty", FACTORS)
+    error = from_rpc_error(caught.value)
+    assert error is not None
+    assert error.name == "FACE_ALREADY_ENROLLED"
+    with pytest.raises(grpc.RpcError) as caught:
+        terminal._stub.DeleteSubject(face_pb2.DeleteSubjectRequest(subject="nobody"))
+    unknown = from_rpc_error(caught.value)
+    assert unknown is not None
+    assert unknown.name == "FACE_SUBJECT_UNKNOWN"
+    request = face_pb2.EnrollRequest(subject="x", sealed=b"junk", consent=face_pb2.Consent(purpose="p", given_at_us=1))
+    with pytest.raises(grpc.RpcError) as caught:
+        terminal._stub.Enroll(request)
+    invalid = from_rpc_error(caught.value)
+    assert invalid is not None
+    assert invalid.fields == {"field": "sealed"}
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(face, arguments)
+
+
+def test_commands_on_a_running_network(target: str) -> None:
+    where = ["--target", target, "--json"]
+    done = run("enroll", "fifty", "--person", "50", "--passcode", "271828", "--last-four", "5050", *where)
+    assert done.exit_code == 0, done.output
+    reference = json.loads(done.stdout)["reference"]
+    found = run("identify", "--person", "50", *where)
+    assert found.exit_code == 0, found.output
+    assert (json.loads(found.stdout)["outcome"], json.loads(found.stdout)["reference"]) == ("matched", reference)
+    assert json.loads(run("identify", "--person", "50", "--attack", "screen", *where).stdout)["outcome"] == "not_live"
+    stranger = run("identify", "--person", "51", *where)
+    assert (stranger.exit_code, json.loads(stranger.stdout)["outcome"]) == (1, "no_match")
+    status = json.loads(run("status", *where).stdout)
+    assert status["persons"] >= 1
+    assert status["filing_threshold"] == 100_000
+    assert run("delete", "fifty", *where).exit_code == 0
+    again = run("delete", "fifty", *where)
+    assert (again.exit_code, json.loads(again.stdout)["error"]["reason"]) == (1, "FACE_SUBJECT_UNKNOWN")
+    assert run("identify", "--target", target).exit_code == 2
+
+
+def test_nobody_at_the_target_says_what_to_do() -> None:
+    done = run("status", "--target", "127.0.0.1:1")
+    assert done.exit_code == 1
+    assert "hutong up" in done.output
+
+
+def test_images_whose_models_have_another_dimension_are_refused(target: str, tmp_path: Path) -> None:
+    pack = tiny_models.opencv_pack(tmp_path / "pack")
+    cv2.imwrite(str(tmp_path / "one.png"), tiny_models.picture([(3, 3)]))
+    image = ["--image", str(tmp_path / "one.png"), "--models", str(pack)]
+    done = run("enroll", "photo", *image, "--passcode", "271828", "--target", target)
+    assert done.exit_code == 1
+    assert "64 numbers" in done.output
+
+
+def test_evaluate_measures_a_folder_of_people_and_draws(tmp_path: Path) -> None:
+    pack = tiny_models.opencv_pack(tmp_path / "pack")
+    for person in range(6):
+        folder = tmp_path / "people" / f"p{person}"
+        folder.mkdir(parents=True)
+        image = tiny_models.picture([(4, 4)], seed=person + 1)
+        for shot in range(3):
+            noise = np.random.default_rng(shot).normal(0, 3, image.shape)
+            cv2.imwrite(str(folder / f"{shot}.png"), np.clip(image + noise, 0, 255).astype(np.uint8))
+    cv2.imwrite(str(tmp_path / "people" / "p0" / "empty.png"), tiny_models.picture([]))
+    (tmp_path / "people" / "p1" / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(8) + b"\xff" * 8)
+    plots = tmp_path / "plots"
+    arguments = ["--images", str(tmp_path / "people"), "--models", str(pack), "--plots", str(plots), "--json"]
+    done = run("evaluate", *arguments)
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert (result["images"], result["used"]) == (20, 18)
+    assert result["refused"] == {"no_face": 1, "too_large": 1}
+    assert result["detection_rate"] == 0.95
+    assert result["genuine"]["pairs"] == 18
+    assert result["impostor"]["pairs"] == 135
+    assert result["genuine"]["mean"] > result["impostor"]["mean"] + 0.05
+    assert {one["fpir"] for one in result["fnir_at_fpir"]} >= {0.0, 0.1}
+    for name in ("scores.png", "roc.png"):
+        drawn: Any = cv2.imread(str(plots / name))
+        assert drawn.shape == (600, 900, 3)
+
+
+def test_liveness_command(tmp_path: Path) -> None:
+    pack = tiny_models.opencv_pack(tmp_path / "pack")
+    image = tmp_path / "one.png"
+    cv2.imwrite(str(image), tiny_models.picture([(3, 3)]))
+    result = json.loads(run("liveness", str(image), "--models", str(pack), "--json").stdout)
+    assert result["label"] == "simulation, uncertified"
+    assert set(result["images"][0]["cues"]) >= {"texture", "frequency", "classifier"}
+    report = json.loads(run("liveness", "--simulate", "2", "--json").stdout)
+    assert set(report["apcer"]) == set(camera.ATTACKS)
+    missing = run("liveness", str(image), "--models", str(tmp_path))
+    assert missing.exit_code == 1
+    assert "OpenCV Zoo" in missing.output
+    assert run("liveness").exit_code == 2

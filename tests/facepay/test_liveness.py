@@ -1,0 +1,142 @@
+"""Proves: each attack species is told from live faces on simulated captures, counted apart, and stops a payment."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from clients.faces import camera
+from facepay.decision import Outcome
+from facepay.embedding import Unusable
+from facepay.frames import decode, measured, size_of
+from facepay.liveness.judgement import Judgement, LivenessPolicy, combine, judge
+from facepay.liveness.report import as_json, count
+from facepay.service import Asked
+
+CHALLENGES = ("turn_left", "turn_right", "nod", "blink")
+POLICY = LivenessPolicy()
+
+
+def judged(species: str, depth: bool = True) -> list[Judgement]:
+    out = []
+    for number in range(12):
+        challenge = CHALLENGES[number % 4]
+        shot = camera.take(500 + number, challenge, number, species, depth=depth)
+        out.append(judge(measured(shot.frames, shot.depth_map, challenge), POLICY))
+    return out
+
+
+def test_live_faces_pass() -> None:
+    errors = count("live", True, judged(camera.LIVE))
+    assert errors.rate <= 1 / 12
+
+
+@pytest.mark.parametrize("depth", [True, False], ids=["depth", "no depth"])
+@pytest.mark.parametrize("species", camera.ATTACKS)
+def test_each_attack_species_is_refused(species: str, depth: bool) -> None:
+    assert count(species, False, judged(species, depth)).rate <= 1 / 12
+
+
+CUE_OF = {
+    camera.PRINT: {"frequency", "motion", "depth"},
+    camera.SCREEN: {"frequency", "moire", "specular", "depth"},
+    camera.MASK: {"texture", "specular"},
+    camera.REPLAY: {"frequency", "challenge", "depth"},
+    camera.INJECTION: {"motion", "challenge", "depth"},
+}
+
+
+@pytest.mark.parametrize("species", camera.ATTACKS)
+def test_the_cues_that_should_see_a_species_do(species: str) -> None:
+    shot = camera.take(77, "turn_left", 3, species)
+    found = measured(shot.frames, shot.depth_map, "turn_left")
+    assert {name for name, value in found.items() if value < 0.5} >= CUE_OF[species] - {"moire"}
+
+
+def test_too_few_cues_are_a_non_response_and_not_live() -> None:
+    silent = judge({"texture": 1.0}, POLICY)
+    assert (silent.live, silent.responded) == (False, False)
+    assert not judge({"texture": 1.0, "nonsense": 1.0, "also": 1.0, "motion": 7.0}, POLICY).responded
+
+
+def test_one_sure_cue_outweighs_the_others_and_sources_cannot_vouch_for_each_other() -> None:
+    good = dict.fromkeys(("texture", "frequency", "motion", "depth"), 0.99)
+    assert judge(good, POLICY).live
+    assert not judge(good | {"depth": 0.01}, POLICY).live
+    assert combine(good, {"depth": 0.01})["depth"] == 0.01
+    assert combine({"depth": 0.01}, good)["depth"] == 0.01
+
+
+def test_report_counts_species_apart_and_names_the_worst() -> None:
+    live = [judge({}, POLICY), Judgement(True, 1, True)]
+    attacks = [count("a", False, [Judgement(True, 1, True), *live[:1]]), count("b", False, live[:1])]
+    report = as_json(count("live", True, live), attacks)
+    assert report["bpcer"] == 0.5
+    assert report["live_non_responses"] == 1
+    assert report["apcer"] == {"a": 0.5, "b": 0.0}
+    assert report["apcer_worst"] == {"species": "a", "rate": 0.5}
+    assert report["label"] == "simulation, uncertified"
+
+
+@pytest.mark.parametrize("species", camera.ATTACKS)
+def test_the_service_refuses_attacks_whatever_the_terminal_says(desk: Any, species: str) -> None:
+    desk.enroll(1)
+    session = desk.service.begin_capture("t1", 1, desk.now_us)
+    shot = camera.take(1, session.challenge, 5, species)
+    claim = {"texture": 1.0, "frequency": 1.0, "motion": 1.0}
+    sealed = desk.capture(1, nonce=session.nonces[0], frames=shot.frames, depth_map=shot.depth_map, liveness=claim)
+    assert desk.service.identify(Asked(sealed), desk.now_us).decision.outcome is Outcome.NOT_LIVE
+
+
+def test_the_service_takes_live_captures_and_refuses_without_cues(desk: Any) -> None:
+    desk.enroll(1)
+    session = desk.service.begin_capture("t1", 1, desk.now_us)
+    shot = camera.take(1, session.challenge, 5)
+    sealed = desk.capture(
+        1, nonce=session.nonces[0], frames=shot.frames, depth_map=shot.depth_map, liveness=shot.liveness
+    )
+    assert desk.service.identify(Asked(sealed), desk.now_us).decision.outcome is Outcome.MATCHED
+    assert desk.identify(1, liveness={}).decision.outcome is Outcome.NOT_LIVE
+    assert desk.identify(1, frames=(b"not an image",)).decision.outcome is Outcome.NOT_LIVE
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + struct.pack(">II", width, height) + bytes(5)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_claiming(65_535, 65_535),
+        png_claiming(0, 10),
+        b"\xff\xd8\xff\xc0\x00\x11\x08\xff\xff\xff\xff\x03" + bytes(20),
+        b"BM" + bytes(16) + struct.pack("<ii", 60_000, -60_000) + bytes(30),
+        b"GIF89a" + bytes(20),
+        b"",
+        b"\xff\xd8" + bytes(3),
+        png_claiming(10, 10),
+    ],
+    ids=["png bomb", "empty png", "jpeg bomb", "bmp bomb", "gif", "nothing", "cut jpeg", "cut png"],
+)
+def test_images_are_bounded_before_they_are_decoded(data: bytes) -> None:
+    with pytest.raises(Unusable):
+        decode(data)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp"])
+def test_sizes_are_read_from_headers(suffix: str) -> None:
+    _, data = cv2.imencode(suffix, np.zeros((37, 91, 3), np.uint8))
+    assert size_of(data.tobytes()) == (91, 37)
+    assert decode(data.tobytes()).shape == (37, 91, 3)
+
+
+def test_too_many_frames_and_false_depth_maps_are_refused() -> None:
+    shot = camera.take(1, "nod", 1)
+    with pytest.raises(Unusable, match="frames"):
+        measured(shot.frames * 5, b"", "nod")
+    with pytest.raises(Unusable, match="depth"):
+        measured(shot.frames, shot.frames[0], "nod")
