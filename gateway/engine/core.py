@@ -294,7 +294,10 @@ class Core:
                 legs.append(leg_out(payment, payment.legs[0]))
             else:
                 refused.append((create, verdict))
+        fallen = {create.payment.payment_id: (create, verdict) for create, verdict in refused}
         for create, verdict in refused:
+            if verdict.standing is not None and verdict.standing.payment_id in fallen:
+                verdict = _repeat_of_refused(create, *fallen[verdict.standing.payment_id])
             self._refuse(create, verdict, answers, errors)
         return Effects(legs, answers, errors)
 
@@ -320,3 +323,11 @@ class Core:
             payment.due_us = min(payment.due_us, create.reply_by_us)
         else:
             errors.append((create.waiter, HutongError(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS, **named)))
+
+
+def _repeat_of_refused(create: Create, first: Create, verdict: Refused) -> Refused:
+    """One tick had the same key twice, and the first was refused after all: the same refusal, or, for another payload,
+    which is not refused for the key's sake any more, another try."""
+    if create.payment.fingerprint == first.payment.fingerprint:
+        return verdict
+    return Refused(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS)

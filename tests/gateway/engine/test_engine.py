@@ -331,6 +331,17 @@ def test_one_key_many_times_has_one_effect(world: World) -> None:
     world.check()
 
 
+def test_a_repeat_in_one_batch_shares_the_refusal(world: World) -> None:
+    """The first of two equal requests in one tick is refused by a condition: the second is told the same."""
+    cap = ((b"r" * 16, 1000, 500, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
+    callers = [world.create(world.draft(key="k", counters=cap)) for _ in range(2)]
+    other = world.create(world.draft(400, "k"))
+    world.run()
+    assert [caller.error.name for caller in callers] == ["AMOUNT_ABOVE_LIMIT"] * 2
+    assert other.error.name == "PAYMENT_IN_PROGRESS"
+    world.check()
+
+
 def test_a_key_with_another_payload_is_refused(world: World) -> None:
     """Fault 3."""
     first = world.create(world.draft(1000, "k"))
