@@ -126,6 +126,7 @@ def test_a_row_changed_under_a_running_service_is_not_believed(world: World) -> 
 
 def test_the_queue_is_bounded(world: World) -> None:
     vault = world.service._vault
+    assert world.service.rotation.wait(10)
     go, began = threading.Event(), threading.Event()
 
     def block(_: Session) -> None:
