@@ -22,6 +22,7 @@ from gateway.barcode.recognise import candidates, expiry_us, unrecognised
 
 CHARACTERS_MAX: Final = 7089
 """More characters than the largest QR symbol holds (version 40-L, digits) are no barcode."""
+ARTICLE_DIGITS_MAX: Final = 14
 REMEMBERED_MAX: Final = 8192
 """Static codes kept: some 4 KB each, so at most about 32 MB."""
 REMEMBERED_CHARACTERS_MAX: Final = 512
@@ -70,7 +71,7 @@ def _decode(text: str) -> Decoded:
         return _unknown("not_unicode", "a surrogate", ())
     text, artefacts = clean(text)
     head = text[:4]
-    if len(head) == 4 and head[:2] == "00" and head.isascii() and head.isdigit():
+    if len(head) == 4 and head[:2] == "00" and head.isascii() and head.isdigit() and not _article(text):
         return _merchant_code(text, artefacts)
     if text.isascii() and text.isdigit():
         found = payment_codes.decode(text, artefacts)
@@ -82,6 +83,11 @@ def _decode(text: str) -> Decoded:
         if link is not None:
             return link
     return _unknown("unrecognised", covered(text), artefacts)
+
+
+def _article(text: str) -> bool:
+    """Whether a text is an article number of a shop (GTIN-8 to GTIN-14) that happens to begin with zeros."""
+    return len(text) <= ARTICLE_DIGITS_MAX and text[:4] != "0002" and text.isascii() and text.isdigit()
 
 
 def _merchant_code(text: str, artefacts: tuple[str, ...]) -> Decoded:

@@ -112,7 +112,9 @@ def test_no_digits_of_a_payment_code_are_shown() -> None:
     assert "12345" not in shown
 
 
-@pytest.mark.parametrize("digits", ["16123456789012345", "4006381333931", "9912345678901234567", "1", "٣" * 19])
+@pytest.mark.parametrize(
+    "digits", ["16123456789012345", "4006381333931", "0012345678905", "00123457", "9912345678901234567", "1", "٣" * 19]
+)
 def test_other_numbers_are_unknown(digits: str) -> None:
     assert decode(digits).kind == "unknown"
 
