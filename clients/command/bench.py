@@ -7,6 +7,7 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clients.command.check import check_folder
+from clients.command.journals import JournalError, local_server
 from clients.command.network import Network, NetworkOptions
 from hutong.gateway.v1 import payment_pb2 as pb
 from loadtest import echo
@@ -34,6 +36,8 @@ WALLETS_PER_ISSUER: Final = 250
 MERCHANTS_PER_ACQUIRER: Final = 20
 OPENING_MINOR: Final = 10**14
 CHILD_S: Final = 120.0
+LOCAL_SERVER: Final = "postgres"
+"""In place of a URL: start a PostgreSQL server for this run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +77,13 @@ class Child:
         self._process.join(CHILD_S)
 
 
-def serve_gateway(pipe: Connection, data: str, front: str) -> None:
+def serve_gateway(pipe: Connection, data: str, front: str, journal: str) -> None:
     """Runs a network and answers for its usage until told to stop."""
     options = NetworkOptions(
         data=Path(data),
         listen="127.0.0.1:0",
         front=front,
+        journal=journal,
         magic_amounts=False,
         wallets_per_issuer=WALLETS_PER_ISSUER,
         merchants_per_acquirer=MERCHANTS_PER_ACQUIRER,
@@ -123,19 +128,105 @@ def succeeded(reply: Reply) -> bool:
     return pb.CreatePaymentResponse.FromString(reply.body).payment.state == pb.PAYMENT_STATE_SUCCEEDED
 
 
-def run(seconds: float, front: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """The whole measurement."""
-    with tempfile.TemporaryDirectory(prefix="hutong-bench-") as data:
-        say("starting the echo and the gateway")
+class Subject:
+    """A gateway under measurement, on one journal."""
+
+    def __init__(self, folder: Path, front: str, journal: str, database_pid: int = 0) -> None:
+        self.journal = "postgresql" if journal else "sqlite, WAL, synchronous=FULL"
+        self._folder = folder
+        self._url = journal
+        self._database_pid = database_pid
+        self._child = Child(serve_gateway, str(folder), front, journal)
+        self._target, tokens, merchants = self._child.first
+        self._payments = Payments(tokens, merchants)
+        self._paid, self._warm = Saturation(), Saturation()
+        self._cpu_s = self._database_cpu_s = 0.0
+        self._commits = 0
+        self._first_rss = self._child.ask().rss_mb
+        self._latency: dict[str, Any] = {}
+        self._rate = 0.0
+
+    def pay(self, seconds: float) -> None:
+        """One round at saturation."""
+        self._saturate(WARM_UP_S, self._warm)
+        before, database = self._child.ask(), _cpu_s(self._database_pid)
+        self._saturate(seconds, self._paid)
+        after = self._child.ask()
+        self._cpu_s += after.cpu_s - before.cpu_s
+        self._database_cpu_s += _cpu_s(self._database_pid) - database
+        self._commits += after.commits - before.commits
+
+    def _saturate(self, seconds: float, into: Saturation) -> None:
+        payments = self._payments
+        saturate(
+            self._target,
+            CREATE_PATH,
+            payments.message,
+            succeeded,
+            concurrency=CONCURRENCY,
+            seconds=seconds,
+            into=into,
+        )
+
+    def look_at_latency(self, seconds: float) -> None:
+        """Open loop at half of saturation."""
+        self._rate = self._paid.per_second / 2
+        rate = max(self._rate, 1.0)
+        self._latency = latencies_ms(
+            self._target, CREATE_PATH, self._payments.message, succeeded, rate=rate, seconds=seconds
+        )
+
+    def finish(self) -> dict[str, Any]:
+        """Stops the gateway, checks its books, and gives the figures."""
+        paid, last = self._paid, self._child.ask()
+        self._child.stop()
+        report = check_folder(self._folder, self._url)
+        good = max(paid.good, 1)
+        figures = {
+            "journal": self.journal,
+            "payments_per_s": round(paid.per_second, 1),
+            "gateway_cpu_us_per_payment": round(self._cpu_s / good * 1e6, 1),
+            "latency_ms": self._latency,
+            "latency_at_per_s": round(self._rate, 1),
+            "commits": self._commits,
+            "payments_per_commit": round(paid.good / max(self._commits, 1), 1),
+            "payments": report.payments,
+            "failures": {str(status): count for status, count in (paid.failures + self._warm.failures).items()},
+            "rss_mb": {"start": round(self._first_rss, 1), "end": round(last.rss_mb, 1)},
+            "conserved": report.conserved,
+            "findings": report.findings,
+        }
+        if self._database_pid:
+            figures["database_cpu_us_per_payment"] = round(self._database_cpu_s / good * 1e6, 1)
+        return figures
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU seconds of a server that was started here, its processes included; 0 for one that was not."""
+    if not pid:
+        return 0.0
+    total = 0.0
+    server = psutil.Process(pid)
+    for process in (server, *server.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def run(seconds: float, front: str, journal: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """The whole measurement. With a journal on a server, SQLite's figures are taken in the same run."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hutong-bench-")))
+        say("starting the servers")
+        server = stack.enter_context(local_server()) if journal == LOCAL_SERVER else None
+        url, pid = (server.url, server.pid) if server else (journal, 0)
         baseline = Child(echo.serve)
-        gateway = Child(serve_gateway, data, front)
-        target, tokens, merchants = gateway.first
-        payments = Payments(tokens, merchants)
-        echo_seen, paid = Saturation(), Saturation()
-        echo_cpu = paid_cpu = 0.0
-        commits = 0
-        first_rss = gateway.ask().rss_mb
-        warm = Saturation()
+        subjects = [Subject(folder / "sqlite", front, "")]
+        if url:
+            subjects.append(Subject(folder / "postgresql", front, url, pid))
+        echo_seen, warm = Saturation(), Saturation()
+        echo_cpu = 0.0
         echo_target = f"127.0.0.1:{baseline.first}"
         for round_ in range(ROUNDS):
             say(f"round {round_ + 1} of {ROUNDS}: echo")
@@ -143,41 +234,31 @@ def run(seconds: float, front: str, say: Callable[[str], None]) -> dict[str, Any
             before = baseline.ask()
             _echo(echo_target, seconds / ROUNDS, echo_seen)
             echo_cpu += baseline.ask() - before
-            say(f"round {round_ + 1} of {ROUNDS}: payments")
-            _pay(target, payments, WARM_UP_S, warm)
-            before = gateway.ask()
-            _pay(target, payments, seconds / ROUNDS, paid)
-            after = gateway.ask()
-            paid_cpu += after.cpu_s - before.cpu_s
-            commits += after.commits - before.commits
-        rate = paid.per_second / 2
-        say(f"latency at {rate:,.0f} payments/s")
-        latency = latencies_ms(target, CREATE_PATH, payments.message, succeeded, rate=max(rate, 1.0), seconds=seconds)
-        last = gateway.ask()
+            for subject in subjects:
+                say(f"round {round_ + 1} of {ROUNDS}: payments, {subject.journal}")
+                subject.pay(seconds / ROUNDS)
+        for subject in subjects:
+            say(f"latency at half of saturation, {subject.journal}")
+            subject.look_at_latency(seconds)
         say("stopping, and checking that no money was lost")
-        gateway.stop()
         baseline.stop()
-        report = check_folder(Path(data))
-        return {
+        figures = [subject.finish() for subject in subjects]
+        result = {
             "front": front,
-            "journal": "sqlite, WAL, synchronous=FULL",
             "generator": "one process, unary calls, closed loop; then open loop at half of saturation",
-            "payments_per_s": round(paid.per_second, 1),
-            "gateway_cpu_us_per_payment": round(paid_cpu / max(paid.good, 1) * 1e6, 1),
             "echo_per_s": round(echo_seen.per_second, 1),
             "echo_cpu_us": round(echo_cpu / max(echo_seen.good, 1) * 1e6, 1),
-            "throughput_ratio": round(paid.per_second / max(echo_seen.per_second, 1e-9), 3),
-            "cpu_ratio": round(paid_cpu / max(paid.good, 1) / (echo_cpu / max(echo_seen.good, 1)), 3),
-            "latency_ms": latency,
-            "latency_at_per_s": round(rate, 1),
-            "commits": commits,
-            "payments_per_commit": round(paid.good / max(commits, 1), 1),
-            "payments": report.payments,
-            "failures": {str(status): count for status, count in (paid.failures + warm.failures).items()},
-            "rss_mb": {"start": round(first_rss, 1), "end": round(last.rss_mb, 1)},
-            "conserved": report.conserved,
-            "findings": report.findings,
+            **figures[-1],
         }
+        cpu_us, per_s = result["gateway_cpu_us_per_payment"], result["payments_per_s"]
+        result["throughput_ratio"] = round(per_s / max(echo_seen.per_second, 1e-9), 3)
+        result["cpu_ratio"] = round(cpu_us / max(result["echo_cpu_us"], 1e-9), 3)
+        if len(figures) > 1:
+            result["sqlite"] = figures[0]
+            result["ratio_to_sqlite"] = round(per_s / max(figures[0]["payments_per_s"], 1e-9), 3)
+            result["conserved"] = all(one["conserved"] for one in figures)
+            result["findings"] = [finding for one in figures for finding in one["findings"]]
+        return result
 
 
 def _echo(target: str, seconds: float, into: Saturation) -> None:
@@ -192,17 +273,19 @@ def _echo(target: str, seconds: float, into: Saturation) -> None:
     )
 
 
-def _pay(target: str, payments: Payments, seconds: float, into: Saturation) -> None:
-    saturate(target, CREATE_PATH, payments.message, succeeded, concurrency=CONCURRENCY, seconds=seconds, into=into)
-
-
 @click.command()
 @click.option(
     "--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True, help="For each of three parts."
 )
 @click.option("--front", type=click.Choice(["native", "aio"]), default="native", show_default=True)
+@click.option(
+    "--journal",
+    default="",
+    metavar="URL",
+    help="Also measure on a database: postgresql://… (an empty one), or `postgres` to start a server for this run.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def bench(seconds: float, front: str, as_json: bool) -> None:
+def bench(seconds: float, front: str, journal: str, as_json: bool) -> None:
     """Measure payments a second against an empty gRPC echo.
 
     One run, on loopback: an empty grpc.aio handler, then real payments, durable before they are acknowledged, each at
@@ -211,7 +294,10 @@ def bench(seconds: float, front: str, as_json: bool) -> None:
     """
     err = Console(stderr=True)
     with err.status("") as status:
-        result = run(seconds, front, status.update)
+        try:
+            result = run(seconds, front, journal, status.update)
+        except JournalError as error:
+            raise click.ClickException(str(error)) from None
     if as_json:
         click.echo(json.dumps(result))
     else:
@@ -241,6 +327,14 @@ def _print(result: dict[str, Any]) -> None:
             table.add_row(f"{name} at {result['latency_at_per_s']:,.0f}/s, ms", "", f"{value:.2f}", "")
     console = Console()
     console.print(table)
+    if "sqlite" in result:
+        sqlite = result["sqlite"]
+        database = result.get("database_cpu_us_per_payment")
+        console.print(
+            f"SQLite in the same run: {sqlite['payments_per_s']:,.0f} payments/s, "
+            f"{sqlite['gateway_cpu_us_per_payment']:.0f} µs CPU each; PostgreSQL has {result['ratio_to_sqlite']:.2f} "
+            "of its rate" + (f", and its server used {database:.0f} µs CPU for each payment" if database else "")
+        )
     console.print(
         f"{result['payments']:,} payments, {result['payments_per_commit']} for each commit; gateway memory "
         f"{result['rss_mb']['start']:.0f} MB, {result['rss_mb']['end']:.0f} MB at the end; "

@@ -8,15 +8,14 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from clients.command.journals import SQLITE_FILE, JournalError, examine_journal
 from clients.participants.books import FILE_NAME, totals
-from gateway.journal.conservation import Report, compare, examine
-
-JOURNAL: str = "gateway.db"
+from gateway.journal.conservation import Report, compare
 
 
-def check_folder(folder: Path) -> Report:
-    """The conservation check on a data folder, in use or not."""
-    report = examine(folder / JOURNAL)
+def check_folder(folder: Path, journal: str = "") -> Report:
+    """The conservation check on a data folder, in use or not, whose journal is in it or at a URL."""
+    report = examine_journal(folder, journal)
     books: dict[tuple[str, bytes, str], int] = {}
     for path in sorted((folder / "participants").rglob(FILE_NAME)):
         books.update(totals(path))
@@ -26,17 +25,30 @@ def check_folder(folder: Path) -> Report:
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--journal",
+    default="",
+    metavar="URL",
+    help="PostgreSQL URL of the journal; without it the one that the folder remembers, or SQLite in the folder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def check(folder: Path, as_json: bool) -> None:
+def check(folder: Path, journal: str, as_json: bool) -> None:
     """Check on a data directory that no money was lost.
 
     Postings sum to zero for each currency; every payment has ended, or is in flight and looked after; every ended
     payment moved exactly what its state says; refunds, spent codes and counters add up; and the books of issuers and
     acquirers agree with the gateway's, payment by payment. Exit status 1 if anything is wrong.
     """
-    if not (folder / JOURNAL).exists():
-        raise click.UsageError(f"{folder} holds no {JOURNAL}; name the folder given to `hutong up --data`")
-    report = check_folder(folder)
+    journal = journal or _remembered(folder)
+    if not journal and not (folder / SQLITE_FILE).exists():
+        raise click.UsageError(
+            f"{folder} holds no {SQLITE_FILE}; name the folder given to `hutong up --data`, and the --journal, if it "
+            "had one with a password"
+        )
+    try:
+        report = check_folder(folder, journal)
+    except JournalError as error:
+        raise click.ClickException(str(error)) from None
     if as_json:
         click.echo(
             json.dumps(
@@ -54,6 +66,12 @@ def check(folder: Path, as_json: bool) -> None:
         print_report(report, Console())
     if not report.conserved:
         raise SystemExit(1)
+
+
+def _remembered(folder: Path) -> str:
+    """The URL that `hutong up` left in the folder; it is not left where it has a password."""
+    path = folder / "network.json"
+    return str(json.loads(path.read_text()).get("journal", "")) if path.exists() else ""
 
 
 def print_report(report: Report, console: Console) -> None:

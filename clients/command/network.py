@@ -27,6 +27,7 @@ from typing import Final
 
 import grpc
 
+from clients.command.journals import JournalError, open_journal, remembered
 from clients.participants.books import Books
 from clients.participants.process import SECRET_VARIABLE
 from clients.participants.simulated import Participants, SimulatedAcquirer, SimulatedIssuer, SimulatedParticipant
@@ -40,7 +41,6 @@ from gateway import listen as listening
 from gateway.barcode.server import BarcodeServicer
 from gateway.engine.loop import IN_FLIGHT_MAX
 from gateway.engine.transitions import Timing
-from gateway.journal.sqlite import SqliteJournal, SqliteReader
 from gateway.links.loopback import LoopbackLink
 from gateway.server import Gateway, GatewayOptions, Register
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
@@ -84,6 +84,8 @@ class NetworkOptions:
     merchants_per_acquirer: int = 2
     opening_minor: int | None = None
     """Every wallet's opening balance; None: as the population has it."""
+    journal: str = field(default="", repr=False)
+    """URL of a PostgreSQL database, which may hold a password; empty for SQLite in the folder."""
     timing: Timing = field(default_factory=Timing)
     in_flight_max: int = IN_FLIGHT_MAX
     drain_s: float = 10.0
@@ -124,7 +126,7 @@ class Network:
         options = replace(options, seed=_settle_seed(options))
         try:
             network = cls(options)
-        except (listening.ListenError, VaultError, ValueError, OSError) as error:
+        except (listening.ListenError, JournalError, VaultError, ValueError, OSError) as error:
             raise NetworkError(str(error)) from error
         network._run()
         return network
@@ -140,7 +142,15 @@ class Network:
         if self.options.processes:
             self._spawn()
         (self.data / "network.json").write_text(
-            json.dumps({"seed": self.options.seed, "target": self.target, "pid": os.getpid()}) + "\n"
+            json.dumps(
+                {
+                    "seed": self.options.seed,
+                    "target": self.target,
+                    "pid": os.getpid(),
+                    "journal": remembered(self.options.journal),
+                }
+            )
+            + "\n"
         )
 
     @property
@@ -199,7 +209,8 @@ class Network:
         return wallet.opening_minor if self.options.opening_minor is None else self.options.opening_minor
 
     def _build(self) -> Gateway:
-        options, path = self.options, self.data / "gateway.db"
+        options = self.options
+        opened = self._opened = open_journal(self.data, options.journal)
         local = None if options.processes else LoopbackLink(Participants(self._books[0], self.participants.values()))
         return Gateway(
             GatewayOptions(
@@ -212,8 +223,8 @@ class Network:
                 drain_s=options.drain_s,
             ),
             self._directory,
-            SqliteJournal(path),
-            lambda: SqliteReader(path),
+            opened.journal,
+            opened.open_reader,
             self.tokens,
             _key(self.data / "gateway.key"),
             faces=self.faces,
@@ -266,6 +277,7 @@ class Network:
         if self._closed is not None:
             return self._closed
         self._closed = empty = self.gateway.stop()
+        self._opened.unlock()
         for child in self._children:
             child.terminate()
             if child.stdin is not None:

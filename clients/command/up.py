@@ -37,6 +37,14 @@ from gateway.engine.loop import IN_FLIGHT_MAX
 @click.option("--tls-cert", type=click.Path(exists=True, path_type=Path), help="PEM certificate chain.")
 @click.option("--tls-key", type=click.Path(exists=True, path_type=Path), help="PEM private key.")
 @click.option("--tls-client-ca", type=click.Path(exists=True, path_type=Path), help="Callers must be certified by it.")
+@click.option(
+    "--journal",
+    default="",
+    envvar="HUTONG_JOURNAL",
+    metavar="URL",
+    help="postgresql://… for a database server, also CockroachDB and YugabyteDB (or HUTONG_JOURNAL). "
+    "Default: SQLite in the folder.",
+)
 @click.option("--accounts", is_flag=True, help="Also show the simulated wallets' account numbers.")
 @click.option("--plaintext-anywhere", is_flag=True, help="Allow a plaintext port that other machines can reach.")
 def up(
@@ -53,6 +61,7 @@ def up(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
+    journal: str,
     accounts: bool,
     plaintext_anywhere: bool,
 ) -> None:
@@ -76,6 +85,7 @@ def up(
             magic_amounts=magic,
             wallets_per_issuer=wallets,
             merchants_per_acquirer=merchants,
+            journal=journal,
             in_flight_max=in_flight,
             drain_s=drain_seconds,
         )

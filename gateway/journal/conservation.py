@@ -1,6 +1,6 @@
 """The conservation check: nothing was lost, nothing was made, nobody was told what is not so.
 
-Reads a journal's file, in use or not, and compares it with itself; `compare` then holds it against the books of the
+Reads a journal, in use or not, and compares it with itself; `compare` then holds it against the books of the
 participants, payment by payment. Every finding is a sentence; none means that the books are right.
 """
 
@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
 from gateway.engine.answer import id_text
 from gateway.engine.model import Kind, LegKind, LegState
@@ -97,22 +97,35 @@ class Report:
             self.findings.append(sentence)
 
 
+class Database(Protocol):
+    """A connection to a journal, of whatever database, in a transaction that sees one snapshot."""
+
+    def execute(self, query: str, /) -> Any:
+        """The rows of a query, as an iterable cursor."""
+        ...
+
+
 def examine(path: Path) -> Report:
-    """Checks a journal against itself."""
-    report = Report()
+    """Checks a journal in a file against itself."""
     database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
-        database.execute("BEGIN")  # one snapshot for all queries
-        _count(database, report)
-        for currency, total in database.execute("SELECT currency, sum(amount_minor) FROM postings GROUP BY currency"):
-            if total:
-                report.find(f"postings in {currency} sum to {total} minor units instead of zero")
-        for what, query in _PROBLEMS:
-            _name(report, what, (row[0] for row in database.execute(query)))
-        _check_nets(database, report)
-        _check_counters(database, report)
+        database.execute("BEGIN")
+        return examine_database(database)
     finally:
         database.close()
+
+
+def examine_database(database: Database) -> Report:
+    """Checks a journal against itself."""
+    report = Report()
+    _count(database, report)
+    for currency, total in database.execute("SELECT currency, sum(amount_minor) FROM postings GROUP BY currency"):
+        if total:
+            report.find(f"postings in {currency} sum to {total} minor units instead of zero")
+    for what, query in _PROBLEMS:
+        _name(report, what, (row[0] for row in database.execute(query)))
+    _check_nets(database, report)
+    _check_counters(database, report)
     return report
 
 
@@ -133,7 +146,7 @@ def compare(report: Report, books: Mapping[tuple[str, bytes, str], int]) -> None
             )
 
 
-def _count(database: sqlite3.Connection, report: Report) -> None:
+def _count(database: Database, report: Report) -> None:
     for state, count in database.execute("SELECT state, count(*) FROM payments GROUP BY state"):
         report.by_state[State(state).name] = count
         report.payments += count
@@ -151,14 +164,14 @@ def _name(report: Report, what: str, ids: Iterator[bytes]) -> None:
         report.find(f"{len(named) + more} {what}: {', '.join(named)}{' ...' if more else ''}")
 
 
-def _check_nets(database: sqlite3.Connection, report: Report) -> None:
+def _check_nets(database: Database, report: Report) -> None:
     """What each payment moved must be what its state says, account by account."""
     for account, payment_id, currency, net in database.execute(
-        "SELECT account, payment_id, currency, sum(amount_minor) AS net FROM postings "
-        "GROUP BY account, payment_id, currency HAVING net != 0"
+        "SELECT account, payment_id, currency, sum(amount_minor) FROM postings "
+        "GROUP BY account, payment_id, currency HAVING sum(amount_minor) != 0"
     ):
         if account != SUSPENSE:
-            report.nets[account, payment_id, currency] = net
+            report.nets[account, payment_id, currency] = int(net)
         elif payment_id not in report.open_payments:
             report.find(f"payment {id_text(payment_id)} ended and left {net} {currency} minor units in suspense")
     expected: Nets = {}
@@ -192,7 +205,7 @@ def _either(
     yield from (key for key in second if key not in seen)
 
 
-def _check_counters(database: sqlite3.Connection, report: Report) -> None:
+def _check_counters(database: Database, report: Report) -> None:
     """Each counter stands at what the payments that hold it add up to."""
     held: dict[bytes, int] = {}
     for (text,) in database.execute(

@@ -1,9 +1,9 @@
 """Engine numbers on a shared journal: leased, kept by a heartbeat, fenced, and taken over when their holder dies.
 
 Every payment in flight belongs to one engine number, and a number to one process. A lease runs out LEASE_US after the
-last tick or heartbeat, by the database's own clock. Whoever takes over raises the epoch, and a tick names the epoch that
-its engine was given: so an engine that was only slow, and comes back, can no longer commit anything, and nothing that is
-not committed is acknowledged.
+last tick or heartbeat, by the database's own clock. Whoever takes over raises the epoch, and a tick names the epoch
+that its engine was given: so an engine that was only slow, and comes back, can no longer commit anything, and nothing
+that is not committed is acknowledged.
 """
 
 from __future__ import annotations

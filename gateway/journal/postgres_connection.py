@@ -19,6 +19,8 @@ LOCK_MS: Final = 5_000
 """Longest wait for another engine's transaction, which is one tick."""
 IDLE_IN_TRANSACTION_MS: Final = 10_000
 """After this the database itself ends the transaction of an engine whose machine died, and frees its rows."""
+CHECK_MS: Final = 600_000
+"""Longest query of the conservation check, which reads whole tables."""
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

