@@ -32,7 +32,7 @@ from facepay.embedding import Unusable, checked
 from facepay.frames import measured
 from facepay.gallery.batching import QueueFull, SearchQueue
 from facepay.gallery.engine import Batch, Candidate, Enrolled, Vectors
-from facepay.gallery.gallery import Gallery
+from facepay.gallery.gallery import Gallery, warm_up
 from facepay.gallery.sketch import Projection
 from facepay.interface import FaceMatch, FaceUse
 from facepay.keys import Keyring
@@ -76,6 +76,8 @@ class Options:
     passcode_cost: passcodes.Cost = field(default_factory=passcodes.Cost)
     filing_faces: int = FILING_FACES
     threads: int = 2
+    upkeep_every_s: float = 60.0
+    """How often segments are merged, scores fitted again and ended consents erased; 0: only when `maintain` is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,9 @@ class FaceService:
         self._gallery = self._open_gallery(*self._keys.epoch())
         self._queue = SearchQueue(self._gallery)
         self.fit_scores()
+        self._closing = threading.Event()
+        self._upkeep = threading.Thread(target=self._keep_up, name="face-upkeep", daemon=True)
+        self._upkeep.start()
 
     # --- captures and terminals -------------------------------------------------------------------------------
 
@@ -393,8 +398,15 @@ class FaceService:
             dict(self._outcomes),
         )
 
+    def _keep_up(self) -> None:
+        every = self.options.upkeep_every_s
+        while every and not self._closing.wait(every):
+            self.maintain(time.time_ns() // 1000)
+
     def close(self) -> None:
         """Answers what waits and closes files."""
+        self._closing.set()
+        self._upkeep.join()
         self._queue.close()
         self._gallery.close()
         self._store.close()
@@ -410,6 +422,7 @@ class FaceService:
         folder = self._gallery_folder(epoch)
         gallery = Gallery(folder, projection, epoch, threads=self.options.threads)
         gallery.recover(self._store)
+        warm_up(projection)
         for other in folder.parent.iterdir():
             if other.name < folder.name:  # Left by a crash during a renewal.
                 shutil.rmtree(other, ignore_errors=True)

@@ -333,6 +333,18 @@ class Gallery:
         self._parts = parts
 
 
+def warm_up(projection: Projection) -> None:
+    """Compiles the kernels (some seconds on a machine's first start, then from a cache), so that no caller waits."""
+    gallery = Gallery(None, projection, threads=1)
+    one, vector = np.ones(1, np.int64), np.zeros((1, projection.dimension), np.float32)
+    vector[0, 0] = 1
+    gallery.add(Enrolled(one, one, np.zeros(1, np.uint32), vector))
+    batch = Batch(vector, np.zeros(1, np.float32))
+    gallery.search(batch)
+    gallery.search_among(batch, [1])
+    gallery.close()
+
+
 def _living(parts: tuple[Rows, ...], template: int) -> bool:
     return any((row := part.find(template)) >= 0 and part.persons[row] != kernels.DEAD for part in parts)
 
