@@ -10,7 +10,7 @@ import pytest
 
 from gateway.barcode import decode
 from gateway.barcode.profile import PROFILES, compile_profile
-from gateway.barcode.tlv import join, seal
+from gateway.barcode.tlv import crc, join, seal
 
 VECTORS: Final = Path(__file__).parents[2] / "vectors" / "barcode"
 FILES: Final = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(VECTORS.glob("*.json"))}
@@ -100,3 +100,70 @@ def test_a_profile_is_one_file() -> None:
 def test_a_wrong_profile_is_refused_when_it_is_read(fault: str) -> None:
     with pytest.raises(KeyError):
         compile_profile(f'name = "x"\ntitle = "X"\nsource = "s"\n{fault}')
+
+
+def _form(template: str, fields: list[tuple[str, str]], country: str, currency: str) -> str:
+    account = (template, join(fields))
+    objects = [("00", "01"), ("01", "11"), account, ("52", "5812"), ("53", currency), ("58", country)]
+    return seal([*objects, ("59", "Shop"), ("60", "City"), ("62", "0503***")])
+
+
+FORMS: Final = {
+    "qris transfer": (
+        _form("40", [("00", "ID.CO.QRIS.WWW"), ("01", "936000140123456789"), ("02", "0123456789")], "ID", "360"),
+        ("qris", "proxy", "936000140123456789", "93600014"),
+    ),
+    "qris before its name": (
+        _form("51", [("00", "ID.OR.GPNQR.WWW"), ("02", "ID1020021181745")], "ID", "360"),
+        ("qris", "merchant_account", "ID1020021181745", ""),
+    ),
+    "promptpay tax id": (
+        _form("29", [("00", "A000000677010111"), ("02", "1234567890121")], "TH", "764"),
+        ("promptpay", "proxy", "1234567890121", ""),
+    ),
+    "promptpay wallet": (
+        _form("29", [("00", "A000000677010111"), ("03", "123456789012345")], "TH", "764"),
+        ("promptpay", "proxy", "123456789012345", ""),
+    ),
+    "thai bill across borders": (
+        _form("30", [("00", "A000000677012006"), ("01", "010753700088205"), ("02", "REF1")], "TH", "764"),
+        ("thai_bill", "merchant_account", "010753700088205", ""),
+    ),
+    "paynow mobile": (
+        _form("26", [("00", "SG.PAYNOW"), ("01", "0"), ("02", "+6591234567"), ("03", "1")], "SG", "702"),
+        ("paynow", "proxy", "+6591234567", ""),
+    ),
+    "fps e-mail": (
+        _form("26", [("00", "hk.com.hkicl"), ("01", "004"), ("04", "shop@example.com")], "HK", "344"),
+        ("hkfps", "proxy", "shop@example.com", "004"),
+    ),
+    "pix phone": (
+        _form("26", [("00", "BR.GOV.BCB.PIX"), ("01", "+5511912345678")], "BR", "986"),
+        ("pix", "proxy", "+5511912345678", ""),
+    ),
+    "qr ph to a bank account": (
+        _form("28", [("00", "ph.ppmi.p2m"), ("01", "BNORPHMMXXX"), ("04", "005260000123")], "PH", "608"),
+        ("qrph", "merchant_account", "005260000123", "BNORPHMMXXX"),
+    ),
+}
+"""Forms of schemes that the public samples do not show, built from the same documentation."""
+
+
+@pytest.mark.parametrize("name", sorted(FORMS))
+def test_further_forms_of_schemes(name: str) -> None:
+    text, (scheme, kind, account, participant) = FORMS[name]
+    decoded = decode(text)
+    assert decoded.profile is not None
+    assert decoded.profile.valid, decoded.profile.violations
+    assert decoded.routing is not None
+    routing = decoded.routing
+    assert (routing.scheme, routing.kind, routing.account, routing.participant) == (scheme, kind, account, participant)
+
+
+def test_a_slip_of_a_wallet_is_a_slip() -> None:
+    body = join([("00", join([("00", "01"), ("01", "P2P"), ("02", "1234567890"), ("03", "01012026")])), ("51", "TH")])
+    text = body + "9104" + crc(body + "9104")
+    decoded = decode(text)
+    assert (decoded.kind, decoded.scheme, decoded.routing) == ("emv_mpm", "thai_slip", None)
+    assert decoded.profile is not None
+    assert decoded.profile.valid, decoded.profile.violations
