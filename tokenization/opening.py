@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ from tokenization.writing import Writes
 
 VAULT_FILE: Final = "vault.db"
 KEK_FILE: Final = "kek.sealed"
+OPENING_WAIT_S: Final = 60.0
+"""How long to wait while another process opens the same vault: several times what a million accounts take."""
+OPENING_POLL_S: Final = 0.02
 _CREATING: Final = ".creating"
 
 
@@ -151,10 +155,24 @@ def _exclusively(folder: Path) -> Iterator[None]:
     """One process at a time creates or opens."""
     descriptor = os.open(folder / "opening.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        until = time.monotonic() + OPENING_WAIT_S
+        while not _locked(descriptor):
+            if time.monotonic() > until:
+                raise VaultError(
+                    f"another process has been opening {folder} for {OPENING_WAIT_S:.0f} s; look at it first"
+                )
+            time.sleep(OPENING_POLL_S)
         yield
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _settle_creation(folder: Path, keks: KekStore | None) -> bool:
