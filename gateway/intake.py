@@ -7,7 +7,7 @@ have expired since.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from gateway.engine.answer import response
 from gateway.engine.clock import PaymentIds
 from gateway.engine.model import Cancel, Create, EngineEvent, Join, Kind, Payment, Waiter
 from gateway.engine.states import FINAL
-from gateway.journal.interface import Journal
+from gateway.journal.interface import Journal, JournalUnavailableError
 from gateway.keys import Payee
 from gateway.refunds import refund_of
 from gateway.routing import Router
@@ -272,7 +272,11 @@ class PaymentIntake:
             )
             drafts.append((request, draft, original_id))
         wanted = sorted({original_id for _, _, original_id in drafts})
-        originals = {payment.payment_id: payment for payment in self._journal.load(wanted)}
+        try:
+            originals = {payment.payment_id: payment for payment in self._journal.load(wanted)}
+        except JournalUnavailableError:
+            _put_off(draft for _, draft, _ in drafts)
+            return
         for request, draft, original_id in drafts:
             try:
                 payment = refund_of(originals.get(original_id), request, self._ids.next(now_us), now_us)
@@ -291,7 +295,11 @@ class PaymentIntake:
     def _refuse(self, refused: list[tuple[Draft, HutongError]], events: list[EngineEvent]) -> None:
         """Answers refusals, unless the request repeats one that was admitted."""
         keys = [draft.idempotency for draft, _ in refused if draft.idempotency]
-        standing = self._journal.repeats(keys) if keys else {}
+        try:
+            standing = self._journal.repeats(keys) if keys else {}
+        except JournalUnavailableError:
+            _put_off(draft for draft, _ in refused)
+            return
         for draft, error in refused:
             found = standing.get(draft.idempotency)
             if found is None:
@@ -306,6 +314,12 @@ class PaymentIntake:
             draft.waiter.answer(response(found))
         else:
             events.append(Join(found.payment_id, draft.waiter, draft.reply_by_us))
+
+
+def _put_off(drafts: Iterable[Draft]) -> None:
+    """The journal cannot be read, so nobody knows whether these repeat something."""
+    for draft in drafts:
+        draft.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
 
 
 def _face_use(draft: Draft) -> FaceUse:

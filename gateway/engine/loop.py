@@ -45,7 +45,8 @@ class Intake(Protocol):
     """Turns calls into engine events: validates, resolves keys, routes. Answers what it refuses by itself."""
 
     def prepare(self, calls: Sequence[Call], now_us: int, room: int) -> list[EngineEvent]:
-        """`room` is how many payments may still be admitted; calls beyond it are refused as OVERLOADED."""
+        """`room` is how many payments may still be admitted; calls beyond it are refused as OVERLOADED. Each call is
+        either answered or stands behind an event, also where the journal cannot be read."""
         ...
 
     def refuse(self, call: Call, reason: int) -> None:
@@ -214,14 +215,14 @@ class Engine:
         calls = [item for item in items if not isinstance(item, EngineEvent)]
         events.extend(item for item in items if isinstance(item, EngineEvent))
         look = now_us >= self._next_look_us
+        if calls:
+            self._prepare(calls, events, now_us)
         try:
-            if calls:
-                self._prepare(calls, events, now_us)
             missing = self._core.missing(events)
             if missing:
                 self._core.load(self._journal.load(missing))
         except JournalUnavailableError as error:
-            self._put_off(calls, events, error)
+            self._put_off(events, error)
             return False
         if not events and not (look and self._core.book):
             self._flush()
@@ -233,13 +234,11 @@ class Engine:
         self._commit(out)
         return True
 
-    def _put_off(self, calls: list[Call], events: list[EngineEvent], error: JournalUnavailableError) -> None:
+    def _put_off(self, events: list[EngineEvent], error: JournalUnavailableError) -> None:
         """The journal cannot be read: callers are refused, participants' answers are kept for a later tick."""
         log.error("the journal cannot be read: %s", error)
         self.counts.commit_failures += 1
         refusal = HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
-        for call in calls:
-            call.fail(refusal)
         for event in events:
             if isinstance(event, Answered):
                 self._hold(event)
