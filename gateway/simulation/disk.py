@@ -1,0 +1,153 @@
+"""The journal's disk: SQLite's own files, with faults at its statements and power cuts that drop what was not synced.
+
+The files are real (best on a tmpfs) and so is SQLite. A commit counts as synced if the connection itself asks for that
+(`PRAGMA synchronous` FULL or more), read from the connection and not assumed. A power cut continues on a copy of the
+database file and of the write-ahead log up to its last synced byte; a torn commit on one that ends in the midst of the
+last commit's frames, which SQLite's checksums must find out.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+_FULL: Final = 2
+"""PRAGMA synchronous from which a commit in WAL mode is synced."""
+_READS: Final = ("SELECT", "PRAGMA")
+
+
+class CrashError(BaseException):
+    """The engine's process ended here. No `except Exception` of the engine may see it."""
+
+
+class TornError(CrashError):
+    """It ended with the machine, in the midst of a commit."""
+
+
+class Disk:
+    """The files, and what is wrong with them now."""
+
+    def __init__(self, folder: Path, step: Callable[[], None]) -> None:
+        """`step` is called before each statement; it may raise CrashError."""
+        self._folder = folder
+        self._step = step
+        self._generation = 0
+        self._name(0)
+        self._synced_bytes = 0
+        self._statements = 0
+        self.mode = ""
+        """The fault at work, of gateway.simulation.plan.DISK_MODES."""
+        self.failing_statement = 1
+        self.torn_part: float | None = None
+        """Set: power fails in the next commit, of which this part is written."""
+        self.failed = 0
+        """Statements that failed."""
+        self._open: list[_Connection] = []
+        self.connection_class: type[sqlite3.Connection] = type("Connection", (_Connection,), {"disk": self})
+
+    def _name(self, generation: int) -> None:
+        self.path = self._folder / f"journal-{generation}.db"
+        """The journal's file."""
+        self._wal = self.path.with_name(self.path.name + "-wal")
+
+    def power_cut(self) -> None:
+        """Goes on with what was synced; connections to the former files must be closed after this."""
+        before, log = self.path, self._wal
+        self._generation += 1
+        self._name(self._generation)
+        shutil.copyfile(before, self.path)
+        if log.exists():
+            with log.open("rb") as whole:
+                self._wal.write_bytes(whole.read(self._synced_bytes))
+
+    def disconnect(self) -> None:
+        """The process that used the disk ended: its connections are gone, and what they had not committed."""
+        for connection in self._open:
+            connection.close()
+        self._open.clear()
+
+    def forget_former(self) -> None:
+        """Deletes the files of before the last power cut."""
+        for path in self._folder.glob(f"journal-{self._generation - 1}.db*"):
+            path.unlink()
+
+    # -- called by connections ------------------------------------------------------------------------------
+
+    def opening(self, connection: _Connection) -> None:
+        """A connection is opened."""
+        self._open.append(connection)
+        if self.mode.endswith("blind") or self.mode == "unreadable":
+            self._fail("unable to open database file")
+
+    def before(self, statement: str) -> None:
+        """Before each statement."""
+        self._step()
+        mode = self.mode
+        if not mode or mode.startswith("commit"):
+            return
+        if statement.startswith(_READS):
+            if mode == "unreadable":
+                self._fail("disk I/O error")
+        elif statement.startswith("BEGIN"):
+            self._statements = 0
+        elif mode in ("full", "unreadable"):
+            self._fail("database or disk is full")
+        else:
+            self._statements += 1
+            if self._statements >= self.failing_statement:
+                self._fail("disk I/O error")
+
+    def commit(self, connection: _Connection, commit: Callable[[], Any]) -> Any:
+        """Instead of a COMMIT."""
+        if self.mode.startswith("commit_lost"):
+            self._fail("disk I/O error")
+        done = commit()
+        try:
+            size = self._wal.stat().st_size
+        except FileNotFoundError:  # checkpointed and closed: all is in the database file
+            size = 0
+        if self.torn_part is not None:
+            self._synced_bytes += int((size - self._synced_bytes) * self.torn_part)
+            self.torn_part = None
+            raise TornError
+        if connection.synced:
+            self._synced_bytes = size
+        if self.mode.startswith("commit_taken"):
+            self._fail("disk I/O error")
+        return done
+
+    def _fail(self, text: str) -> None:
+        self.failed += 1
+        raise sqlite3.OperationalError(text)
+
+
+class _Connection(sqlite3.Connection):
+    disk: Disk
+    _synced: bool | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.disk.opening(self)
+
+    @property
+    def synced(self) -> bool:
+        """Whether this connection's commits are synced before they return."""
+        if self._synced is None:
+            self._synced = super().execute("PRAGMA synchronous").fetchone()[0] >= _FULL
+        return self._synced
+
+    def execute(self, statement: str, *args: Any) -> sqlite3.Cursor:
+        """As sqlite3's, unless the disk fails."""
+        self.disk.before(statement)
+        if statement == "COMMIT":
+            cursor: sqlite3.Cursor = self.disk.commit(self, lambda: super(_Connection, self).execute(statement))
+            return cursor
+        return super().execute(statement, *args)
+
+    def executemany(self, statement: str, *args: Any) -> sqlite3.Cursor:
+        """As sqlite3's, unless the disk fails."""
+        self.disk.before(statement)
+        return super().executemany(statement, *args)

@@ -1,0 +1,190 @@
+"""Messages between an engine and participants: what the plan says becomes of them, and the lies that answer them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+from gateway.engine.model import INQUIRY_NUMBER_MIN, Answered, LegOut, Result
+from gateway.links.interface import not_sent
+from gateway.simulation.participants import BARRED, DECLINED, DONE, Answer, Participant
+from gateway.simulation.plan import PARTICIPANTS, SECOND, Fate, Plan
+from gateway.simulation.witness import Witness
+
+INSIST_US: Final = 600 * SECOND
+"""How often a participant repeats an approval that it owes since it broke its word."""
+INSIST_MAX: Final = 50
+_OF_INQUIRY: Final = 16
+
+
+class Scheduler(Protocol):
+    """Virtual time."""
+
+    now_us: int
+
+    def after(self, delay_us: int, do: Callable[[], None]) -> None:
+        """Does something later."""
+        ...
+
+
+class Network:
+    """Carries messages to participants and answers to whichever engine sent the leg."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        witness: Witness,
+        time: Scheduler,
+        deliver: Callable[[Answered], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self.participants: Mapping[str, Participant] = {
+            name: Participant(name, witness.effect, witness.complain) for name in PARTICIPANTS
+        }
+        witness.participants = self.participants
+        self.fates: dict[str, Fate] = {}
+        """The unusual fates that messages had."""
+        self.counts: Counter[str] = Counter()
+        self._plan = plan
+        self._witness = witness
+        self._time = time
+        self._deliver = deliver
+        self._say = say
+        self._sent: Counter[str] = Counter()
+        self._leaving: dict[str, list[tuple[Answer, Fate]]] = {name: [] for name in PARTICIPANTS}
+        self.answered: list[tuple[str, Answer]] = []
+        """Every answer that ever left a participant."""
+
+    def send(self, leg: LegOut) -> None:
+        """A leg leaves the gateway."""
+        self._witness.sent(leg)
+        name = f"{self._witness.labels[leg.leg_id[:16]]}/{leg.leg_id[16]}"
+        self._sent[name] += 1
+        name = f"{name}/{self._sent[name]}"
+        fate = self._plan.fate(name, leg.kind, leg.participant, self._time.now_us)
+        if fate.kind:
+            self.fates[name] = fate
+            self.counts[fate.kind] += 1
+        self._say(f"{leg.kind.name} {name} to {leg.participant}{': ' + fate.kind if fate.kind else ''}")
+        for delay_us in fate.requests:
+            self._time.after(delay_us, lambda: self._arrive(leg, fate, name))
+
+    def _arrive(self, leg: LegOut, fate: Fate, name: str) -> None:
+        participant = self.participants[leg.participant]
+        if participant.down:
+            self._say(f"{name} finds {leg.participant} down")
+            self.counts["lost_at_down_participant"] += 1
+            return
+        if fate.kind == "lie_refused_reversal":
+            self._answer(leg.participant, (leg.leg_id, Result.DECLINED, "12"), fate)
+            return
+        line = participant.lines.get(leg.leg_id)
+        if fate.kind == "lie_no_tombstone" and line is not None and line.state == BARRED and line.contents is None:
+            self._break_word(participant, leg, name)
+            return
+        change_of_mind = fate.kind == "lie_change_of_mind" and line is None
+        answer = participant.receive(leg, decline="05" if fate.kind == "declined" or change_of_mind else "")
+        now = participant.lines.get(leg.leg_id)
+        self._say(f"{name} at {leg.participant}: {Result(answer[1]).name}")
+        if change_of_mind and now is not None and now.state == DECLINED:
+            self._time.after(fate.late_us, lambda: self._break_word(participant, leg, name))
+        self._leaving[leg.participant].append((answer, fate))
+        if fate.kind == "lie_unasked":
+            unasked = leg.leg_id[:_OF_INQUIRY] + bytes([INQUIRY_NUMBER_MIN + leg.leg_id[_OF_INQUIRY]])
+            self._leaving[leg.participant].insert(-1, ((unasked, Result.NOT_FOUND, "25"), Fate("", (), fate.answers)))
+        if participant.sync_us:
+            self._time.after(participant.sync_us, lambda: self.sync(leg.participant))
+        else:
+            self.sync(leg.participant)
+
+    def sync(self, name: str) -> None:
+        """What a participant did becomes durable, and its answers leave."""
+        self.participants[name].sync()
+        leaving, self._leaving[name] = self._leaving[name], []
+        for answer, fate in leaving:
+            self._answer(name, answer, fate)
+
+    def restart(self, name: str) -> None:
+        """A participant's process ends: unsynced work is forgotten, and its answers with it."""
+        participant = self.participants[name]
+        self._leaving[name] = []
+        participant.forget_unsynced()
+        participant.down = True
+
+    def _answer(self, participant: str, answer: Answer, fate: Fate) -> None:
+        self.answered.append((participant, answer))
+        leg_id, result, code = answer
+        if fate.kind == "lie_garbage":
+            for garbage in (Answered(participant, leg_id, 0, "ZZ"), Answered(participant, bytes(17), result, code)):
+                self._later(garbage, fate)
+        elif fate.kind == "lie_stranger":
+            stranger = PARTICIPANTS[PARTICIPANTS.index(participant) - 1]
+            self._later(Answered(stranger, leg_id, Result.APPROVED, code), fate)
+        else:
+            self._later(Answered(participant, leg_id, result, code), fate)
+
+    def _later(self, answered: Answered, fate: Fate) -> None:
+        for delay_us in fate.answers:
+            self._time.after(delay_us, lambda: self._deliver(answered))
+
+    def _break_word(self, participant: Participant, leg: LegOut, name: str) -> None:
+        line = participant.lines.get(leg.leg_id)
+        if line is None or line.state not in (DECLINED, BARRED):
+            return
+        answer = participant.break_word(leg)
+        participant.sync()
+        self._say(f"{participant.name} breaks its word and does {name}")
+        self._insist(participant, answer, INSIST_MAX)
+
+    def _insist(self, participant: Participant, answer: Answer, times: int) -> None:
+        """Repeats an approval until it is undone."""
+        leg_id, result, code = answer
+        if times and participant.lines[leg_id].state == DONE:
+            self._deliver(Answered(participant.name, leg_id, result, code))
+            self._time.after(INSIST_US, lambda: self._insist(participant, answer, times - 1))
+
+    def repeat_answers(self) -> None:
+        """Every answer ever given arrives once more, in another order."""
+        for participant, (leg_id, result, code) in reversed(self.answered):
+            self._deliver(Answered(participant, leg_id, result, code))
+
+
+class SimulatedLink:
+    """The end of the network at one engine. See gateway.links.interface.Link."""
+
+    def __init__(self, network: Network, step: Callable[[], None], witness: Witness) -> None:
+        self._network = network
+        self._step = step
+        self._witness = witness
+        self.arrived: list[Answered] = []
+
+    def reachable(self, participant: str) -> bool:
+        """See the interface."""
+        return not self._network.participants[participant].known_down
+
+    def send(self, legs: Sequence[LegOut], now_us: int) -> list[Answered]:
+        """See the interface; the process may end between any two."""
+        lost = []
+        for leg in legs:
+            self._step()
+            if self.reachable(leg.participant):
+                self._network.send(leg)
+            else:
+                self._network.counts["not_sent"] += 1
+                lost.append(not_sent(leg))
+        return lost
+
+    def poll(self, now_us: int) -> list[Answered]:
+        """See the interface."""
+        arrived, self.arrived = self.arrived, []
+        for answered in arrived:
+            self._witness.heard(answered.participant, answered.leg_id, answered.result)
+        return arrived
+
+    def next_due_us(self) -> int | None:
+        """See the interface."""
+        return 0 if self.arrived else None
+
+    def close(self) -> None:
+        """See the interface."""

@@ -1,0 +1,148 @@
+"""Issuers and acquirers as the contract says they are (`participant.proto`), in memory, and the lies that some tell.
+
+Written for the simulator alone and from the contract: nothing here asks the gateway's code. A participant does what it
+is asked, also where that is wrong (a second credit, a refund beyond the payment): that is for the witness to see.
+
+Work is done at once and synced later; answers leave only with the sync. A restart forgets what was not synced.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.engine.model import LegKind, LegOut, Result
+
+DONE, DECLINED, UNDONE, BARRED = "done", "declined", "undone", "barred"
+APPROVED_CODE: Final = "00"
+_Contents = tuple[LegKind, bytes, int, str, str]
+
+
+@dataclass(slots=True)
+class Line:
+    """What a participant knows of one leg id."""
+
+    participant: str
+    leg_id: bytes
+    state: str
+    contents: _Contents | None = None
+    """None for a leg that was barred before it came."""
+    lied: bool = False
+    """Whether the participant broke its word about this leg."""
+
+    @property
+    def kind(self) -> LegKind:
+        """Only of legs that came."""
+        assert self.contents is not None, "asked of legs that came only"
+        return self.contents[0]
+
+    @property
+    def amount_minor(self) -> int:
+        """Only of legs that came."""
+        assert self.contents is not None, "asked of legs that came only"
+        return self.contents[2]
+
+    @property
+    def original(self) -> bytes:
+        """Only of legs that came."""
+        assert self.contents is not None, "asked of legs that came only"
+        return self.contents[1]
+
+
+Answer = tuple[bytes, int, str]
+"""Leg id, Result and response code."""
+Watch = Callable[[Line, str], None]
+"""Told of each leg whose state changed, and from which state."""
+Complain = Callable[[str, str], None]
+"""Told of what a gateway must never ask: a rule's name and a sentence."""
+
+
+class Participant:
+    """One issuer or acquirer."""
+
+    def __init__(self, name: str, watch: Watch, complain: Complain) -> None:
+        self.name = name
+        self.lines: dict[bytes, Line] = {}
+        self.down = False
+        self.known_down = False
+        """Whether the link has noticed."""
+        self.sync_us = 0
+        """Time from work to sync; 0: at once."""
+        self._watch = watch
+        self._complain = complain
+        self._undo: list[tuple[bytes, Line | None]] = []
+        self._answers: dict[bytes, Answer] = {}
+
+    def receive(self, leg: LegOut, *, decline: str = "") -> Answer:
+        """Carries out a leg, in memory; `decline` is the code to decline an original leg with."""
+        if leg.kind is LegKind.INQUIRY:
+            return leg.leg_id, *self._inquire(leg.original_leg_id)
+        contents = (leg.kind, leg.original_leg_id, leg.amount_minor, leg.currency, leg.account)
+        known = self.lines.get(leg.leg_id)
+        if known is not None and known.contents is not None:
+            if known.contents != contents:
+                self._complain("leg id used once", f"{self.name} got leg {leg.leg_id.hex()} with other contents")
+                return leg.leg_id, Result.DECLINED, "94"
+            return self._answers[leg.leg_id]
+        if leg.kind is LegKind.REVERSAL:
+            self._reverse(leg)
+            self._set(Line(self.name, leg.leg_id, DONE, contents))
+            return self._remember(leg.leg_id, Result.APPROVED, APPROVED_CODE)
+        if known is not None:
+            self._set(Line(self.name, leg.leg_id, BARRED, contents))
+            return self._remember(leg.leg_id, Result.DECLINED, "57")
+        if decline:
+            self._set(Line(self.name, leg.leg_id, DECLINED, contents))
+            return self._remember(leg.leg_id, Result.DECLINED, decline)
+        self._set(Line(self.name, leg.leg_id, DONE, contents))
+        return self._remember(leg.leg_id, Result.APPROVED, APPROVED_CODE)
+
+    def break_word(self, leg: LegOut) -> Answer:
+        """Does a leg that it declined or that was barred."""
+        contents = (leg.kind, leg.original_leg_id, leg.amount_minor, leg.currency, leg.account)
+        self._set(Line(self.name, leg.leg_id, DONE, contents, lied=True))
+        return self._remember(leg.leg_id, Result.APPROVED, APPROVED_CODE)
+
+    def sync(self) -> None:
+        """What was done so far is durable."""
+        self._undo.clear()
+
+    def forget_unsynced(self) -> None:
+        """A restart."""
+        for leg_id, before in reversed(self._undo):
+            if before is None:
+                del self.lines[leg_id]
+            else:
+                self.lines[leg_id] = before
+        self._undo.clear()
+
+    def _remember(self, leg_id: bytes, result: Result, code: str) -> Answer:
+        answer = self._answers[leg_id] = (leg_id, result, code)
+        return answer
+
+    def _reverse(self, leg: LegOut) -> None:
+        original = self.lines.get(leg.original_leg_id)
+        if original is None:
+            self._set(Line(self.name, leg.original_leg_id, BARRED))
+        elif original.contents is not None and original.kind is LegKind.REVERSAL:
+            self._complain("no reversal is reversed", f"{self.name} was asked to reverse a reversal")
+        elif original.state == DONE:
+            self._set(dataclasses.replace(original, state=UNDONE))
+
+    def _inquire(self, leg_id: bytes) -> tuple[int, str]:
+        line = self.lines.get(leg_id)
+        if line is None:
+            return Result.NOT_FOUND, "25"
+        if line.state in (UNDONE, BARRED):
+            return Result.REVERSED, APPROVED_CODE
+        if line.state == DECLINED:
+            return Result.DECLINED, self._answers[leg_id][2]
+        return Result.APPROVED, APPROVED_CODE
+
+    def _set(self, line: Line) -> None:
+        before = self.lines.get(line.leg_id)
+        self._undo.append((line.leg_id, before))
+        self.lines[line.leg_id] = line
+        self._watch(line, before.state if before is not None else "")

@@ -1,0 +1,411 @@
+"""An independent account of a run: what callers were told, what participants did, and what may never differ.
+
+The witness believes participants (their lines) and its own record of what crossed the border. It asks the journal only
+for what the gateway itself claims: what is committed, posted and published. Rules are named by the faults that every
+release must survive.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from contract.errors import HutongError
+from gateway.calls import CANCEL
+from gateway.engine.answer import id_text
+from gateway.engine.model import INQUIRY_NUMBER_MIN, LegKind, LegOut, Result
+from gateway.engine.states import FINAL, State
+from gateway.simulation.callers import SimulatedCall, label_of
+from gateway.simulation.participants import BARRED, DECLINED, DONE, UNDONE, Line, Participant
+from gateway.simulation.plan import OTHER_PAYLOAD_MINOR, Pay, Plan, Refund
+from hutong.gateway.v1 import payment_pb2 as pb
+
+SUSPENSE: Final = "suspense"
+VIOLATIONS_MAX: Final = 20
+NOTHING_MORE: Final = frozenset({DECLINED, UNDONE, BARRED})
+"""States of a line in which its leg has no effect and never will have."""
+_MAY_FOLLOW: Final = {
+    State.CREDITING: {1, 2, 3, 4, 5},
+    State.CREDIT_UNKNOWN: {3},
+    State.CREDIT_REVERSING: {4},
+    State.SUCCEEDED: {3, 4},
+    State.DEBIT_UNKNOWN: {1},
+    State.DECLINED: {1, 2},
+    State.REVERSING: {1, 2, 3, 4, 5},
+    State.FAILED: {6},
+    State.CANCELLED: {6},
+    State.EXPIRED: {6},
+}
+"""State to the published states that it may come after."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A rule that did not hold."""
+
+    rule: str
+    text: str
+    at_us: int
+
+
+class Witness:
+    """Watches one run."""
+
+    def __init__(self, plan: Plan, now_us: Callable[[], int], say: Callable[[str], None]) -> None:
+        self.plan = plan
+        self.violations: list[Violation] = []
+        self.participants: Mapping[str, Participant] = {}
+        self.asked: dict[int, Pay | Refund] = {item.op: item for item in plan.items if isinstance(item, Pay | Refund)}
+        self.submitted: set[tuple[int, bool]] = set()
+        """(operation, whether with the other payload) of requests that reached a gateway."""
+        self.labels: dict[bytes, str] = {}
+        self.carried: dict[bytes, LegOut] = {}
+        """Every leg that left, by its id."""
+        self.legs_of: dict[bytes, list[LegOut]] = {}
+        """Debits, credits and refunds that left, by payment."""
+        self.told: set[tuple[bytes, int]] = set()
+        self.final: dict[bytes, bytes] = {}
+        """The first final answer about a payment."""
+        self.payment_of: dict[int, bytes] = {}
+        self.refusals: dict[int, set[str]] = {}
+        self.disk_failed = False
+        self.clocks_differ = False
+        self.states: set[State] = set()
+        self.posted: dict[tuple[bytes, int], int] = {}
+        self.published: list[tuple[int, bytes, int]] = []
+        self._last_state: dict[bytes, int] = {}
+        self._last_posting = 0
+        self._now_us = now_us
+        self._say = say
+        self._reader: sqlite3.Connection | None = None
+
+    def complain(self, rule: str, text: str) -> None:
+        """Records a violation."""
+        if len(self.violations) < VIOLATIONS_MAX:
+            self.violations.append(Violation(rule, text, self._now_us()))
+            self._say(f"VIOLATION of {rule!r}: {text}")
+
+    def open(self, path: Path) -> None:
+        """Reads this journal from now on; what was published before must still be there."""
+        self.close()
+        self._reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._reader.execute("PRAGMA query_only = ON")
+
+    def close(self) -> None:
+        """Ends the connection."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    @property
+    def reader(self) -> sqlite3.Connection:
+        """A connection that sees what is committed."""
+        assert self._reader is not None, "opened with the journal"
+        return self._reader
+
+    # -- what callers see ------------------------------------------------------------------------------------
+
+    def answered(self, call: SimulatedCall, body: bytes) -> None:
+        """A caller got a payment."""
+        payment = pb.CreatePaymentResponse.FromString(body).payment
+        payment_id = bytes.fromhex(payment.payment_id.replace("-", ""))
+        known = self.payment_of.setdefault(call.op, payment_id)
+        if known != payment_id:
+            self.complain("one effect for one key", f"operation {call.op} got payments {id_text(known)} and {payment}")
+        if call.method != CANCEL:
+            self._check_payload(call, payment)
+        self._check_durable(payment_id, payment.state)
+        if int(payment.state) in FINAL:
+            self._check_final(payment_id, payment, body)
+        elif payment_id in self.final:
+            self.complain("final states never change", f"{payment_id.hex()} had ended and is {payment.state} again")
+        elif call.method == CANCEL:
+            self.complain("a cancel is answered when it is settled", f"{payment_id.hex()} is {payment.state}")
+
+    def _check_payload(self, call: SimulatedCall, payment: pb.Payment) -> None:
+        asked = self.asked[call.op]
+        amount = asked.amount_minor + (OTHER_PAYLOAD_MINOR if call.other and isinstance(asked, Pay) else 0)
+        if payment.reference != label_of(call.op, call.other) or (
+            isinstance(asked, Pay) and payment.amount_minor != amount
+        ):
+            self.complain(
+                "a key with another payload is refused",
+                f"operation {label_of(call.op, call.other)} was answered with {payment.reference} "
+                f"of {payment.amount_minor}",
+            )
+
+    def _check_durable(self, payment_id: bytes, state: int) -> None:
+        row = self.reader.execute("SELECT state FROM payments WHERE payment_id = ?", (payment_id,)).fetchone()
+        if row is None or (state in FINAL and row[0] != state):
+            held = "nothing" if row is None else State(row[0]).name
+            self.complain(
+                "nothing is told before it is durable",
+                f"a caller was told {State(state).name} of {payment_id.hex()}, committed is {held}",
+            )
+
+    def _check_final(self, payment_id: bytes, payment: pb.Payment, body: bytes) -> None:
+        first = self.final.setdefault(payment_id, body)
+        if first is not body:
+            if first != body:
+                self.complain("the same answer for one key", f"{payment_id.hex()}: {payment}")
+            return
+        refund = payment.kind == pb.PAYMENT_KIND_REFUND
+        self.check_truth(payment_id, State(payment.state), payment.issuer_id if refund else payment.acquirer_id)
+
+    def check_truth(self, payment_id: bytes, state: State, creditor: str) -> None:
+        """What a final state says must be so at the participants, now and for ever."""
+        for leg in self.legs_of.get(payment_id, ()):
+            line = self.participants[leg.participant].lines.get(leg.leg_id)
+            debit = leg.leg_id[16] == 1
+            wanted = state is State.SUCCEEDED and (debit or (leg.participant == creditor and self._is_last(leg)))
+            if line is not None and line.lied:
+                continue
+            if wanted and (line is None or line.state != DONE):
+                self.complain(
+                    "what succeeded is done",
+                    f"{payment_id.hex()} SUCCEEDED, leg {leg.leg_id[16]} is {line.state if line else 'unknown'} "
+                    f"at {leg.participant}",
+                )
+            elif not wanted and (line is None or line.state not in NOTHING_MORE):
+                self.complain(
+                    "silence is never guessed to be a failure",
+                    f"{payment_id.hex()} ended {state.name}, leg {leg.leg_id[16]} "
+                    f"{'may still arrive' if line is None else 'is done'} at {leg.participant}",
+                )
+        if state is State.SUCCEEDED and len({leg.leg_id[16] == 1 for leg in self.legs_of.get(payment_id, ())}) != 2:
+            self.complain("what succeeded is done", f"{payment_id.hex()} SUCCEEDED without a debit or a credit")
+
+    def _is_last(self, leg: LegOut) -> bool:
+        return leg is self.legs_of[leg.leg_id[:16]][-1]
+
+    def refused(self, call: SimulatedCall, error: HutongError) -> None:
+        """A caller got an error."""
+        self.refusals.setdefault(call.op, set()).add(error.name)
+        why = self._unjust(call, error)
+        if why:
+            self.complain(
+                "refusals have their reason",
+                f"{error.name} for {'the cancel of ' if call.method == CANCEL else ''}operation "
+                f"{label_of(call.op, call.other)}: {why}",
+            )
+
+    def read(self, payment_id: bytes, response: pb.GetPaymentResponse) -> None:
+        """A status query was answered."""
+        state, first = response.payment.state, self.final.get(payment_id)
+        if first is not None and pb.CreatePaymentResponse.FromString(first).payment.state != state:
+            self.complain("final states never change", f"{payment_id.hex()} is read as {State(state).name}")
+        if response.payment.refunded_minor > response.payment.amount_minor:
+            self.complain("refunds never exceed the payment", f"{payment_id.hex()} reads {response.payment}")
+
+    def _unjust(self, call: SimulatedCall, error: HutongError) -> str:
+        """Why a refusal is wrong; empty where it may be right."""
+        name, asked = error.name, self.asked[call.op]
+        if name == "JOURNAL_UNAVAILABLE":
+            return "" if self.disk_failed else "the disk never failed"
+        if name in ("OVERLOADED", "ACQUIRER_UNAVAILABLE") and call.method != CANCEL:
+            return ""
+        if call.method == CANCEL:
+            if name == "PAYMENT_FINAL":
+                request = pb.CancelPaymentRequest.FromString(call.payload)
+                self._check_durable(bytes.fromhex(request.payment_id.replace("-", "")), State[error.fields["state"]])
+                return ""
+            return "the payment is known and can be answered for"
+        if name == "IDEMPOTENCY_KEY_REUSED":
+            return "" if {(call.op, False), (call.op, True)} <= self.submitted else "the key has one payload"
+        if name == "PAYMENT_IN_PROGRESS":
+            both = {(call.op, False), (call.op, True)} <= self.submitted
+            return "" if both or self.plan.nodes > 1 else "nobody else uses the key"
+        return self._unjust_refund(name, asked) if isinstance(asked, Refund) else self._unjust_pay(name, asked, call)
+
+    def _unjust_pay(self, name: str, asked: Pay, call: SimulatedCall) -> str:
+        if name == "DEADLINE_PAST":
+            return "" if self.clocks_differ else "the clocks agree"
+        others = [(op, other) for op, other in self.submitted if op != call.op and isinstance(self.asked[op], Pay)]
+        if name == "CODE_SPENT" and asked.code is not None:
+            spent = any(self._pay(op).code == asked.code for op, _ in others)
+            return "" if spent else "nobody else used the code"
+        if name == "AMOUNT_ABOVE_LIMIT" and asked.counter is not None:
+            most = sum(self.amount_of(op, other) for op, other in others if self._pay(op).counter == asked.counter)
+            left = self.plan.caps[asked.counter] - most
+            return "" if self.amount_of(call.op, call.other) > left else "the limit leaves room for all"
+        return "there is no reason for it"
+
+    def _unjust_refund(self, name: str, asked: Refund) -> str:
+        original = self.payment_of.get(asked.of)
+        if name == "PAYMENT_NOT_REFUNDABLE":
+            body = self.final.get(original) if original else None
+            if body and State(pb.CreatePaymentResponse.FromString(body).payment.state) is State.SUCCEEDED:
+                return "the payment succeeded"
+            return ""
+        if name == "REFUND_EXCEEDS_PAYMENT":
+            others = [op for op, _ in self.submitted if isinstance(it := self.asked[op], Refund) and it.of == asked.of]
+            limit = self.asked[asked.of].amount_minor
+            return "" if len(others) > 1 or asked.amount_minor >= limit else "nothing else was refunded"
+        return "there is no reason for it"
+
+    def _pay(self, op: int) -> Pay:
+        pay = self.asked[op]
+        assert isinstance(pay, Pay), "asked of payments"
+        return pay
+
+    def amount_of(self, op: int, other: bool) -> int:
+        """What an operation asks for."""
+        return self.asked[op].amount_minor + (OTHER_PAYLOAD_MINOR if other else 0)
+
+    # -- what participants see ---------------------------------------------------------------------------------
+
+    def sent(self, leg: LegOut) -> None:
+        """A leg left the gateway."""
+        payment_id, number = leg.leg_id[:16], leg.leg_id[16]
+        if number < INQUIRY_NUMBER_MIN:
+            row = self.reader.execute(
+                "SELECT kind FROM legs WHERE payment_id = ? AND number = ?", (payment_id, number)
+            ).fetchone()
+            if row is None or row[0] != leg.kind:
+                self.complain("no message before it is durable", f"leg {leg.leg_id.hex()} left and is not committed")
+        if leg.leg_id not in self.carried and leg.kind in (LegKind.DEBIT, LegKind.CREDIT, LegKind.REFUND):
+            self.legs_of.setdefault(payment_id, []).append(leg)
+        self.carried[leg.leg_id] = leg
+
+    def heard(self, participant: str, leg_id: bytes, result: int) -> None:
+        """An answer reached the gateway."""
+        leg = self.carried.get(leg_id)
+        if leg is None or leg.participant != participant:
+            return
+        about = leg.original_leg_id if leg.kind is LegKind.INQUIRY else leg_id
+        self.told.add((about, result))
+
+    def effect(self, line: Line, before: str) -> None:
+        """A participant did something."""
+        if line.state != DONE or before == DONE or line.lied or line.contents is None:
+            return
+        payment_id, number = line.leg_id[:16], line.leg_id[16]
+        if payment_id not in self.labels:
+            self.complain("no effect that nobody asked for", f"{line.participant} carried out {line.leg_id.hex()}")
+        elif line.kind is LegKind.DEBIT:
+            self._check_debit(line, self.labels[payment_id])
+        elif line.kind is LegKind.CREDIT:
+            self._check_credit(payment_id, line)
+        elif line.kind is LegKind.REFUND:
+            self._check_refund(payment_id, number, line)
+
+    def standing(self, payment_id: bytes, kind: LegKind) -> list[Line]:
+        """Legs of a payment that are done, by participants that kept their word."""
+        lines = (self.participants[leg.participant].lines.get(leg.leg_id) for leg in self.legs_of.get(payment_id, ()))
+        return [line for line in lines if line and line.state == DONE and not line.lied and line.kind is kind]
+
+    def _check_debit(self, line: Line, label: str) -> None:
+        op, other = int(label.removesuffix("x")), label.endswith("x")
+        pay = self.asked[op]
+        assert isinstance(pay, Pay), "refunds begin with a refund at the acquirer"
+        if line.amount_minor != self.amount_of(op, other):
+            self.complain("amounts are those asked for", f"operation {label} debits {line.amount_minor}")
+        debits = self._standing_debits()
+        if len(debits[op]) > 1:
+            self.complain("one effect for one key", f"operation {op} has {len(debits[op])} debits standing")
+        if pay.code is not None and sum(bool(debits[o]) for o in debits if self._pay(o).code == pay.code) > 1:
+            self.complain("one code has one winner", f"code {pay.code} was debited twice, now for operation {op}")
+        if pay.counter is not None:
+            total = sum(sum(debits[o]) for o in debits if self._pay(o).counter == pay.counter)
+            if total > self.plan.caps[pay.counter]:
+                self.complain("a limit is never exceeded", f"limit {pay.counter} stands at {total}")
+
+    def _standing_debits(self) -> dict[int, list[int]]:
+        """Operation to the amounts of its debits that stand."""
+        found: dict[int, list[int]] = {}
+        for payment_id, label in self.labels.items():
+            op = int(label.removesuffix("x"))
+            if isinstance(self.asked[op], Pay):
+                amounts = [line.amount_minor for line in self.standing(payment_id, LegKind.DEBIT)]
+                found.setdefault(op, []).extend(amounts)
+        return found
+
+    def _check_credit(self, payment_id: bytes, line: Line) -> None:
+        debits, paid = self.standing(payment_id, LegKind.DEBIT), self.standing(payment_id, LegKind.CREDIT)
+        others = [credit for credit in paid if credit.leg_id != line.leg_id]
+        if others:
+            self.complain(
+                "no acquirer pays twice", f"{payment_id.hex()} at {others[0].participant}, {line.participant}"
+            )
+        if not debits:
+            self.complain("no credit without its debit", f"{payment_id.hex()} at {line.participant}")
+        elif debits[0].amount_minor != line.amount_minor:
+            self.complain("amounts are those asked for", f"{payment_id.hex()} credits {line.amount_minor}")
+
+    def _check_refund(self, payment_id: bytes, number: int, line: Line) -> None:
+        participant = self.participants[line.participant]
+        original = participant.lines.get(line.original)
+        if original is None or original.state != DONE:
+            self.complain(
+                "a refund takes back what stands", f"{line.participant} refunds {line.original.hex()}, which does not"
+            )
+            return
+        legs = [leg for leg in participant.lines.values() if leg.contents and leg.kind is LegKind.REFUND]
+        same = [leg.amount_minor for leg in legs if leg.state == DONE and leg.original == line.original]
+        if sum(same) > original.amount_minor:
+            self.complain(
+                "refunds never exceed the payment", f"{line.original.hex()} at {line.participant}: {sum(same)}"
+            )
+        if number > 1 and not any(leg.leg_id[16] == 1 for leg in self.standing(payment_id, LegKind.REFUND)):
+            self.complain("no credit without its debit", f"refund {payment_id.hex()} at {line.participant}")
+
+    # -- what the journal says ---------------------------------------------------------------------------------
+
+    def after_tick(self) -> None:
+        """Looks at what was posted and published since the last time."""
+        self._look_at_postings()
+        self._look_at_events()
+
+    def _look_at_postings(self) -> None:
+        totals: Counter[str] = Counter()
+        for posting, payment_id, number, account, currency, amount in self.reader.execute(
+            "SELECT posting, payment_id, number, account, currency, amount_minor FROM postings WHERE posting > ? "
+            "ORDER BY posting",
+            (self._last_posting,),
+        ):
+            self._last_posting = posting
+            totals[currency] += amount
+            if account != SUSPENSE:
+                self._check_posting(payment_id, number, account, amount)
+        if any(totals.values()):
+            self.complain("postings sum to zero", f"{dict(totals)} in one tick")
+
+    def _check_posting(self, payment_id: bytes, number: int, account: str, amount: int) -> None:
+        leg_id = payment_id + bytes([number])
+        leg = self.carried.get(leg_id)
+        sum_now = self.posted[payment_id, number] = self.posted.get((payment_id, number), 0) + amount
+        if leg is None or leg.participant != account:
+            self.complain("postings follow answers", f"{amount} for {account} on leg {leg_id.hex()}, never sent there")
+        elif sum_now and ((leg_id, Result.APPROVED) not in self.told or abs(sum_now) != leg.amount_minor):
+            self.complain("postings follow answers", f"leg {leg_id.hex()} stands at {sum_now} of {leg.amount_minor}")
+        elif sum_now and (sum_now < 0) != (number == 1):
+            self.complain("postings follow answers", f"leg {leg_id.hex()} is posted the wrong way round")
+
+    def _look_at_events(self) -> None:
+        after = self.published[-1][0] if self.published else 0
+        for row in self.reader.execute(
+            "SELECT sequence, payment_id, state FROM events WHERE sequence > ? ORDER BY sequence", (after,)
+        ):
+            self.published.append(row)
+            _, payment_id, number = row
+            state, last = State(number), self._last_state.get(payment_id)
+            self.states.add(state)
+            if (last is None) != (state is State.DEBITING) or (last is not None and last not in _MAY_FOLLOW[state]):
+                before = "nothing" if last is None else State(last).name
+                self.complain("events in order", f"{payment_id.hex()} is published {state.name} after {before}")
+            self._last_state[payment_id] = number
+
+    def after_restart(self) -> None:
+        """What watchers saw before a crash is still there."""
+        if not self.published:
+            return
+        rows = self.reader.execute(
+            "SELECT sequence, payment_id, state FROM events WHERE sequence <= ? ORDER BY sequence",
+            (self.published[-1][0],),
+        ).fetchall()
+        if rows != self.published:
+            self.complain("nothing is told before it is durable", "events that watchers saw are gone after a restart")
