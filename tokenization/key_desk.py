@@ -94,6 +94,8 @@ class KeyDesk(Desk):
         until_us = expires_us or now_us + TRANSIT_LIFETIME_US
         domain = Domain(currency=currency, amount_max_minor=fare_max_minor)
         self._check_terms(domain, None, until_us)
+        if not now_us < until_us < 2**32 * 1_000_000:
+            raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="expire_time")
         _check_point(public_key)
         if not 0 < fare_max_minor < 2**32 or not currency:
             raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="fare_max_minor")

@@ -22,6 +22,7 @@ from tokenization.writing import Change, Writes, uuid7
 KEYS_MAX: Final = 256
 """Live keys of one token."""
 DEVICE_ID_MAX: Final = 64
+"""Bytes of UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class RoutingKeys:
         owner = self._writes.account(session, account)
         _check_owner(owner, change.now_us)
         rule = RULES[request.kind]
-        if len(request.device_id) > DEVICE_ID_MAX or (rule.needs_device and not request.device_id):
+        if len(request.device_id.encode()) > DEVICE_ID_MAX or (rule.needs_device and not request.device_id):
             raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="device_id")
         live = "SELECT record FROM keys WHERE account = ?"
         if len(session.rows(live, (account,))) >= KEYS_MAX:

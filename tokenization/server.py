@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -24,6 +25,7 @@ from tokenization.service import TokenService
 from tokenization.views import TokenView
 from tokenization.wire import microseconds, name_from
 
+_log = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -49,7 +51,11 @@ def _unary(
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self.threads, handler, self, request)
         except HutongError as refusal:
-            await abort(context, refusal)
+            error = refusal
+        except Exception:  # noqa: BLE001 - the edge of the service: a defect is logged here and answered as one
+            _log.exception("a call to the token service failed")
+            error = HutongError(Reason.ERROR_REASON_INTERNAL)
+        await abort(context, error)
 
     return call
 

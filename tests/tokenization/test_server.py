@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from contract import transit
 from contract.errors import Reason, from_rpc_error
@@ -176,6 +177,48 @@ REFUSALS: list[tuple[str, Any, str]] = [
 @pytest.mark.parametrize(("method", "request_", "reason"), REFUSALS)
 def test_refusals(served: Served, method: str, request_: Any, reason: str) -> None:
     assert served.refused(method, request_) == reason
+
+
+def test_values_at_and_beyond_their_limits(served: Served) -> None:
+    """Nothing that a message can hold is answered with a defect."""
+    name = pb.TokenName(token=served.stub.RequestToken(ask()).token)
+    point = transit.compress(ec.generate_private_key(ec.SECP256R1()).public_key())
+    by: dict[str, Any] = {"requestor_id": WALLET_TRID, "name": name}
+    far, past = Timestamp(seconds=253_402_300_799), Timestamp(seconds=-1)
+    device = pb.TOKEN_KEY_KIND_DEVICE
+    many = [str(number) for number in range(300)]
+    wrong: list[tuple[str, Any]] = [
+        ("CreateKey", pb.CreateKeyRequest(**by, kind=device, device_id="设" * 22)),
+        ("CreateKey", pb.CreateKeyRequest(**by, kind=device, device_id="p", expire_time=past)),
+        ("CreateKey", pb.CreateKeyRequest(**by, kind=pb.TOKEN_KEY_KIND_FACE, face_reference="x" * 257)),
+        ("CreateKey", pb.CreateKeyRequest(**by, kind=pb.TOKEN_KEY_KIND_TRANSIT)),
+        (
+            "IssueTransit",
+            pb.IssueTransitRequest(**by, public_key=point, fare_max_minor=5, currency="CNY", expire_time=far),
+        ),
+        ("IssueTransit", pb.IssueTransitRequest(**by, public_key=point, fare_max_minor=2**40, currency="CNY")),
+        ("IssueTransit", pb.IssueTransitRequest(**by, public_key=point, fare_max_minor=5, currency="人民币")),
+        ("ProvisionCodes", pb.ProvisionCodesRequest(**by, device_id="p", day=2**32 - 1)),
+        ("ProvisionCodes", pb.ProvisionCodesRequest(**by, device_id="")),
+        ("ProvisionCodes", pb.ProvisionCodesRequest(**by, device_id="设" * 22)),
+        ("UpdateDomain", pb.UpdateDomainRequest(**by, expire_time=past)),
+        ("UpdateDomain", pb.UpdateDomainRequest(**by, domain=pb.TokenDomain(merchant_ids=many))),
+        ("ChangeState", pb.ChangeStateRequest(**by, change=pb.STATE_CHANGE_SUSPEND, reason="x" * 65)),
+        ("RequestToken", ask(assurance_method="99")),
+        ("RequestToken", ask(budget=pb.TokenBudget(amount_minor=2**62, currency="CNY"))),
+    ]
+    assert [served.refused(method, request) for method, request in wrong] == ["FIELD_INVALID"] * len(wrong)
+    served.stub.UpdateDomain(pb.UpdateDomainRequest(**by, expire_time=far))
+    served.stub.ListHistory(pb.ListHistoryRequest(**by, page_size=2**32 - 1, after_sequence=-(2**63)))
+    served.stub.CreateKey(pb.CreateKeyRequest(**by, kind=device, device_id="设" * 21))
+
+
+def test_a_defect_is_answered_as_one(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(served.world.service, "key_status", broken)
+    assert served.refused("GetKeyStatus", pb.GetKeyStatusRequest(requestor_id=OPERATOR_TRID)) == "INTERNAL"
 
 
 def test_a_requestors_secret_travels_in_metadata(served: Served) -> None:
