@@ -55,7 +55,7 @@ def _unary(
         except Exception:  # noqa: BLE001 - the edge of the service: a defect is logged here and answered as one
             _log.exception("a call to the token service failed")
             error = HutongError(Reason.ERROR_REASON_INTERNAL)
-        await abort(context, error)
+        return await abort(context, error)
 
     return call
 
