@@ -16,7 +16,8 @@ from contract.serving import abort
 from facepay.captures import Place
 from facepay.decision import Decision, Outcome
 from facepay.gallery.engine import BATCH_MAX
-from facepay.service import Asked, FaceService, Identified
+from facepay.model import Asked, Identified
+from facepay.service import FaceService
 from facepay.store import Consent
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 

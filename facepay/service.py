@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -26,8 +25,8 @@ from contract.errors import HutongError, Reason
 from contract.secret import Secret
 from facepay import passcode as passcodes
 from facepay import score_model
-from facepay.captures import CLOCK_SKEW_US, NONCE_LIFE_US, BadCapture, Checked, Nonces, Place, open_capture
-from facepay.decision import Decision, Outcome, Policy, Thresholds, decide, passcode_needed, thresholds
+from facepay.captures import NONCE_LIFE_US, BadCapture, Checked, Nonces, Place, open_capture
+from facepay.decision import Decision, Outcome, Thresholds, decide, passcode_needed, thresholds
 from facepay.embedding import Unusable, checked
 from facepay.frames import measured
 from facepay.gallery.batching import QueueFull, SearchQueue
@@ -36,13 +35,12 @@ from facepay.gallery.gallery import Gallery, warm_up
 from facepay.gallery.sketch import Projection
 from facepay.interface import FaceMatch, FaceUse
 from facepay.keys import Keyring
-from facepay.liveness.judgement import Judgement, LivenessPolicy, combine, judge
+from facepay.liveness.judgement import Judgement, combine, judge
+from facepay.model import Asked, Identified, Options, Session, Status, check_enrolment
 from facepay.score_model import ScoreModel
 from facepay.store import TEMPLATES_MAX, Consent, NewSubject, Store, Subject, Terminal
 from hutong.facepay.v1 import capture_pb2
 
-FILING_FACES: Final = 100_000
-"""Stored faces at which filing with the authority is due (rules of 2025-06-01)."""
 SAME_PERSON_MIN: Final = 0.55
 """Cosine between enrolment photographs at which two names are one person; siblings stay below, twins do not."""
 MODEL_PERSONS_MIN: Final = 2_000
@@ -52,7 +50,6 @@ MODEL_PROBES: Final = 2_048
 """Pairs for fitting: 2,048 x 16,384, a third of a second."""
 EXPIRED_AT_ONCE_MAX: Final = 256
 NONCES_AT_ONCE_MAX: Final = 64
-SUBJECT_MAX: Final = 128
 SEARCH_WAIT_S: Final = 10.0
 """A search that takes longer has failed."""
 
@@ -65,68 +62,6 @@ _REASONS: Final = {
     Outcome.BAD_CAPTURE: Reason.ERROR_REASON_CAPTURE_INVALID,
 }
 """How each outcome but `matched` is refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a service behaves; one default each."""
-
-    policy: Policy = field(default_factory=Policy)
-    liveness: LivenessPolicy = field(default_factory=LivenessPolicy)
-    passcode_cost: passcodes.Cost = field(default_factory=passcodes.Cost)
-    filing_faces: int = FILING_FACES
-    threads: int = 2
-    upkeep_every_s: float = 60.0
-    """How often segments are merged, scores fitted again and ended consents erased; 0: only when `maintain` is called."""
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What a terminal gets before it captures."""
-
-    nonces: tuple[bytes, ...]
-    expires_at_us: int
-    service: capture.ServiceKey
-    challenge: str
-    dimension: int
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How things are."""
-
-    persons: int
-    templates: int
-    dimension: int
-    segments: int
-    tail_rows: int
-    quarantined: int
-    epoch: int
-    thresholds: Thresholds
-    filing_faces: int
-    filing_due: bool
-    outcomes: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One capture to identify."""
-
-    sealed: bytes = field(repr=False)
-    place: Place = field(default_factory=Place)
-    region: int = 0
-    """Only this region; 0 for everybody."""
-    merchant_id: str = ""
-    """Only this merchant's sub-gallery; empty for everybody."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identified:
-    """An answer to a capture."""
-
-    decision: Decision
-    subject: Subject | None = None
-    capture: Checked | None = field(default=None, repr=False)
 
 
 def open_service(
@@ -215,7 +150,7 @@ class FaceService:
         """
         now_us = time.time_ns() // 1000 if now_us is None else now_us
         vectors = self._vectors(embeddings)
-        _check_enrolment(subject, passcode, last_four, consent, region, now_us)
+        check_enrolment(subject, passcode, last_four, consent, region, now_us)
         hashed = self._passcodes.hash(passcode)
         with self._changing:
             person = self._store.person_named(subject)
@@ -375,7 +310,7 @@ class FaceService:
             old = self._gallery
             epoch, secret = self._keys.next_epoch()
             self._gallery = self._open_gallery(epoch, secret)
-            self._queue.engine = self._gallery
+            self._queue.replace(self._gallery)
             self._keys.forget_epochs_before(epoch)
             old.close()
             shutil.rmtree(self._gallery_folder(old.epoch), ignore_errors=True)
@@ -421,6 +356,7 @@ class FaceService:
         projection = Projection(secret, self.dimension)
         folder = self._gallery_folder(epoch)
         gallery = Gallery(folder, projection, epoch, threads=self.options.threads)
+        gallery.use_products(self.options.int8_batches)
         gallery.recover(self._store)
         warm_up(projection)
         for other in folder.parent.iterdir():
@@ -531,23 +467,3 @@ class FaceService:
             self._store.clear_failures(subject.person)
             return None
         return HutongError(Reason.ERROR_REASON_PASSCODE_LOCKED if until else Reason.ERROR_REASON_PASSCODE_WRONG)
-
-
-def _check_enrolment(
-    subject: str, passcode: Secret[str], last_four: str, consent: Consent, region: int, now_us: int
-) -> None:
-    """Refuses what no enrolment may have. Raises FIELD_MISSING or FIELD_INVALID."""
-    missing = [name for name, value in (("subject", subject), ("consent.purpose", consent.purpose)) if not value]
-    if missing:
-        raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field=missing[0])
-    tests = (
-        ("passcode", passcodes.acceptable(passcode.reveal())),
-        ("last_four", not last_four or (len(last_four) == 4 and last_four.isascii() and last_four.isdigit())),
-        ("region", 0 <= region < 1 << 16),
-        ("consent.given_at_us", 0 < consent.given_at_us <= now_us + CLOCK_SKEW_US),
-        ("consent.expires_at_us", consent.expires_at_us == 0 or consent.expires_at_us > now_us),
-        ("subject", len(subject) <= SUBJECT_MAX),
-    )
-    for name, good in tests:
-        if not good:
-            raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field=name)

@@ -35,10 +35,11 @@ class _Waiting:
 
 
 class SearchQueue:
-    """Searches for many callers at once; `engine` is replaced when a gallery epoch is renewed."""
+    """Searches for many callers at once."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+        self._engine = engine
+        self._searching = threading.Lock()
         self.batches = 0
         self.queries = 0
         self._waiting: queue.Queue[_Waiting | None] = queue.Queue(WAITING_MAX)
@@ -55,6 +56,11 @@ class SearchQueue:
         except queue.Full:
             raise QueueFull from None
         return item.answer
+
+    def replace(self, engine: Engine) -> None:
+        """Searches another gallery from now on; nothing searches the old one any more when it returns."""
+        with self._searching:
+            self._engine = engine
 
     def close(self) -> None:
         """Answers what waits, then ends the thread."""
@@ -82,15 +88,15 @@ class SearchQueue:
     def _answer(self, items: list[_Waiting]) -> None:
         self.batches += 1
         self.queries += len(items)
+        batch = Batch(
+            np.stack([item.vector for item in items]),
+            np.array([item.floor for item in items], np.float32),
+            np.array([item.region for item in items], np.uint32),
+            max(item.margin for item in items),
+        )
         try:
-            found = self.engine.search(
-                Batch(
-                    np.stack([item.vector for item in items]),
-                    np.array([item.floor for item in items], np.float32),
-                    np.array([item.region for item in items], np.uint32),
-                    max(item.margin for item in items),
-                )
-            )
+            with self._searching:
+                found = self._engine.search(batch)
         except Exception as error:  # noqa: BLE001 - goes to the callers, whose failure it is
             for item in items:
                 item.answer.set_exception(error)

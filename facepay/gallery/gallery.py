@@ -234,7 +234,6 @@ class Gallery:
         if self._pool:
             self._pool.shutdown()
         self._products.close()
-        self._parts = ()
 
     # --- files ------------------------------------------------------------------------------------------------
 

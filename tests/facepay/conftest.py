@@ -13,8 +13,9 @@ import pytest
 from clients.faces.people import People
 from contract.capture import Captured, TerminalKey, build_capture
 from contract.secret import Secret
+from facepay.model import Asked, Identified, Options
 from facepay.passcode import Cost
-from facepay.service import Asked, FaceService, Identified, Options, open_service
+from facepay.service import FaceService, open_service
 from facepay.store import Consent
 
 NOW = 1_800_000_000_000_000

@@ -15,7 +15,8 @@ from contract.secret import Secret
 from facepay.captures import NONCE_LIFE_US, Fault
 from facepay.decision import Outcome
 from facepay.interface import FaceUse
-from facepay.service import Asked, FaceService, Options
+from facepay.model import Asked, Options
+from facepay.service import FaceService
 from hutong.facepay.v1 import capture_pb2
 
 

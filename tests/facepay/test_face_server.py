@@ -21,9 +21,10 @@ from clients.faces.capturing import FaceTerminal, Factors
 from clients.faces.people import People
 from contract.errors import from_rpc_error
 from contract.secret import Secret
+from facepay.model import Options
 from facepay.passcode import Cost
 from facepay.server import FaceServicer
-from facepay.service import Options, open_service
+from facepay.service import open_service
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 from tests.facepay import tiny_models
 

@@ -16,8 +16,8 @@ from contract.errors import HutongError
 from contract.secret import Secret
 from facepay.decision import Outcome
 from facepay.interface import FaceMatch, FaceUse
+from facepay.model import Options
 from facepay.passcode import ATTEMPTS_MAX, LOCK_US
-from facepay.service import Options
 from facepay.store import Consent
 
 
@@ -160,7 +160,7 @@ def test_deletion_during_searches_is_final_when_it_returns(desk: Any) -> None:
 
 
 def test_sub_galleries_of_regions_and_merchants(desk: Any) -> None:
-    from facepay.service import Asked
+    from facepay.model import Asked
 
     desk.enroll(1, region=3, merchants=["m7"])
     desk.enroll(2, region=4)
@@ -279,7 +279,8 @@ from pathlib import Path
 from clients.faces.people import People
 from contract.secret import Secret
 from facepay.passcode import Cost
-from facepay.service import Options, open_service
+from facepay.model import Options
+from facepay.service import open_service
 from facepay.store import Consent
 service = open_service(Path(sys.argv[1]), options=Options(passcode_cost=Cost(1, 64)))
 people = People(11)

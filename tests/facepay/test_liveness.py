@@ -15,7 +15,7 @@ from facepay.embedding import Unusable
 from facepay.frames import decode, measured, size_of
 from facepay.liveness.judgement import Judgement, LivenessPolicy, combine, judge
 from facepay.liveness.report import as_json, count
-from facepay.service import Asked
+from facepay.model import Asked
 
 CHALLENGES = ("turn_left", "turn_right", "nod", "blink")
 POLICY = LivenessPolicy()

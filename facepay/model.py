@@ -1,0 +1,104 @@
+"""What goes into and comes out of the face service: options, captures asked about, answers, status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from contract import capture
+from contract.errors import HutongError, Reason
+from contract.secret import Secret
+from facepay import passcode as passcodes
+from facepay.captures import CLOCK_SKEW_US, Checked, Place
+from facepay.decision import Decision, Policy, Thresholds
+from facepay.liveness.judgement import LivenessPolicy
+from facepay.store import Consent, Subject
+
+FILING_FACES: Final = 100_000
+"""Stored faces at which filing with the authority is due (rules of 2025-06-01)."""
+SUBJECT_MAX: Final = 128
+"""Characters of an operator's name for a subject."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a service behaves; one default each."""
+
+    policy: Policy = field(default_factory=Policy)
+    liveness: LivenessPolicy = field(default_factory=LivenessPolicy)
+    passcode_cost: passcodes.Cost = field(default_factory=passcodes.Cost)
+    filing_faces: int = FILING_FACES
+    threads: int = 2
+    upkeep_every_s: float = 60.0
+    """How often segments are merged, scores fitted again and ended consents erased; 0: never by itself."""
+    int8_batches: bool = False
+    """Whether batches of strangers go through int8 matrix products; doubles the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a terminal gets before it captures."""
+
+    nonces: tuple[bytes, ...]
+    expires_at_us: int
+    service: capture.ServiceKey
+    challenge: str
+    dimension: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How things are."""
+
+    persons: int
+    templates: int
+    dimension: int
+    segments: int
+    tail_rows: int
+    quarantined: int
+    epoch: int
+    thresholds: Thresholds
+    filing_faces: int
+    filing_due: bool
+    outcomes: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One capture to identify."""
+
+    sealed: bytes = field(repr=False)
+    place: Place = field(default_factory=Place)
+    region: int = 0
+    """Only this region; 0 for everybody."""
+    merchant_id: str = ""
+    """Only this merchant's sub-gallery; empty for everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """An answer to a capture."""
+
+    decision: Decision
+    subject: Subject | None = None
+    capture: Checked | None = field(default=None, repr=False)
+
+
+def check_enrolment(
+    subject: str, passcode: Secret[str], last_four: str, consent: Consent, region: int, now_us: int
+) -> None:
+    """Refuses what no enrolment may have. Raises FIELD_MISSING or FIELD_INVALID."""
+    missing = [name for name, value in (("subject", subject), ("consent.purpose", consent.purpose)) if not value]
+    if missing:
+        raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field=missing[0])
+    tests = (
+        ("passcode", passcodes.acceptable(passcode.reveal())),
+        ("last_four", not last_four or (len(last_four) == 4 and last_four.isascii() and last_four.isdigit())),
+        ("region", 0 <= region < 1 << 16),
+        ("consent.given_at_us", 0 < consent.given_at_us <= now_us + CLOCK_SKEW_US),
+        ("consent.expires_at_us", consent.expires_at_us == 0 or consent.expires_at_us > now_us),
+        ("subject", len(subject) <= SUBJECT_MAX),
+    )
+    for name, good in tests:
+        if not good:
+            raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field=name)
