@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from contract import transit
 from contract.errors import HutongError, Reason
 from contract.secret import Secret
 from facepay.interface import FaceMatch
@@ -98,6 +99,8 @@ def key_use(payer: pb.RoutingKey, payee: Payee, amount_minor: int, currency: str
         kind, value, _, _ = _payer_code(barcode.decode(payer.payment_code))
         if kind is not PayerKeyKind.PAYMENT_CODE:
             raise HutongError(Reason.ERROR_REASON_BARCODE_MALFORMED, field="payer.payment_code")
+    elif named == "barcode" and transit.is_transit_code(payer.barcode):
+        kind, value = PayerKeyKind.TRANSIT, Secret(payer.barcode)
     elif named == "barcode":
         kind, value, requestor, cryptogram = _payer_code(barcode.decode(payer.barcode))
     elif named is None:
