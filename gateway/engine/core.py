@@ -22,6 +22,7 @@ from gateway.engine.model import (
     Answered,
     Cancel,
     Create,
+    ElsewhereError,
     EngineEvent,
     Join,
     Kind,
@@ -246,8 +247,7 @@ class Core:
     def _join(self, event: Join, out: Outcome) -> None:
         payment = self.book.get(event.payment_id)
         if payment is None:
-            named = {"payment_id": id_text(event.payment_id)}
-            out.errors.append((event.waiter, HutongError(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS, **named)))
+            out.errors.append((event.waiter, ElsewhereError(event.payment_id, event.reply_by_us)))
         elif payment.state in FINAL:
             out.answers.append((event.waiter, response(payment)))
         else:
@@ -322,7 +322,7 @@ class Core:
             payment.waiters.append((create.waiter, create.reply_by_us))
             payment.due_us = min(payment.due_us, create.reply_by_us)
         else:
-            errors.append((create.waiter, HutongError(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS, **named)))
+            errors.append((create.waiter, ElsewhereError(standing.payment_id, create.reply_by_us)))
 
 
 def _repeat_of_refused(create: Create, first: Create, verdict: Refused) -> Refused:

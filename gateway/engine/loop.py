@@ -12,9 +12,10 @@ from contract.errors import HutongError, Reason
 from gateway.engine.clock import Clock
 from gateway.engine.core import Core
 from gateway.engine.inbox import Inbox
-from gateway.engine.model import Answered, Create, EngineEvent, LegOut
+from gateway.engine.model import Answered, Create, ElsewhereError, EngineEvent, LegOut
+from gateway.engine.neighbours import Neighbours
 from gateway.engine.transitions import Outcome
-from gateway.journal.interface import Journal, JournalUnavailableError
+from gateway.journal.interface import Journal, JournalFencedError, JournalUnavailableError
 from gateway.links.interface import Link
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ class Engine:
         self._clock = clock or Clock()
         self._on_commit = on_commit
         self._observe = observe
+        self._neighbours: Neighbours | None = None
         self._sources: list[Source] = []
         self._events: list[EngineEvent] = []
         self._stalled: Outcome | None = None
@@ -124,6 +126,10 @@ class Engine:
         """Lets the engine empty a front. Before `start`."""
         self._sources.append(source)
 
+    def join(self, neighbours: Neighbours) -> None:
+        """Shares the journal with other engines. Before `start`."""
+        self._neighbours = neighbours
+
     def recover(self) -> int:
         """Takes what was in flight when the journal was last written into memory; its timers settle it. Returns how
         many payments that is."""
@@ -133,6 +139,8 @@ class Engine:
 
     def start(self) -> None:
         """Runs the loop in a thread of its own."""
+        if self._neighbours is not None:
+            self._neighbours.start()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -140,6 +148,8 @@ class Engine:
         """Admits nothing more, waits up to `grace_s` until nothing is in flight, and stops. What is left is settled
         after the next start. Returns whether nothing was left."""
         self._draining.set()
+        if self._neighbours is not None:
+            self._neighbours.retire()
         self.inbox.wake()
         if self._thread is not None:
             self._thread.join(grace_s)
@@ -165,6 +175,9 @@ class Engine:
                     if self._draining.is_set() and not self._core.book and not len(self.inbox):
                         break
                     self._sleep()
+        except JournalFencedError as error:
+            self.failure = error
+            log.critical("the engine stopped: %s", error)
         except BaseException as error:
             self.failure = error
             log.critical("the engine stopped by a defect; what is in flight is settled after a restart", exc_info=error)
@@ -172,6 +185,8 @@ class Engine:
         finally:
             self._stopped.set()
             self._refuse_waiting()
+            if self._neighbours is not None:
+                self._neighbours.close()
 
     def _sleep(self) -> None:
         now_us = self._clock.now_us()
@@ -190,7 +205,10 @@ class Engine:
 
     def _refuse_waiting(self) -> None:
         """Nobody is left without an answer when the engine ends."""
-        error = HutongError(Reason.ERROR_REASON_DRAINING if self.failure is None else Reason.ERROR_REASON_INTERNAL)
+        reason = Reason.ERROR_REASON_DRAINING if self.failure is None else Reason.ERROR_REASON_INTERNAL
+        if isinstance(self.failure, JournalFencedError):
+            reason = Reason.ERROR_REASON_JOURNAL_UNAVAILABLE
+        error = HutongError(reason)
         for item in self._take():
             if not isinstance(item, Answered):
                 (item.waiter if isinstance(item, Create) else item).fail(error)  # type: ignore[union-attr]
@@ -220,7 +238,9 @@ class Engine:
         try:
             missing = self._core.missing(events)
             if missing:
-                self._core.load(self._journal.load(missing))
+                self._core.load(self._journal.claim(missing))
+                if self._neighbours is not None:
+                    events = self._neighbours.divert(events)
         except JournalUnavailableError as error:
             self._put_off(events, error)
             return False
@@ -250,6 +270,8 @@ class Engine:
         items = self.inbox.take(EVENTS_PER_TICK_MAX)
         for source in self._sources:
             items.extend(source.poll(EVENTS_PER_TICK_MAX))
+        if self._neighbours is not None:
+            items.extend(self._neighbours.poll(EVENTS_PER_TICK_MAX))
         return items
 
     def _prepare(self, calls: list[Call], events: list[EngineEvent], now_us: int) -> None:
@@ -267,6 +289,9 @@ class Engine:
             except JournalUnavailableError as error:
                 self._stall(out, error)
                 return
+            except JournalFencedError:
+                self._refuse_uncommitted(out)
+                raise
             self.counts.commits += 1
         else:
             verdicts = []
@@ -277,7 +302,10 @@ class Engine:
         for waiter, body in effects.answers:
             waiter.answer(body)
         for waiter, error in effects.errors:
-            waiter.fail(error)
+            if self._neighbours is not None and isinstance(error, ElsewhereError):
+                self._neighbours.follow(error.payment_id, waiter, error.reply_by_us)
+            else:
+                waiter.fail(error)
         self._count(out, verdicts)
         if effects.legs:
             self._send(effects.legs, out.now_us)
@@ -316,6 +344,14 @@ class Engine:
         self._stalled = out
         self._flush()
 
+    def _refuse_uncommitted(self, out: Outcome) -> None:
+        """The tick will never be committed by this engine: nobody is told what it decided."""
+        error = HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
+        for create in out.creates:
+            create.waiter.fail(error)
+        for waiter, _ in (*out.answers, *out.errors):
+            waiter.fail(error)
+
     def _commit_again(self, now_us: int) -> bool:
         """Tries the tick that could not be committed once more; meanwhile refuses new calls and keeps answers."""
         out = self._stalled
@@ -339,6 +375,9 @@ class Engine:
         except JournalUnavailableError:
             self.counts.commit_failures += 1
             return False
+        except JournalFencedError:
+            self._refuse_uncommitted(out)
+            raise
         log.warning("the journal can be written again")
         self._stalled = None
         self._act(out, [])

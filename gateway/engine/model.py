@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
+import uuid
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
-from contract.errors import HutongError
+from contract.errors import HutongError, Reason
 from contract.secret import Secret
 from gateway.engine.states import State
 
@@ -206,6 +207,15 @@ class LegOut(NamedTuple):
     currency: str
     account: str
     terminal_id: str
+
+
+class ElsewhereError(HutongError):
+    """Another engine on this journal carries the payment out; the caller may wait for it until `reply_by_us`."""
+
+    def __init__(self, payment_id: bytes, reply_by_us: int) -> None:
+        self.payment_id = payment_id
+        self.reply_by_us = reply_by_us
+        super().__init__(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS, payment_id=str(uuid.UUID(bytes=payment_id)))
 
 
 class Create(NamedTuple):

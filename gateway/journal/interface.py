@@ -54,6 +54,11 @@ class Journal(Protocol):
         """Payments by id; those that do not exist are left out."""
         ...
 
+    def claim(self, payment_ids: Sequence[bytes]) -> list[Payment]:
+        """Those of these payments that this engine may act on: its own, and ended ones that no engine looks after any
+        more, which become its own. On a journal with one engine, all of them."""
+        ...
+
     def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Payment]:
         """Payments that were admitted under these idempotency hashes."""
         ...

@@ -110,6 +110,8 @@ class PostgresJournal:
             self.disconnect()
             raise
         self._tick = self.lease.tick
+        self.committed_s = time.monotonic()
+        """When the lease was last prolonged by a tick, on the monotonic clock."""
 
     @property
     def engine(self) -> int:
@@ -174,6 +176,7 @@ class PostgresJournal:
             if not self._was_taken():
                 raise JournalUnavailableError(str(error)) from error
         self._tick += 1
+        self.committed_s = time.monotonic()
         self._remember_routes()
         return decisions.verdicts
 
@@ -316,6 +319,25 @@ class PostgresJournal:
     def load(self, payment_ids: Sequence[bytes]) -> list[Payment]:
         """See the interface."""
         return _load(self._database(), payment_ids)
+
+    @_reading
+    def claim(self, payment_ids: Sequence[bytes]) -> list[Payment]:
+        """See the interface."""
+        database = self._database()
+        ids = byteas(payment_ids)
+        database.execute(sql.CLAIM, (self.engine, ids))
+        mine = [bytes(row[0]) for row in database.execute(sql.OWNERS, (ids,)) if row[1] == self.engine]
+        return _load(database, mine)
+
+    @_reading
+    def owners(self, payment_ids: Sequence[bytes]) -> dict[bytes, int]:
+        """Which engine's each of these payments is; those that do not exist are left out."""
+        return {bytes(row[0]): row[1] for row in self._database().execute(sql.OWNERS, (byteas(payment_ids),))}
+
+    @_reading
+    def send_mail(self, rows: Sequence[tuple[object, ...]]) -> None:
+        """Leaves (id, engine, kind, subject, participant, result, code) for other engines."""
+        self._database().execute(sql.SEND_MAIL, columns(rows, sql.MAIL_TYPES))
 
     @_reading
     def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Payment]:

@@ -48,8 +48,11 @@ def byteas(values: Sequence[bytes | None]) -> ByteaArray:
 
 
 def texts(values: Sequence[str]) -> TextArray:
-    """A text[] in UTF-8."""
-    return TextArray(_head(values, _TEXT_OID) + _joined([value.encode() for value in values]))
+    """A text[] in UTF-8. The one character that such a column cannot hold, NUL, is replaced: it comes from outside, and
+    must not keep a tick from being committed."""
+    if "\0" in "".join(values):
+        values = [value.replace("\0", "\ufffd") for value in values]
+    return TextArray(_head(values, _TEXT_OID) + _joined([value.encode("utf-8", "replace") for value in values]))
 
 
 PACKERS: Final = {"BIGINT": bigints, "SMALLINT": bigints, "BYTEA": byteas, "TEXT": texts}

@@ -1,7 +1,8 @@
 """The journal's tables on PostgreSQL and on databases that speak its protocol, and what each needs besides.
 
-The tables are those of gateway.journal.schema. Two more let several gateways share them: `leases` says which process an
-engine's number belongs to, `numbering` numbers postings and events in the order in which they were committed.
+The tables are those of gateway.journal.schema. Three more let gateways share them: `leases` says which process an
+engine's number belongs to, `numbering` numbers postings and events in the order in which they were committed, and
+`mail` holds what arrived at one engine for a payment of another.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ CREATE TABLE IF NOT EXISTS mail (
     kind SMALLINT NOT NULL,
     subject BYTEA NOT NULL,
     participant TEXT NOT NULL,
-    result SMALLINT NOT NULL,
+    result BIGINT NOT NULL,
     code TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS mail_engine ON mail (engine)

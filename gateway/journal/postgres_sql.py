@@ -110,5 +110,15 @@ PAYMENTS: Final = ", ".join(PAYMENT_COLUMNS)
 LEGS: Final = ", ".join(LEG_COLUMNS)
 LOAD_PAYMENTS: Final = f"SELECT {PAYMENTS} FROM payments WHERE payment_id = ANY(%s::bytea[]) ORDER BY payment_id"
 LOAD_LEGS: Final = f"SELECT {LEGS} FROM legs WHERE payment_id = ANY(%s::bytea[]) ORDER BY payment_id, number"
+CLAIM: Final = (
+    "UPDATE payments SET engine = %s WHERE payment_id = ANY(%s::bytea[]) AND open = 0 "
+    f"AND engine IN (SELECT engine FROM leases WHERE expires_us < {NOW_US})"
+)
+"""Ended payments whose engine is gone go to whoever has something for them."""
+OWNERS: Final = "SELECT payment_id, engine FROM payments WHERE payment_id = ANY(%s::bytea[])"
+MAIL_TYPES: Final = ("BYTEA", "BIGINT", "SMALLINT", "BYTEA", "TEXT", "BIGINT", "TEXT")
+_MAIL: Final = ("mail_id", "engine", "kind", "subject", "participant", "result", "code")
+SEND_MAIL: Final = f"{_insert('mail', _MAIL, MAIL_TYPES)} ON CONFLICT (mail_id) DO NOTHING"
+TAKE_MAIL: Final = "DELETE FROM mail WHERE engine = %s RETURNING kind, subject, participant, result, code"
 REPEATED: Final = "SELECT payment_id FROM payments WHERE idempotency = ANY(%s::bytea[])"
 OPEN_IDS: Final = "SELECT payment_id FROM payments WHERE engine = %s AND open = 1 ORDER BY payment_id"

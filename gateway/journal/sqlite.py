@@ -307,6 +307,10 @@ class SqliteJournal:
         """See the interface."""
         return load(self._connection, payment_ids)
 
+    def claim(self, payment_ids: Sequence[bytes]) -> list[Payment]:
+        """See the interface."""
+        return self.load(payment_ids)
+
     @_readable
     def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Payment]:
         """See the interface."""
