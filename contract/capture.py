@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -239,7 +240,7 @@ def unseal(private: x25519.X25519PrivateKey, sealed: bytes, purpose: bytes) -> b
     """Decrypts what `seal` made for this key and purpose; SealError where it is anything else."""
     if not _HEADER_BYTES + _IV_BYTES < len(sealed) <= SEALED_BYTES_MAX or sealed[:1] != _VERSION:
         raise SealError("not a sealed message of version 1")
-    public_key = private.public_key().public_bytes_raw()
+    public_key = _public_of(private)
     if sealed[1 : 1 + _KEY_ID_BYTES] != key_id_of(public_key):
         raise SealError("sealed to another key")
     header, initial = sealed[:_HEADER_BYTES], sealed[_HEADER_BYTES : _HEADER_BYTES + _IV_BYTES]
@@ -250,6 +251,12 @@ def unseal(private: x25519.X25519PrivateKey, sealed: bytes, purpose: bytes) -> b
         return cipher.decrypt(initial, sealed[_HEADER_BYTES + _IV_BYTES :], header)
     except (InvalidTag, ValueError):
         raise SealError("altered, or sealed for another purpose") from None
+
+
+@lru_cache(maxsize=8)
+def _public_of(private: x25519.X25519PrivateKey) -> bytes:
+    """The public key of a service key: a curve multiplication, done once and not for every capture."""
+    return private.public_key().public_bytes_raw()
 
 
 def _derive(shared: bytes, salt: bytes, purpose: bytes) -> bytes:
