@@ -21,7 +21,9 @@ from facepay.interface import FaceResolver
 from gateway.calls import MESSAGE_BYTES_MAX
 from gateway.directory import Directory
 from gateway.engine.core import Core
+from gateway.engine.inbox import Inbox
 from gateway.engine.loop import IN_FLIGHT_MAX, Engine
+from gateway.engine.neighbours import Neighbours
 from gateway.engine.transitions import Timing
 from gateway.fronts.aio import AioFront, caller_of
 from gateway.intake import PaymentIntake
@@ -78,7 +80,9 @@ class Gateway:
         local: Link | None = None,
         local_ids: frozenset[str] = frozenset(),
         services: Sequence[Register] = (),
+        neighbours: Callable[[Core, Inbox[Any]], Neighbours] | None = None,
     ) -> None:
+        """`neighbours`: how the engine joins others on the same journal."""
         secured = options.tls is not None
         check(options.listen, secured=secured, plaintext_allowed=options.plaintext_anywhere)
         if secured and options.front == "native":
@@ -108,6 +112,8 @@ class Gateway:
             on_commit=self.watch.notify,
             observe=self.router.observe,
         )
+        if neighbours is not None:
+            self.engine.join(neighbours(core, self.engine.inbox))
         self._remote.use(self.engine.inbox)
         self._journal = journal
         self._loop = uvloop.new_event_loop()

@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from gateway.engine.core import Core
+from gateway.engine.inbox import Inbox
+from gateway.engine.neighbours import Neighbours
 from gateway.journal.conservation import Report, examine
 from gateway.journal.interface import Journal, JournalMismatchError, Reader
 from gateway.journal.sqlite import SqliteJournal, SqliteReader
@@ -32,6 +35,8 @@ class Opened:
 
     journal: Journal
     open_reader: Callable[[], Reader]
+    neighbours: Callable[[Core, Inbox[Any]], Neighbours] | None = None
+    """How an engine joins others on this journal; None where the journal is its own."""
     lock: int | None = None
     """File descriptor of the lock on the folder's name at the database."""
 
@@ -53,12 +58,16 @@ def open_journal(folder: Path, url: str = "") -> Opened:
     check_url(url)
     try:
         from gateway.journal.postgres import PostgresJournal
+        from gateway.journal.postgres_neighbours import PostgresNeighbours
         from gateway.journal.postgres_reader import PostgresReader
     except ImportError as error:
         raise JournalError(f"PostgreSQL needs psycopg: pip install 'hutong[postgres]' ({error})") from error
     holder, lock = _holder(folder)
     try:
-        return Opened(PostgresJournal(url, holder=holder), lambda: PostgresReader(url), lock)
+        journal = PostgresJournal(url, holder=holder)
+        return Opened(
+            journal, lambda: PostgresReader(url), lambda core, inbox: PostgresNeighbours(journal, core, inbox), lock
+        )
     except JournalMismatchError as error:
         raise JournalError(str(error)) from error
 

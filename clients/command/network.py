@@ -231,6 +231,7 @@ class Network:
             local=local,
             local_ids=frozenset(self.participants),
             services=self._services(),
+            neighbours=opened.neighbours,
         )
 
     def _services(self) -> Sequence[Register]:

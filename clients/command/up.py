@@ -17,6 +17,7 @@ from rich.table import Table
 from clients.command.network import DEFAULT_LISTEN, Network, NetworkError, NetworkOptions
 from gateway import listen as listening
 from gateway.engine.loop import IN_FLIGHT_MAX
+from gateway.journal.interface import JournalFencedError
 
 
 @click.command()
@@ -104,6 +105,11 @@ def up(
                 break
         empty = network.close()
         Console(stderr=True).print("drained" if empty else "stopped; what was in flight is settled at the next start")
+    if failed and isinstance(network.gateway.engine.failure, JournalFencedError):
+        raise click.ClickException(
+            "this gateway did not reach its journal in time, and another gateway has taken over its payments; nothing "
+            "acknowledged is lost: start it again"
+        )
     if failed:
         raise click.ClickException("the engine stopped by a defect, see the log; nothing acknowledged is lost")
 

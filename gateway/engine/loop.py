@@ -209,6 +209,8 @@ class Engine:
         if isinstance(self.failure, JournalFencedError):
             reason = Reason.ERROR_REASON_JOURNAL_UNAVAILABLE
         error = HutongError(reason)
+        if self._stalled is not None and self.failure is not None:
+            self._refuse_uncommitted(self._stalled)
         for item in self._take():
             if not isinstance(item, Answered):
                 (item.waiter if isinstance(item, Create) else item).fail(error)  # type: ignore[union-attr]
@@ -267,11 +269,13 @@ class Engine:
         self._flush()
 
     def _take(self) -> list[Call | EngineEvent]:
-        items = self.inbox.take(EVENTS_PER_TICK_MAX)
-        for source in self._sources:
-            items.extend(source.poll(EVENTS_PER_TICK_MAX))
+        # First what may raise: nothing is taken then.
+        items: list[Call | EngineEvent] = []
         if self._neighbours is not None:
             items.extend(self._neighbours.poll(EVENTS_PER_TICK_MAX))
+        items.extend(self.inbox.take(EVENTS_PER_TICK_MAX))
+        for source in self._sources:
+            items.extend(source.poll(EVENTS_PER_TICK_MAX))
         return items
 
     def _prepare(self, calls: list[Call], events: list[EngineEvent], now_us: int) -> None:
@@ -375,9 +379,6 @@ class Engine:
         except JournalUnavailableError:
             self.counts.commit_failures += 1
             return False
-        except JournalFencedError:
-            self._refuse_uncommitted(out)
-            raise
         log.warning("the journal can be written again")
         self._stalled = None
         self._act(out, [])

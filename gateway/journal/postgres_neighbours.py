@@ -1,0 +1,305 @@
+"""Several engines on one PostgreSQL journal: heartbeat, takeover, and callers and answers that reach the wrong engine.
+
+A thread of its own, with a connection of its own, keeps the lease alive, looks for engines that died, fetches mail, and
+reads how payments of other engines ended for the callers who repeated their requests here. Everything that touches the
+book or a caller happens in `poll`, on the engine's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+
+from contract.errors import HutongError, Reason
+from gateway.engine.answer import id_text, response
+from gateway.engine.clock import Clock
+from gateway.engine.core import Core
+from gateway.engine.inbox import Inbox
+from gateway.engine.model import Answered, Cancel, EngineEvent, Join, Payment, Waiter
+from gateway.engine.states import FINAL, State
+from gateway.engine.transitions import open_reversals
+from gateway.journal import leases
+from gateway.journal import postgres_sql as sql
+from gateway.journal.interface import JournalFencedError, JournalUnavailableError
+from gateway.journal.postgres import PostgresJournal
+from gateway.journal.postgres_connection import Connection, connect
+from gateway.journal.postgres_reader import PostgresReader
+
+log = logging.getLogger(__name__)
+
+BEAT_S: Final = 1.0
+"""Between heartbeats, and between looks for engines that died: a fifth of a lease."""
+LOOK_S: Final = 0.05
+"""Between looks for mail, and at payments that callers wait for, while there are any or other engines live."""
+LOADED_PER_TICK_MAX: Final = 2_000
+"""Adopted payments taken into the book in one tick: some tens of milliseconds."""
+FOLLOWED_MAX: Final = 8_192
+"""Callers who may wait for payments of other engines; further ones are asked to try again."""
+MAIL_PER_LOOK_MAX: Final = 10_000
+CANCEL_US: Final = 30_000_000
+"""How long a caller who cancels waits for another engine's verdict."""
+CANCEL_KIND: Final = 1
+ANSWER_KIND: Final = 2
+LIVE: Final = f"SELECT count(*) FROM leases WHERE engine != %s AND expires_us > {sql.NOW_US}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    payment_id: bytes
+    waiter: Waiter
+    reply_by_us: int
+    cancels: bool = False
+
+
+class _Nobody:
+    """Waits for the answer to a passed-on cancellation; its caller follows the payment at the engine that passed it."""
+
+    def answer(self, payload: bytes) -> None:
+        """Nobody hears."""
+
+    def fail(self, error: HutongError) -> None:
+        """Nobody hears."""
+
+
+class PostgresNeighbours:
+    """See gateway.engine.neighbours.Neighbours."""
+
+    def __init__(
+        self,
+        journal: PostgresJournal,
+        core: Core,
+        inbox: Inbox[Any],
+        *,
+        clock: Clock | None = None,
+        beat_s: float = BEAT_S,
+    ) -> None:
+        self._journal = journal
+        self._core = core
+        self._inbox = inbox
+        self._clock = clock or Clock()
+        self._beat_s = beat_s
+        self._reader = PostgresReader(journal.url)
+        self._connection: Connection | None = None
+        self._followed: list[_Followed] = []
+        self._done: deque[tuple[Waiter, Payment | None, bool]] = deque()
+        self._adopted: deque[bytes] = deque()
+        self._mail: deque[EngineEvent] = deque()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._retired = False
+        self._closed = threading.Event()
+        self._fenced = self._told = False
+        self._live = 0
+        self._next_beat_s = 0.0
+        self._troubled = False
+        self._thread = threading.Thread(target=self._run, name="neighbours", daemon=True)
+
+    def start(self) -> None:
+        """See the interface."""
+        self._thread.start()
+
+    def retire(self) -> None:
+        """See the interface."""
+        self._retired = True
+
+    def close(self) -> None:
+        """See the interface."""
+        self._closed.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._disconnect()
+        self._reader.close()
+        for followed in self._followed:
+            followed.waiter.fail(HutongError(Reason.ERROR_REASON_DRAINING))
+        self._followed.clear()
+
+    # -- on the engine's thread ---------------------------------------------------------------------------------
+
+    def poll(self, at_most: int) -> Sequence[EngineEvent]:
+        """See the interface."""
+        if self._fenced and not self._told:
+            self._told = True
+            raise JournalFencedError(f"another gateway has taken over engine number {self._journal.engine}")
+        if self._adopted:
+            self._load_adopted()
+        while self._done:
+            _tell(*self._done.popleft())
+        mail = self._mail
+        return [mail.popleft() for _ in range(min(at_most, len(mail)))]
+
+    def _load_adopted(self) -> None:
+        """Reads what was adopted as it stands now: some of it may have been taken in, and ended, meanwhile."""
+        ids = [self._adopted.popleft() for _ in range(min(LOADED_PER_TICK_MAX, len(self._adopted)))]
+        try:
+            payments = self._journal.claim([key for key in ids if key not in self._core.book])
+        except JournalUnavailableError as error:
+            log.warning("adopted payments cannot be read yet: %s", error)
+            self._adopted.extendleft(reversed(ids))
+            return
+        self._core.load(payment for payment in payments if payment.state not in FINAL or open_reversals(payment))
+        if self._adopted:
+            self._inbox.wake()
+
+    def divert(self, events: Sequence[EngineEvent]) -> list[EngineEvent]:
+        """See the interface."""
+        missing = self._core.missing(events)
+        owners = self._journal.owners(missing) if missing else {}
+        others = {key: engine for key, engine in owners.items() if engine != self._journal.engine}
+        if not others:
+            return list(events)
+        kept: list[EngineEvent] = []
+        mail: list[tuple[object, ...]] = []
+        followed: list[_Followed] = []
+        for event in events:
+            key = _subject(event)
+            engine = others.get(key)
+            if engine is None:
+                kept.append(event)
+            elif isinstance(event, Answered):
+                mail.append(
+                    (os.urandom(16), engine, ANSWER_KIND, event.leg_id, event.participant, event.result, event.code)
+                )
+            elif isinstance(event, Cancel):
+                mail.append((os.urandom(16), engine, CANCEL_KIND, key, "", 0, ""))
+                followed.append(_Followed(key, event.waiter, self._clock.now_us() + CANCEL_US, cancels=True))
+            elif isinstance(event, Join):
+                followed.append(_Followed(key, event.waiter, event.reply_by_us))
+        if mail:
+            self._journal.send_mail(mail)
+        for one in followed:
+            self._follow(one)
+        return kept
+
+    def follow(self, payment_id: bytes, waiter: Waiter, reply_by_us: int) -> None:
+        """See the interface."""
+        self._follow(_Followed(payment_id, waiter, reply_by_us))
+
+    def _follow(self, one: _Followed) -> None:
+        with self._lock:
+            room = len(self._followed) < FOLLOWED_MAX
+            if room:
+                self._followed.append(one)
+        if room:
+            self._wake.set()
+        else:
+            one.waiter.fail(HutongError(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS, payment_id=id_text(one.payment_id)))
+
+    # -- on the thread of its own ---------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closed.is_set() and not self._fenced:
+            busy = self._live or self._followed
+            self._wake.wait(LOOK_S if busy else self._beat_s)
+            self._wake.clear()
+            if self._closed.is_set():
+                return
+            try:
+                self._look()
+                self._troubled = False
+            except (psycopg.Error, JournalUnavailableError) as error:
+                if not self._troubled:
+                    log.warning("the journal cannot be reached, other engines cannot be looked after: %s", error)
+                self._troubled = True
+                self._disconnect()
+                self._closed.wait(LOOK_S)
+
+    def _look(self) -> None:
+        connection = self._connection = self._connection or connect(self._journal.url)
+        now_s = time.monotonic()
+        if now_s >= self._next_beat_s:
+            self._next_beat_s = now_s + self._beat_s
+            if not self._beat(connection, now_s):
+                self._fenced = True
+                self._inbox.wake()
+                return
+        if self._live:
+            self._fetch_mail(connection)
+        if self._followed:
+            self._look_at_followed()
+
+    def _beat(self, connection: Connection, now_s: float) -> bool:
+        """Prolongs the lease, which a tick does too, and looks for engines that died. False where it was taken."""
+        lease = self._journal.lease
+        if now_s - self._journal.committed_s >= self._beat_s and not leases.beat(connection, lease):
+            return False
+        self._fetch_mail(connection)
+        ((self._live,),) = connection.execute(LIVE, (lease.engine,)).fetchall()
+        if not self._retired:
+            for orphan in leases.orphans(connection, lease):
+                self._adopt(connection, orphan)
+        return True
+
+    def _adopt(self, connection: Connection, orphan: int) -> None:
+        count = 0
+        while not self._closed.is_set() and (adopted := leases.adopt(connection, self._journal.lease, orphan)):
+            count += len(adopted)
+            self._adopted.extend(adopted)
+            self._inbox.wake()
+        if count:
+            self._fetch_mail(connection)
+            log.warning("took over %d payments in flight of engine %d, which died", count, orphan)
+
+    def _fetch_mail(self, connection: Connection) -> None:
+        if len(self._mail) >= MAIL_PER_LOOK_MAX:
+            return
+        for kind, subject, participant, result, code in connection.execute(sql.TAKE_MAIL, (self._journal.engine,)):
+            if kind == CANCEL_KIND:
+                self._mail.append(Cancel(bytes(subject), _Nobody()))
+            else:
+                self._mail.append(Answered(participant, bytes(subject), result, code))
+        if self._mail:
+            self._inbox.wake()
+
+    def _look_at_followed(self) -> None:
+        with self._lock:
+            followed = list(self._followed)
+        payments = {one.payment_id: one for one in self._reader.payments(sorted({one.payment_id for one in followed}))}
+        now_us = self._clock.now_us()
+        done = {
+            index
+            for index, one in enumerate(followed)
+            if one.reply_by_us <= now_us or ((found := payments.get(one.payment_id)) and found.state in FINAL)
+        }
+        for index in sorted(done):
+            one = followed[index]
+            self._done.append((one.waiter, payments.get(one.payment_id), one.cancels))
+        if done:
+            with self._lock:
+                # Only appended to meanwhile.
+                self._followed = [one for index, one in enumerate(self._followed) if index not in done]
+            self._inbox.wake()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _subject(event: EngineEvent) -> bytes:
+    """The payment that an event is about; a new one has none that another engine could have."""
+    if isinstance(event, Answered):
+        return event.leg_id[:16]
+    return event.payment_id if isinstance(event, Cancel | Join) else b""
+
+
+def _tell(waiter: Waiter, payment: Payment | None, cancels: bool) -> None:
+    """Answers a caller who waited for a payment of another engine."""
+    if payment is None:
+        waiter.fail(HutongError(Reason.ERROR_REASON_PAYMENT_NOT_FOUND))
+    elif not cancels or payment.state is State.CANCELLED:
+        waiter.answer(response(payment))
+    else:
+        named = {"payment_id": id_text(payment.payment_id)}
+        if payment.state in FINAL:
+            waiter.fail(HutongError(Reason.ERROR_REASON_PAYMENT_FINAL, state=payment.state.name, **named))
+        else:
+            waiter.fail(HutongError(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS, **named))
