@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "pay": ("clients.command.payments", "Make a payment on a running network."),
     "refund": ("clients.command.payments", "Refund a payment on a running network."),
     "show": ("clients.command.payments", "Show a payment of a running network."),
+    "simulate": ("clients.command.simulate", "Run the whole switch through every fault, from seeds."),
     "token": ("clients.command.token", "Request, show, suspend, resume and delete tokens."),
     "up": ("clients.command.up", "Run the network until stopped."),
 }

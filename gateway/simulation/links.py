@@ -38,7 +38,9 @@ class Network:
         time: Scheduler,
         deliver: Callable[[Answered], None],
         say: Callable[[str], None],
+        notice: Callable[[str], None],
     ) -> None:
+        """`notice` is told the kind of each message that leaves, and of lies."""
         self.participants: Mapping[str, Participant] = {
             name: Participant(name, witness.effect, witness.complain) for name in PARTICIPANTS
         }
@@ -51,6 +53,7 @@ class Network:
         self._time = time
         self._deliver = deliver
         self._say = say
+        self._notice = notice
         self._sent: Counter[str] = Counter()
         self._leaving: dict[str, list[tuple[Answer, Fate]]] = {name: [] for name in PARTICIPANTS}
         self.answered: list[tuple[str, Answer]] = []
@@ -67,6 +70,7 @@ class Network:
             self.fates[name] = fate
             self.counts[fate.kind] += 1
         self._say(f"{leg.kind.name} {name} to {leg.participant}{': ' + fate.kind if fate.kind else ''}")
+        self._notice(leg.kind.name.lower())
         for delay_us in fate.requests:
             self._time.after(delay_us, lambda: self._arrive(leg, fate, name))
 
@@ -134,6 +138,7 @@ class Network:
             return
         answer = participant.break_word(leg)
         participant.sync()
+        self._notice("lie")
         self._say(f"{participant.name} breaks its word and does {name}")
         self._insist(participant, answer, INSIST_MAX)
 

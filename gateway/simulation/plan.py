@@ -97,6 +97,9 @@ class Crash:
     down_us: int
     clock_us: int
     """By how much the wall clock differs after the restart; may be negative."""
+    armed_by: str = ""
+    """What the steps are counted from: the next message of this kind that leaves (`reversal`, `credit`, `inquiry`), the
+    next `lie`, or, empty, `at_us` itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +379,9 @@ def _faults(rng: random.Random, heal_us: int) -> list[Item]:
     for _ in range(rng.choice((0, 0, 1, 2, 4))):
         power, clock_us = rng.random() < 0.5, rng.choice((0, 0, rng.randint(-2 * HOUR, 2 * HOUR)))
         items.append(Crash(moment(), 0, rng.randint(0, 60), power, rng.randint(1000, 3 * SECOND), clock_us))
+    for _ in range(rng.choice((0, 0, 1, 3))):
+        armed_by, power = rng.choice(("reversal", "reversal", "lie", "credit", "inquiry")), rng.random() < 0.5
+        items.append(Crash(moment(), 0, rng.randint(0, 12), power, rng.randint(1000, SECOND), 0, armed_by))
     if rng.random() < 0.3:
         items.append(TornCommit(moment(), rng.choice((0.0, rng.random(), 1.0)), rng.randint(1000, 3 * SECOND)))
     for _ in range(rng.choice((0, 0, 1, 2))):

@@ -118,13 +118,13 @@ class Witness:
             self.complain("one effect for one key", f"operation {call.op} got payments {id_text(known)} and {payment}")
         if call.method != CANCEL:
             self._check_payload(call, payment)
+        elif int(payment.state) != State.CANCELLED:
+            self.complain("a cancel is answered when it is settled", f"{payment_id.hex()} is {payment.state}")
         self._check_durable(payment_id, payment.state)
         if int(payment.state) in FINAL:
             self._check_final(payment_id, payment, body)
         elif payment_id in self.final:
             self.complain("final states never change", f"{payment_id.hex()} had ended and is {payment.state} again")
-        elif call.method == CANCEL:
-            self.complain("a cancel is answered when it is settled", f"{payment_id.hex()} is {payment.state}")
 
     def _check_payload(self, call: SimulatedCall, payment: pb.Payment) -> None:
         asked = self.asked[call.op]

@@ -1,4 +1,4 @@
-"""Plays a plan: virtual time, an engine that crashes and restarts, and the repairs after which everything must settle."""
+"""Plays a plan: virtual time, an engine that crashes and restarts, and repairs after which everything must settle."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class World:
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self.witness = Witness(plan, lambda: self.now_us, self.say)
-        self.network = Network(plan, self.witness, self, self._deliver, self.say)
+        self.network = Network(plan, self.witness, self, self._deliver, self.say, self._notice)
         self.disk = Disk(folder, self._step)
         self.clock = VirtualClock(self)
         self.calls: list[SimulatedCall] = []
@@ -119,6 +119,7 @@ class World:
         self.journal: SqliteJournal | None = None
         self.crash: plans.Crash | None = None
         """The crash that is to happen after `_steps_left` further steps."""
+        self._armed: list[plans.Crash] = []
         self._steps_left = 0
         self._tick_at_us: int | None = None
         self._lives = 0
@@ -392,6 +393,20 @@ class World:
     # -- faults ----------------------------------------------------------------------------------------------
 
     def _play_crash(self, item: plans.Crash) -> None:
+        if item.armed_by:
+            self._armed.append(item)
+        else:
+            self._begin_crash(item)
+
+    def _notice(self, kind: str) -> None:
+        """Something happened that a crash may be counted from."""
+        for item in self._armed:
+            if item.armed_by == kind:
+                self._armed.remove(item)
+                self._begin_crash(item)
+                return
+
+    def _begin_crash(self, item: plans.Crash) -> None:
         if self.engine is not None and self.crash is None:
             self.crash, self._steps_left = item, item.steps
             self.after(SECOND, lambda: self._crash_idle(item))
@@ -448,6 +463,7 @@ class World:
         """From now on nothing breaks."""
         self.say("all is repaired")
         self.disk.mode, self.disk.torn_part, self.crash = "", None, None
+        self._armed.clear()
         for name, participant in self.network.participants.items():
             participant.down = participant.known_down = False
             self._make_quick(name)

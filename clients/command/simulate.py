@@ -1,0 +1,177 @@
+"""`hutong simulate`: the whole switch under every fault, from seeds; and planted bugs that it must find."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from gateway.simulation.mutations import SEEDS_MAX, Found, PatchError, hunt
+from gateway.simulation.plan import draw
+from gateway.simulation.run import play_seed
+from gateway.simulation.shrink import shrink
+from gateway.simulation.summary import Summary
+
+SEEDS_DEFAULT: Final = 50
+CHUNK: Final = 10
+"""Seeds that a worker takes at once."""
+
+
+def play_some(seeds: range) -> Summary:
+    """Runs of some seeds, added up; runs in a worker."""
+    summary = Summary()
+    for seed in seeds:
+        summary.add(play_seed(seed))
+    return summary
+
+
+def _summaries(seeds: range, jobs: int) -> Iterator[Summary]:
+    chunks = [seeds[start : start + CHUNK] for start in range(0, len(seeds), CHUNK)]
+    if jobs == 1:
+        yield from map(play_some, chunks)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        yield from pool.map(play_some, chunks)
+
+
+@click.command()
+@click.option("--seeds", type=click.IntRange(min=1), help=f"Runs; {SEEDS_DEFAULT} by default, 1 with --seed.")
+@click.option("--seed", type=click.IntRange(min=0), help="The first seed, or the one to replay.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
+@click.option("--trace", is_flag=True, help="Print everything that happens in the run of --seed.")
+@click.option(
+    "--mutations",
+    type=click.Path(exists=True, path_type=Path),
+    help="Plant the bug of each *.patch of this folder, or of this file, and look for it.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def simulate(
+    seeds: int | None, seed: int | None, jobs: int, trace: bool, mutations: Path | None, as_json: bool
+) -> None:
+    """Run the whole switch through every fault, from seeds.
+
+    The real engine, intake, router and journal run under a virtual clock against simulated callers, participants,
+    links and disk. Each seed draws a workload and its faults: messages lost, delayed by hours, duplicated and
+    reordered; participants that are down, slow, lie, or forget; crashes between any two steps, power cuts, a disk that
+    fails or is full, clocks that leap. After each tick and at the end an independent account of what callers and
+    participants saw is held against the gateway. A seed that fails is cut down to the shortest run found, which is
+    printed; the same seed gives the same run again. Exit status 1 if anything is wrong.
+    """
+    if trace and (seed is None or seeds not in (None, 1) or mutations):
+        raise click.UsageError("--trace prints one run: name it with --seed")
+    if mutations is not None:
+        _hunt(mutations, seed or 0, seeds or SEEDS_MAX, as_json)
+        return
+    if trace and seed is not None:
+        for line in play_seed(seed, trace=True).trace:
+            click.echo(line)
+        return
+    first = seed or 0
+    count = seeds or (SEEDS_DEFAULT if seed is None else 1)
+    summary = Summary()
+    began = time.monotonic()
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("seeds", total=count)
+        for some in _summaries(range(first, first + count), jobs):
+            summary.merge(some)
+            progress.update(task, advance=some.seeds, description=f"seeds, {len(summary.failures)} violations")
+    seconds = time.monotonic() - began
+    report = summary.as_json() | {
+        "first_seed": first,
+        "seconds": round(seconds, 1),
+        "payments_per_s": round(summary.payments / seconds, 1),
+        "jobs": jobs,
+    }
+    shortest = _shortest(summary)
+    if as_json:
+        click.echo(json.dumps(report | ({"shortest": shortest} if shortest else {})))
+    else:
+        _print(report, summary, shortest)
+    if summary.failures:
+        raise SystemExit(1)
+
+
+def _shortest(summary: Summary) -> dict[str, Any] | None:
+    """The shortest run found that fails as the first failing seed does."""
+    for failure in sorted(summary.failures, key=lambda failure: failure.seed):
+        result = play_seed(failure.seed)
+        if not result.violations:
+            continue
+        with Console(stderr=True).status("") as status:
+            plan, least = shrink(draw(failure.seed), result, say=status.update)
+        return {
+            "seed": failure.seed,
+            "rule": least.violations[0].rule,
+            "items": [repr(item) for item in plan.items],
+            "fates": {name: fate.kind for name, fate in (plan.fates or {}).items()},
+            "trace": least.trace,
+        }
+    return None
+
+
+def _print(report: dict[str, Any], summary: Summary, shortest: dict[str, Any] | None) -> None:
+    console = Console(soft_wrap=True)
+    coverage = report["coverage"]
+    console.print(
+        f"{report['seeds']:,} seeds from {report['first_seed']}, {report['payments']:,} payments and refunds in "
+        f"{report['seconds']:,.1f} s ({report['payments_per_s']:,.0f}/s, {report['jobs']} processes)"
+    )
+    console.print("faults: " + ", ".join(f"{count:,} {kind}" for kind, count in report["faults"].items()))
+    console.print(
+        f"coverage: {coverage['states'][0]} of {coverage['states'][1]} states, "
+        f"{coverage['transitions'][0]} of {coverage['transitions'][1]} transitions"
+    )
+    if summary.unreached:
+        console.print(f"not reached: {', '.join(summary.unreached)}")
+    if not summary.failures:
+        console.print("[green]no violation[/]")
+        return
+    for violation in report["violations"]:
+        console.print(f"[red]seed {violation['seed']}[/]: {violation['rule']}: {violation['text']}", highlight=False)
+    if shortest:
+        console.print(
+            f"\nThe shortest run found of seed {shortest['seed']} (all of it: hutong simulate --seed "
+            f"{shortest['seed']} --trace):",
+            highlight=False,
+        )
+        for line in shortest["trace"]:
+            click.echo(line)
+
+
+def _hunt(path: Path, first_seed: int, seeds: int, as_json: bool) -> None:
+    patches = sorted(path.glob("*.patch")) if path.is_dir() else [path]
+    if not patches:
+        raise click.UsageError(f"{path} holds no *.patch")
+    hunted: list[Found] = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("planted bugs", total=len(patches))
+        for patch in patches:
+            progress.update(task, description=patch.stem)
+            try:
+                hunted.append(hunt(patch, first_seed=first_seed, seeds=seeds))
+            except PatchError as error:
+                raise click.ClickException(f"{patch.name}: {error}") from error
+            progress.advance(task)
+    missed = [found for found in hunted if not found.rule]
+    if as_json:
+        rows = [
+            {"name": found.name, "about": found.about, "seeds": found.seeds, "rule": found.rule, "text": found.text}
+            for found in hunted
+        ]
+        click.echo(json.dumps({"mutations": len(hunted), "found": len(hunted) - len(missed), "by_mutation": rows}))
+    else:
+        for found in hunted:
+            verdict = f"found by seed {found.seeds}: {found.rule}" if found.rule else "NOT FOUND"
+            click.echo(f"{found.name}: {found.about}\n    {verdict}")
+        click.echo(f"{len(hunted) - len(missed)} of {len(hunted)} planted bugs found, each within {seeds} seeds")
+    if missed:
+        raise SystemExit(1)
