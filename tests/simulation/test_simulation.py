@@ -130,7 +130,7 @@ def test_a_failing_run_is_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
     assert least.violations[0].rule == result.violations[0].rule
     assert len(plan.items) + len(plan.fates or {}) <= 10 < len(draw(seed).items) + len(result.fates)
     assert len(least.trace) < len(play_seed(seed, trace=True).trace)
-    assert "VIOLATION" in least.trace[-1]
+    assert any("VIOLATION" in line for line in least.trace[-10:])
 
 
 @pytest.mark.parametrize(("synchronous", "kept"), [("FULL", 3), ("OFF", 0)])
