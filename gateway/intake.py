@@ -181,7 +181,7 @@ class PaymentIntake:
         draft.deadline_us = requests.deadline(request, now_us)
         if draft.reply_by_us <= now_us:
             raise HutongError(Reason.ERROR_REASON_DEADLINE_PAST)
-        draft.payee = payee = keys.payee(request.payee, self._router.directory)
+        draft.payee = payee = keys.payee(request.payee, self._router.directory, now_us)
         draft.amount_minor, draft.currency = requests.amount(request, payee.amount_minor, payee.currency)
 
     def _key_use(self, draft: Draft) -> KeyUse:

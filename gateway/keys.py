@@ -45,7 +45,7 @@ class Payee:
     reference: str = ""
 
 
-def payee(key: pb.RoutingKey, directory: Directory) -> Payee:
+def payee(key: pb.RoutingKey, directory: Directory, now_us: int) -> Payee:
     """Where the payee's key leads. Raises HutongError."""
     named = key.WhichOneof("key")
     if named == "merchant":
@@ -55,14 +55,14 @@ def payee(key: pb.RoutingKey, directory: Directory) -> Payee:
             raise HutongError(Reason.ERROR_REASON_MERCHANT_UNKNOWN)
         return Payee(merchant, terminal, pb.KEY_KIND_MERCHANT)
     if named == "barcode":
-        return _payee_of_barcode(key.barcode, directory)
+        return _payee_of_barcode(key.barcode, directory, now_us)
     if named is None:
         raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field="payee.key")
     raise HutongError(Reason.ERROR_REASON_KEY_NOT_PAYEE, key=named)
 
 
-def _payee_of_barcode(text: str, directory: Directory) -> Payee:
-    decoded = barcode.decode(text)
+def _payee_of_barcode(text: str, directory: Directory, now_us: int) -> Payee:
+    decoded = barcode.decode(text, now_us=now_us)
     if decoded.kind in ("payment_code", "emv_cpm"):
         raise HutongError(Reason.ERROR_REASON_KEY_NOT_PAYEE, key=decoded.kind)
     routing = _routing(decoded)
