@@ -46,10 +46,13 @@ BACKOFF_S: Final = 0.002
 ROUTES_MAX: Final = 10_000
 """Explanations of routes that are remembered to be in the journal."""
 IDS_PER_QUERY_MAX: Final = 2_000
+CREATIONS_MAX: Final = 50
+"""Attempts to make the tables while other gateways do so too."""
+CREATION_PAUSE_S: Final = 0.05
 RECONNECTS_MAX: Final = 2
 """Attempts of a read on a new connection before it is given up."""
 
-_LAST_TABLE: Final = "SELECT 1 FROM information_schema.tables WHERE table_name = 'mail'"
+_LAST_TABLE: Final = "SELECT 1 FROM information_schema.tables WHERE table_name = 'complete'"
 
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
@@ -417,18 +420,26 @@ def _prepare(db: Connection) -> None:
     genuine = is_postgresql(db)
     if genuine:
         check_durable(db)
-    for attempt in range(ATTEMPTS_MAX):
-        try:
-            if db.execute(_LAST_TABLE).fetchone() is None:
-                for statement in (*statements(), *(POSTGRESQL_TUNING if genuine else ())):
-                    db.execute(statement)
-            break
-        except (errors.UniqueViolation, errors.DuplicateTable, *REPEATABLE):
-            # Another gateway makes them at this moment.
-            if attempt + 1 == ATTEMPTS_MAX:
-                raise
+    _create_tables(db, genuine=genuine)
     db.execute("INSERT INTO meta (name, value) VALUES ('version', %s) ON CONFLICT DO NOTHING", (str(VERSION),))
     db.execute("INSERT INTO numbering (line, last) VALUES (%s, 0) ON CONFLICT DO NOTHING", (LINE,))
     (version,) = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone() or ("",)
     if version != str(VERSION):
         raise JournalMismatchError(f"the database has schema version {version}, this gateway writes {VERSION}")
+
+
+def _create_tables(db: Connection, *, genuine: bool) -> None:
+    """Makes the tables where they are missing. Gateways that start together may all try, and trip over each other."""
+    for attempt in range(CREATIONS_MAX):
+        if attempt:
+            time.sleep(CREATION_PAUSE_S)
+        try:
+            if db.execute(_LAST_TABLE).fetchone() is not None:
+                return
+            for statement in (*statements(), *(POSTGRESQL_TUNING if genuine else ())):
+                db.execute(statement)
+        except (errors.UniqueViolation, errors.DuplicateTable, errors.InternalError_, *REPEATABLE):
+            if attempt + 1 == CREATIONS_MAX:
+                raise
+        else:
+            return

@@ -118,6 +118,8 @@ class PostgresNeighbours:
             self._thread.join()
         self._disconnect()
         self._reader.close()
+        while self._done:
+            _tell(*self._done.popleft())
         for followed in self._followed:
             followed.waiter.fail(HutongError(Reason.ERROR_REASON_DRAINING))
         self._followed.clear()

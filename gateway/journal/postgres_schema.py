@@ -35,6 +35,8 @@ CREATE TABLE IF NOT EXISTS mail (
 );
 CREATE INDEX IF NOT EXISTS mail_engine ON mail (engine)
 """
+LAST_TABLE: Final = "CREATE TABLE IF NOT EXISTS complete (version BIGINT NOT NULL PRIMARY KEY)"
+"""Empty; when it is there, so are all others."""
 LINE: Final = "journal"
 """The one line of numbers; postings and events share it."""
 
@@ -68,7 +70,7 @@ def statements() -> list[str]:
     become visible out of order, and a reader who has seen 30 would never see the 20 that is committed after it.
     """
     text = TABLES.format(bytes="BYTEA", serial="BIGINT NOT NULL PRIMARY KEY", clustered="")
-    split = [statement.strip() for statement in f"{text};{SHARED_TABLES}".split(";")]
+    split = [statement.strip() for statement in f"{text};{SHARED_TABLES};{LAST_TABLE}".split(";")]
     return [statement for statement in split if statement and " ticks (" not in statement]
 
 
