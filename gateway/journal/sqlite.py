@@ -49,6 +49,7 @@ _INSERT_POSTING: Final = (
 )
 _INSERT_EVENT: Final = "INSERT INTO events (payment_id, state, time_us) VALUES (?, ?, ?)"
 _INSERT_SPEND: Final = "INSERT INTO spends (spend, payment_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
+_DELETE_SPEND: Final = "DELETE FROM spends WHERE spend = ? AND payment_id = ?"
 _ADD_REFUND: Final = (
     "UPDATE payments SET refunded_minor = refunded_minor + ? "
     f"WHERE payment_id = ? AND kind = {Kind.PAYMENT.value} AND state = {State.SUCCEEDED.value} "
@@ -173,7 +174,9 @@ class SqliteJournal:
         if writes.legs:
             db.executemany(_INSERT_LEG, [leg_row(payment_id, leg) for payment_id, leg in writes.legs])
         if writes.answers:
-            rows = [(int(leg.state), leg.was_approved, leg.code, key[0], key[1]) for key, leg in writes.answers.items()]
+            rows = [
+                (int(leg.state), int(leg.was_approved), leg.code, key[0], key[1]) for key, leg in writes.answers.items()
+            ]
             db.executemany(_UPDATE_LEG, rows)
         if writes.changed:
             db.executemany(_UPDATE_PAYMENT, [payment_change(payment) for payment in writes.changed.values()])
@@ -196,9 +199,10 @@ class SqliteJournal:
         for index, payment in enumerate(payments):
             if verdicts[index] is None and payment.original_id is not None:
                 verdicts[index] = self._reserve_refund(payment)
-        if any(payment.spends for payment in payments):
-            self._spend(payments, verdicts)
+        contested = any(payment.spends for payment in payments) and not self._spend_together(payments, verdicts)
         for index, payment in enumerate(payments):
+            if contested and verdicts[index] is None:
+                verdicts[index] = self._spend_alone(payment)
             if verdicts[index] is None and payment.counters:
                 verdicts[index] = self._count(payment)
         admitted = [payment for payment, verdict in zip(payments, verdicts, strict=True) if verdict is None]
@@ -227,7 +231,9 @@ class SqliteJournal:
             self._connection.executemany("INSERT INTO routes VALUES (?, ?) ON CONFLICT DO NOTHING", list(new.items()))
             self._new_routes = new.keys()
 
-    def _spend(self, payments: Sequence[Payment], verdicts: list[Refused | None]) -> None:
+    def _spend_together(self, payments: Sequence[Payment], verdicts: Sequence[Refused | None]) -> bool:
+        """Spends for all; False, with nothing spent, if any was spent before or twice. Then they take turns, each with
+        its counters, so that nobody loses a code to a payment that is itself refused."""
         db = self._connection
         rows = [
             (spend, payment.payment_id)
@@ -236,10 +242,16 @@ class SqliteJournal:
             for spend in payment.spends
         ]
         if db.executemany(_INSERT_SPEND, rows).rowcount == len(rows):
-            return
-        for index, payment in enumerate(payments):
-            if verdicts[index] is None and not all(self._owns(spend, payment) for spend in payment.spends):
-                verdicts[index] = self._withdraw(payment, Refused(payment.spend_reason))
+            return True
+        db.executemany(_DELETE_SPEND, rows)
+        return False
+
+    def _spend_alone(self, payment: Payment) -> Refused | None:
+        rows = [(spend, payment.payment_id) for spend in payment.spends]
+        self._connection.executemany(_INSERT_SPEND, rows)
+        if all(self._owns(spend, payment) for spend in payment.spends):
+            return None
+        return self._withdraw(payment, Refused(payment.spend_reason))
 
     def _owns(self, spend: bytes, payment: Payment) -> bool:
         row = self._connection.execute("SELECT payment_id FROM spends WHERE spend = ?", (spend,)).fetchone()
@@ -279,8 +291,7 @@ class SqliteJournal:
         """Takes back what an admission had inserted before one of its conditions failed."""
         db = self._connection
         db.execute("DELETE FROM payments WHERE payment_id = ?", (payment.payment_id,))
-        for spend in payment.spends:
-            db.execute("DELETE FROM spends WHERE spend = ? AND payment_id = ?", (spend, payment.payment_id))
+        db.executemany(_DELETE_SPEND, [(spend, payment.payment_id) for spend in payment.spends])
         if payment.original_id is not None:
             db.execute(
                 "UPDATE payments SET refunded_minor = refunded_minor - ? WHERE payment_id = ?",
