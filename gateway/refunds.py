@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contract.errors import HutongError, Reason
-from gateway.engine.model import Kind, LegKind, LegState, Payment
+from gateway.engine.model import Kind, LegKind, Payment
 from gateway.engine.states import State
 from gateway.requests import DEADLINE_DEFAULT_US
 from hutong.gateway.v1 import payment_pb2 as pb
@@ -27,7 +27,8 @@ def refund_of(original: Payment | None, request: pb.RefundPaymentRequest, paymen
     amount = request.amount_minor or left
     if amount > left or amount <= 0:
         raise HutongError(Reason.ERROR_REASON_REFUND_EXCEEDS_PAYMENT, left_minor=str(left))
-    credit = next(leg for leg in original.legs if leg.kind == LegKind.CREDIT and leg.state == LegState.APPROVED)
+    # The acquirer that paid; an earlier one's late approval, still to be undone, is not what is refunded.
+    credit = next(leg for leg in original.legs if leg.kind == LegKind.CREDIT and leg.participant == original.creditor)
     return Payment(
         payment_id=payment_id,
         kind=Kind.REFUND,

@@ -7,8 +7,10 @@ import pytest
 
 from clients.participants.script import Behaviour, Plan, Script
 from contract.errors import Reason
-from gateway.engine.model import LegKind, LegOut, LegState
+from gateway.engine.model import Leg, LegKind, LegOut, LegState
 from gateway.engine.states import Event, State
+from gateway.refunds import refund_of
+from hutong.gateway.v1 import payment_pb2 as pb
 from tests.gateway.engine.world import MERCHANT, OPENING_MINOR, TOKEN, World
 
 DECLINE = Plan(Behaviour.DECLINE, code="05")
@@ -385,6 +387,19 @@ def test_a_loser_of_a_code_leaves_nothing_behind(world: World) -> None:
     world.check()
 
 
+def test_a_code_is_not_lost_to_a_payment_that_is_refused(world: World) -> None:
+    """Two in one tick use one code; the first is refused by its limit, so the second has it."""
+    cap = ((b"q" * 16, 1000, 500, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
+    refused = world.create(world.draft(spends=(b"o" * 16,), counters=cap))
+    winner = world.create(world.draft(spends=(b"o" * 16,)))
+    loser = world.create(world.draft(spends=(b"o" * 16,)))
+    world.run()
+    assert refused.error.name == "AMOUNT_ABOVE_LIMIT"
+    assert winner.state is State.SUCCEEDED
+    assert loser.error.name == "CODE_SPENT"
+    world.check()
+
+
 def test_a_counter_is_never_exceeded_and_is_given_back(world: World) -> None:
     """Fault 18: concurrent payments share a cap; those that fail free what they held."""
     cap = ((b"d" * 16, 1000, 2500, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
@@ -430,6 +445,19 @@ def test_refunds_never_exceed_the_payment(world: World) -> None:
     assert more.error.name == "REFUND_EXCEEDS_PAYMENT"
     paid(world, 0)
     world.check()
+
+
+def test_a_refund_is_taken_from_the_acquirer_that_paid(world: World) -> None:
+    """An earlier acquirer's late approval, not undone yet, is not what is refunded."""
+    payment = world.draft(state=State.SUCCEEDED, attempt=1)
+    payment.legs = [
+        Leg(1, LegKind.DEBIT, "issuer-a", state=LegState.APPROVED),
+        Leg(2, LegKind.CREDIT, "acquirer-a", state=LegState.APPROVED),
+        Leg(3, LegKind.CREDIT, "acquirer-b", state=LegState.APPROVED),
+        Leg(4, LegKind.REVERSAL, "acquirer-a", original=2),
+    ]
+    refund = refund_of(payment, pb.RefundPaymentRequest(), world.ids.next(world.now_us), world.now_us)
+    assert (refund.debtor, refund.debit_original) == ("acquirer-b", payment.payment_id + b"\x03")
 
 
 def test_a_refund_that_fails_frees_its_amount(world: World) -> None:
