@@ -1,0 +1,283 @@
+"""A PostgreSQL journal that fails: lost connections, commits in doubt, conflicts, damage; and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from clients.participants.books import totals
+from contract.errors import Reason
+from gateway.engine.model import Leg, LegKind, Payment, Refused, Writes
+from gateway.journal import postgres_schema
+from gateway.journal.conservation import compare
+from gateway.journal.interface import JournalMismatchError, JournalUnavailableError
+from gateway.journal.postgres import ATTEMPTS_MAX, PostgresJournal
+from gateway.journal.postgres_check import examine_postgresql
+from gateway.journal.postgres_connection import check_durable, safe_url
+from gateway.journal.postgres_reader import PostgresReader
+from gateway.journal.schema import LEG_COLUMNS, PAYMENT_COLUMNS
+from tests.gateway.engine.world import World
+from tests.gateway.journal.shared import draft
+
+
+def admissions(*payments: Payment) -> Writes:
+    for payment in payments:
+        payment.legs.append(Leg(1, LegKind.DEBIT, payment.debtor, sent_us=payment.created_us))
+    return Writes(admissions=list(payments))
+
+
+def counted(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        ((count,),) = connection.execute("SELECT count(*) FROM payments").fetchall()
+    return int(count)
+
+
+def cut(url: str) -> None:
+    """The server ends every other connection, as a restart does."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid != pg_backend_pid()")
+
+
+class Faulty(PostgresJournal):
+    """Fails after, or before, a transaction was carried out."""
+
+    fault: Callable[[], None] | None = None
+    late = False
+    pauses: int = 0
+
+    def _transact(self, db: Any, writes: Any, decisions: Any) -> None:
+        if self.fault is not None and not self.late:
+            self.fault()
+        super()._transact(db, writes, decisions)
+        if self.fault is not None:
+            self.fault()
+
+
+def test_a_lost_connection_before_a_tick_is_a_refused_tick_and_then_nothing(url: str) -> None:
+    journal = PostgresJournal(url)
+    assert journal.commit(admissions(draft())) == [None]
+    cut(url)
+    with pytest.raises(JournalUnavailableError):
+        journal.commit(admissions(draft()))
+    assert journal.last_was_taken() is False
+    assert journal.commit(admissions(draft())) == [None]
+    cut(url)
+    assert len(journal.load_open()) == 2  # a read connects again by itself
+    journal.close()
+
+
+def test_a_commit_whose_answer_was_lost_is_looked_up(url: str) -> None:
+    """The connection breaks after COMMIT took effect: the verdicts are right, and nothing is done twice."""
+    journal = Faulty(url)
+    first = draft(key="k")
+    journal.fault, journal.late = lambda: cut_then_fail(url), True
+    assert journal.commit(admissions(first, draft(key="k")))[0] is None
+    journal.fault = None
+    (verdict,) = journal.commit(admissions(draft(key="k")))
+    assert isinstance(verdict, Refused)
+    assert verdict.standing is not None
+    assert verdict.standing.payment_id == first.payment_id
+    assert counted(url) == 1
+    journal.close()
+
+
+def cut_then_fail(url: str) -> None:
+    cut(url)
+    raise psycopg.OperationalError("the connection is gone")
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_commit_in_doubt_stays_so_until_the_database_answers(url: str, late: bool) -> None:
+    journal = Faulty(url)
+    journal.late = late
+
+    def vanish() -> None:
+        journal._url = "postgresql:///postgres?host=/nowhere"
+        raise psycopg.OperationalError("the server is gone")
+
+    journal.fault = vanish
+    with pytest.raises(JournalUnavailableError):
+        journal.commit(admissions(draft()))
+    with pytest.raises(JournalUnavailableError):
+        journal.last_was_taken()
+    with pytest.raises(JournalUnavailableError):
+        journal.load_open()
+    journal._url, journal.fault = url, None
+    assert journal.last_was_taken() is late
+    assert len(journal.load_open()) == counted(url) == int(late)
+    assert journal.commit(admissions(draft())) == [None]
+    journal.close()
+
+
+@pytest.mark.parametrize("conflict", [errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable])
+def test_a_conflict_is_tried_again_and_then_given_up(url: str, conflict: type[psycopg.Error]) -> None:
+    pauses: list[float] = []
+    journal = Faulty(url, sleep=pauses.append)
+    left = [3]
+
+    def fail() -> None:
+        if left[0]:
+            left[0] -= 1
+            raise conflict("another transaction")
+
+    journal.fault = fail
+    assert journal.commit(admissions(draft(spends=(b"s" * 16,)))) == [None]
+    assert len(pauses) == 3
+    assert pauses == sorted(pauses)
+    left[0] = 10**6
+    with pytest.raises(JournalUnavailableError, match="other engines"):
+        journal.commit(admissions(draft()))
+    assert len(pauses) == 3 + ATTEMPTS_MAX - 1
+    journal.fault = None
+    assert journal.last_was_taken() is False
+    assert journal.commit(admissions(draft())) == [None]
+    assert counted(url) == 2
+    journal.close()
+
+
+def test_a_real_conflict_on_one_counter_is_waited_for(url: str) -> None:
+    """Another transaction holds the counter's row, and ends."""
+    journal = PostgresJournal(url)
+    limit = ((b"c" * 16, 1, 2, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
+    assert journal.commit(admissions(draft(counters=limit))) == [None]
+    with psycopg.connect(url) as other:
+        other.execute("UPDATE counters SET used = used + 1")
+        journal._database().execute("SET lock_timeout = 50")
+        with pytest.raises(JournalUnavailableError, match="lock timeout"):
+            journal.commit(admissions(draft(counters=limit)))
+    (verdict,) = journal.commit(admissions(draft(counters=limit)))
+    assert isinstance(verdict, Refused)
+    assert verdict.reason == Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT
+    journal.close()
+
+
+def test_text_from_outside_cannot_stop_the_journal(url: str) -> None:
+    """A NUL is valid in a request, and no value of a text column."""
+    journal, reader = PostgresJournal(url), PostgresReader(url)
+    payment = draft(reference="a\0b", merchant_id="商户", terminal_id="\U0001f600")
+    assert journal.commit(admissions(payment)) == [None]
+    stored = reader.payment(payment.payment_id)
+    assert stored is not None
+    assert (stored.reference, stored.merchant_id, stored.terminal_id) == ("a\ufffdb", "商户", "\U0001f600")
+    journal.close()
+    reader.close()
+
+
+def test_what_was_written_is_read_back(url: str) -> None:
+    journal, reader = PostgresJournal(url), PostgresReader(url)
+    payment = draft(
+        999_999_999_999,
+        caller="c",
+        route='[["acquirer-a",1,[]]]',
+        route_id=-(2**63),
+        account_ref=b"a" * 16,
+        key_ref=b"k" * 9,
+        last_four="1234",
+        payer_key=3,
+        payee_key=1,
+        counters=((b"c" * 16, 5, 9, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),),
+    )
+    assert journal.commit(admissions(payment, *(draft(original_id=None) for _ in range(3)))) == [None] * 4
+    (stored,) = journal.load([payment.payment_id, bytes(16)])
+    read = reader.payment(payment.payment_id)
+    assert read is not None
+    assert read.route == payment.route
+    for column in ("amount_minor", "caller", "route_id", "account_ref", "key_ref", "last_four", "created_us", "legs"):
+        assert getattr(stored, column) == getattr(payment, column) == getattr(read, column)
+    assert stored.counters == ((b"c" * 16, 5, 0, 0),)
+    assert [row.payment_id for row in reader.events(0, 10, payment.payment_id)] == [payment.payment_id]
+    assert reader.events(4, 10) == []
+    assert reader.refunds(payment.payment_id) == []
+    assert reader.payment(bytes(16)) is None
+    assert list(journal.repeats([payment.idempotency, bytes(16)])) == [payment.idempotency]
+    journal.close()
+    reader.close()
+
+
+def test_a_database_that_may_lose_commits_is_refused() -> None:
+    class Off:
+        def execute(self, query: str) -> Any:
+            return self
+
+        def fetchone(self) -> tuple[str]:
+            return ("off",)
+
+    with pytest.raises(JournalMismatchError, match="fsync = off"):
+        check_durable(Off())  # type: ignore[arg-type]
+
+
+def test_another_version_and_no_server_are_refused_without_showing_the_password(url: str) -> None:
+    PostgresJournal(url).close()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("UPDATE meta SET value = '99' WHERE name = 'version'")
+    with pytest.raises(JournalMismatchError, match="schema version 99"):
+        PostgresJournal(url)
+    with pytest.raises(JournalMismatchError) as refused:
+        PostgresJournal("postgresql://user:hunter2@127.0.0.1:1/x")
+    assert "hunter2" not in str(refused.value)
+    assert safe_url("postgresql://h/x?password=hunter2&a=1") == "postgresql://h/x?password=***&a=1"
+
+
+def test_every_column_has_a_type_and_no_number_comes_from_a_sequence() -> None:
+    assert len(postgres_schema.PAYMENT_TYPES) == len(PAYMENT_COLUMNS)
+    assert len(postgres_schema.LEG_TYPES) == len(LEG_COLUMNS)
+    text = ";".join(postgres_schema.statements())
+    assert "IDENTITY" not in text
+    assert "{" not in text
+
+
+DAMAGES = {
+    "UPDATE postings SET amount_minor = amount_minor + 1 WHERE posting = (SELECT min(posting) FROM postings)": "sum to",
+    "UPDATE payments SET engine = 77, open = 1 WHERE kind = 1": "never was",
+    "UPDATE payments SET refunded_minor = 0": "more refunds than there are, or fewer",
+    "UPDATE counters SET used = used + 1": "counter",
+    "DELETE FROM legs WHERE number = 1": "no first leg",
+    "UPDATE numbering SET last = 0": "beyond the last",
+}
+
+
+def test_the_conservation_check_finds_damage(url: str, tmp_path: Path) -> None:
+    world = World(
+        tmp_path,
+        open_journal=lambda: PostgresJournal(url, 1, holder="world"),
+        open_reader=lambda: PostgresReader(url),
+    )
+    limits = ((b"c" * 16, 1000, 10_000, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
+    first = world.create(world.draft(counters=limits, spends=(b"s" * 16,)))
+    world.run()
+    world.refund(first.payment, 300)
+    world.run()
+    report = examine_postgresql(url)
+    compare(report, totals(world.books.path))
+    assert report.conserved, report.findings
+    assert (report.payments, report.by_state) == (2, {"SUCCEEDED": 2})
+    world.close()
+    for damage, finding in DAMAGES.items():
+        with psycopg.connect(url) as connection:
+            before = _dump(connection)
+            connection.execute(damage.encode())
+            connection.commit()
+            found = examine_postgresql(url).findings
+            assert any(finding in one for one in found), (damage, found)
+            _restore(connection, before)
+    assert examine_postgresql(url).conserved
+
+
+TABLES = ("payments", "legs", "postings", "counters", "numbering")
+
+
+def _dump(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
+    return {table: connection.execute(f"SELECT * FROM {table}".encode()).fetchall() for table in TABLES}
+
+
+def _restore(connection: psycopg.Connection[Any], rows: dict[str, list[Any]]) -> None:
+    for table, kept in rows.items():
+        connection.execute(f"DELETE FROM {table}".encode())
+        for row in kept:
+            connection.execute(f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(row))})".encode(), row)
+    connection.commit()
