@@ -68,4 +68,4 @@ def check_durable(connection: Connection) -> None:
 
 def safe_url(url: str) -> str:
     """A URL that can be shown: without its password."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", re.sub(r"(password=)[^&\s]*", r"\1***", url))
+    return re.sub(r"(://[^:/@]*):[^@]+@", r"\1:***@", re.sub(r"(password=)[^&\s]+", r"\1***", url))
