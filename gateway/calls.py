@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from contract.errors import HutongError
+from gateway.engine.answer import framed
 
 CREATE: Final = 0
 CREATE_BATCH: Final = 1
@@ -25,6 +26,12 @@ MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Largest request, as gRPC's own default."""
 CALLER_METADATA: Final = "hutong-caller"
 """Who calls, where the channel does not prove it: idempotency keys are unique for each caller."""
+
+
+_RESULT_FIELD: Final = b"\x0a"
+"""BatchCreatePaymentsResponse.results."""
+_ERROR_FIELD: Final = b"\x12"
+"""BatchCreatePaymentsResult.error."""
 
 
 class Call(Protocol):
@@ -67,7 +74,7 @@ class BatchWaiter:
         """Takes the result of one part; the last one sends the response."""
         if self._results[index]:
             return
-        self._results[index] = b"\x0a" + _varint(len(result)) + result
+        self._results[index] = framed(_RESULT_FIELD, result)
         self._left -= 1
         if not self._left:
             self._call.answer(b"".join(self._results))
@@ -89,13 +96,4 @@ class BatchPart:
     def fail(self, error: HutongError) -> None:
         """Takes the error: field 2 of BatchCreatePaymentsResult."""
         status = error.to_status().SerializeToString()
-        self._batch.put(self._index, b"\x12" + _varint(len(status)) + status)
-
-
-def _varint(value: int) -> bytes:
-    parts = bytearray()
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
+        self._batch.put(self._index, framed(_ERROR_FIELD, status))

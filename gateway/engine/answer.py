@@ -10,6 +10,8 @@ from gateway.engine.model import Kind, Payment
 from hutong.gateway.v1 import payment_pb2 as pb
 
 _MICROSECONDS: Final = 1_000_000
+_PAYMENT_FIELD: Final = b"\x0a"
+"""Field 1, length-delimited."""
 
 
 def id_text(payment_id: bytes) -> str:
@@ -54,4 +56,17 @@ def to_message(payment: Payment) -> pb.Payment:
 def response(payment: Payment) -> bytes:
     """CreatePaymentResponse, RefundPaymentResponse, CancelPaymentResponse and one result of a batch are the same
     bytes: each has the payment as field 1."""
-    return pb.CreatePaymentResponse(payment=to_message(payment)).SerializeToString()
+    return framed(_PAYMENT_FIELD, to_message(payment).SerializeToString())
+
+
+def framed(tag: bytes, message: bytes) -> bytes:
+    """A serialized message as a field of another: copying it into a wrapper object would cost more than the bytes."""
+    length = len(message)
+    if length < 0x80:
+        return tag + bytes((length,)) + message
+    parts = bytearray(tag)
+    while length > 0x7F:
+        parts.append(length & 0x7F | 0x80)
+        length >>= 7
+    parts.append(length)
+    return bytes(parts) + message

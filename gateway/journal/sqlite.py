@@ -318,9 +318,19 @@ class SqliteJournal:
         """See the interface."""
         return load(self._connection, payment_ids)
 
+    @_readable
     def claim(self, payment_ids: Sequence[bytes]) -> list[Payment]:
         """See the interface."""
-        return self.load(payment_ids)
+        db, engine = self._connection, self._engine
+        mine: list[bytes] = []
+        for payment_id in payment_ids:
+            row = db.execute("SELECT engine, open FROM payments WHERE payment_id = ?", (payment_id,)).fetchone()
+            if row is None or (row[0] != engine and row[1]):
+                continue
+            mine.append(payment_id)
+            if row[0] != engine:
+                db.execute("UPDATE payments SET engine = ? WHERE payment_id = ? AND open = 0", (engine, payment_id))
+        return self.load(mine)
 
     @_readable
     def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Payment]:
