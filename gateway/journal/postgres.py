@@ -26,6 +26,7 @@ from gateway.journal.leases import LEASE_US
 from gateway.journal.postgres_arrays import bigints, byteas, columns
 from gateway.journal.postgres_connection import (
     REPEATABLE,
+    TRIPPED,
     Connection,
     check_durable,
     connect,
@@ -255,10 +256,10 @@ class PostgresJournal:
         """The same order of conditions for every journal: keys, refunds, spends, counters."""
         if (cursor := conditions.get("originals")) is not None:
             decisions.refunds({bytes(row[0]): (row[1], row[2], row[3], row[4]) for row in cursor})
-        if (cursor := conditions.get("spends")) is not None:
-            decisions.spends({bytes(row[0]): bytes(row[1]) for row in cursor})
-        if (cursor := conditions.get("counters")) is not None:
-            decisions.counters({bytes(row[0]): row[1] for row in cursor})
+        spends, counters = conditions.get("spends"), conditions.get("counters")
+        if spends is not None or counters is not None:
+            owners = {bytes(row[0]): bytes(row[1]) for row in spends or ()}
+            decisions.take_turns(owners, {bytes(row[0]): row[1] for row in counters or ()})
 
     def _remember_routes(self) -> None:
         if self._new_routes:
@@ -367,10 +368,13 @@ def _send_changes(db: Connection, writes: Writes, engine: int) -> Cursor | None:
 def _send_the_rest(db: Connection, writes: Writes, decisions: Decisions) -> None:
     """What depends on the verdicts, and what is numbered in the order of commits."""
     if decisions.withdrawn:
-        spent = [spend for payment in decisions.payments for spend in payment.spends]
         db.execute(sql.WITHDRAW_PAYMENTS, (byteas(decisions.withdrawn),))
-        if spent:
-            db.execute(sql.WITHDRAW_SPENDS, (byteas(spent), byteas(decisions.withdrawn)))
+        ids = [payment.payment_id for payment in decisions.payments]
+        spends = [spend for payment in decisions.payments for spend in payment.spends]
+        if spends:
+            db.execute(sql.WITHDRAW_SPENDS, (byteas(spends), byteas(ids if decisions.respend else decisions.withdrawn)))
+        if decisions.respend:
+            db.execute(sql.INSERT_SPENDS, columns(decisions.spent, ("BYTEA", "BYTEA")))
     admitted = [payment for _, payment in decisions.standing()]
     legs: list[tuple[bytes, Leg]] = [(payment.payment_id, payment.legs[0]) for payment in admitted]
     legs += writes.legs
@@ -438,7 +442,7 @@ def _create_tables(db: Connection, *, genuine: bool) -> None:
                 return
             for statement in (*statements(), *(POSTGRESQL_TUNING if genuine else ())):
                 db.execute(statement)
-        except (errors.UniqueViolation, errors.DuplicateTable, errors.InternalError_, *REPEATABLE):
+        except (*TRIPPED, *REPEATABLE):
             if attempt + 1 == CREATIONS_MAX:
                 raise
         else:

@@ -31,6 +31,14 @@ REPEATABLE: Final = (
 )
 """The transaction did nothing and may succeed when it is done again."""
 
+TRIPPED: Final = (
+    errors.UniqueViolation,
+    errors.DuplicateTable,
+    errors.DuplicateObject,
+    errors.InternalError_,  # "tuple concurrently updated", of two ALTER TABLE
+)
+"""Somebody else makes the same tables at this moment."""
+
 
 def connect(url: str, *, writer: bool = False) -> Connection:
     """Opens a connection in autocommit mode. Raises psycopg.Error; never shows the URL, which may hold a password."""

@@ -18,6 +18,10 @@ class Decisions:
         self.withdrawn: list[bytes] = []
         self.counted: dict[bytes, int] = {}
         self.refunded: dict[bytes, int] = {}
+        self.spent: list[tuple[bytes, bytes]] = []
+        """(value, payment id) of what was spent."""
+        self.respend = False
+        """Whether the database has other payments of this tick as owners of what was spent."""
 
     def standing(self) -> list[tuple[int, Payment]]:
         """Admissions that no condition has refused yet."""
@@ -40,24 +44,35 @@ class Decisions:
             else:
                 self.withdraw(index, refusal)
 
-    def spends(self, owners: dict[bytes, bytes]) -> None:
-        """Refuses payments that do not own every value that they spend."""
+    def take_turns(self, owners: dict[bytes, bytes], used: dict[bytes, int]) -> None:
+        """Spends values and adds to counters, payment by payment: nobody loses a value to a payment that is itself
+        refused. `owners`: which payment's each value is in the database, where those that this tick wrote count as
+        free; `used`: the counters as they stand."""
+        ours = {payment.payment_id for _, payment in self.standing()}
+        spent = {value for value, owner in owners.items() if owner not in ours}
         for index, payment in self.standing():
-            if any(owners.get(spend) != payment.payment_id for spend in payment.spends):
-                self._give_back_refund(payment)
-                self.withdraw(index, Refused(payment.spend_reason))
+            if any(value in spent for value in payment.spends):
+                self._refuse(index, payment, Refused(payment.spend_reason))
+            elif (reason := self._count(payment, used)) is not None:
+                self._refuse(index, payment, Refused(reason))
+            else:
+                spent.update(payment.spends)
+                self.spent.extend((value, payment.payment_id) for value in payment.spends)
+        self.respend = any(owners.get(value) != payment_id for value, payment_id in self.spent)
 
-    def counters(self, used: dict[bytes, int]) -> None:
-        """Adds to counters that have room, all of a payment's or none."""
-        for index, payment in self.standing():
-            for done, (counter, add, cap, reason) in enumerate(payment.counters):
-                if used.get(counter, 0) + self.counted.get(counter, 0) + add > cap:
-                    for earlier, added, _, _ in payment.counters[:done]:
-                        self.counted[earlier] -= added
-                    self._give_back_refund(payment)
-                    self.withdraw(index, Refused(reason))
-                    break
-                self.counted[counter] = self.counted.get(counter, 0) + add
+    def _count(self, payment: Payment, used: dict[bytes, int]) -> int | None:
+        """Adds to all of a payment's counters, or to none; the reason of the first that has no room."""
+        for done, (counter, add, cap, reason) in enumerate(payment.counters):
+            if used.get(counter, 0) + self.counted.get(counter, 0) + add > cap:
+                for earlier, added, _, _ in payment.counters[:done]:
+                    self.counted[earlier] -= added
+                return reason
+            self.counted[counter] = self.counted.get(counter, 0) + add
+        return None
+
+    def _refuse(self, index: int, payment: Payment, refusal: Refused) -> None:
+        self._give_back_refund(payment)
+        self.withdraw(index, refusal)
 
     def _give_back_refund(self, payment: Payment) -> None:
         if payment.original_id is not None:

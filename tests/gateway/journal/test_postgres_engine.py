@@ -24,6 +24,7 @@ SELECTED = (
     "test_a_key_with_another_payload_is_refused",
     "test_one_code_has_one_winner",
     "test_a_loser_of_a_code_leaves_nothing_behind",
+    "test_a_code_is_not_lost_to_a_payment_that_is_refused",
     "test_a_counter_is_never_exceeded_and_is_given_back",
     "test_a_failing_second_counter_gives_the_first_back",
     "test_refunds_never_exceed_the_payment",
