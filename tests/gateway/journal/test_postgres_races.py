@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from clients.participants.books import totals
 from contract.errors import Reason
@@ -62,8 +63,9 @@ def race(url: str, batches: list[list[list[Payment]]]) -> Verdicts:
 
 def test_gateways_that_start_together_make_the_tables_once(server_url: str) -> None:
     with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS fresh")
         connection.execute("CREATE DATABASE fresh")
-    fresh = server_url.replace("/postgres?", "/fresh?")
+    fresh = make_conninfo(server_url, dbname="fresh")
     verdicts = race(fresh, [[[draft()]] for _ in range(4)])
     assert [verdict for _, verdict in verdicts] == [None] * 4
 
