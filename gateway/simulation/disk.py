@@ -30,10 +30,8 @@ class TornError(CrashError):
 class Disk:
     """The files, and what is wrong with them now."""
 
-    def __init__(self, folder: Path, step: Callable[[], None]) -> None:
-        """`step` is called before each statement; it may raise CrashError."""
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._step = step
         self._generation = 0
         self._name(0)
         self._synced_bytes = 0
@@ -45,8 +43,6 @@ class Disk:
         """Set: power fails in the next commit, of which this part is written."""
         self.failed = 0
         """Statements that failed."""
-        self._open: list[_Connection] = []
-        self.connection_class: type[sqlite3.Connection] = type("Connection", (_Connection,), {"disk": self})
 
     def _name(self, generation: int) -> None:
         self.path = self._folder / f"journal-{generation}.db"
@@ -63,11 +59,9 @@ class Disk:
             with log.open("rb") as whole:
                 self._wal.write_bytes(whole.read(self._synced_bytes))
 
-    def disconnect(self) -> None:
-        """The process that used the disk ended: its connections are gone, and what they had not committed."""
-        for connection in self._open:
-            connection.close()
-        self._open.clear()
+    def connections(self, step: Callable[[], None]) -> Connections:
+        """What one process uses the disk through. `step` is called before each statement; it may raise CrashError."""
+        return Connections(self, step)
 
     def forget_former(self) -> None:
         """Deletes the files of before the last power cut."""
@@ -76,15 +70,13 @@ class Disk:
 
     # -- called by connections ------------------------------------------------------------------------------
 
-    def opening(self, connection: _Connection) -> None:
+    def opening(self) -> None:
         """A connection is opened."""
-        self._open.append(connection)
         if self.mode.endswith("blind") or self.mode == "unreadable":
             self._fail("unable to open database file")
 
     def before(self, statement: str) -> None:
         """Before each statement."""
-        self._step()
         mode = self.mode
         if not mode or mode.startswith("commit"):
             return
@@ -124,13 +116,30 @@ class Disk:
         raise sqlite3.OperationalError(text)
 
 
+class Connections:
+    """The connections of one process."""
+
+    def __init__(self, disk: Disk, step: Callable[[], None]) -> None:
+        self.disk = disk
+        self.step = step
+        self.open: list[_Connection] = []
+        self.factory: type[sqlite3.Connection] = type("Connection", (_Connection,), {"process": self})
+
+    def close_all(self) -> None:
+        """The process ended: its connections are gone, and what they had not committed."""
+        for connection in self.open:
+            connection.close()
+        self.open.clear()
+
+
 class _Connection(sqlite3.Connection):
-    disk: Disk
+    process: Connections
     _synced: bool | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.disk.opening(self)
+        self.process.open.append(self)
+        self.process.disk.opening()
 
     @property
     def synced(self) -> bool:
@@ -141,13 +150,16 @@ class _Connection(sqlite3.Connection):
 
     def execute(self, statement: str, *args: Any) -> sqlite3.Cursor:
         """As sqlite3's, unless the disk fails."""
-        self.disk.before(statement)
+        self.process.step()
+        disk = self.process.disk
+        disk.before(statement)
         if statement == "COMMIT":
-            cursor: sqlite3.Cursor = self.disk.commit(self, lambda: super(_Connection, self).execute(statement))
+            cursor: sqlite3.Cursor = disk.commit(self, lambda: super(_Connection, self).execute(statement))
             return cursor
         return super().execute(statement, *args)
 
     def executemany(self, statement: str, *args: Any) -> sqlite3.Cursor:
         """As sqlite3's, unless the disk fails."""
-        self.disk.before(statement)
+        self.process.step()
+        self.process.disk.before(statement)
         return super().executemany(statement, *args)

@@ -24,7 +24,7 @@ AT_ONCE: Final = 3
 """Requests asked together at the end: below the smallest bound of payments in flight."""
 CIRCUITS_CLOSE_US: Final = 150 * SECOND
 """After this every open circuit lets a probe through."""
-_PUT_OFF: Final = frozenset({"OVERLOADED", "ACQUIRER_UNAVAILABLE", "DEADLINE_PAST", "JOURNAL_UNAVAILABLE"})
+_PUT_OFF: Final = frozenset({"OVERLOADED", "ACQUIRER_UNAVAILABLE", "DEADLINE_PAST", "PAYMENT_IN_PROGRESS"})
 _PATIENCE_US: Final = 30 * SECOND
 
 
@@ -42,11 +42,11 @@ def _settle(world: World) -> None:
     witness = world.witness
     if witness.violations:
         return
-    if world.core.book:
-        states = sorted(f"{payment.payment_id.hex()} {payment.state.name}" for payment in world.core.book.values())
-        witness.complain("everything is settled in the end", f"left: {', '.join(states)}")
-    for call in world.calls:
-        witness.complain("each request has one answer", f"operation {call.op} is left without")
+    if world.in_flight:
+        witness.complain("everything is settled in the end", f"left: {', '.join(world.in_flight)}")
+    for node in world.nodes:
+        for call in node.calls:
+            witness.complain("each request has one answer", f"operation {call.op} is left without")
 
 
 def _repeat_answers(world: World) -> None:
@@ -167,8 +167,9 @@ def _restart(world: World) -> None:
     """Faults 11 and 12, a last time: nothing is in flight, and nothing is lost by a power cut."""
     world.cut_power()
     _settle(world)
-    if world.recovered:
-        world.witness.complain("everything is settled in the end", f"{world.recovered} in flight after a restart")
+    recovered = sum(node.recovered for node in world.nodes)
+    if recovered:
+        world.witness.complain("everything is settled in the end", f"{recovered} in flight after a restart")
 
 
 def _compare(world: World) -> None:

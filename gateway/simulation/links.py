@@ -36,11 +36,12 @@ class Network:
         plan: Plan,
         witness: Witness,
         time: Scheduler,
-        deliver: Callable[[Answered], None],
+        deliver: Callable[[Answered, int], None],
         say: Callable[[str], None],
         notice: Callable[[str], None],
     ) -> None:
-        """`notice` is told the kind of each message that leaves, and of lies."""
+        """`deliver` takes an answer and the engine that it goes to; `notice` is told the kind of each message that
+        leaves, and of lies."""
         self.participants: Mapping[str, Participant] = {
             name: Participant(name, witness.effect, witness.complain) for name in PARTICIPANTS
         }
@@ -55,13 +56,15 @@ class Network:
         self._say = say
         self._notice = notice
         self._sent: Counter[str] = Counter()
+        self._sender: dict[bytes, int] = {}
         self._leaving: dict[str, list[tuple[Answer, Fate]]] = {name: [] for name in PARTICIPANTS}
         self.answered: list[tuple[str, Answer]] = []
         """Every answer that ever left a participant."""
 
-    def send(self, leg: LegOut) -> None:
-        """A leg leaves the gateway."""
+    def send(self, leg: LegOut, node: int) -> None:
+        """A leg leaves an engine."""
         self._witness.sent(leg)
+        self._sender[leg.leg_id[:16]] = node
         name = f"{self._witness.labels[leg.leg_id[:16]]}/{leg.leg_id[16]}"
         self._sent[name] += 1
         name = f"{name}/{self._sent[name]}"
@@ -130,11 +133,23 @@ class Network:
 
     def _later(self, answered: Answered, fate: Fate) -> None:
         for delay_us in fate.answers:
-            self._time.after(delay_us, lambda: self._deliver(answered))
+            self._time.after(delay_us, lambda: self._return(answered))
+
+    def _return(self, answered: Answered) -> None:
+        """To the engine that sent the leg last."""
+        self._deliver(answered, self.sender(answered.leg_id[:_OF_INQUIRY]))
+
+    def sender(self, payment_id: bytes) -> int:
+        """The engine that sent legs of a payment; the first where none did."""
+        return self._sender.get(payment_id, 0)
 
     def _break_word(self, participant: Participant, leg: LegOut, name: str) -> None:
+        """Does what was refused or barred, once the gateway relies on that: an approval that crosses the answer to a
+        reversal cannot be told from one that the reversal undid."""
         line = participant.lines.get(leg.leg_id)
         if line is None or line.state not in (DECLINED, BARRED):
+            return
+        if line.state == BARRED and not self._witness.reversal_recorded(leg.leg_id):
             return
         answer = participant.break_word(leg)
         participant.sync()
@@ -146,20 +161,21 @@ class Network:
         """Repeats an approval until it is undone."""
         leg_id, result, code = answer
         if times and participant.lines[leg_id].state == DONE:
-            self._deliver(Answered(participant.name, leg_id, result, code))
+            self._return(Answered(participant.name, leg_id, result, code))
             self._time.after(INSIST_US, lambda: self._insist(participant, answer, times - 1))
 
     def repeat_answers(self) -> None:
         """Every answer ever given arrives once more, in another order."""
         for participant, (leg_id, result, code) in reversed(self.answered):
-            self._deliver(Answered(participant, leg_id, result, code))
+            self._return(Answered(participant, leg_id, result, code))
 
 
 class SimulatedLink:
     """The end of the network at one engine. See gateway.links.interface.Link."""
 
-    def __init__(self, network: Network, step: Callable[[], None], witness: Witness) -> None:
+    def __init__(self, network: Network, node: int, step: Callable[[], None], witness: Witness) -> None:
         self._network = network
+        self._node = node
         self._step = step
         self._witness = witness
         self.arrived: list[Answered] = []
@@ -174,7 +190,7 @@ class SimulatedLink:
         for leg in legs:
             self._step()
             if self.reachable(leg.participant):
-                self._network.send(leg)
+                self._network.send(leg, self._node)
             else:
                 self._network.counts["not_sent"] += 1
                 lost.append(not_sent(leg))

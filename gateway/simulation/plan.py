@@ -198,8 +198,8 @@ _AT_PARTICIPANT: Final = (
     ("declined", 14),
     ("lie_garbage", 3),
     ("lie_stranger", 3),
-    ("lie_change_of_mind", 4),
-    ("lie_no_tombstone", 4),
+    ("lie_change_of_mind", 6),
+    ("lie_no_tombstone", 5),
     ("lie_unasked", 3),
 )
 _OF_REVERSALS: Final = (("lie_refused_reversal", 6),)
@@ -216,6 +216,7 @@ class Plan:
 
     seed: int
     nodes: int
+    """Engines on the one journal."""
     timing: Timing
     in_flight_max: int
     caps: tuple[int, ...]
@@ -275,7 +276,7 @@ def _unusual(usual: Fate, dice: _Dice, table: tuple[tuple[str, int], ...]) -> Fa
         "request_twice": Fate(kind, (request, request + seconds // 4), (answer,)),
         "answer_twice": Fate(kind, (request,), (answer, answer + seconds // 4)),
         "lie_no_tombstone": Fate(kind, (request + seconds * 10,), (answer,)),
-    }.get(kind) or Fate(kind, (request,), (answer,), late_us=dice.between(1, 60) * SECOND)
+    }.get(kind) or Fate(kind, (request,), (answer,), late_us=dice.between(100, 20_000) * 1000)
 
 
 # -- drawing -------------------------------------------------------------------------------------------------
@@ -290,10 +291,11 @@ def draw(seed: int) -> Plan:
     storm = rng.choice((0.0, 0.05, 0.15, 0.4))
     pays = _payments(rng, span_us, len(caps))
     items: list[Item] = [*pays, *_refunds(rng, pays, heal_us), *_others(rng, pays, heal_us)]
-    items.extend(_faults(rng, heal_us))
+    nodes = rng.choice((1, 1, 2))
+    items.extend(_faults(rng, heal_us, nodes))
     return Plan(
         seed=seed,
-        nodes=1,
+        nodes=nodes,
         timing=Timing(
             leg_timeout_us=rng.choice((500_000, 1_000_000, 5_000_000)),
             inquiry_us=rng.choice((300_000, 1_000_000, 3_000_000)),
@@ -367,7 +369,7 @@ def _others(rng: random.Random, pays: list[Pay], heal_us: int) -> list[Item]:
     return items
 
 
-def _faults(rng: random.Random, heal_us: int) -> list[Item]:
+def _faults(rng: random.Random, heal_us: int, nodes: int) -> list[Item]:
     items: list[Item] = []
 
     def moment() -> int:
@@ -378,13 +380,15 @@ def _faults(rng: random.Random, heal_us: int) -> list[Item]:
 
     for _ in range(rng.choice((0, 0, 1, 2, 4))):
         power, clock_us = rng.random() < 0.5, rng.choice((0, 0, rng.randint(-2 * HOUR, 2 * HOUR)))
-        items.append(Crash(moment(), 0, rng.randint(0, 60), power, rng.randint(1000, 3 * SECOND), clock_us))
+        down_us = rng.randint(1000, 3 * SECOND)
+        items.append(Crash(moment(), rng.randrange(nodes), rng.randint(0, 60), power, down_us, clock_us))
     for _ in range(rng.choice((0, 0, 1, 3))):
         armed_by, power = rng.choice(("reversal", "reversal", "lie", "credit", "inquiry")), rng.random() < 0.5
-        items.append(Crash(moment(), 0, rng.randint(0, 12), power, rng.randint(1000, SECOND), 0, armed_by))
+        node, down_us = rng.randrange(nodes), rng.randint(1000, SECOND)
+        items.append(Crash(moment(), node, rng.randint(0, 12), power, down_us, 0, armed_by))
     if rng.random() < 0.3:
         items.append(TornCommit(moment(), rng.choice((0.0, rng.random(), 1.0)), rng.randint(1000, 3 * SECOND)))
-    for _ in range(rng.choice((0, 0, 1, 2))):
+    for _ in range(rng.choice((0, 1, 1, 2))):
         at_us = moment()
         mode = rng.choice(DISK_MODES)
         items.append(DiskFault(at_us, window(at_us, 8 * SECOND), mode, rng.randint(1, 12)))

@@ -17,7 +17,7 @@ from typing import Final
 from contract.errors import HutongError
 from gateway.calls import CANCEL
 from gateway.engine.answer import id_text
-from gateway.engine.model import INQUIRY_NUMBER_MIN, LegKind, LegOut, Result
+from gateway.engine.model import INQUIRY_NUMBER_MIN, LegKind, LegOut, LegState, Result
 from gateway.engine.states import FINAL, State
 from gateway.simulation.callers import SimulatedCall, label_of
 from gateway.simulation.participants import BARRED, DECLINED, DONE, UNDONE, Line, Participant
@@ -90,8 +90,9 @@ class Witness:
             self._say(f"VIOLATION of {rule!r}: {text}")
 
     def open(self, path: Path) -> None:
-        """Reads this journal from now on; what was published before must still be there."""
-        self.close()
+        """Reads this journal, unless it is read already."""
+        if self._reader is not None:
+            return
         self._reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._reader.execute("PRAGMA query_only = ON")
 
@@ -279,6 +280,17 @@ class Witness:
         about = leg.original_leg_id if leg.kind is LegKind.INQUIRY else leg_id
         self.told.add((about, result))
 
+    def reversal_recorded(self, leg_id: bytes) -> bool:
+        """Whether the journal has an answered reversal of a leg."""
+        row = (
+            self._reader
+            and self._reader.execute(
+                "SELECT 1 FROM legs WHERE payment_id = ? AND kind = ? AND original = ? AND state = ?",
+                (leg_id[:16], int(LegKind.REVERSAL), leg_id[16], int(LegState.APPROVED)),
+            ).fetchone()
+        )
+        return bool(row)
+
     def effect(self, line: Line, before: str) -> None:
         """A participant did something."""
         if line.state != DONE or before == DONE or line.lied or line.contents is None:
@@ -345,7 +357,8 @@ class Witness:
             )
             return
         legs = [leg for leg in participant.lines.values() if leg.contents and leg.kind is LegKind.REFUND]
-        same = [leg.amount_minor for leg in legs if leg.state == DONE and leg.original == line.original]
+        standing = [leg for leg in legs if leg.state == DONE and not leg.lied]
+        same = [leg.amount_minor for leg in standing if leg.original == line.original]
         if sum(same) > original.amount_minor:
             self.complain(
                 "refunds never exceed the payment", f"{line.original.hex()} at {line.participant}: {sum(same)}"

@@ -5,51 +5,35 @@ from __future__ import annotations
 import hashlib
 import heapq
 import itertools
-import random
-import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from contract.errors import HutongError
 from gateway.calls import CANCEL
-from gateway.engine.clock import Clock, PaymentIds
-from gateway.engine.core import Core
-from gateway.engine.loop import Engine
-from gateway.engine.model import Answered, Create, EngineEvent
+from gateway.engine.model import Answered
 from gateway.engine.states import Event, State
-from gateway.engine.transitions import Outcome
-from gateway.intake import PaymentIntake
-from gateway.journal.interface import JournalMismatchError, JournalUnavailableError
-from gateway.journal.sqlite import SqliteJournal, SqliteReader
+from gateway.journal.sqlite import SqliteReader
 from gateway.queries import Queries
-from gateway.routing import Router
 from gateway.simulation import plan as plans
 from gateway.simulation.callers import (
     SimulatedCall,
     SimulatedTokens,
     cancel_call,
     create_call,
-    directory,
     refund_call,
 )
-from gateway.simulation.disk import CrashError, Disk, TornError
-from gateway.simulation.links import Network, SimulatedLink
+from gateway.simulation.disk import Disk
+from gateway.simulation.links import Network
+from gateway.simulation.node import START_US, Node
 from gateway.simulation.plan import SECOND, Fate, Pay, Plan, Refund
 from gateway.simulation.witness import Violation, Witness
 
-START_US: Final = 1_790_000_000 * SECOND
 STEPS_MAX: Final = 60_000
 """Moments of one run; one that needs more does not come to rest."""
-TICK_US: Final = 200
-"""Virtual time that a tick takes."""
-RETRY_US: Final = 100_000
-"""Between attempts while the journal cannot be written, as in the engine's own loop."""
-IDLE_US: Final = 5_000
-START_RETRY_US: Final = 1 * SECOND
-_DIRECTORY: Final = directory()
+NEVER: Final = 1 << 62
 
 
 @dataclass(slots=True)
@@ -68,35 +52,6 @@ class Result:
     trace: list[str] = field(default_factory=list)
 
 
-class VirtualClock(Clock):
-    """The engine's clock: true time, and by how much this machine differs from it."""
-
-    def __init__(self, time: World) -> None:
-        self._time = time
-        self.ahead_us = 0
-
-    def now_us(self) -> int:
-        """Microseconds since the Unix epoch."""
-        return START_US + self._time.now_us + self.ahead_us
-
-
-class WatchedCore(Core):
-    """The core, whose creates and transitions are noted."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world.plan.timing, trace=True)
-        self._world = world
-
-    def step(self, events: Sequence[EngineEvent], now_us: int, *, look_for_due: bool = True) -> Outcome:
-        """As the core's."""
-        for event in events:
-            if isinstance(event, Create):
-                self._world.witness.labels[event.payment.payment_id] = event.payment.reference
-        out = super().step(events, now_us, look_for_due=look_for_due)
-        self._world.result.transitions.update(out.transitions)
-        return out
-
-
 class World:
     """One run of one plan on a folder of its own."""
 
@@ -110,24 +65,13 @@ class World:
         self._order = itertools.count()
         self.witness = Witness(plan, lambda: self.now_us, self.say)
         self.network = Network(plan, self.witness, self, self._deliver, self.say, self._notice)
-        self.disk = Disk(folder, self._step)
-        self.clock = VirtualClock(self)
-        self.calls: list[SimulatedCall] = []
-        """On their way in the engine that lives now."""
-        self.engine: Engine | None = None
-        self.link: SimulatedLink | None = None
-        self.journal: SqliteJournal | None = None
-        self.crash: plans.Crash | None = None
-        """The crash that is to happen after `_steps_left` further steps."""
+        self.disk = Disk(folder)
         self._armed: list[plans.Crash] = []
-        self._steps_left = 0
-        self._tick_at_us: int | None = None
-        self._lives = 0
-        self.recovered = 0
-        """Payments in flight that the last start found."""
-        self._failures = 0
+        self._turns: Counter[int] = Counter()
+        """How many times each operation was asked for: callers take the engines in turn."""
         self._pays = {item.op: item for item in plan.items if isinstance(item, Pay)}
-        self._tokens = SimulatedTokens(plan.caps, self._pays)
+        self.tokens = SimulatedTokens(plan.caps, self._pays)
+        self.nodes = [Node(self, number) for number in range(plan.nodes)]
         self._play: dict[type, Callable[[Any], None]] = {
             Pay: self._play_request,
             Refund: self._play_request,
@@ -164,17 +108,18 @@ class World:
         for item in self.plan.items:
             self.after(item.at_us, lambda item=item: self._play[type(item)](item))  # type: ignore[misc]
         self.after(self.plan.heal_us, self._heal)
-        self.start()
+        for node in self.nodes:
+            node.start()
 
     def run(self) -> bool:
         """Until nothing is under way any more. Returns whether that came to be."""
         for _ in range(STEPS_MAX):
             if self.witness.violations:
                 return True
-            tick_at = self._tick_at_us
-            if tick_at is not None and (not self._queue or tick_at <= self._queue[0][0]):
+            tick_at, node = min((self._next_tick(node), node.number) for node in self.nodes)
+            if tick_at < NEVER and (not self._queue or tick_at <= self._queue[0][0]):
                 self.now_us = max(self.now_us, tick_at)
-                self._tick()
+                self.nodes[node].tick()
             elif self._queue:
                 at_us, _, do = heapq.heappop(self._queue)
                 self.now_us = max(self.now_us, at_us)
@@ -184,143 +129,46 @@ class World:
         self.witness.complain("everything is settled in the end", f"not at rest after {STEPS_MAX} steps")
         return False
 
-    # -- the engine's life -----------------------------------------------------------------------------------
+    @staticmethod
+    def _next_tick(node: Node) -> int:
+        return NEVER if node.tick_at_us is None else node.tick_at_us
 
-    def start(self) -> None:
-        """Starts the engine on what the disk has; tries again where the disk does not let it."""
-        if self.engine is not None:
-            return
-        self._lives += 1
-        self.witness.disk_failed |= bool(self.disk.mode)
-        try:
-            self.journal = journal = SqliteJournal(self.disk.path, factory=self.disk.connection_class)
-            self.link = link = SimulatedLink(self.network, self._step, self.witness)
-            router = Router(_DIRECTORY, link.reachable)
-            ids = PaymentIds(random.Random(f"{self.plan.seed}/{self._lives}").randbytes)
-            intake = PaymentIntake(router, self._tokens, journal, bytes(32), ids=ids)
-            core = WatchedCore(self)
-            engine = Engine(
-                core,
-                journal,
-                link,
-                intake,  # type: ignore[arg-type]
-                clock=self.clock,
-                in_flight_max=self.plan.in_flight_max,
-                on_commit=self._step,
-                observe=router.observe,
-            )
-            self.recovered = engine.recover()
-        except CrashError as crash:
-            self._die(crash)
-            return
-        except (sqlite3.Error, JournalMismatchError, JournalUnavailableError) as error:
-            self._stop_journal()
-            if not self.disk.mode:
-                self.witness.complain("a gateway starts on a sound disk", repr(error))
-                return
-            self.after(START_RETRY_US, self.start)
-            return
-        self.engine, self.core, self._failures = engine, core, 0
-        self.witness.open(self.disk.path)
-        self.witness.after_restart()
-        self.say(f"the engine starts with {self.recovered} payments in flight")
-        self._tick_at_us = self.now_us
+    @property
+    def in_flight(self) -> list[str]:
+        """Payments that engines hold."""
+        return sorted(
+            f"{payment.payment_id.hex()} {payment.state.name}"
+            for node in self.nodes
+            for payment in node.core.book.values()
+        )
 
-    def _tick(self) -> None:
-        engine = self.engine
-        assert engine is not None, "ticks are planned for living engines only"
-        try:
-            busy = engine.tick()
-            self.witness.disk_failed |= bool(self.disk.failed)
-            self.witness.after_tick()
-        except CrashError as crash:
-            self._die(crash)
-            return
-        except Exception as error:  # noqa: BLE001 - whatever the engine raises is a finding
-            self.witness.complain("the engine does not break", f"{type(error).__name__}: {error}")
-            return
-        self._plan_tick(engine, busy)
-
-    def _plan_tick(self, engine: Engine, busy: bool) -> None:
-        if busy or len(engine.inbox):
-            self._tick_at_us = self.now_us + TICK_US
-            return
-        failures, self._failures = self._failures, engine.counts.commit_failures
-        if not engine.writable or failures != self._failures:
-            self._tick_at_us = self.now_us + RETRY_US
-            return
-        due_us = self.core.next_due_us()
-        if due_us is None:
-            self._tick_at_us = None
-        else:
-            self._tick_at_us = max(due_us - self.clock.now_us() + self.now_us, self.now_us + IDLE_US)
-
-    def wake(self) -> None:
-        """Something waits for the engine."""
-        if self.engine is not None and self.engine.writable:
-            self._tick_at_us = min(self._tick_at_us or self.now_us + TICK_US, self.now_us + TICK_US)
-
-    def _step(self) -> None:
-        """Called between any two steps that the world could see: the process may end here."""
-        if self.crash is not None:
-            self._steps_left -= 1
-            if self._steps_left < 0:
-                raise CrashError
-
-    def _die(self, crash: CrashError) -> None:
-        planned, self.crash = self.crash, None
-        power = isinstance(crash, TornError) or (planned is not None and planned.power)
-        down_us = planned.down_us if planned is not None else SECOND
-        self.result.faults["torn_commit" if isinstance(crash, TornError) else "power_cut" if power else "crash"] += 1
-        self.say(f"the engine's process ends{', and the power with it' if power else ''}")
-        if power:
-            self.disk.power_cut()
-            self.witness.close()
-        self._stop_journal()
-        if power:
-            self.disk.forget_former()
-        for call in self.calls:
-            call.lost = True
-        self.calls.clear()
-        self.engine = self.link = self._tick_at_us = None
-        if planned is not None and planned.clock_us:
-            self.clock.ahead_us += planned.clock_us
-            self.witness.clocks_differ = True
-            self.result.faults["clock_set"] += 1
-        self.after(down_us, self.start)
-
-    def cut_power(self) -> None:
+    def cut_power(self, down_us: int = SECOND) -> None:
         """The machine loses power now, and starts again."""
-        self.crash = plans.Crash(self.now_us, 0, 0, True, SECOND, 0)
-        self._die(CrashError())
+        self.say("the power fails")
+        self.disk.power_cut()
+        self.witness.close()
+        for node in self.nodes:
+            node.vanish()
+            self.after(down_us, node.start)
+        self.disk.forget_former()
 
-    def _stop_journal(self) -> None:
-        self.disk.disconnect()
-        self.journal = None
-
-    def _deliver(self, answered: Answered) -> None:
-        if self.link is None:
+    def _deliver(self, answered: Answered, node: int) -> None:
+        if not self.nodes[node].deliver(answered):
             self.result.faults["answer_to_dead_engine"] += 1
-            return
-        self.link.arrived.append(answered)
-        self.wake()
 
     # -- callers ---------------------------------------------------------------------------------------------
 
-    def submit(self, call: SimulatedCall) -> None:
-        """A request arrives at the gateway, if there is one."""
-        if self.engine is None:
-            call.lost = True
-            return
-        if call.op in self.witness.asked and call.method != CANCEL:
+    def submit(self, call: SimulatedCall, node: int | None = None) -> None:
+        """A request arrives at one of the engines, unless it is dead."""
+        number = self._turns[call.op] % len(self.nodes) if node is None else node
+        self._turns[call.op] += 1
+        if self.nodes[number].submit(call) and call.method != CANCEL:
             self.witness.submitted.add((call.op, call.other))
-        self.calls.append(call)
-        self.engine.inbox.put([call])
-        self.wake()
 
     def told(self, call: SimulatedCall, answer: bytes | HutongError) -> None:
         """The gateway answers a call."""
-        self._step()
+        node = self.nodes[call.node]
+        node.step()
         if call.lost:
             self.witness.complain("a dead engine is silent", f"operation {call.op} was answered by it")
             return
@@ -328,7 +176,7 @@ class World:
         if call.answers > 1:
             self.witness.complain("each request has one answer", f"operation {call.op} got {answer!r} too")
             return
-        self.calls.remove(call)
+        node.calls.remove(call)
         if isinstance(answer, HutongError):
             self.say(f"operation {call.op} is refused: {answer.name}")
             self.witness.disk_failed |= bool(self.disk.failed)
@@ -342,7 +190,8 @@ class World:
         """The request of an operation; None where it cannot be asked yet."""
         asked = self.witness.asked.get(op)
         if isinstance(asked, Pay):
-            now_us = self.clock.now_us() if self.now_us >= self.plan.heal_us else START_US + self.now_us
+            healed = self.now_us >= self.plan.heal_us
+            now_us = max(node.clock.now_us() for node in self.nodes) if healed else START_US + self.now_us
             return create_call(asked, other, now_us, self.told)
         if isinstance(asked, Refund):
             original = self.payment_of(asked.of)
@@ -375,11 +224,11 @@ class World:
         payment_id = self.payment_of(item.of)
         if payment_id is not None:
             self.say(f"operation {item.of} is to be cancelled")
-            self.submit(cancel_call(item.of, payment_id, self.told))
+            self.submit(cancel_call(item.of, payment_id, self.told), self.network.sender(payment_id))
 
     def _play_read(self, item: plans.Read) -> None:
         payment_id = self.payment_of(item.of)
-        if payment_id is None or self.engine is None:
+        if payment_id is None or self.disk.mode:
             return
         reader = SqliteReader(self.disk.path)
         queries = Queries(lambda: reader)
@@ -396,25 +245,15 @@ class World:
         if item.armed_by:
             self._armed.append(item)
         else:
-            self._begin_crash(item)
+            self.nodes[item.node].crash_soon(item)
 
     def _notice(self, kind: str) -> None:
         """Something happened that a crash may be counted from."""
         for item in self._armed:
             if item.armed_by == kind:
                 self._armed.remove(item)
-                self._begin_crash(item)
+                self.nodes[item.node].crash_soon(item)
                 return
-
-    def _begin_crash(self, item: plans.Crash) -> None:
-        if self.engine is not None and self.crash is None:
-            self.crash, self._steps_left = item, item.steps
-            self.after(SECOND, lambda: self._crash_idle(item))
-
-    def _crash_idle(self, item: plans.Crash) -> None:
-        """An engine that has nothing to do crashes too."""
-        if self.crash is item:
-            self._die(CrashError())
 
     def _play_torn(self, item: plans.TornCommit) -> None:
         self.disk.torn_part = item.part
@@ -455,23 +294,27 @@ class World:
     def _play_jump(self, item: plans.ClockJump) -> None:
         self.result.faults["clock_jump"] += 1
         self.say(f"the clock leaps by {item.by_us / SECOND} s")
-        self.clock.ahead_us += item.by_us
         self.witness.clocks_differ = True
-        self.wake()
+        for node in self.nodes:
+            node.clock.ahead_us += item.by_us
+            node.wake()
 
     def _heal(self) -> None:
         """From now on nothing breaks."""
         self.say("all is repaired")
-        self.disk.mode, self.disk.torn_part, self.crash = "", None, None
+        self.disk.mode, self.disk.torn_part = "", None
         self._armed.clear()
         for name, participant in self.network.participants.items():
             participant.down = participant.known_down = False
             self._make_quick(name)
-        self.start()
+        for node in self.nodes:
+            node.spare()
+            node.start()
 
     def close(self) -> Result:
         """Ends the run."""
-        self._stop_journal()
+        for node in self.nodes:
+            node.vanish()
         self.witness.close()
         result = self.result
         result.violations = self.witness.violations

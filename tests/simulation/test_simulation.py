@@ -135,21 +135,23 @@ def test_a_failing_run_is_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("synchronous", "kept"), [("FULL", 3), ("OFF", 0)])
 def test_a_power_cut_keeps_what_was_synced(tmp_path: Path, synchronous: str, kept: int) -> None:
-    disk = Disk(tmp_path, lambda: None)
-    connection = connect(disk.path, factory=disk.connection_class)
+    disk = Disk(tmp_path)
+    process = disk.connections(lambda: None)
+    connection = connect(disk.path, factory=process.factory)
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     _insert(connection, 3)
     connection.execute("BEGIN")
     connection.execute("INSERT INTO t VALUES (99)")
     disk.power_cut()
-    disk.disconnect()
+    process.close_all()
     assert _rows(disk) == kept
 
 
 @pytest.mark.parametrize(("part", "kept"), [(0.0, 3), (0.5, 3), (0.9, 3), (1.0, 4)])
 def test_a_torn_commit_is_there_whole_or_not_at_all(tmp_path: Path, part: float, kept: int) -> None:
-    disk = Disk(tmp_path, lambda: None)
-    connection = connect(disk.path, factory=disk.connection_class)
+    disk = Disk(tmp_path)
+    process = disk.connections(lambda: None)
+    connection = connect(disk.path, factory=process.factory)
     _insert(connection, 3)
     disk.torn_part = part
     connection.execute("BEGIN")
@@ -157,7 +159,7 @@ def test_a_torn_commit_is_there_whole_or_not_at_all(tmp_path: Path, part: float,
     with pytest.raises(TornError):
         connection.execute("COMMIT")
     disk.power_cut()
-    disk.disconnect()
+    process.close_all()
     assert _rows(disk) == kept
 
 
