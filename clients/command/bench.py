@@ -143,6 +143,7 @@ class Subject:
         self._cpu_s = self._database_cpu_s = 0.0
         self._commits = 0
         self._first_rss = self._child.ask().rss_mb
+        self._round_rss = 0.0
         self._latency: dict[str, Any] = {}
         self._rate = 0.0
 
@@ -155,6 +156,7 @@ class Subject:
         self._cpu_s += after.cpu_s - before.cpu_s
         self._database_cpu_s += _cpu_s(self._database_pid) - database
         self._commits += after.commits - before.commits
+        self._round_rss = self._round_rss or after.rss_mb
 
     def _saturate(self, seconds: float, into: Saturation) -> None:
         payments = self._payments
@@ -192,7 +194,11 @@ class Subject:
             "payments_per_commit": round(paid.good / max(self._commits, 1), 1),
             "payments": report.payments,
             "failures": {str(status): count for status, count in (paid.failures + self._warm.failures).items()},
-            "rss_mb": {"start": round(self._first_rss, 1), "end": round(last.rss_mb, 1)},
+            "rss_mb": {
+                "start": round(self._first_rss, 1),
+                "first_round": round(self._round_rss, 1),
+                "end": round(last.rss_mb, 1),
+            },
             "conserved": report.conserved,
             "findings": report.findings,
         }
