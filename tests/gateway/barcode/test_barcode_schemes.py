@@ -44,7 +44,8 @@ def test_valid_vectors(scheme: str, case: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("scheme", "case"), INVALID, ids=[f"{name}-{n}" for n, (name, _) in enumerate(INVALID)])
 def test_invalid_vectors(scheme: str, case: dict[str, Any]) -> None:
     decoded = decode(case["payload"])
-    assert decoded.scheme == scheme, "a wrong code of a scheme is still one of that scheme"
+    # A wrong code of a scheme is still one of that scheme, unless nothing of what marks it is left.
+    assert decoded.scheme == case.get("scheme", scheme)
     assert decoded.profile is not None
     assert not decoded.profile.valid
     assert {f"{v.path}:{v.rule}" for v in decoded.profile.violations} == set(case["rules"]), case["origin"]
