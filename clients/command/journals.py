@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
@@ -47,8 +48,9 @@ class Opened:
             os.close(lock)
 
 
-def open_journal(folder: Path, url: str = "") -> Opened:
-    """Opens the journal of a data folder: at `url`, or in the folder. Raises JournalError."""
+def open_journal(folder: Path, url: str = "", *, key: bytes = b"") -> Opened:
+    """Opens the journal of a data folder: at `url`, or in the folder. `key`: the network's secret key, by whose hash a
+    database knows who may share it. Raises JournalError."""
     if not url:
         path = folder / SQLITE_FILE
         try:
@@ -64,11 +66,13 @@ def open_journal(folder: Path, url: str = "") -> Opened:
         raise JournalError(f"PostgreSQL needs psycopg: pip install 'hutong[postgres]' ({error})") from error
     holder, lock = _holder(folder)
     try:
-        journal = PostgresJournal(url, holder=holder)
+        network = hashlib.blake2b(key, digest_size=16, person=b"hutong journal").hexdigest()
+        journal = PostgresJournal(url, holder=holder, network=network)
         return Opened(
             journal, lambda: PostgresReader(url), lambda core, inbox: PostgresNeighbours(journal, core, inbox), lock
         )
     except JournalMismatchError as error:
+        os.close(lock)
         raise JournalError(str(error)) from error
 
 
@@ -100,15 +104,15 @@ def remembered(url: str) -> str:
     return url if url and safe_url(url) == url else ""
 
 
-def _holder(folder: Path) -> tuple[str, int | None]:
-    """This process's name at the database, and the lock that proves it. The folder's own name goes to one living
-    process at a time: so a gateway that was killed and starts again has its payments back at once."""
+def _holder(folder: Path) -> tuple[str, int]:
+    """The folder's name at the database, and the lock by which one living process has it: so a gateway that was killed
+    and starts again has its payments back at once. Raises JournalError while another runs on the folder."""
     file = os.open(folder / HOLDER_FILE, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(file)
-        return uuid.uuid4().hex, None
+        raise JournalError(f"another gateway runs on {folder}; give each a folder of its own") from None
     name = os.read(file, 64).decode()
     if not name:
         name = uuid.uuid4().hex

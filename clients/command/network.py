@@ -210,7 +210,7 @@ class Network:
 
     def _build(self) -> Gateway:
         options = self.options
-        opened = self._opened = open_journal(self.data, options.journal)
+        opened = self._opened = open_journal(self.data, options.journal, key=_key(self.data / "gateway.key"))
         local = None if options.processes else LoopbackLink(Participants(self._books[0], self.participants.values()))
         return Gateway(
             GatewayOptions(

@@ -91,11 +91,13 @@ class PostgresJournal:
         engine: int | None = None,
         *,
         holder: str = "",
+        network: str = "",
         lease_us: int = LEASE_US,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`engine`: a fixed number; without it a free one. `holder` names this process, so that its next start gets its
         number back without waiting; the composition must see to it that one process at a time has that name.
+        `network` names those who may share the database: whoever takes a payment over must reach its participants.
         Raises JournalMismatchError."""
         self._url = url
         self._sleep = sleep
@@ -105,7 +107,7 @@ class PostgresJournal:
         self._new_routes: Collection[int] = frozenset()
         try:
             self._connection = connect(url, writer=True)
-            _prepare(self._connection)
+            _prepare(self._connection, network)
             self.lease = leases.acquire(self._connection, holder or uuid4().hex, engine=engine, duration_us=lease_us)
         except psycopg.Error as error:
             self.disconnect()
@@ -419,8 +421,8 @@ def _load(db: Connection, payment_ids: Sequence[bytes]) -> list[Payment]:
     return built
 
 
-def _prepare(db: Connection) -> None:
-    """Makes the tables where they are missing, and checks that they are of this version."""
+def _prepare(db: Connection, network: str) -> None:
+    """Makes the tables where they are missing, and checks that they are of this version and this network."""
     genuine = is_postgresql(db)
     if genuine:
         check_durable(db)
@@ -430,6 +432,14 @@ def _prepare(db: Connection) -> None:
     (version,) = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone() or ("",)
     if version != str(VERSION):
         raise JournalMismatchError(f"the database has schema version {version}, this gateway writes {VERSION}")
+    if network:
+        db.execute("INSERT INTO meta (name, value) VALUES ('network', %s) ON CONFLICT DO NOTHING", (network,))
+        (owner,) = db.execute("SELECT value FROM meta WHERE name = 'network'").fetchone() or ("",)
+        if owner != network:
+            raise JournalMismatchError(
+                "the database is the journal of another network; use another database, or, for a further gateway of "
+                "that network, its gateway.key"
+            )
 
 
 def _create_tables(db: Connection, *, genuine: bool) -> None:

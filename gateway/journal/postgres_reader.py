@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 
@@ -14,7 +14,8 @@ from gateway.journal.postgres_arrays import byteas
 from gateway.journal.postgres_connection import Connection, connect
 from gateway.journal.rows import payments_from_rows
 
-RECONNECTS_MAX = 2
+SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+RECONNECTS_MAX: Final = 2
 """Attempts on a new connection before a read is given up."""
 
 
@@ -31,7 +32,9 @@ class PostgresReader:
             try:
                 if self._connection is None:
                     self._connection = connect(self._url)
-                return [self._connection.execute(query, values).fetchall() for query, values in queries]
+                with self._connection.pipeline():
+                    cursors = [self._connection.execute(query, values) for query, values in queries]
+                return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
             except psycopg.Error as error:
                 self.close()
                 if attempt + 1 == RECONNECTS_MAX:
@@ -41,10 +44,10 @@ class PostgresReader:
     def payments(self, payment_ids: Sequence[bytes]) -> list[Payment]:
         """Payments by id with their legs, in the order of their ids."""
         ids = (byteas(payment_ids),)
-        # Legs first: a payment read after them is at least as far on as they are.
-        legs, payments = self._rows((sql.LOAD_LEGS, ids), (sql.LOAD_PAYMENTS, ids))
-        known = {bytes(row[0]) for row in payments}
-        return payments_from_rows(payments, [row for row in legs if bytes(row[0]) in known])
+        _, payments, legs, _ = self._rows(
+            (SNAPSHOT, ()), (sql.LOAD_PAYMENTS, ids), (sql.LOAD_LEGS, ids), ("COMMIT", ())
+        )
+        return payments_from_rows(payments, legs)
 
     def payment(self, payment_id: bytes) -> Payment | None:
         """See the interface."""

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from clients.command.check import check, check_folder
-from clients.command.journals import JournalError, check_url, remembered
+from clients.command.journals import JournalError, check_url, open_journal, remembered
 from clients.command.network import Network, NetworkError, NetworkOptions
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
@@ -76,6 +76,18 @@ def test_a_killed_gateway_has_its_payments_back_at_once(url: str, tmp_path: Path
     report = check_folder(tmp_path, url)
     assert report.conserved, report.findings
     assert report.in_flight == 0
+
+
+def test_a_database_belongs_to_one_network(url: str, tmp_path: Path) -> None:
+    """Another network's participants know nothing of these payments, so its gateway must not take them over."""
+    with Network.start(options(tmp_path / "a", url)):
+        with pytest.raises(JournalError, match="another gateway runs on"):
+            open_journal(tmp_path / "a", url)
+        with pytest.raises(NetworkError, match="journal of another network"):
+            Network.start(options(tmp_path / "b", url))
+        same = open_journal(tmp_path / "b", url, key=(tmp_path / "a" / "gateway.key").read_bytes())
+        same.journal.close()
+        same.unlock()
 
 
 def test_urls() -> None:
