@@ -39,7 +39,7 @@ class Opened:
     neighbours: Callable[[Core, Inbox[Any]], Neighbours] | None = None
     """How an engine joins others on this journal; None where the journal is its own."""
     lock: int | None = None
-    """File descriptor of the lock on the folder's name at the database."""
+    """File descriptor of the lock by which one living gateway has the folder."""
 
     def unlock(self) -> None:
         """Lets another process use the folder's name; after the journal was closed."""
@@ -53,9 +53,11 @@ def open_journal(folder: Path, url: str = "", *, key: bytes = b"") -> Opened:
     database knows who may share it. Raises JournalError."""
     if not url:
         path = folder / SQLITE_FILE
+        _, lock = _holder(folder)
         try:
-            return Opened(SqliteJournal(path), lambda: SqliteReader(path))
+            return Opened(SqliteJournal(path), lambda: SqliteReader(path), lock=lock)
         except JournalMismatchError as error:
+            os.close(lock)
             raise JournalError(str(error)) from error
     check_url(url)
     try:
