@@ -331,14 +331,23 @@ class PostgresJournal:
         """See the interface."""
         database = self._database()
         ids = byteas(payment_ids)
-        database.execute(sql.CLAIM, (self.engine, ids))
-        mine = [bytes(row[0]) for row in database.execute(sql.OWNERS, (ids,)) if row[1] == self.engine]
-        return _load(database, mine)
+        owners = self._owners(ids)
+        others = sorted({engine for engine in owners.values() if engine != self.engine})
+        if others:
+            with database.transaction():
+                gone = [row[0] for row in database.execute(sql.BURY, (bigints(others),))]
+                if gone:
+                    database.execute(sql.CLAIM, (self.engine, ids, bigints(gone)))
+            owners = self._owners(ids)
+        return _load(database, [key for key, engine in owners.items() if engine == self.engine])
 
     @_reading
     def owners(self, payment_ids: Sequence[bytes]) -> dict[bytes, int]:
         """Which engine's each of these payments is; those that do not exist are left out."""
-        return {bytes(row[0]): row[1] for row in self._database().execute(sql.OWNERS, (byteas(payment_ids),))}
+        return self._owners(byteas(payment_ids))
+
+    def _owners(self, ids: bytes) -> dict[bytes, int]:
+        return {bytes(row[0]): row[1] for row in self._database().execute(sql.OWNERS, (ids,))}
 
     @_reading
     def send_mail(self, rows: Sequence[tuple[object, ...]]) -> None:

@@ -111,10 +111,14 @@ LEGS: Final = ", ".join(LEG_COLUMNS)
 LOAD_PAYMENTS: Final = f"SELECT {PAYMENTS} FROM payments WHERE payment_id = ANY(%s::bytea[]) ORDER BY payment_id"
 LOAD_LEGS: Final = f"SELECT {LEGS} FROM legs WHERE payment_id = ANY(%s::bytea[]) ORDER BY payment_id, number"
 CLAIM: Final = (
-    "UPDATE payments SET engine = %s WHERE payment_id = ANY(%s::bytea[]) AND open = 0 "
-    f"AND engine IN (SELECT engine FROM leases WHERE expires_us < {NOW_US})"
+    "UPDATE payments SET engine = %s WHERE payment_id = ANY(%s::bytea[]) AND open = 0 AND engine = ANY(%s::bigint[])"
 )
 """Ended payments whose engine is gone go to whoever has something for them."""
+BURY: Final = (
+    "UPDATE leases SET epoch = epoch + 1, holder = '' "
+    f"WHERE engine = ANY(%s::bigint[]) AND expires_us < {NOW_US} RETURNING engine"
+)
+"""Fences engines whose leases have run out, before anything is taken from them."""
 OWNERS: Final = "SELECT payment_id, engine FROM payments WHERE payment_id = ANY(%s::bytea[])"
 MAIL_TYPES: Final = ("BYTEA", "BIGINT", "SMALLINT", "BYTEA", "TEXT", "BIGINT", "TEXT")
 _MAIL: Final = ("mail_id", "engine", "kind", "subject", "participant", "result", "code")

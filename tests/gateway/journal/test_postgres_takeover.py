@@ -250,6 +250,26 @@ def test_two_adopters_share_nothing(url: str) -> None:
     dead.disconnect()
 
 
+def test_ended_payments_of_a_dead_engine_belong_to_whoever_needs_them(url: str) -> None:
+    """A late approval may come years after its engine's end; while the engine lives, it is the engine's own."""
+    first, second = PostgresJournal(url), PostgresJournal(url)
+    payment = draft()
+    payment.legs.append(_first_leg())
+    assert first.commit(Writes(admissions=[payment])) == [None]
+    assert second.claim([payment.payment_id]) == []
+    payment.state, payment.ended_us = State.DECLINED, CLOCK.now_us()
+    first.commit(Writes(changed={payment.payment_id: payment}))
+    assert second.claim([payment.payment_id]) == []
+    assert [one.payment_id for one in first.claim([payment.payment_id])] == [payment.payment_id]
+    _expire(url, first.engine)
+    assert [one.payment_id for one in second.claim([payment.payment_id, bytes(16)])] == [payment.payment_id]
+    with pytest.raises(JournalFencedError):
+        first.commit(Writes(changed={payment.payment_id: payment}))
+    second.commit(Writes(changed={payment.payment_id: payment}))
+    first.disconnect()
+    second.close()
+
+
 def _first_leg() -> Leg:
     return Leg(1, LegKind.DEBIT, "issuer-a", sent_us=CLOCK.now_us())
 
