@@ -1,0 +1,34 @@
+"""A network that cannot start says why and leaves nothing behind; a folder has one gateway at a time."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from clients.command.network import Network, NetworkError, NetworkOptions
+
+
+def options(folder: Path, front: str = "native", listen: str = "127.0.0.1:0") -> NetworkOptions:
+    return NetworkOptions(data=folder, seed=5, listen=listen, front=front)
+
+
+@pytest.mark.parametrize("front", ["native", "aio"])
+def test_a_port_in_use_is_refused_and_a_folder_has_one_gateway(tmp_path: Path, front: str) -> None:
+    with Network.start(options(tmp_path / "first", front)) as first:
+        before = {thread.name for thread in threading.enumerate()}
+        with pytest.raises(NetworkError, match="cannot be listened on"):
+            Network.start(options(tmp_path / "second", front, first.target))
+        with pytest.raises(NetworkError, match="another gateway runs on"):
+            Network.start(options(tmp_path / "first", front))
+        assert {thread.name for thread in threading.enumerate()} <= before
+    # What was refused may start now, and what was used may be used again.
+    Network.start(options(tmp_path / "second", front)).close()
+    Network.start(options(tmp_path / "first", front)).close()
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "nonsense", "unix:"])
+def test_an_address_that_may_not_be_used_is_refused(tmp_path: Path, listen: str) -> None:
+    with pytest.raises(NetworkError):
+        Network.start(options(tmp_path, listen=listen))
