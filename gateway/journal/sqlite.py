@@ -110,6 +110,7 @@ class SqliteJournal:
     def _prepare(self) -> None:
         db = self._connection
         try:
+            self._write_anew()  # what a former process left may be its failed fsync's
             db.execute("BEGIN IMMEDIATE")
             for statement in sqlite_statements():
                 db.execute(statement)
@@ -154,10 +155,21 @@ class SqliteJournal:
             self._connection.close()
             self._connection = connect(self._path, factory=self._factory)
             row = self._connection.execute("SELECT tick FROM ticks WHERE engine = ?", (self._engine,)).fetchone()
+            taken = row is not None and row[0] == tick
+            if taken:
+                self._write_anew()
         except sqlite3.Error as error:
             self._in_doubt = True
             raise JournalUnavailableError(str(error)) from error
-        return row is not None and row[0] == tick
+        return taken
+
+    def _write_anew(self) -> None:
+        """Makes durable what was read back after a failed fsync. The system may count pages as written that a failed
+        fsync did not write, so a later fsync of the log proves nothing about them: they are copied into the database
+        file, which is synced, and the log begins anew."""
+        busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise sqlite3.OperationalError("readers are in the way of writing the journal anew")
 
     def last_was_taken(self) -> bool:
         """See the interface."""
