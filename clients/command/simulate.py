@@ -28,8 +28,10 @@ CHUNK: Final = 10
 def play_some(seeds: range) -> Summary:
     """Runs of some seeds, added up; runs in a worker."""
     summary = Summary()
+    began = time.process_time()
     for seed in seeds:
         summary.add(play_seed(seed))
+    summary.cpu_s = time.process_time() - began
     return summary
 
 
@@ -88,7 +90,9 @@ def simulate(
     report = summary.as_json() | {
         "first_seed": first,
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(summary.cpu_s, 1),
         "payments_per_s": round(summary.payments / seconds, 1),
+        "payments_per_cpu_s": round(summary.payments / max(summary.cpu_s, 1e-9), 1),
         "jobs": jobs,
     }
     shortest = _shortest(summary)
@@ -123,7 +127,8 @@ def _print(report: dict[str, Any], summary: Summary, shortest: dict[str, Any] | 
     coverage = report["coverage"]
     console.print(
         f"{report['seeds']:,} seeds from {report['first_seed']}, {report['payments']:,} payments and refunds in "
-        f"{report['seconds']:,.1f} s ({report['payments_per_s']:,.0f}/s, {report['jobs']} processes)"
+        f"{report['seconds']:,.1f} s ({report['payments_per_s']:,.0f}/s; "
+        f"{report['payments_per_cpu_s']:,.0f} for each second of a core)"
     )
     console.print("faults: " + ", ".join(f"{count:,} {kind}" for kind, count in report["faults"].items()))
     console.print(

@@ -36,6 +36,8 @@ class Disk:
         self._name(0)
         self._synced_bytes = 0
         self._statements = 0
+        self.hole = False
+        """Whether the log has a part that a failed sync did not write."""
         self.mode = ""
         """The fault at work, of gateway.simulation.plan.DISK_MODES."""
         self.failing_statement = 1
@@ -58,6 +60,7 @@ class Disk:
         if log.exists():
             with log.open("rb") as whole:
                 self._wal.write_bytes(whole.read(self._synced_bytes))
+        self.hole = False
 
     def connections(self, step: Callable[[], None]) -> Connections:
         """What one process uses the disk through. `step` is called before each statement; it may raise CrashError."""
@@ -105,10 +108,22 @@ class Disk:
             self._synced_bytes += int((size - self._synced_bytes) * self.torn_part)
             self.torn_part = None
             raise TornError
-        if connection.synced:
-            self._synced_bytes = size
         if self.mode.startswith("commit_taken"):
+            # What a sync failed to write counts as written: later syncs succeed, and it is still not on the disk.
+            self.hole = True
+            self.mode = "" if self.mode == "commit_taken" else self.mode
             self._fail("disk I/O error")
+        if connection.synced and not self.hole:
+            self._synced_bytes = size
+        return done
+
+    def checkpoint(self, checkpoint: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
+        """Instead of a checkpoint, which writes the log's pages anew, into the database file."""
+        if self.mode:
+            self._fail("disk I/O error")
+        done = checkpoint()
+        if not self._wal.exists() or not self._wal.stat().st_size:
+            self.hole, self._synced_bytes = False, 0
         return done
 
     def _fail(self, text: str) -> None:
@@ -156,6 +171,8 @@ class _Connection(sqlite3.Connection):
         if statement == "COMMIT":
             cursor: sqlite3.Cursor = disk.commit(self, lambda: super(_Connection, self).execute(statement))
             return cursor
+        if statement.startswith("PRAGMA wal_checkpoint("):
+            return disk.checkpoint(lambda: super(_Connection, self).execute(statement))
         return super().execute(statement, *args)
 
     def executemany(self, statement: str, *args: Any) -> sqlite3.Cursor:

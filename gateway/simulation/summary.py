@@ -77,6 +77,8 @@ class Summary:
     states: set[State] = field(default_factory=set)
     transitions: set[tuple[State, Event]] = field(default_factory=set)
     failures: list[Failure] = field(default_factory=list)
+    cpu_s: float = 0.0
+    """Processor time of the runs."""
 
     def add(self, result: Result) -> None:
         """Takes one run into account."""
@@ -101,6 +103,7 @@ class Summary:
         self.states |= other.states
         self.transitions |= other.transitions
         self.failures.extend(other.failures)
+        self.cpu_s += other.cpu_s
 
     @property
     def unreached(self) -> list[str]:

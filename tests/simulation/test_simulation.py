@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from clients.command.simulate import simulate
+from gateway.engine.model import Writes
 from gateway.engine.states import TABLE, Action, Event, Rule, State
-from gateway.journal.sqlite import connect
+from gateway.journal.sqlite import SqliteJournal, connect
 from gateway.simulation.disk import Disk, TornError
 from gateway.simulation.mutations import PatchError, apply, hunt
 from gateway.simulation.plan import PARTICIPANTS, draw
@@ -161,6 +163,21 @@ def test_a_torn_commit_is_there_whole_or_not_at_all(tmp_path: Path, part: float,
     disk.power_cut()
     process.close_all()
     assert _rows(disk) == kept
+
+
+def test_a_commit_whose_sync_failed_is_written_anew(tmp_path: Path) -> None:
+    """Later syncs do not write what a failed one left out, so the journal writes it itself before it believes it."""
+    disk = Disk(tmp_path)
+    process = disk.connections(lambda: None)
+    journal = SqliteJournal(disk.path, factory=process.factory)
+    writes = Writes(postings=[(bytes(16), 1, "a", "CNY", 1, 1), (bytes(16), 1, "b", "CNY", -1, 1)])
+    disk.mode = "commit_taken"
+    assert journal.commit(writes) == []
+    assert disk.failed == 1
+    disk.power_cut()
+    process.close_all()
+    with closing(sqlite3.connect(disk.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM postings").fetchone() == (2,)
 
 
 def _insert(connection: sqlite3.Connection, count: int) -> None:
