@@ -46,7 +46,8 @@ def check(folder: Path, journal: str, as_json: bool) -> None:
             "had one with a password"
         )
     try:
-        report = check_folder(folder, journal)
+        with Console(stderr=True).status("adding up the journal and the books"):
+            report = check_folder(folder, journal)
     except JournalError as error:
         raise click.ClickException(str(error)) from None
     if as_json:
