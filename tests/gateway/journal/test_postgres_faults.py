@@ -156,6 +156,29 @@ def test_a_real_conflict_on_one_counter_is_waited_for(url: str) -> None:
     journal.close()
 
 
+def test_a_code_changes_hands_within_a_tick_and_is_spent_after_it(url: str) -> None:
+    """The first is refused by its limit, the second has the code, and what the first alone wanted is free again."""
+    journal = PostgresJournal(url)
+    none_left = ((b"c" * 16, 1, 0, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
+    first, second = draft(spends=(b"x" * 16, b"y" * 16), counters=none_left), draft(spends=(b"x" * 16,))
+    third = draft(spends=(b"x" * 16,))
+    verdicts = journal.commit(admissions(first, second, third))
+    assert [verdict and verdict.reason for verdict in verdicts] == [
+        Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT,
+        None,
+        Reason.ERROR_REASON_CODE_SPENT,
+    ]
+    again, free = journal.commit(admissions(draft(spends=(b"x" * 16,)), draft(spends=(b"y" * 16,))))
+    assert again is not None
+    assert again.reason == Reason.ERROR_REASON_CODE_SPENT
+    assert free is None
+    with psycopg.connect(url) as connection:
+        owners = dict(connection.execute("SELECT spend, payment_id FROM spends").fetchall())
+    assert owners[b"x" * 16] == second.payment_id
+    assert counted(url) == 2
+    journal.close()
+
+
 def test_text_from_outside_cannot_stop_the_journal(url: str) -> None:
     """A NUL is valid in a request, and no value of a text column."""
     journal, reader = PostgresJournal(url), PostgresReader(url)
