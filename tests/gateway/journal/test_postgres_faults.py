@@ -173,7 +173,7 @@ def test_a_code_changes_hands_within_a_tick_and_is_spent_after_it(url: str) -> N
     assert again.reason == Reason.ERROR_REASON_CODE_SPENT
     assert free is None
     with psycopg.connect(url) as connection:
-        owners = dict(connection.execute("SELECT spend, payment_id FROM spends").fetchall())
+        owners: dict[bytes, bytes] = dict(connection.execute("SELECT spend, payment_id FROM spends").fetchall())
     assert owners[b"x" * 16] == second.payment_id
     assert counted(url) == 2
     journal.close()
