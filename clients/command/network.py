@@ -28,6 +28,7 @@ from typing import Final
 import grpc
 
 from clients.command.journals import JournalError, open_journal, remembered
+from clients.command.vaults import SECRET_VARIABLES, KeyModule, open_vault
 from clients.participants.books import Books
 from clients.participants.process import SECRET_VARIABLE
 from clients.participants.simulated import Participants, SimulatedAcquirer, SimulatedIssuer, SimulatedParticipant
@@ -49,7 +50,7 @@ from hutong.tokenization.v1 import token_pb2, token_pb2_grpc
 from tokenization.errors import VaultError
 from tokenization.interface import Account
 from tokenization.server import TokenServicer
-from tokenization.service import TokenService, open_service
+from tokenization.service import TokenService
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,10 @@ class NetworkOptions:
     """Every wallet's opening balance; None: as the population has it."""
     journal: str = field(default="", repr=False)
     """URL of a PostgreSQL database, which may hold a password; empty for SQLite in the folder."""
+    vault: Path | None = None
+    """Folder of the token vault, which several gateways of one machine may share; None: `vault` in the data folder."""
+    key_module: KeyModule | None = None
+    """Hardware module that keeps the vault's key-encryption keys; None: a sealed file in the vault's folder."""
     timing: Timing = field(default_factory=Timing)
     in_flight_max: int = IN_FLIGHT_MAX
     drain_s: float = 10.0
@@ -104,7 +109,8 @@ class Network:
         )
         self.participants: dict[str, SimulatedParticipant] = {}
         """Participants in this process, by id; empty with `processes`."""
-        self.tokens: TokenService = open_service(self.data / "vault")
+        self._vault = open_vault(options.vault or self.data / "vault", options.key_module)
+        self.tokens: TokenService = self._vault.service
         self.faces: FaceService = open_faces(self.data / "faces")
         self._token_servicer = TokenServicer(self.tokens)
         self._face_servicer = FaceServicer(self.faces)
@@ -138,6 +144,7 @@ class Network:
         try:
             self.recovered = self.gateway.start()
         except (OSError, RuntimeError) as error:
+            self.close()
             raise NetworkError(f"{self.options.listen} cannot be listened on: {error}") from error
         if self.options.processes:
             self._spawn()
@@ -261,7 +268,8 @@ class Network:
                 "--magic" if self.options.magic_amounts else "--no-magic",
                 "--until-eof",  # the pipe ends with this process, however it ends
             ]
-            environment = {**os.environ, SECRET_VARIABLE: institution.secret.reveal()}
+            environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
+            environment[SECRET_VARIABLE] = institution.secret.reveal()
             self._children.append(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE))  # noqa: S603 - our own module
         deadline = time.monotonic() + CONNECT_S
         waiting = [institution.id for institution in self.population.institutions]
@@ -294,7 +302,7 @@ class Network:
         self._face_servicer.close()
         self.faces.close()
         self._token_servicer.threads.shutdown()
-        self.tokens.close()
+        self._vault.close()
         gc.unfreeze()
         return empty
 

@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -236,21 +236,65 @@ def bench(accounts: int, suite: str, seed: int, data: Path | None, *, as_json: b
 
 
 @token.command()
-@click.option("--count", type=click.IntRange(1, 10_000_000), default=1_000_000, show_default=True)
+@click.option("--count", type=click.IntRange(1, 10_000_000), default=1_000_000, show_default=True, help="Of tokens.")
+@click.option(
+    "--presentations",
+    "rounds",
+    type=click.IntRange(1, 100_000),
+    metavar="ROUNDS",
+    help="Instead: show each of ROUNDS codes 100 times at once at two gateways on one journal and one vault.",
+)
+@click.option(
+    "--journal",
+    default="",
+    metavar="URL",
+    help="With --presentations: an empty PostgreSQL database. Default: a server is started for the run.",
+)
 @json_option
-def check(count: int, *, as_json: bool) -> None:
-    """Make tokens for that many accounts in a vault of their own, and check each: length, Luhn, BIN, uniqueness."""
+def check(count: int, rounds: int | None, journal: str, *, as_json: bool) -> None:
+    """Check what tokens and codes promise.
+
+    Makes tokens for --count accounts in a vault of its own, and checks each: length, Luhn, BIN, uniqueness. With
+    --presentations, checks that every code pays exactly once, however many gateways it is shown to.
+    """
+    if rounds is None:
+        _check_tokens(count, as_json=as_json)
+    else:
+        _check_presentations(rounds, journal, as_json=as_json)
+
+
+def _check_tokens(count: int, *, as_json: bool) -> None:
     from tokenization import bench as measured
 
     with tempfile.TemporaryDirectory(prefix="hutong-check-") as made, _progress() as show_progress:
         found = measured.check_tokens(Path(made), count, show_progress)
-    if as_json:
-        click.echo(json.dumps(found))
-    else:
-        for name, value in found.items():
-            click.echo(f"{name:16} {value}")
+    _print_found(found, as_json=as_json)
     if found["unique"] != count or found["broken"]:
         stop("TOKENS_BROKEN", "Tokens are not as they should be; see the figures.", {}, as_json=as_json)
+
+
+def _check_presentations(rounds: int, journal: str, *, as_json: bool) -> None:
+    from clients.command import presentations
+    from clients.command.journals import JournalError, local_server
+
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hutong-check-"))
+        try:
+            url = journal or stack.enter_context(local_server()).url
+            report = presentations.run(Path(folder), url, rounds, stack.enter_context(_progress()))
+        except (JournalError, presentations.PresentationsError) as error:
+            stop("NOT_CHECKED", str(error), {}, as_json=as_json)
+    _print_found(report.as_json(), as_json=as_json)
+    if not report.proven:
+        sys.exit(1)
+
+
+def _print_found(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for name, value in found.items():
+        click.echo(f"{name:16} {value}")
 
 
 @contextmanager

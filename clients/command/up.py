@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clients.command.network import DEFAULT_LISTEN, Network, NetworkError, NetworkOptions
+from clients.command.vaults import KeyModule, key_module
 from gateway import listen as listening
 from gateway.engine.loop import IN_FLIGHT_MAX
 from gateway.journal.interface import JournalFencedError
@@ -46,6 +47,17 @@ from gateway.journal.interface import JournalFencedError
     help="postgresql://… for a database server, also CockroachDB and YugabyteDB (or HUTONG_JOURNAL). "
     "Default: SQLite in the folder.",
 )
+@click.option(
+    "--vault",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the token vault, which gateways of one machine may share. Default: vault in the data folder.",
+)
+@click.option(
+    "--hsm-library",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep the vault's key-encryption keys in a hardware module: its PKCS#11 library. HUTONG_HSM_PIN has the PIN.",
+)
+@click.option("--hsm-token", default="", metavar="LABEL", help="With --hsm-library: the label of the module's token.")
 @click.option("--accounts", is_flag=True, help="Also show the simulated wallets' account numbers.")
 @click.option("--plaintext-anywhere", is_flag=True, help="Allow a plaintext port that other machines can reach.")
 def up(
@@ -63,6 +75,9 @@ def up(
     tls_key: Path | None,
     tls_client_ca: Path | None,
     journal: str,
+    vault: Path | None,
+    hsm_library: Path | None,
+    hsm_token: str,
     accounts: bool,
     plaintext_anywhere: bool,
 ) -> None:
@@ -73,6 +88,7 @@ def up(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     tls = _tls(tls_cert, tls_key, tls_client_ca)
+    module = _key_module(hsm_library, hsm_token)
     with ExitStack() as stack:
         folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hutong-")))
         options = NetworkOptions(
@@ -87,6 +103,8 @@ def up(
             wallets_per_issuer=wallets,
             merchants_per_acquirer=merchants,
             journal=journal,
+            vault=vault,
+            key_module=module,
             in_flight_max=in_flight,
             drain_s=drain_seconds,
         )
@@ -122,6 +140,13 @@ def _tls(certificate: Path | None, key: Path | None, authority: Path | None) -> 
     if certificate is None or key is None:
         raise click.UsageError("--tls-cert and --tls-key belong together")
     return listening.Tls(certificate, key, authority)
+
+
+def _key_module(library: Path | None, token_label: str) -> KeyModule | None:
+    try:
+        return key_module(library, token_label)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _show(network: Network, console: Console, *, accounts: bool) -> None:

@@ -1,0 +1,80 @@
+"""Which vault a network uses: a folder, its own or one that several gateways share, and where the vault's keys are."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from contract.secret import Secret
+from tokenization import passphrase
+from tokenization.errors import VaultError
+from tokenization.service import TokenService, open_service
+
+PIN_VARIABLE: Final = "HUTONG_HSM_PIN"
+"""Environment variable with the PIN of the hardware module's token; a PIN on a command line is seen by everybody."""
+SECRET_VARIABLES: Final = frozenset({PIN_VARIABLE, passphrase.VARIABLE})
+"""Environment variables that open a vault: not for the eyes of processes that a network starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyModule:
+    """A token of a hardware module (PKCS#11) that keeps the key-encryption keys."""
+
+    library: Path
+    """The module's own shared library."""
+    token_label: str
+    pin: Secret[str]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedVault:
+    """A token service on an open vault. `close` ends both it and the session with its module."""
+
+    service: TokenService
+    _end_session: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """Closes the vault, then its module's session."""
+        self.service.close()
+        if self._end_session is not None:
+            self._end_session()
+
+
+def open_vault(folder: Path, module: KeyModule | None = None) -> OpenedVault:
+    """Opens the vault in a folder, created where there is none; its keys in a file beside it, or in a module.
+
+    Raises VaultError; then nothing was changed.
+    """
+    if module is None:
+        return OpenedVault(open_service(folder))
+    try:
+        from tokenization.hsm import HsmKeks
+    except ImportError as error:
+        raise VaultError(f"a key module needs python-pkcs11: pip install 'hutong[hsm]' ({error})") from error
+    if not module.library.is_file():
+        raise VaultError(f"there is no PKCS#11 library at {module.library}")
+    keks = HsmKeks(str(module.library), module.token_label, module.pin, time.time_ns() // 1_000)
+    try:
+        return OpenedVault(open_service(folder, keks=keks), keks.close)
+    except BaseException:
+        keks.close()
+        raise
+
+
+def key_module(library: Path | None, token_label: str) -> KeyModule | None:
+    """What command-line options name, with the PIN from the environment; None where they name nothing.
+
+    Raises ValueError where a part is missing; the text says which.
+    """
+    if library is None and not token_label:
+        return None
+    if library is None or not token_label:
+        raise ValueError("--hsm-library and --hsm-token belong together")
+    pin = os.environ.get(PIN_VARIABLE, "")
+    if not pin:
+        raise ValueError(f"set {PIN_VARIABLE} to the PIN of the token {token_label!r}")
+    return KeyModule(library, token_label, Secret(pin))
