@@ -22,7 +22,7 @@ Told = Callable[["SimulatedCall", bytes | HutongError], None]
 class SimulatedCall:
     """A request, and what was answered. See gateway.calls.Call."""
 
-    __slots__ = ("answers", "caller", "lost", "method", "node", "op", "other", "payload", "time_left_us", "told")
+    __slots__ = ("answers", "ask", "caller", "lost", "method", "node", "op", "other", "payload", "time_left_us", "told")
 
     def __init__(self, method: int, payload: bytes, patience_us: int, op: int, other: bool, told: Told) -> None:
         self.method = method
@@ -34,6 +34,8 @@ class SimulatedCall:
         self.other = other
         self.told = told
         self.node = 0
+        self.ask: tuple[int, int, int] = (0, 0, 0)
+        """When it was asked by the engine's clock, how often the disk had failed by then, and the clocks leapt."""
         self.answers = 0
         self.lost = False
         """The connection ended; nobody hears an answer any more."""

@@ -149,7 +149,7 @@ class Network:
         line = participant.lines.get(leg.leg_id)
         if line is None or line.state not in (DECLINED, BARRED):
             return
-        if line.state == BARRED and not self._witness.reversal_recorded(leg.leg_id):
+        if participant.reversed(leg.leg_id) and not self._witness.reversal_recorded(leg.leg_id):
             return
         answer = participant.break_word(leg)
         participant.sync()

@@ -226,6 +226,7 @@ class Node:
             call.lost = True
             return False
         call.node = self.number
+        call.ask = (self.clock.now_us(), *self._world.troubles)
         self.calls.append(call)
         self.engine.inbox.put([call])
         self.wake()

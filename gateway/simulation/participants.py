@@ -105,6 +105,13 @@ class Participant:
         self._set(Line(self.name, leg.leg_id, DONE, contents, lied=True))
         return self._remember(leg.leg_id, Result.APPROVED, APPROVED_CODE)
 
+    def reversed(self, leg_id: bytes) -> bool:
+        """Whether a reversal of this leg came."""
+        return any(
+            line.contents is not None and line.kind is LegKind.REVERSAL and line.original == leg_id
+            for line in self.lines.values()
+        )
+
     def sync(self) -> None:
         """What was done so far is durable."""
         self._undo.clear()

@@ -290,7 +290,8 @@ def draw(seed: int) -> Plan:
     caps = tuple(rng.randint(2_000, 9_000) for _ in range(2))
     storm = rng.choice((0.0, 0.05, 0.15, 0.4))
     pays = _payments(rng, span_us, len(caps))
-    items: list[Item] = [*pays, *_refunds(rng, pays, heal_us), *_others(rng, pays, heal_us)]
+    refunds = _refunds(rng, pays, heal_us)
+    items: list[Item] = [*pays, *refunds, *_others(rng, pays, refunds, heal_us)]
     nodes = rng.choice((1, 1, 2))
     items.extend(_faults(rng, heal_us, nodes))
     return Plan(
@@ -348,18 +349,17 @@ def _refunds(rng: random.Random, pays: list[Pay], heal_us: int) -> list[Refund]:
     return refunds
 
 
-def _others(rng: random.Random, pays: list[Pay], heal_us: int) -> list[Item]:
+def _others(rng: random.Random, pays: list[Pay], refunds: list[Refund], heal_us: int) -> list[Item]:
     items: list[Item] = []
-    last_op = max(pay.op for pay in pays) + len(pays) // 3
     for _ in range(rng.randint(0, len(pays))):
         pay = rng.choice(pays)
         same_time = rng.random() < 0.4
         at_us = pay.at_us if same_time else rng.randint(pay.at_us, heal_us)
         items.append(Again(at_us, pay.op, other=rng.random() < 0.25))
-    items.extend(
-        Again(rng.randint(0, heal_us), rng.randint(len(pays), last_op + 1), other=rng.random() < 0.25)
-        for _ in range(rng.randint(0, 4))
-    )
+    for refund in refunds:
+        if rng.random() < 0.4:
+            soon_us = rng.choice((0, rng.randint(0, SECOND // 2), rng.randint(0, 60 * SECOND)))
+            items.append(Again(refund.at_us + soon_us, refund.op, other=rng.random() < 0.2))
     for _ in range(rng.randint(0, len(pays) // 3)):
         pay = rng.choice(pays)
         items.append(Cancel(pay.at_us + int(rng.expovariate(1 / SECOND)), pay.op))

@@ -177,6 +177,7 @@ class World:
             self.witness.complain("each request has one answer", f"operation {call.op} got {answer!r} too")
             return
         node.calls.remove(call)
+        self._check_in_time(call, node)
         if isinstance(answer, HutongError):
             self.say(f"operation {call.op} is refused: {answer.name}")
             self.witness.disk_failed |= bool(self.disk.failed)
@@ -185,6 +186,21 @@ class World:
             self._digest.update(answer)
             self.witness.answered(call, answer)
             self.say(f"operation {call.op} is answered")
+
+    @property
+    def troubles(self) -> tuple[int, int]:
+        """What may keep a caller waiting: how often the disk failed, and the clocks leapt."""
+        return self.disk.failed, self.result.faults["clock_jump"]
+
+    def _check_in_time(self, call: SimulatedCall, node: Node) -> None:
+        asked_us, *troubles = call.ask
+        if call.method == CANCEL or call.time_left_us is None or tuple(troubles) != self.troubles:
+            return
+        late_us = node.clock.now_us() - asked_us - call.time_left_us
+        if late_us > 0:
+            self.witness.complain(
+                "callers are answered in time", f"operation {call.op} was answered {late_us / SECOND} s late"
+            )
 
     def request(self, op: int, other: bool = False) -> SimulatedCall | None:
         """The request of an operation; None where it cannot be asked yet."""
