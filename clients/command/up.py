@@ -9,6 +9,7 @@ import tempfile
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.console import Console
@@ -19,6 +20,9 @@ from clients.command.vaults import KeyModule, key_module
 from gateway import listen as listening
 from gateway.engine.loop import IN_FLIGHT_MAX
 from gateway.journal.interface import JournalFencedError
+
+SHOWN_MAX: Final = 12
+"""Wallets and merchants listed at the start."""
 
 
 @click.command()
@@ -153,22 +157,21 @@ def _show(network: Network, console: Console, *, accounts: bool) -> None:
     console.print(f"Hutong listens on [bold]{network.target}[/], its state is in {network.data}", highlight=False)
     if network.recovered:
         console.print(f"{network.recovered:,} payments were in flight and are being settled")
-    account_column = ("account",) if accounts else ()
-    columns = ("wallet", "owner", "issuer", *account_column, "merchant", "name", "acquirers")
-    table = Table(*columns, title="Some of who is here")
-    shops = network.population.merchants
-    for index, wallet in enumerate(network.population.wallets[:10]):
-        shop = shops[index] if index < len(shops) else None
-        table.add_row(
-            *(wallet.id, wallet.name, wallet.issuer_id),
-            *((wallet.account.reveal(),) if accounts else ()),
-            *((shop.id, shop.name, ", ".join(one.id for one in shop.acquirers)) if shop else ("", "", "")),
-        )
-    console.print(table)
-    account = network.population.wallets[0].account.reveal() if accounts else "ACCOUNT (see hutong up --accounts)"
+    people, shops = network.population.wallets, network.population.merchants
+    wallets = Table("wallet", "owner", "issuer", *(("account",) if accounts else ()))
+    for wallet in people[:SHOWN_MAX]:
+        wallets.add_row(wallet.id, wallet.name, wallet.issuer_id, *((wallet.account.reveal(),) if accounts else ()))
+    console.print(wallets)
+    merchants = Table("merchant", "name", "terminals", "acquirers, cheapest first")
+    for shop in shops[:SHOWN_MAX]:
+        merchants.add_row(shop.id, shop.name, " ".join(shop.terminals), " ".join(one.id for one in shop.acquirers))
+    console.print(merchants)
+    if max(len(people), len(shops)) > SHOWN_MAX:
+        console.print(f"and more: {len(people):,} wallets, {len(shops):,} merchants")
+    account = people[0].account.reveal() if accounts else "ACCOUNT (see hutong up --accounts)"
     console.print(
         f"Try, in another terminal with HUTONG_TARGET={network.target}:\n"
-        f"  hutong token request --issuer {network.population.wallets[0].issuer_id} --account {account}\n"
+        f"  hutong token request --issuer {people[0].issuer_id} --account {account}\n"
         f"  hutong pay --token TOKEN --merchant {shops[0].id} --amount 12.50\n"
         "Stop with Ctrl-C.",
         highlight=False,

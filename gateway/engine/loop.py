@@ -12,7 +12,7 @@ from contract.errors import HutongError, Reason
 from gateway.engine.clock import Clock
 from gateway.engine.core import Core
 from gateway.engine.inbox import Inbox
-from gateway.engine.model import Answered, Create, ElsewhereError, EngineEvent, LegOut
+from gateway.engine.model import ENGINE_EVENTS, Answered, Create, ElsewhereError, EngineEvent, LegOut
 from gateway.engine.neighbours import Neighbours
 from gateway.engine.transitions import Outcome
 from gateway.journal.interface import Journal, JournalFencedError, JournalUnavailableError
@@ -232,8 +232,8 @@ class Engine:
         items = self._take()
         events, self._events = self._events, []
         events.extend(self._link.poll(now_us))
-        calls = [item for item in items if not isinstance(item, EngineEvent)]
-        events.extend(item for item in items if isinstance(item, EngineEvent))
+        calls = [item for item in items if not isinstance(item, ENGINE_EVENTS)]
+        events.extend(item for item in items if isinstance(item, ENGINE_EVENTS))
         look = now_us >= self._next_look_us
         if calls:
             self._prepare(calls, events, now_us)
@@ -363,7 +363,7 @@ class Engine:
         for item in self._take():
             if isinstance(item, Answered):
                 self._hold(item)
-            elif isinstance(item, EngineEvent):
+            elif isinstance(item, ENGINE_EVENTS):
                 item.waiter.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
             else:
                 self._intake.refuse(item, Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)

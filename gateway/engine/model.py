@@ -252,3 +252,5 @@ class Answered(NamedTuple):
 
 
 EngineEvent = Create | Cancel | Join | Answered
+ENGINE_EVENTS: Final = (Create, Cancel, Join, Answered)
+"""The same as a tuple: isinstance takes it four times as fast as the union."""
