@@ -17,8 +17,7 @@ from uuid import uuid4
 import psycopg
 from psycopg import errors
 
-from gateway.engine.model import Leg, Payment, Refused, Writes
-from gateway.engine.states import State
+from gateway.engine.model import Payment, Refused, Writes
 from gateway.journal import leases
 from gateway.journal import postgres_sql as sql
 from gateway.journal.interface import JournalFencedError, JournalMismatchError, JournalUnavailableError
@@ -26,17 +25,15 @@ from gateway.journal.leases import LEASE_US
 from gateway.journal.postgres_arrays import bigints, byteas, columns
 from gateway.journal.postgres_connection import (
     REPEATABLE,
-    TRIPPED,
     Connection,
-    check_durable,
     connect,
-    is_postgresql,
     safe_url,
 )
 from gateway.journal.postgres_decisions import Decisions
-from gateway.journal.postgres_schema import LEG_TYPES, LINE, PAYMENT_TYPES, POSTGRESQL_TUNING, statements
-from gateway.journal.rows import leg_row, payment_change, payment_row, payments_from_rows
-from gateway.journal.schema import VERSION
+from gateway.journal.postgres_schema import PAYMENT_TYPES
+from gateway.journal.postgres_setup import prepare
+from gateway.journal.postgres_writes import Cursor, load, send_changes, send_the_rest
+from gateway.journal.rows import payment_row
 
 log = logging.getLogger(__name__)
 
@@ -46,18 +43,11 @@ BACKOFF_S: Final = 0.002
 """Before the second attempt; doubles for each further one, to a quarter of a second."""
 ROUTES_MAX: Final = 10_000
 """Explanations of routes that are remembered to be in the journal."""
-IDS_PER_QUERY_MAX: Final = 2_000
-CREATIONS_MAX: Final = 50
-"""Attempts to make the tables while other gateways do so too."""
-CREATION_PAUSE_S: Final = 0.05
 RECONNECTS_MAX: Final = 2
 """Attempts of a read on a new connection before it is given up."""
 
-_LAST_TABLE: Final = "SELECT 1 FROM information_schema.tables WHERE table_name = 'complete'"
-
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
-Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 
 class _AgainError(Exception):
@@ -107,7 +97,7 @@ class PostgresJournal:
         self._new_routes: Collection[int] = frozenset()
         try:
             self._connection = connect(url, writer=True)
-            _prepare(self._connection, network)
+            prepare(self._connection, network)
             self.lease = leases.acquire(self._connection, holder or uuid4().hex, engine=engine, duration_us=lease_us)
         except psycopg.Error as error:
             self.disconnect()
@@ -195,9 +185,9 @@ class PostgresJournal:
             db.execute(sql.FENCE, (lease.epoch, self._tick, self._tick + 1, lease.duration_us, lease.engine))
             inserted = self._send_admissions(db, writes, conditions) if writes.admissions else None
             self._lock(db, writes, conditions)
-            changed = _send_changes(db, writes, lease.engine)
+            changed = send_changes(db, writes, lease.engine)
             if inserted is None and not conditions:
-                _send_the_rest(db, writes, decisions)
+                send_the_rest(db, writes, decisions)
                 db.execute("COMMIT")
         if changed is not None and changed.rowcount != len(writes.changed):
             # Cannot be while the lease is held: only its holder changes who a payment belongs to.
@@ -209,7 +199,7 @@ class PostgresJournal:
             self._find_repeats(db, decisions)
         self._decide(db, decisions, conditions)
         with db.pipeline():
-            _send_the_rest(db, writes, decisions)
+            send_the_rest(db, writes, decisions)
             db.execute("COMMIT")
 
     def _send_admissions(self, db: Connection, writes: Writes, conditions: dict[str, Cursor]) -> Cursor:
@@ -250,7 +240,7 @@ class PostgresJournal:
             # Its holder was admitted and withdrawn meanwhile, or this database's snapshot is older than it.
             raise _AgainError("a repeated key has no payment")
         lost = [index for index, one in enumerate(decisions.payments) if holders[one.idempotency] != one.payment_id]
-        found = {one.payment_id: one for one in _load(db, sorted({holders[keys[index]] for index in lost}))}
+        found = {one.payment_id: one for one in load(db, sorted({holders[keys[index]] for index in lost}))}
         for index in lost:
             decisions.verdicts[index] = Refused(0, found[holders[keys[index]]])
 
@@ -319,12 +309,12 @@ class PostgresJournal:
         """See the interface."""
         database = self._database()
         ids = [bytes(row[0]) for row in database.execute(sql.OPEN_IDS, (self.engine,))]
-        return _load(database, ids)
+        return load(database, ids)
 
     @_reading
     def load(self, payment_ids: Sequence[bytes]) -> list[Payment]:
         """See the interface."""
-        return _load(self._database(), payment_ids)
+        return load(self._database(), payment_ids)
 
     @_reading
     def claim(self, payment_ids: Sequence[bytes]) -> list[Payment]:
@@ -339,7 +329,7 @@ class PostgresJournal:
                 if gone:
                     database.execute(sql.CLAIM, (self.engine, ids, bigints(gone)))
             owners = self._owners(ids)
-        return _load(database, [key for key, engine in owners.items() if engine == self.engine])
+        return load(database, [key for key, engine in owners.items() if engine == self.engine])
 
     @_reading
     def owners(self, payment_ids: Sequence[bytes]) -> dict[bytes, int]:
@@ -359,110 +349,4 @@ class PostgresJournal:
         """See the interface."""
         database = self._database()
         ids = [bytes(row[0]) for row in database.execute(sql.REPEATED, (byteas(idempotency),))]
-        return {payment.idempotency: payment for payment in _load(database, ids)}
-
-
-# -- statements of a tick -----------------------------------------------------------------------------------------
-
-
-def _send_changes(db: Connection, writes: Writes, engine: int) -> Cursor | None:
-    """What needs no verdict: legs and states of payments that this engine owns."""
-    if writes.answers:
-        rows = [(int(leg.state), leg.was_approved, leg.code, key[0], key[1]) for key, leg in writes.answers.items()]
-        db.execute(sql.UPDATE_LEGS, columns(rows, sql.UPDATE_LEGS_TYPES))
-    if not writes.changed:
-        return None
-    changes = [payment_change(payment) for payment in writes.changed.values()]
-    return db.execute(sql.UPDATE_PAYMENTS, (*columns(changes, sql.CHANGE_TYPES), engine))
-
-
-def _send_the_rest(db: Connection, writes: Writes, decisions: Decisions) -> None:
-    """What depends on the verdicts, and what is numbered in the order of commits."""
-    if decisions.withdrawn:
-        db.execute(sql.WITHDRAW_PAYMENTS, (byteas(decisions.withdrawn),))
-        ids = [payment.payment_id for payment in decisions.payments]
-        spends = [spend for payment in decisions.payments for spend in payment.spends]
-        if spends:
-            db.execute(sql.WITHDRAW_SPENDS, (byteas(spends), byteas(ids if decisions.respend else decisions.withdrawn)))
-        if decisions.respend:
-            db.execute(sql.INSERT_SPENDS, columns(decisions.spent, ("BYTEA", "BYTEA")))
-    admitted = [payment for _, payment in decisions.standing()]
-    legs: list[tuple[bytes, Leg]] = [(payment.payment_id, payment.legs[0]) for payment in admitted]
-    legs += writes.legs
-    if legs:
-        db.execute(sql.INSERT_LEGS, columns([leg_row(*one) for one in legs], LEG_TYPES))
-    _send_sums(db, sql.ADD_COUNTERS, decisions.counted, writes.releases)
-    _send_sums(db, sql.ADD_REFUNDS, decisions.refunded, writes.refund_releases)
-    postings = writes.postings
-    state = State.DEBITING.value
-    events = [(payment.payment_id, state, payment.created_us) for payment in admitted]
-    events += writes.events
-    if not postings and not events:
-        return
-    db.execute(sql.NUMBER, (len(postings) + len(events),))
-    if postings:
-        arrays = columns(postings, sql.POSTING_TYPES)
-        db.execute(sql.INSERT_POSTINGS, (len(postings) + len(events), *arrays))
-    if events:
-        db.execute(sql.INSERT_EVENTS, (len(events), *columns(events, sql.EVENT_TYPES)))
-
-
-def _send_sums(db: Connection, statement: str, added: dict[bytes, int], given_back: list[tuple[int, bytes]]) -> None:
-    """One change for each key, in the order of keys."""
-    changes = dict(added)
-    for amount, key in given_back:
-        changes[key] = changes.get(key, 0) - amount
-    keys = sorted(key for key, change in changes.items() if change)
-    if keys:
-        db.execute(statement, (byteas(keys), bigints([changes[key] for key in keys])))
-
-
-def _load(db: Connection, payment_ids: Sequence[bytes]) -> list[Payment]:
-    """Payments by id with their legs, in the order of their ids."""
-    built: list[Payment] = []
-    for start in range(0, len(payment_ids), IDS_PER_QUERY_MAX):
-        some = (byteas(payment_ids[start : start + IDS_PER_QUERY_MAX]),)
-        with db.pipeline():
-            payments = db.execute(sql.LOAD_PAYMENTS, some)
-            legs = db.execute(sql.LOAD_LEGS, some)
-        rows = payments.fetchall()
-        built.extend(payments_from_rows(rows, legs.fetchall()))
-    return built
-
-
-def _prepare(db: Connection, network: str) -> None:
-    """Makes the tables where they are missing, and checks that they are of this version and this network."""
-    genuine = is_postgresql(db)
-    if genuine:
-        check_durable(db)
-    _create_tables(db, genuine=genuine)
-    db.execute("INSERT INTO meta (name, value) VALUES ('version', %s) ON CONFLICT DO NOTHING", (str(VERSION),))
-    db.execute("INSERT INTO numbering (line, last) VALUES (%s, 0) ON CONFLICT DO NOTHING", (LINE,))
-    (version,) = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone() or ("",)
-    if version != str(VERSION):
-        raise JournalMismatchError(f"the database has schema version {version}, this gateway writes {VERSION}")
-    if network:
-        db.execute("INSERT INTO meta (name, value) VALUES ('network', %s) ON CONFLICT DO NOTHING", (network,))
-        (owner,) = db.execute("SELECT value FROM meta WHERE name = 'network'").fetchone() or ("",)
-        if owner != network:
-            raise JournalMismatchError(
-                "the database is the journal of another network; use another database, or, for a further gateway of "
-                "that network, its gateway.key"
-            )
-
-
-def _create_tables(db: Connection, *, genuine: bool) -> None:
-    """Makes the tables where they are missing. Gateways that start together may all try, and trip over each other."""
-    for attempt in range(CREATIONS_MAX):
-        if attempt:
-            time.sleep(CREATION_PAUSE_S)
-        try:
-            if db.execute(_LAST_TABLE).fetchone() is not None:
-                return
-            for statement in (*statements(), *(POSTGRESQL_TUNING if genuine else ())):
-                db.execute(statement)
-        except (*TRIPPED, *REPEATABLE):
-            if attempt + 1 == CREATIONS_MAX:
-                raise
-        else:
-            return
+        return {payment.idempotency: payment for payment in load(database, ids)}

@@ -1,0 +1,54 @@
+"""Making a PostgreSQL database a journal, and telling whether it is the right one."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from gateway.journal.interface import JournalMismatchError
+from gateway.journal.postgres_connection import REPEATABLE, TRIPPED, Connection, check_durable, is_postgresql
+from gateway.journal.postgres_schema import LINE, POSTGRESQL_TUNING, statements
+from gateway.journal.schema import VERSION
+
+CREATIONS_MAX: Final = 50
+"""Attempts to make the tables while other gateways do so too."""
+CREATION_PAUSE_S: Final = 0.05
+_LAST_TABLE: Final = "SELECT 1 FROM information_schema.tables WHERE table_name = 'complete'"
+
+
+def prepare(db: Connection, network: str) -> None:
+    """Makes the tables where they are missing, and checks that they are of this version and this network."""
+    genuine = is_postgresql(db)
+    if genuine:
+        check_durable(db)
+    _create_tables(db, genuine=genuine)
+    db.execute("INSERT INTO meta (name, value) VALUES ('version', %s) ON CONFLICT DO NOTHING", (str(VERSION),))
+    db.execute("INSERT INTO numbering (line, last) VALUES (%s, 0) ON CONFLICT DO NOTHING", (LINE,))
+    (version,) = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone() or ("",)
+    if version != str(VERSION):
+        raise JournalMismatchError(f"the database has schema version {version}, this gateway writes {VERSION}")
+    if network:
+        db.execute("INSERT INTO meta (name, value) VALUES ('network', %s) ON CONFLICT DO NOTHING", (network,))
+        (owner,) = db.execute("SELECT value FROM meta WHERE name = 'network'").fetchone() or ("",)
+        if owner != network:
+            raise JournalMismatchError(
+                "the database is the journal of another network; use another database, or, for a further gateway of "
+                "that network, its gateway.key"
+            )
+
+
+def _create_tables(db: Connection, *, genuine: bool) -> None:
+    """Makes the tables where they are missing. Gateways that start together may all try, and trip over each other."""
+    for attempt in range(CREATIONS_MAX):
+        if attempt:
+            time.sleep(CREATION_PAUSE_S)
+        try:
+            if db.execute(_LAST_TABLE).fetchone() is not None:
+                return
+            for statement in (*statements(), *(POSTGRESQL_TUNING if genuine else ())):
+                db.execute(statement)
+        except (*TRIPPED, *REPEATABLE):
+            if attempt + 1 == CREATIONS_MAX:
+                raise
+        else:
+            return

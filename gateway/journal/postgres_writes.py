@@ -1,0 +1,87 @@
+"""What a tick sends besides its admissions, and how payments are read back: statements on an open transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import psycopg
+
+from gateway.engine.model import Leg, Payment, Writes
+from gateway.engine.states import State
+from gateway.journal import postgres_sql as sql
+from gateway.journal.postgres_arrays import bigints, byteas, columns
+from gateway.journal.postgres_connection import Connection
+from gateway.journal.postgres_decisions import Decisions
+from gateway.journal.postgres_schema import LEG_TYPES
+from gateway.journal.rows import leg_row, payment_change, payments_from_rows
+
+IDS_PER_QUERY_MAX: Final = 2_000
+"""Payments read at once: bounds a query's memory to some megabytes."""
+
+Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+
+def send_changes(db: Connection, writes: Writes, engine: int) -> Cursor | None:
+    """What needs no verdict: legs and states of payments that this engine owns."""
+    if writes.answers:
+        rows = [(int(leg.state), leg.was_approved, leg.code, key[0], key[1]) for key, leg in writes.answers.items()]
+        db.execute(sql.UPDATE_LEGS, columns(rows, sql.UPDATE_LEGS_TYPES))
+    if not writes.changed:
+        return None
+    changes = [payment_change(payment) for payment in writes.changed.values()]
+    return db.execute(sql.UPDATE_PAYMENTS, (*columns(changes, sql.CHANGE_TYPES), engine))
+
+
+def send_the_rest(db: Connection, writes: Writes, decisions: Decisions) -> None:
+    """What depends on the verdicts, and what is numbered in the order of commits."""
+    if decisions.withdrawn:
+        db.execute(sql.WITHDRAW_PAYMENTS, (byteas(decisions.withdrawn),))
+        ids = [payment.payment_id for payment in decisions.payments]
+        spends = [spend for payment in decisions.payments for spend in payment.spends]
+        if spends:
+            db.execute(sql.WITHDRAW_SPENDS, (byteas(spends), byteas(ids if decisions.respend else decisions.withdrawn)))
+        if decisions.respend:
+            db.execute(sql.INSERT_SPENDS, columns(decisions.spent, ("BYTEA", "BYTEA")))
+    admitted = [payment for _, payment in decisions.standing()]
+    legs: list[tuple[bytes, Leg]] = [(payment.payment_id, payment.legs[0]) for payment in admitted]
+    legs += writes.legs
+    if legs:
+        db.execute(sql.INSERT_LEGS, columns([leg_row(*one) for one in legs], LEG_TYPES))
+    _send_sums(db, sql.ADD_COUNTERS, decisions.counted, writes.releases)
+    _send_sums(db, sql.ADD_REFUNDS, decisions.refunded, writes.refund_releases)
+    postings = writes.postings
+    state = State.DEBITING.value
+    events = [(payment.payment_id, state, payment.created_us) for payment in admitted]
+    events += writes.events
+    if not postings and not events:
+        return
+    db.execute(sql.NUMBER, (len(postings) + len(events),))
+    if postings:
+        arrays = columns(postings, sql.POSTING_TYPES)
+        db.execute(sql.INSERT_POSTINGS, (len(postings) + len(events), *arrays))
+    if events:
+        db.execute(sql.INSERT_EVENTS, (len(events), *columns(events, sql.EVENT_TYPES)))
+
+
+def _send_sums(db: Connection, statement: str, added: dict[bytes, int], given_back: list[tuple[int, bytes]]) -> None:
+    """One change for each key, in the order of keys."""
+    changes = dict(added)
+    for amount, key in given_back:
+        changes[key] = changes.get(key, 0) - amount
+    keys = sorted(key for key, change in changes.items() if change)
+    if keys:
+        db.execute(statement, (byteas(keys), bigints([changes[key] for key in keys])))
+
+
+def load(db: Connection, payment_ids: Sequence[bytes]) -> list[Payment]:
+    """Payments by id with their legs, in the order of their ids."""
+    built: list[Payment] = []
+    for start in range(0, len(payment_ids), IDS_PER_QUERY_MAX):
+        some = (byteas(payment_ids[start : start + IDS_PER_QUERY_MAX]),)
+        with db.pipeline():
+            payments = db.execute(sql.LOAD_PAYMENTS, some)
+            legs = db.execute(sql.LOAD_LEGS, some)
+        rows = payments.fetchall()
+        built.extend(payments_from_rows(rows, legs.fetchall()))
+    return built
