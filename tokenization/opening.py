@@ -186,7 +186,8 @@ def _settle_creation(folder: Path, keks: KekStore | None) -> bool:
         return True
     if vault.exists() or kek.exists():
         missing = KEK_FILE if vault.exists() else VAULT_FILE
-        raise VaultDamagedError(f"{folder / missing} is missing; restore it from a backup, nothing was done")
+        otherwise = ", or name the hardware module that keeps the keys" if vault.exists() else ""
+        raise VaultDamagedError(f"{folder / missing} is missing; restore it from a backup{otherwise}. Nothing was done")
     return False
 
 

@@ -164,7 +164,7 @@ def _gateway(data: Path, vault: Path, url: str, front: str) -> Iterator[Station]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)  # noqa: S603 - our own module
     try:
-        target = _target(data, process)
+        target = target_of(data, process)
         if target is None:
             raise PresentationsError(f"a gateway did not start: {_last_words(log)}")
         with HutongClient(target, ClientOptions(deadline_s=CALL_S)) as client:
@@ -180,7 +180,7 @@ def _gateway(data: Path, vault: Path, url: str, front: str) -> Iterator[Station]
             process.wait()
 
 
-def _target(data: Path, process: subprocess.Popen[bytes]) -> str | None:
+def target_of(data: Path, process: subprocess.Popen[bytes]) -> str | None:
     """The address that a starting gateway writes down once it listens; None where it ended or takes too long."""
     path = data / "network.json"
     until = time.monotonic() + START_S

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from clients import keys
+from clients.client import HutongClient
+from clients.command.main import main
+from clients.command.network import Network, NetworkError, NetworkOptions
+from clients.command.presentations import target_of
+from clients.command.vaults import PIN_VARIABLE, KeyModule
 from contract.secret import Secret
+from hutong.gateway.v1 import payment_pb2 as pb
 from tests.tokenization.world import PASSPHRASE, Clock, World, use
 from tokenization.errors import VaultError
 from tokenization.interface import Account, PayerKeyKind
@@ -24,7 +36,7 @@ LIBRARIES = (
     "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
 )
 INSTALL_S = 120
-PIN = Secret("8642")
+PIN = Secret("864297531")
 
 
 def library() -> str | None:
@@ -127,3 +139,74 @@ def test_a_module_does_not_open_another_vault(module: str, tmp_path: Path) -> No
     with pytest.raises(VaultError):
         open_service(other.folder, PASSPHRASE, clock_us=other.clock, keks=keks)
     keks.close()
+
+
+STOP_S = 30.0
+
+
+def test_a_network_whose_vault_needs_the_module(module: str, tmp_path: Path) -> None:
+    """`hutong up` with a module, keys rotated by command, stopped; then it starts and pays with the module only."""
+    words = ["up", "--data", str(tmp_path), "--listen", "127.0.0.1:0", "--hsm-library", module, "--hsm-token", "hutong"]
+    environment = {**os.environ, PIN_VARIABLE: PIN.reveal(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    log = tmp_path / "up.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "clients.command.main", *words], env=environment, stdout=output, stderr=output
+        )
+    try:
+        target = target_of(tmp_path, process)
+        assert target is not None, log.read_text()
+        before = _status(target)
+        assert before["store"] == "pkcs11"
+        after = json.loads(CliRunner().invoke(main, ["keys", "rotate", "--target", target, "--json"]).stdout)
+        assert (after["active_version"], after["remaining"]) == (before["active_version"] + 1, 0)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(STOP_S) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert PIN.reveal() not in log.read_text()
+    assert not list((tmp_path / "vault").glob("kek*"))
+    assert not (tmp_path / "vault" / "passphrase").exists()
+
+    options = NetworkOptions(data=tmp_path, listen="127.0.0.1:0", magic_amounts=False)
+    for wrong in (
+        None,
+        KeyModule(Path(module), "hutong", Secret("0000")),
+        KeyModule(Path(module), "elsewhere", PIN),
+        KeyModule(tmp_path / "none.so", "hutong", PIN),
+    ):
+        with pytest.raises(NetworkError, match=r"module|PKCS#11") as refused:
+            Network.start(replace(options, key_module=wrong))
+        assert PIN.reveal() not in str(refused.value)
+    assert PIN.reveal() not in repr(KeyModule(Path(module), "hutong", PIN))
+    right = replace(options, key_module=KeyModule(Path(module), "hutong", PIN))
+    with Network.start(right) as network, HutongClient(network.target) as client:
+        wallet = network.population.wallets[0]
+        made = client.create_payment(
+            payer=keys.payment_code(network.tokens.reserve_code(network.wallet_tokens[wallet.id]).code.reveal()),
+            payee=keys.merchant(network.population.merchants[0].id), amount_minor=100, currency="CNY",
+        )  # fmt: skip
+        assert made.state == pb.PAYMENT_STATE_SUCCEEDED
+        assert network.tokens.detokenize(network.wallet_tokens[wallet.id]) == wallet.account
+
+
+def _status(target: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(
+        CliRunner().invoke(main, ["keys", "status", "--target", target, "--json"]).stdout
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "pin", "said"),
+    [
+        (["--hsm-token", "hutong"], "1", "belong together"),
+        (["--hsm-library", "/lib/some.so"], "1", "belong together"),
+        (["--hsm-library", "/lib/some.so", "--hsm-token", "hutong"], "", PIN_VARIABLE),
+    ],
+)
+def test_options_that_name_half_a_module(words: list[str], pin: str, said: str) -> None:
+    result = CliRunner().invoke(main, ["up", *words], env={PIN_VARIABLE: pin})
+    assert result.exit_code == 2
+    assert said in result.output
