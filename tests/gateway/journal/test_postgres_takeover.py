@@ -204,6 +204,27 @@ def test_a_heartbeat_keeps_an_idle_engine(url: str, tmp_path: Path) -> None:
     books.close()
 
 
+def test_what_a_stopped_gateway_leaves_is_taken_over_at_once(url: str, tmp_path: Path) -> None:
+    """A drain that ends too early gives the lease back, so nobody waits for it to run out."""
+    books, participants = open_participants(tmp_path, latency_us=500_000)
+    lock = threading.Lock()
+    hour_us = 3_600_000_000
+    leaving = Node(url, SharedLink(lock, participants), lease_us=hour_us).start()
+    staying = Node(url, SharedLink(lock, participants), lease_us=hour_us).start()
+    caller = leaving.create(draft(key="k"))
+    wait_until(lambda: leaving.engine.in_flight == 1)
+    assert leaving.engine.drain(0.01) is False
+    assert caller.outcome == "DRAINING"
+    leaving.journal.close()
+    assert staying.create(draft(key="k")).outcome == "SUCCEEDED"
+    staying.stop()
+    report = examine_postgresql(url)
+    compare(report, totals(books.path))
+    assert report.conserved, report.findings
+    assert report.by_state == {"SUCCEEDED": 1}
+    books.close()
+
+
 def test_numbers_are_leased_and_given_back(url: str) -> None:
     first, second = PostgresJournal(url, holder="a"), PostgresJournal(url, holder="b")
     assert (first.engine, second.engine) == (1, 2)
