@@ -14,8 +14,8 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from gateway.simulation.draw import draw
 from gateway.simulation.mutations import SEEDS_MAX, Found, PatchError, hunt
-from gateway.simulation.plan import draw
 from gateway.simulation.run import play_seed
 from gateway.simulation.shrink import shrink
 from gateway.simulation.summary import Summary

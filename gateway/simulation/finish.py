@@ -59,7 +59,7 @@ def _repeat_answers(world: World) -> None:
 
 
 def _nets(world: World) -> dict[tuple[bytes, int], int]:
-    return {leg: net for leg, net in world.witness.posted.items() if net}
+    return {leg: net for leg, net in world.witness.claims.posted.items() if net}
 
 
 def _ask(world: World, ops: list[int], *, other: bool) -> list[int]:
@@ -202,7 +202,7 @@ def _compare_effects(world: World) -> None:
             money = line.contents is not None and line.kind in (LegKind.DEBIT, LegKind.CREDIT, LegKind.REFUND)
             done = money and line.state == DONE
             number = leg_id[16]
-            if done != bool(witness.posted.get((leg_id[:16], number), 0)):
+            if done != bool(witness.claims.posted.get((leg_id[:16], number), 0)):
                 witness.complain(
                     "books agree", f"leg {leg_id.hex()} is {line.state} at {line.participant}, posted differently"
                 )

@@ -1,4 +1,4 @@
-"""A run drawn from a seed: what callers ask, what breaks when, and what becomes of each message. Values only.
+"""One run as values: what callers ask, what breaks when, and what becomes of each message. `draw` makes one of a seed.
 
 Everything that makes a run bad is an entry of its own (an item, or the fate of one message), so that entries can be
 taken away one by one and the rest still means the same.
@@ -7,7 +7,6 @@ taken away one by one and the rest still means the same.
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -277,129 +276,3 @@ def _unusual(usual: Fate, dice: _Dice, table: tuple[tuple[str, int], ...]) -> Fa
         "answer_twice": Fate(kind, (request,), (answer, answer + seconds // 4)),
         "lie_no_tombstone": Fate(kind, (request + seconds * 10,), (answer,)),
     }.get(kind) or Fate(kind, (request,), (answer,), late_us=dice.between(100, 20_000) * 1000)
-
-
-# -- drawing -------------------------------------------------------------------------------------------------
-
-
-def draw(seed: int) -> Plan:
-    """The run of a seed."""
-    rng = random.Random(seed)
-    span_us = rng.choice((1, 5, 20, 40)) * SECOND
-    heal_us = span_us + rng.randint(5, 60) * SECOND
-    caps = tuple(rng.randint(2_000, 9_000) for _ in range(2))
-    storm = rng.choice((0.0, 0.05, 0.15, 0.4))
-    pays = _payments(rng, span_us, len(caps))
-    refunds = _refunds(rng, pays, heal_us)
-    items: list[Item] = [*pays, *refunds, *_others(rng, pays, refunds, heal_us)]
-    nodes = rng.choice((1, 1, 2))
-    items.extend(_faults(rng, heal_us, nodes))
-    return Plan(
-        seed=seed,
-        nodes=nodes,
-        timing=Timing(
-            leg_timeout_us=rng.choice((500_000, 1_000_000, 5_000_000)),
-            inquiry_us=rng.choice((300_000, 1_000_000, 3_000_000)),
-            inquiries_max=rng.choice((0, 1, 3)),
-            reversal_us=rng.choice((300_000, 1_000_000)),
-            reversal_max_us=rng.choice((5_000_000, 60_000_000)),
-        ),
-        in_flight_max=rng.choice((4, 1000, 1000, 1000)),
-        caps=caps,
-        weather={name: rng.choice((0.0, storm, storm, min(1.0, storm * 2))) for name in PARTICIPANTS},
-        heal_us=heal_us,
-        items=tuple(sorted(items, key=lambda item: item.at_us)),
-    )
-
-
-def _payments(rng: random.Random, span_us: int, counters: int) -> list[Pay]:
-    at_once = rng.random() < 0.3
-    moments = [rng.randint(0, span_us) for _ in range(4 if at_once else 60)]
-    codes, limits = rng.random() < 0.4, rng.random() < 0.4
-    return [
-        Pay(
-            at_us=rng.choice(moments),
-            op=op,
-            amount_minor=1000 + op,
-            issuer=rng.choice(ISSUERS),
-            merchant=f"merchant-{rng.randint(0, 2)}",
-            code=rng.randint(0, 4) if codes and rng.random() < 0.5 else None,
-            counter=rng.randrange(counters) if limits and rng.random() < 0.6 else None,
-            patience_us=rng.choice((200_000, 2_000_000, 30_000_000)),
-            deadline_us=rng.choice((0, 0, 300_000, 2_000_000, 10_000_000)),
-        )
-        for op in range(rng.randint(10, 40))
-    ]
-
-
-def _refunds(rng: random.Random, pays: list[Pay], heal_us: int) -> list[Refund]:
-    refunds: list[Refund] = []
-    for pay in rng.sample(pays, len(pays) // 3):
-        moment = rng.randint(pay.at_us, heal_us)
-        for _ in range(rng.randint(1, 4)):
-            refunds.append(
-                Refund(
-                    at_us=moment if rng.random() < 0.6 else rng.randint(pay.at_us, heal_us),
-                    op=len(pays) + len(refunds),
-                    of=pay.op,
-                    amount_minor=rng.choice((0, 1, pay.amount_minor // 3, pay.amount_minor // 2, pay.amount_minor)),
-                    patience_us=rng.choice((200_000, 30_000_000)),
-                )
-            )
-    return refunds
-
-
-def _others(rng: random.Random, pays: list[Pay], refunds: list[Refund], heal_us: int) -> list[Item]:
-    items: list[Item] = []
-    for _ in range(rng.randint(0, len(pays))):
-        pay = rng.choice(pays)
-        same_time = rng.random() < 0.4
-        at_us = pay.at_us if same_time else rng.randint(pay.at_us, heal_us)
-        items.append(Again(at_us, pay.op, other=rng.random() < 0.25))
-    for refund in refunds:
-        if rng.random() < 0.4:
-            soon_us = rng.choice((0, rng.randint(0, SECOND // 2), rng.randint(0, 60 * SECOND)))
-            items.append(Again(refund.at_us + soon_us, refund.op, other=rng.random() < 0.2))
-    for _ in range(rng.randint(0, len(pays) // 3)):
-        pay = rng.choice(pays)
-        items.append(Cancel(pay.at_us + int(rng.expovariate(1 / SECOND)), pay.op))
-    for _ in range(rng.randint(0, len(pays) // 2)):
-        pay = rng.choice(pays)
-        items.append(Read(rng.randint(pay.at_us, heal_us), pay.op))
-    return items
-
-
-def _faults(rng: random.Random, heal_us: int, nodes: int) -> list[Item]:
-    items: list[Item] = []
-
-    def moment() -> int:
-        return rng.randint(0, heal_us - 2 * SECOND)
-
-    def window(at_us: int, most_us: int) -> int:
-        return min(rng.randint(50_000, most_us), heal_us - at_us - SECOND)
-
-    for _ in range(rng.choice((0, 0, 1, 2, 4))):
-        power, clock_us = rng.random() < 0.5, rng.choice((0, 0, rng.randint(-2 * HOUR, 2 * HOUR)))
-        down_us = rng.randint(1000, 3 * SECOND)
-        items.append(Crash(moment(), rng.randrange(nodes), rng.randint(0, 60), power, down_us, clock_us))
-    for _ in range(rng.choice((0, 0, 1, 3))):
-        armed_by, power = rng.choice(("reversal", "reversal", "lie", "credit", "inquiry")), rng.random() < 0.5
-        node, down_us = rng.randrange(nodes), rng.randint(1000, SECOND)
-        items.append(Crash(moment(), node, rng.randint(0, 12), power, down_us, 0, armed_by))
-    if rng.random() < 0.3:
-        items.append(TornCommit(moment(), rng.choice((0.0, rng.random(), 1.0)), rng.randint(1000, 3 * SECOND)))
-    for _ in range(rng.choice((0, 1, 1, 2))):
-        at_us = moment()
-        mode = rng.choice(DISK_MODES)
-        items.append(DiskFault(at_us, window(at_us, 8 * SECOND), mode, rng.randint(1, 12)))
-    for _ in range(rng.choice((0, 0, 1, 3))):
-        at_us = moment()
-        noticed_us = rng.choice((0, rng.randint(0, 2 * SECOND)))
-        items.append(Down(at_us, rng.choice(PARTICIPANTS), window(at_us, 20 * SECOND), noticed_us))
-    for _ in range(rng.choice((0, 0, 1, 2))):
-        at_us = moment()
-        lasts_us = window(at_us, 20 * SECOND)
-        items.append(Slow(at_us, rng.choice(PARTICIPANTS), lasts_us, rng.randint(10_000, 6 * SECOND)))
-    if rng.random() < 0.15:
-        items.append(ClockJump(moment(), rng.choice((SECOND, 60 * SECOND, 5 * HOUR))))
-    return items

@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from gateway.simulation.draw import draw
 from gateway.simulation.finish import finish
-from gateway.simulation.plan import Plan, draw
+from gateway.simulation.plan import Plan
 from gateway.simulation.world import Result, World
 
 MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a tmpfs, in a folder of its own with a random name

@@ -8,7 +8,6 @@ release must survive.
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,30 +16,17 @@ from typing import Final
 from contract.errors import HutongError
 from gateway.calls import CANCEL
 from gateway.engine.answer import id_text
-from gateway.engine.model import INQUIRY_NUMBER_MIN, LegKind, LegOut, LegState, Result
+from gateway.engine.model import INQUIRY_NUMBER_MIN, LegKind, LegOut, LegState
 from gateway.engine.states import FINAL, State
 from gateway.simulation.callers import SimulatedCall, label_of
+from gateway.simulation.claims import Claims
 from gateway.simulation.participants import BARRED, DECLINED, DONE, UNDONE, Line, Participant
 from gateway.simulation.plan import OTHER_PAYLOAD_MINOR, Pay, Plan, Refund
 from hutong.gateway.v1 import payment_pb2 as pb
 
-SUSPENSE: Final = "suspense"
 VIOLATIONS_MAX: Final = 20
 NOTHING_MORE: Final = frozenset({DECLINED, UNDONE, BARRED})
 """States of a line in which its leg has no effect and never will have."""
-_MAY_FOLLOW: Final = {
-    State.CREDITING: {1, 2, 3, 4, 5},
-    State.CREDIT_UNKNOWN: {3},
-    State.CREDIT_REVERSING: {4},
-    State.SUCCEEDED: {3, 4},
-    State.DEBIT_UNKNOWN: {1},
-    State.DECLINED: {1, 2},
-    State.REVERSING: {1, 2, 3, 4, 5},
-    State.FAILED: {6},
-    State.CANCELLED: {6},
-    State.EXPIRED: {6},
-}
-"""State to the published states that it may come after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +60,7 @@ class Witness:
         self.refusals: dict[int, set[str]] = {}
         self.disk_failed = False
         self.clocks_differ = False
-        self.states: set[State] = set()
-        self.posted: dict[tuple[bytes, int], int] = {}
-        self.published: list[tuple[int, bytes, int]] = []
-        self._last_state: dict[bytes, int] = {}
-        self._last_posting = 0
+        self.claims = Claims(self.complain, self.carried, self.told)
         self._now_us = now_us
         self._say = say
         self._reader: sqlite3.Connection | None = None
@@ -370,55 +352,8 @@ class Witness:
 
     def after_tick(self) -> None:
         """Looks at what was posted and published since the last time."""
-        self._look_at_postings()
-        self._look_at_events()
-
-    def _look_at_postings(self) -> None:
-        totals: Counter[str] = Counter()
-        for posting, payment_id, number, account, currency, amount in self.reader.execute(
-            "SELECT posting, payment_id, number, account, currency, amount_minor FROM postings WHERE posting > ? "
-            "ORDER BY posting",
-            (self._last_posting,),
-        ):
-            self._last_posting = posting
-            totals[currency] += amount
-            if account != SUSPENSE:
-                self._check_posting(payment_id, number, account, amount)
-        if any(totals.values()):
-            self.complain("postings sum to zero", f"{dict(totals)} in one tick")
-
-    def _check_posting(self, payment_id: bytes, number: int, account: str, amount: int) -> None:
-        leg_id = payment_id + bytes([number])
-        leg = self.carried.get(leg_id)
-        sum_now = self.posted[payment_id, number] = self.posted.get((payment_id, number), 0) + amount
-        if leg is None or leg.participant != account:
-            self.complain("postings follow answers", f"{amount} for {account} on leg {leg_id.hex()}, never sent there")
-        elif sum_now and ((leg_id, Result.APPROVED) not in self.told or abs(sum_now) != leg.amount_minor):
-            self.complain("postings follow answers", f"leg {leg_id.hex()} stands at {sum_now} of {leg.amount_minor}")
-        elif sum_now and (sum_now < 0) != (number == 1):
-            self.complain("postings follow answers", f"leg {leg_id.hex()} is posted the wrong way round")
-
-    def _look_at_events(self) -> None:
-        after = self.published[-1][0] if self.published else 0
-        for row in self.reader.execute(
-            "SELECT sequence, payment_id, state FROM events WHERE sequence > ? ORDER BY sequence", (after,)
-        ):
-            self.published.append(row)
-            _, payment_id, number = row
-            state, last = State(number), self._last_state.get(payment_id)
-            self.states.add(state)
-            if (last is None) != (state is State.DEBITING) or (last is not None and last not in _MAY_FOLLOW[state]):
-                before = "nothing" if last is None else State(last).name
-                self.complain("events in order", f"{payment_id.hex()} is published {state.name} after {before}")
-            self._last_state[payment_id] = number
+        self.claims.look(self.reader)
 
     def after_restart(self) -> None:
-        """What watchers saw before a crash is still there."""
-        if not self.published:
-            return
-        rows = self.reader.execute(
-            "SELECT sequence, payment_id, state FROM events WHERE sequence <= ? ORDER BY sequence",
-            (self.published[-1][0],),
-        ).fetchall()
-        if rows != self.published:
-            self.complain("nothing is told before it is durable", "events that watchers saw are gone after a restart")
+        """Looks whether what was published before is still there."""
+        self.claims.look_again(self.reader)

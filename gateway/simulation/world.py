@@ -334,7 +334,7 @@ class World:
         self.witness.close()
         result = self.result
         result.violations = self.witness.violations
-        result.states = self.witness.states
+        result.states = self.witness.claims.states
         result.faults.update(self.network.counts)
         result.fates = self.network.fates
         result.digest = self._digest.hexdigest()

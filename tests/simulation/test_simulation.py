@@ -17,8 +17,9 @@ from gateway.engine.model import Writes
 from gateway.engine.states import TABLE, Action, Event, Rule, State
 from gateway.journal.sqlite import SqliteJournal, connect
 from gateway.simulation.disk import Disk, TornError
+from gateway.simulation.draw import draw
 from gateway.simulation.mutations import PatchError, apply, hunt
-from gateway.simulation.plan import PARTICIPANTS, draw
+from gateway.simulation.plan import PARTICIPANTS
 from gateway.simulation.run import play, play_seed
 from gateway.simulation.shrink import shrink
 from gateway.simulation.summary import REACHABLE, UNREACHABLE, Summary
