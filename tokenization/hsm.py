@@ -38,11 +38,14 @@ class HsmKeks:
         self._lock = threading.RLock()
         self._keys: dict[int, Any] = {}
         self._made: dict[int, int] = {}
+        self.is_new = False
+        """Whether the token was empty: then no other vault depends on its keys."""
         try:
             token = pkcs11.lib(library).get_token(token_label=token_label)
             self._session = token.open(rw=True, user_pin=pin.reveal())
             self.reload()
             if not self._keys:
+                self.is_new = True
                 self._generate(SEAL_LABEL, bytes(_ID.size))
                 self.add_version(now_us)
         except (pkcs11.PKCS11Error, RuntimeError) as error:

@@ -24,12 +24,13 @@ from clients.command.token_calls import (
     token_name,
     token_service,
 )
+from clients.command.vaults import KeyModule, module_options, open_vault
 from contract.errors import HutongError
 from contract.secret import Secret
 from hutong.tokenization.v1 import token_pb2 as pb
 from tokenization import wire
 from tokenization.errors import VaultError
-from tokenization.service import TokenService, open_service
+from tokenization.service import TokenService
 
 ROTATION_S: Final = 3_600.0
 """Longest wait for a rotation."""
@@ -53,12 +54,15 @@ def keys() -> None:
 @target_option
 @operator_option
 @data_option
+@module_options
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every account is re-wrapped.")
 @json_option
-def rotate(target: str, requestor: str, data: Path | None, *, wait: bool, as_json: bool) -> None:
+def rotate(
+    target: str, requestor: str, data: Path | None, key_module: KeyModule | None, *, wait: bool, as_json: bool
+) -> None:
     """Make a new version of the key-encryption key and re-wrap every account's key, while payments go on."""
     if data is not None:
-        with _vault(data, as_json=as_json) as local:
+        with _vault(data, key_module, as_json=as_json) as local:
             local.rotate_keys()
             with _waiting("re-wrapping", as_json=as_json):
                 local.rotation.wait(ROTATION_S)
@@ -75,11 +79,12 @@ def rotate(target: str, requestor: str, data: Path | None, *, wait: bool, as_jso
 @target_option
 @operator_option
 @data_option
+@module_options
 @json_option
-def status(target: str, requestor: str, data: Path | None, *, as_json: bool) -> None:
+def status(target: str, requestor: str, data: Path | None, key_module: KeyModule | None, *, as_json: bool) -> None:
     """Show the key's versions, and what a rotation has left to do."""
     if data is not None:
-        with _vault(data, as_json=as_json) as local:
+        with _vault(data, key_module, as_json=as_json) as local:
             found = wire.status_message(local.key_status())
     else:
         with token_service(target, as_json=as_json) as service:
@@ -91,17 +96,21 @@ def status(target: str, requestor: str, data: Path | None, *, as_json: bool) -> 
 @target_option
 @operator_option
 @data_option
+@module_options
 @name_argument
 @reason_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
-def erase(target: str, requestor: str, data: Path | None, name: str, reason: str, *, yes: bool, as_json: bool) -> None:
+def erase(
+    target: str, requestor: str, data: Path | None, key_module: KeyModule | None, name: str, reason: str,
+    *, yes: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Destroy the key of one account and all that identifies it. NAME is its token's number or reference."""
     named = token_name(name)
     if not yes:
         click.confirm("The account's data cannot be restored afterwards. Erase it?", abort=True, err=True)
     if data is not None:
-        with _vault(data, as_json=as_json) as local:
+        with _vault(data, key_module, as_json=as_json) as local:
             local_name = Secret(named.token) if named.token else named.token_ref
             local.erase(local_name, reason=reason)
             ref = named.token_ref or local.reference_of(Secret(named.token))
@@ -128,21 +137,21 @@ def _waiting(text: str, *, as_json: bool) -> Any:
 
 
 @contextmanager
-def _vault(data: Path, *, as_json: bool) -> Iterator[TokenService]:
+def _vault(data: Path, key_module: KeyModule | None, *, as_json: bool) -> Iterator[TokenService]:
     """The vault of a data folder, opened in this process."""
     folder = data / "vault" if (data / "vault").is_dir() else data
     if not (folder / "vault.db").exists():
         raise click.UsageError(f"{data} holds no vault.")
     try:
-        local = open_service(folder)
+        opened = open_vault(folder, key_module)
     except VaultError as error:
         stop("VAULT_NOT_OPENED", str(error), {}, as_json=as_json)
     try:
-        yield local
+        yield opened.service
     except HutongError as error:
         stop(error.name, error.text, error.fields, as_json=as_json)
     finally:
-        local.close()
+        opened.close()
 
 
 def _print_status(found: pb.KeyStatus, *, as_json: bool) -> None:

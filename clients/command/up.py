@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clients.command.network import DEFAULT_LISTEN, Network, NetworkError, NetworkOptions
-from clients.command.vaults import KeyModule, key_module
+from clients.command.vaults import KeyModule, module_options
 from gateway import listen as listening
 from gateway.engine.loop import IN_FLIGHT_MAX
 from gateway.journal.interface import JournalFencedError
@@ -56,12 +56,7 @@ SHOWN_MAX: Final = 12
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the token vault, which gateways of one machine may share. Default: vault in the data folder.",
 )
-@click.option(
-    "--hsm-library",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Keep the vault's key-encryption keys in a hardware module: its PKCS#11 library. HUTONG_HSM_PIN has the PIN.",
-)
-@click.option("--hsm-token", default="", metavar="LABEL", help="With --hsm-library: the label of the module's token.")
+@module_options
 @click.option("--accounts", is_flag=True, help="Also show the simulated wallets' account numbers.")
 @click.option("--plaintext-anywhere", is_flag=True, help="Allow a plaintext port that other machines can reach.")
 def up(
@@ -80,8 +75,7 @@ def up(
     tls_client_ca: Path | None,
     journal: str,
     vault: Path | None,
-    hsm_library: Path | None,
-    hsm_token: str,
+    key_module: KeyModule | None,
     accounts: bool,
     plaintext_anywhere: bool,
 ) -> None:
@@ -92,7 +86,6 @@ def up(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     tls = _tls(tls_cert, tls_key, tls_client_ca)
-    module = _key_module(hsm_library, hsm_token)
     with ExitStack() as stack:
         folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hutong-")))
         options = NetworkOptions(
@@ -108,7 +101,7 @@ def up(
             merchants_per_acquirer=merchants,
             journal=journal,
             vault=vault,
-            key_module=module,
+            key_module=key_module,
             in_flight_max=in_flight,
             drain_s=drain_seconds,
         )
@@ -144,13 +137,6 @@ def _tls(certificate: Path | None, key: Path | None, authority: Path | None) -> 
     if certificate is None or key is None:
         raise click.UsageError("--tls-cert and --tls-key belong together")
     return listening.Tls(certificate, key, authority)
-
-
-def _key_module(library: Path | None, token_label: str) -> KeyModule | None:
-    try:
-        return key_module(library, token_label)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
 
 
 def _show(network: Network, console: Console, *, accounts: bool) -> None:

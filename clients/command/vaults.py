@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import click
 
 from contract.secret import Secret
 from tokenization import passphrase
 from tokenization.errors import VaultError
+from tokenization.opening import VAULT_FILE
 from tokenization.service import TokenService, open_service
 
 PIN_VARIABLE: Final = "HUTONG_HSM_PIN"
@@ -59,22 +63,40 @@ def open_vault(folder: Path, module: KeyModule | None = None) -> OpenedVault:
         raise VaultError(f"there is no PKCS#11 library at {module.library}")
     keks = HsmKeks(str(module.library), module.token_label, module.pin, time.time_ns() // 1_000)
     try:
+        if not keks.is_new and not (folder / VAULT_FILE).exists():
+            # A rotation destroys the version before it: with it, the other vault's accounts.
+            raise VaultError(
+                f"the token {module.token_label!r} keeps the keys of another vault, for {folder} has no vault: give "
+                "each vault a token of its own"
+            )
         return OpenedVault(open_service(folder, keks=keks), keks.close)
     except BaseException:
         keks.close()
         raise
 
 
-def key_module(library: Path | None, token_label: str) -> KeyModule | None:
-    """What command-line options name, with the PIN from the environment; None where they name nothing.
+def module_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds `--hsm-library` and `--hsm-token` to a command; it gets `key_module`, which is None without them."""
 
-    Raises ValueError where a part is missing; the text says which.
-    """
+    @click.option(
+        "--hsm-library",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help=f"PKCS#11 library of the hardware module that keeps the vault's keys; its PIN is in {PIN_VARIABLE}.",
+    )
+    @click.option("--hsm-token", default="", metavar="LABEL", help="With --hsm-library: label of the module's token.")
+    @functools.wraps(command)
+    def with_module(*args: Any, hsm_library: Path | None, hsm_token: str, **options: Any) -> None:
+        command(*args, key_module=_key_module(hsm_library, hsm_token), **options)
+
+    return with_module
+
+
+def _key_module(library: Path | None, token_label: str) -> KeyModule | None:
     if library is None and not token_label:
         return None
     if library is None or not token_label:
-        raise ValueError("--hsm-library and --hsm-token belong together")
+        raise click.UsageError("--hsm-library and --hsm-token belong together")
     pin = os.environ.get(PIN_VARIABLE, "")
     if not pin:
-        raise ValueError(f"set {PIN_VARIABLE} to the PIN of the token {token_label!r}")
+        raise click.UsageError(f"set {PIN_VARIABLE} to the PIN of the token {token_label!r}")
     return KeyModule(library, token_label, Secret(pin))

@@ -45,7 +45,7 @@ def library() -> str | None:
 
 @pytest.fixture(scope="module")
 def module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The library, with an empty token `hutong`."""
+    """The library, with empty tokens `hutong` and `network`."""
     if library() is None and os.geteuid() == 0 and shutil.which("apt-get"):
         command = ["apt-get", "install", "-y", "--no-install-recommends", "softhsm2"]
         subprocess.run(command, timeout=INSTALL_S, check=False, capture_output=True)
@@ -60,18 +60,9 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     before = os.environ.get("SOFTHSM2_CONF")
     os.environ["SOFTHSM2_CONF"] = str(configuration)
-    command = [
-        "softhsm2-util",
-        "--init-token",
-        "--free",
-        "--label",
-        "hutong",
-        "--so-pin",
-        "1234",
-        "--pin",
-        PIN.reveal(),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+    for label in ("hutong", "network"):
+        words = ["softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", "1234", "--pin", PIN.reveal()]
+        subprocess.run(words, check=True, capture_output=True)
     yield path
     if before is None:
         del os.environ["SOFTHSM2_CONF"]
@@ -146,7 +137,17 @@ STOP_S = 30.0
 
 def test_a_network_whose_vault_needs_the_module(module: str, tmp_path: Path) -> None:
     """`hutong up` with a module, keys rotated by command, stopped; then it starts and pays with the module only."""
-    words = ["up", "--data", str(tmp_path), "--listen", "127.0.0.1:0", "--hsm-library", module, "--hsm-token", "hutong"]
+    words = [
+        "up",
+        "--data",
+        str(tmp_path),
+        "--listen",
+        "127.0.0.1:0",
+        "--hsm-library",
+        module,
+        "--hsm-token",
+        "network",
+    ]
     environment = {**os.environ, PIN_VARIABLE: PIN.reveal(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     log = tmp_path / "up.log"
     with log.open("wb") as output:
@@ -172,15 +173,23 @@ def test_a_network_whose_vault_needs_the_module(module: str, tmp_path: Path) -> 
     options = NetworkOptions(data=tmp_path, listen="127.0.0.1:0", magic_amounts=False)
     for wrong in (
         None,
-        KeyModule(Path(module), "hutong", Secret("0000")),
+        KeyModule(Path(module), "network", Secret("0000")),
         KeyModule(Path(module), "elsewhere", PIN),
-        KeyModule(tmp_path / "none.so", "hutong", PIN),
+        KeyModule(tmp_path / "none.so", "network", PIN),
     ):
         with pytest.raises(NetworkError, match=r"module|PKCS#11") as refused:
             Network.start(replace(options, key_module=wrong))
         assert PIN.reveal() not in str(refused.value)
-    assert PIN.reveal() not in repr(KeyModule(Path(module), "hutong", PIN))
-    right = replace(options, key_module=KeyModule(Path(module), "hutong", PIN))
+    assert PIN.reveal() not in repr(KeyModule(Path(module), "network", PIN))
+    in_module = ["keys", "status", "--data", str(tmp_path), "--hsm-library", module, "--hsm-token", "network", "--json"]
+    at_rest = CliRunner().invoke(main, in_module, env={PIN_VARIABLE: PIN.reveal()})
+    assert json.loads(at_rest.stdout)["active_version"] == after["active_version"]
+    without = CliRunner().invoke(main, ["keys", "status", "--data", str(tmp_path)])
+    assert without.exit_code == 1
+    assert "hardware module" in without.output
+    with pytest.raises(NetworkError, match="another vault"):
+        Network.start(replace(options, data=tmp_path / "other", key_module=KeyModule(Path(module), "network", PIN)))
+    right = replace(options, key_module=KeyModule(Path(module), "network", PIN))
     with Network.start(right) as network, HutongClient(network.target) as client:
         wallet = network.population.wallets[0]
         made = client.create_payment(
@@ -207,6 +216,7 @@ def _status(target: str) -> dict[str, object]:
     ],
 )
 def test_options_that_name_half_a_module(words: list[str], pin: str, said: str) -> None:
-    result = CliRunner().invoke(main, ["up", *words], env={PIN_VARIABLE: pin})
-    assert result.exit_code == 2
-    assert said in result.output
+    for command in (["up"], ["keys", "rotate"]):
+        result = CliRunner().invoke(main, [*command, *words], env={PIN_VARIABLE: pin})
+        assert result.exit_code == 2
+        assert said in result.output
