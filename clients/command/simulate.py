@@ -175,7 +175,7 @@ def _hunt(path: Path, first_seed: int, seeds: int, as_json: bool) -> None:
         click.echo(json.dumps({"mutations": len(hunted), "found": len(hunted) - len(missed), "by_mutation": rows}))
     else:
         for found in hunted:
-            verdict = f"found by seed {found.seeds}: {found.rule}" if found.rule else "NOT FOUND"
+            verdict = f"found in run {found.seeds}: {found.rule}" if found.rule else "NOT FOUND"
             click.echo(f"{found.name}: {found.about}\n    {verdict}")
         click.echo(f"{len(hunted) - len(missed)} of {len(hunted)} planted bugs found, each within {seeds} seeds")
     if missed:
