@@ -298,17 +298,11 @@ class Core:
         for create, verdict in refused:
             if verdict.standing is not None and verdict.standing.payment_id in fallen:
                 verdict = _repeat_of_refused(create, *fallen[verdict.standing.payment_id])
-            self._refuse(create, verdict, answers, errors)
+            self._refuse(create, verdict, out)
         return Effects(legs, answers, errors)
 
-    def _refuse(
-        self,
-        create: Create,
-        verdict: Refused,
-        answers: list[tuple[Waiter, bytes]],
-        errors: list[tuple[Waiter, HutongError]],
-    ) -> None:
-        standing = verdict.standing
+    def _refuse(self, create: Create, verdict: Refused, out: Outcome) -> None:
+        standing, answers, errors = verdict.standing, out.answers, out.errors
         if standing is None:
             errors.append((create.waiter, HutongError(verdict.reason, **verdict.fields)))
             return
@@ -318,6 +312,9 @@ class Core:
         elif standing.state in FINAL:
             # A final payment does not change, so this is the first answer again, byte for byte.
             answers.append((create.waiter, response(standing)))
+        elif (ended := out.writes.changed.get(standing.payment_id)) is not None and ended.state in FINAL:
+            # The journal looked at the repeat before it wrote what this tick ended.
+            answers.append((create.waiter, response(ended)))
         elif (payment := self.book.get(standing.payment_id)) is not None:
             payment.waiters.append((create.waiter, create.reply_by_us))
             payment.due_us = min(payment.due_us, create.reply_by_us)

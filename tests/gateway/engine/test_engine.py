@@ -333,6 +333,18 @@ def test_one_key_many_times_has_one_effect(world: World) -> None:
     world.check()
 
 
+def test_a_repeat_in_the_tick_of_the_end_gets_the_end(world: World) -> None:
+    first = world.create(world.draft(key="k"))
+    world.tick()
+    world.tick()
+    assert not first.answered
+    repeat = world.create(world.draft(key="k"))
+    world.tick()
+    assert first.state is State.SUCCEEDED
+    assert repeat.body == first.body
+    world.check()
+
+
 def test_a_repeat_in_one_batch_shares_the_refusal(world: World) -> None:
     """The first of two equal requests in one tick is refused by a condition: the second is told the same."""
     cap = ((b"r" * 16, 1000, 500, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
