@@ -149,7 +149,8 @@ class Network:
         line = participant.lines.get(leg.leg_id)
         if line is None or line.state not in (DECLINED, BARRED):
             return
-        if participant.reversed(leg.leg_id) and not self._witness.reversal_recorded(leg.leg_id):
+        refused = line.state == DECLINED and not participant.reversed(leg.leg_id)
+        if not (self._witness.recorded_declined if refused else self._witness.recorded_reversed)(leg.leg_id):
             return
         answer = participant.break_word(leg)
         participant.sync()

@@ -262,15 +262,18 @@ class Witness:
         about = leg.original_leg_id if leg.kind is LegKind.INQUIRY else leg_id
         self.told.add((about, result))
 
-    def reversal_recorded(self, leg_id: bytes) -> bool:
+    def recorded_declined(self, leg_id: bytes) -> bool:
+        """Whether the journal has the refusal of a leg."""
+        return self._recorded("number = ? AND state = ?", leg_id, leg_id[16], int(LegState.DECLINED))
+
+    def recorded_reversed(self, leg_id: bytes) -> bool:
         """Whether the journal has an answered reversal of a leg."""
-        row = (
-            self._reader
-            and self._reader.execute(
-                "SELECT 1 FROM legs WHERE payment_id = ? AND kind = ? AND original = ? AND state = ?",
-                (leg_id[:16], int(LegKind.REVERSAL), leg_id[16], int(LegState.APPROVED)),
-            ).fetchone()
-        )
+        wanted = (int(LegKind.REVERSAL), leg_id[16], int(LegState.APPROVED))
+        return self._recorded("kind = ? AND original = ? AND state = ?", leg_id, *wanted)
+
+    def _recorded(self, where: str, leg_id: bytes, *values: int) -> bool:
+        statement = f"SELECT 1 FROM legs WHERE payment_id = ? AND {where}"  # noqa: S608 - a constant of this module
+        row = self._reader and self._reader.execute(statement, (leg_id[:16], *values)).fetchone()
         return bool(row)
 
     def effect(self, line: Line, before: str) -> None:
