@@ -19,7 +19,8 @@ from gateway.simulation.world import World
 from hutong.gateway.v1 import payment_pb2 as pb
 
 ROUNDS_MAX: Final = 4
-"""Times that a request is repeated which the gateway puts off."""
+"""Times that a request is repeated which the gateway puts off, and once more for each request: a circuit that is half
+open lets one through at a time, and that one may be refused."""
 AT_ONCE: Final = 3
 """Requests asked together at the end: below the smallest bound of payments in flight."""
 CIRCUITS_CLOSE_US: Final = 150 * SECOND
@@ -65,7 +66,7 @@ def _nets(world: World) -> dict[tuple[bytes, int], int]:
 def _ask(world: World, ops: list[int], *, other: bool) -> list[int]:
     """Asks for operations until they are answered for good; returns those refused because of another payload."""
     witness, asked = world.witness, ops
-    for _ in range(ROUNDS_MAX):
+    for _ in range(ROUNDS_MAX + len(ops)):
         for start in range(0, len(ops), AT_ONCE):
             for op in ops[start : start + AT_ONCE]:
                 witness.refusals.pop(op, None)
