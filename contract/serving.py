@@ -15,3 +15,8 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: HutongError)
     context.set_trailing_metadata(((DETAILS_METADATA_KEY, status.SerializeToString()),))
     await context.abort(error.status_code, status.message)
     raise AssertionError("abort does not return")
+
+
+def proven_identities(context: grpc.aio.ServicerContext[Any, Any]) -> frozenset[str]:
+    """Who the caller is by its certificate (mTLS): the names in it. Empty where the channel proves nothing."""
+    return frozenset(bytes(name).decode("utf-8", "replace") for name in context.peer_identities() or ())

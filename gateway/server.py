@@ -25,7 +25,7 @@ from gateway.engine.inbox import Inbox
 from gateway.engine.loop import IN_FLIGHT_MAX, Engine
 from gateway.engine.neighbours import Neighbours
 from gateway.engine.transitions import Timing
-from gateway.fronts.aio import AioFront, caller_of
+from gateway.fronts.aio import AioFront
 from gateway.intake import PaymentIntake
 from gateway.journal.interface import Journal, Reader
 from gateway.links.interface import Link
@@ -125,7 +125,7 @@ class Gateway:
         self.port = 0
 
     def _build_link(self, directory: Directory, local: Link | None, local_ids: frozenset[str]) -> Link:
-        self._remote = RemoteLink(directory, caller_of)
+        self._remote = RemoteLink(directory)
         self._link: Link = SwitchLink(local, local_ids, self._remote)
         return self._link
 

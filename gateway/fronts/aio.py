@@ -14,7 +14,7 @@ from typing import Any, Final
 import grpc
 
 from contract.errors import HutongError
-from contract.serving import abort
+from contract.serving import abort, proven_identities
 from gateway.calls import CALLER_METADATA, GET, METHODS, WATCH
 from gateway.engine.inbox import Inbox
 
@@ -166,10 +166,11 @@ class AioFront:
 
 
 def caller_of(context: Context) -> str:
-    """Who calls: the identity that mTLS proves, or else what the caller says of itself."""
-    identities = context.peer_identities()
+    """Whose idempotency keys these are: the identity that mTLS proves, or else what the caller says of itself. Never
+    a reason to let anybody in."""
+    identities = proven_identities(context)
     if identities:
-        return bytes(next(iter(identities))).decode("utf-8", "replace")
+        return min(identities)
     for key, value in context.invocation_metadata() or ():
         if key == CALLER_METADATA:
             return value if isinstance(value, str) else value.decode("ascii", "replace")

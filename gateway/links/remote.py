@@ -6,13 +6,13 @@ import asyncio
 import hmac
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import grpc
 
 from contract.errors import HutongError, Reason
-from contract.serving import abort
+from contract.serving import abort, proven_identities
 from gateway.directory import Directory
 from gateway.engine.inbox import Inbox
 from gateway.engine.model import Answered, LegOut
@@ -48,11 +48,9 @@ class _Session:
 class RemoteLink(rpc.ParticipantServiceServicer):
     """See gateway.links.interface.Link; also the service that participants connect to."""
 
-    def __init__(self, directory: Directory, identity: Callable[[Context], str] = lambda _: "") -> None:
-        """`identity` gives the participant id that the channel itself proves, or an empty string."""
+    def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._inbox: Inbox[Any] = Inbox()
-        self._identity = identity
         self._sessions: dict[str, _Session] = {}
         self._lock = threading.Lock()
 
@@ -155,10 +153,8 @@ class RemoteLink(rpc.ParticipantServiceServicer):
         participant = self._directory.participants.get(first.hello.participant_id)
         if participant is None:
             await abort(context, HutongError(Reason.ERROR_REASON_PARTICIPANT_UNKNOWN))
-        proven = self._identity(context)
-        if proven != participant.id and not (
-            participant.secret and hmac.compare_digest(first.hello.secret.encode(), participant.secret.encode())
-        ):
+        knows = participant.secret and hmac.compare_digest(first.hello.secret.encode(), participant.secret.encode())
+        if not knows and participant.id not in proven_identities(context):
             await abort(context, HutongError(Reason.ERROR_REASON_PARTICIPANT_REFUSED))
         return participant.id
 

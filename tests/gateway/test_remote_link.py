@@ -14,18 +14,17 @@ from clients import keys
 from clients.client import HutongClient
 from clients.command.network import Network, NetworkOptions
 from contract.errors import from_rpc_error
-from gateway.engine.transitions import Timing
+from gateway.calls import CALLER_METADATA
 from hutong.gateway.v1 import payment_pb2 as payments
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
 
-CALL_S = 10.0
-TIMING = Timing(leg_timeout_us=300_000, inquiry_us=100_000, reversal_us=100_000)
+CALL_S = 30.0
 
 
 @pytest.fixture
 def network(tmp_path: Path) -> Iterator[Network]:
-    options = NetworkOptions(data=tmp_path, seed=2, listen="127.0.0.1:0", timing=TIMING, magic_amounts=False)
+    options = NetworkOptions(data=tmp_path, seed=2, listen="127.0.0.1:0", magic_amounts=False)
     network = Network.start(options)
     # These leave the process: from now on they are whoever connects as them.
     network.gateway._link._local_ids -= {"issuer-a", "acquirer-a"}  # type: ignore[attr-defined]
@@ -36,12 +35,14 @@ def network(tmp_path: Path) -> Iterator[Network]:
 class Participant:
     """A participant written by hand, which answers what a test makes it answer."""
 
-    def __init__(self, network: Network, participant_id: str, secret: str | None = None) -> None:
+    def __init__(self, network: Network, participant_id: str, secret: str | None = None, caller: str = "") -> None:
         known = network.gateway.router.directory.participants.get(participant_id)
         right = known.secret if known is not None else ""
         self.channel = grpc.insecure_channel(network.target)
         self._out: queue.Queue[pb.ConnectRequest | None] = queue.Queue()
-        self.stream = rpc.ParticipantServiceStub(self.channel).Connect(iter(self._out.get, None))
+        self.stream = rpc.ParticipantServiceStub(self.channel).Connect(
+            iter(self._out.get, None), timeout=CALL_S, metadata=((CALLER_METADATA, caller),) if caller else ()
+        )
         self.send(hello=pb.Hello(participant_id=participant_id, secret=right if secret is None else secret))
 
     def send(self, **frame: object) -> None:
@@ -86,6 +87,10 @@ def test_who_cannot_prove_itself_is_refused(network: Network) -> None:
         stranger = Participant(network, participant_id, secret)
         assert stranger.refusal() == reason
         stranger.close()
+    # What a caller says of itself proves nothing.
+    liar = Participant(network, "issuer-a", "", caller="issuer-a")
+    assert liar.refusal() == "PARTICIPANT_REFUSED"
+    liar.close()
 
 
 def test_a_stream_that_does_not_begin_with_hello_is_refused(network: Network) -> None:
