@@ -29,7 +29,7 @@ from loadtest.measure import Saturation, latencies_ms, saturate
 CREATE_PATH: Final = "/hutong.gateway.v1.PaymentService/CreatePayment"
 ROUNDS: Final = 2
 """Echo and payments take turns, so that a machine that slows down slows both."""
-CONCURRENCY: Final = 512
+CONCURRENCY: Final = 1024
 WARM_UP_S: Final = 1.0
 ECHO_REQUEST: Final = b"x" * 95
 WALLETS_PER_ISSUER: Final = 250

@@ -155,6 +155,11 @@ class Payment:
     """Sum of refunds that succeeded or are under way, as of loading."""
     stored: bool = False
     """Whether the journal holds it (false while it is being admitted)."""
+    row_id: bytearray = field(init=False, repr=False)
+    """`payment_id` in rows: sqlite3 binds a bytearray at once, but looks for an adapter for bytes each time."""
+
+    def __post_init__(self) -> None:
+        self.row_id = bytearray(self.payment_id)
 
     @property
     def creditor(self) -> str:
@@ -172,9 +177,9 @@ class Writes:
     """Legs whose state changed."""
     changed: dict[bytes, Payment] = field(default_factory=dict)
     """Payments whose state changed."""
-    postings: list[tuple[bytes, int, str, str, int, int]] = field(default_factory=list)
+    postings: list[tuple[bytes | bytearray, int, str, str, int, int]] = field(default_factory=list)
     """(payment id, leg number, account, currency, amount in minor units, microseconds)."""
-    events: list[tuple[bytes, int, int]] = field(default_factory=list)
+    events: list[tuple[bytes | bytearray, int, int]] = field(default_factory=list)
     """(payment id, state, microseconds)."""
     releases: list[tuple[int, bytes]] = field(default_factory=list)
     """(amount, counter) to give back."""

@@ -102,7 +102,7 @@ class Transitions:
             if state is not State.CREDITING:
                 # The row of the credit leg itself says CREDITING, see gateway.journal.rows; it need not be said twice.
                 out.writes.changed[payment.payment_id] = payment
-            out.writes.events.append((payment.payment_id, int(state), out.now_us))
+            out.writes.events.append((payment.row_id, int(state), out.now_us))
         for action in rule.actions:
             self._actions[action](payment, leg, out)
         if state not in FINAL:
@@ -148,7 +148,7 @@ class Transitions:
         payment.attempt += 1
         # The state may stay CREDITING, so the new acquirer is recorded here.
         out.writes.changed[payment.payment_id] = payment
-        out.writes.events.append((payment.payment_id, int(payment.state), out.now_us))
+        out.writes.events.append((payment.row_id, int(payment.state), out.now_us))
 
     def _inquire_debit(self, payment: Payment, leg: Leg, out: Outcome) -> None:
         self._inquire(payment, payment.legs[0], out)
@@ -245,7 +245,7 @@ class Transitions:
         amount = payment.amount_minor * sign
         if leg.number == 1:
             amount = -amount  # what the debtor owes the gateway
-        key, currency, now = payment.payment_id, payment.currency, out.now_us
+        key, currency, now = payment.row_id, payment.currency, out.now_us
         out.writes.postings.append((key, leg.number, leg.participant, currency, amount, now))
         out.writes.postings.append((key, leg.number, SUSPENSE, currency, -amount, now))
 

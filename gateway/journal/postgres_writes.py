@@ -52,7 +52,9 @@ def send_the_rest(db: Connection, writes: Writes, decisions: Decisions) -> None:
     _send_sums(db, sql.ADD_REFUNDS, decisions.refunded, writes.refund_releases)
     postings = writes.postings
     state = State.DEBITING.value
-    events = [(payment.payment_id, state, payment.created_us) for payment in admitted]
+    events: list[tuple[bytes | bytearray, int, int]] = [
+        (payment.payment_id, state, payment.created_us) for payment in admitted
+    ]
     events += writes.events
     if not postings and not events:
         return

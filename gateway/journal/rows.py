@@ -16,7 +16,7 @@ Row = Sequence[Any]
 def payment_row(payment: Payment, engine: int) -> tuple[object, ...]:
     """The new row of a payment, in the order of PAYMENT_COLUMNS."""
     return (
-        payment.payment_id,
+        payment.row_id,
         engine,
         1,
         int(payment.kind),
@@ -24,15 +24,15 @@ def payment_row(payment: Payment, engine: int) -> tuple[object, ...]:
         int(payment.goal),
         payment.reason,
         payment.caller,
-        payment.idempotency,
-        payment.fingerprint,
+        bytearray(payment.idempotency),
+        bytearray(payment.fingerprint),
         payment.amount_minor,
         payment.currency,
         payment.debtor,
         " ".join(payment.creditors),
         payment.attempt,
-        payment.account_ref,
-        payment.key_ref,
+        bytearray(payment.account_ref),
+        bytearray(payment.key_ref),
         payment.last_four,
         payment.payer_key,
         payment.payee_key,
@@ -41,8 +41,8 @@ def payment_row(payment: Payment, engine: int) -> tuple[object, ...]:
         payment.reference,
         payment.route_id,
         payment.original_id,
-        payment.debit_original,
-        payment.credit_original,
+        bytearray(payment.debit_original),
+        bytearray(payment.credit_original),
         _counters_text(payment.counters) if payment.counters else "",
         payment.created_us,
         payment.deadline_us,
@@ -63,14 +63,14 @@ def payment_change(payment: Payment) -> tuple[object, ...]:
         payment.reason,
         payment.attempt,
         payment.ended_us,
-        payment.payment_id,
+        payment.row_id,
     )
 
 
 def leg_row(payment_id: bytes, leg: Leg) -> tuple[object, ...]:
     """The new row of a leg, in the order of LEG_COLUMNS."""
     return (
-        payment_id,
+        bytearray(payment_id),
         leg.number,
         int(leg.kind),
         leg.participant,

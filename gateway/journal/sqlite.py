@@ -187,7 +187,8 @@ class SqliteJournal:
             db.executemany(_INSERT_LEG, [leg_row(payment_id, leg) for payment_id, leg in writes.legs])
         if writes.answers:
             rows = [
-                (int(leg.state), int(leg.was_approved), leg.code, key[0], key[1]) for key, leg in writes.answers.items()
+                (int(leg.state), int(leg.was_approved), leg.code, bytearray(key[0]), key[1])
+                for key, leg in writes.answers.items()
             ]
             db.executemany(_UPDATE_LEG, rows)
         if writes.changed:
@@ -221,7 +222,7 @@ class SqliteJournal:
         db = self._connection
         db.executemany(_INSERT_LEG, [leg_row(payment.payment_id, payment.legs[0]) for payment in admitted])
         state = State.DEBITING.value
-        db.executemany(_INSERT_EVENT, [(payment.payment_id, state, payment.created_us) for payment in admitted])
+        db.executemany(_INSERT_EVENT, [(payment.row_id, state, payment.created_us) for payment in admitted])
         return verdicts
 
     def _insert_payments(self, payments: Sequence[Payment]) -> list[Refused | None]:

@@ -46,15 +46,24 @@ def frames(legs: Sequence[LegOut]) -> dict[str, pb.LegFrame]:
         frame = by_participant.get(leg.participant)
         if frame is None:
             frame = by_participant[leg.participant] = pb.LegFrame()
-        frame.legs.add(
-            leg_id=leg.leg_id,
-            kind=int(leg.kind),
-            original_leg_id=leg.original_leg_id,
-            amount_minor=leg.amount_minor,
-            currency=leg.currency,
-            account=leg.account,
-            terminal_id=leg.terminal_id,
-        )
+        # An unset field costs nothing; an empty one as much as a full one.
+        if leg.original_leg_id:
+            frame.legs.add(
+                leg_id=leg.leg_id,
+                kind=leg.kind.real,
+                original_leg_id=leg.original_leg_id,
+                amount_minor=leg.amount_minor,
+                currency=leg.currency,
+            )
+        else:
+            frame.legs.add(
+                leg_id=leg.leg_id,
+                kind=leg.kind.real,
+                amount_minor=leg.amount_minor,
+                currency=leg.currency,
+                account=leg.account,
+                terminal_id=leg.terminal_id,
+            )
     return by_participant
 
 
