@@ -31,7 +31,6 @@ WINDOW_US: Final = 60_000_000
 SKEW_US: Final = 30_000_000
 """How far ahead of the gate's clock a statement may be."""
 ISSUER_KEY_ID_BYTES: Final = 8
-CREDENTIAL_BYTES: Final = 16
 PUBLIC_KEY_BYTES: Final = 33
 SIGNATURE_BYTES: Final = 64
 

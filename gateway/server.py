@@ -165,7 +165,6 @@ class Gateway:
         self._server = server
         if self.options.front == "aio":
             self.port = self._bind(server, self.options.listen)
-            self.engine.add_source(front)
             await server.start()
         else:
             await self._serve_native(server)

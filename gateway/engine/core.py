@@ -289,7 +289,6 @@ class Core:
         for create, verdict in zip(out.creates, verdicts, strict=True):
             payment = create.payment
             if verdict is None:
-                payment.stored = True
                 self.book[payment.payment_id] = payment
                 legs.append(leg_out(payment, payment.legs[0]))
             else:

@@ -66,10 +66,6 @@ class Source(Protocol):
         """The engine has nothing to do: whoever comes next must wake it through its inbox."""
         ...
 
-    def flush(self) -> None:
-        """Hands over the answers given since the last flush."""
-        ...
-
 
 @dataclass(slots=True)
 class Counts:
@@ -219,8 +215,6 @@ class Engine:
                 waiter.fail(error)
             for canceller in payment.cancellers:
                 canceller.fail(error)
-        for source in self._sources:
-            source.flush()
 
     # -- one tick --------------------------------------------------------------------------------------
 
@@ -247,7 +241,6 @@ class Engine:
             self._put_off(events, error)
             return False
         if not events and not (look and self._core.book):
-            self._flush()
             return bool(items)
         if look:
             self._next_look_us = now_us + LOOK_INTERVAL_US
@@ -266,7 +259,6 @@ class Engine:
                 self._hold(event)
             else:
                 event.waiter.fail(refusal)
-        self._flush()
 
     def _take(self) -> list[Call | EngineEvent]:
         # First what may raise: nothing is taken then.
@@ -313,7 +305,6 @@ class Engine:
         self._count(out, verdicts)
         if effects.legs:
             self._send(effects.legs, out.now_us)
-        self._flush()
         if out.writes:
             self._on_commit()
 
@@ -330,10 +321,6 @@ class Engine:
         for what, count in out.anomalies.items():
             counts.anomalies[what] = counts.anomalies.get(what, 0) + count
 
-    def _flush(self) -> None:
-        for source in self._sources:
-            source.flush()
-
     # -- when the journal cannot be written ----------------------------------------------------------------
 
     def _stall(self, out: Outcome, error: JournalUnavailableError) -> None:
@@ -346,7 +333,6 @@ class Engine:
         out.creates.clear()
         out.writes.admissions.clear()
         self._stalled = out
-        self._flush()
 
     def _refuse_uncommitted(self, out: Outcome) -> None:
         """The tick will never be committed by this engine: nobody is told what it decided."""
@@ -369,7 +355,6 @@ class Engine:
                 self._intake.refuse(item, Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
         for answer in self._link.poll(now_us):
             self._hold(answer)
-        self._flush()
         try:
             if self._journal.last_was_taken():
                 # It was durable after all, admissions included, whose callers were told to repeat.

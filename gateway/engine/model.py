@@ -153,8 +153,6 @@ class Payment:
     cancellers: list[Waiter] = field(default_factory=list)
     refunded_minor: int = 0
     """Sum of refunds that succeeded or are under way, as of loading."""
-    stored: bool = False
-    """Whether the journal holds it (false while it is being admitted)."""
     row_id: bytearray = field(init=False, repr=False)
     """`payment_id` in rows: sqlite3 binds a bytearray at once, but looks for an adapter for bytes each time."""
 

@@ -75,7 +75,7 @@ class AioStream:
 
 
 class AioFront:
-    """See gateway.engine.loop.Source."""
+    """Serves calls into the engine's inbox; the engine has nothing to empty here."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class AioFront:
             stream.closed = True
 
     def deliver(self, future: asyncio.Future[bytes], payload: bytes, error: HutongError | None) -> None:
-        """Takes an answer from any thread; it reaches its caller at the next `flush`, or soon by itself."""
+        """Takes an answer from any thread; they reach their callers together, soon after."""
         with self._lock:
             self._answers.append((future, payload, error))
             if self._scheduled:
@@ -153,16 +153,6 @@ class AioFront:
                 future.set_result(payload)
             else:
                 future.set_exception(error)
-
-    def poll(self, at_most: int) -> list[AioCall]:
-        """See the interface: calls arrive through the inbox."""
-        return []
-
-    def idle(self) -> None:
-        """See the interface."""
-
-    def flush(self) -> None:
-        """See the interface."""
 
 
 def caller_of(context: Context) -> str:

@@ -109,9 +109,6 @@ class NativeFront:
         """See the interface."""
         self._idle.set()
 
-    def flush(self) -> None:
-        """See the interface: answers are handed over one by one as they are given."""
-
     def _wait_for_calls(self) -> None:
         while not self._closed:
             self._idle.wait()

@@ -145,7 +145,6 @@ def _payment(row: dict[str, Any]) -> Payment:
         attempt=row["attempt"],
         ended_us=row["ended_us"],
         refunded_minor=row["refunded_minor"],
-        stored=True,
     )
 
 

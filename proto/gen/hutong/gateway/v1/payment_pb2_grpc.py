@@ -72,7 +72,7 @@ class PaymentServiceServicer:
     """
 
     def CreatePayment(self, request, context):
-        """Makes a payment and answers when it has ended, or in an unfinished state (PROCESSING, UNKNOWN)
+        """Makes a payment and answers when it has ended, or in an unfinished state (DEBITING to REVERSING)
         when the call's own deadline is near. Idempotent by idempotency_key: the same key with the same
         payload gets the first final answer again, byte for byte; with another payload it is refused.
         """

@@ -34,7 +34,7 @@ class PaymentServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PaymentServiceAsyncStub: ...
     CreatePayment: _grpc.UnaryUnaryMultiCallable[_payment_pb2.CreatePaymentRequest, _payment_pb2.CreatePaymentResponse]
-    """Makes a payment and answers when it has ended, or in an unfinished state (PROCESSING, UNKNOWN)
+    """Makes a payment and answers when it has ended, or in an unfinished state (DEBITING to REVERSING)
     when the call's own deadline is near. Idempotent by idempotency_key: the same key with the same
     payload gets the first final answer again, byte for byte; with another payload it is refused.
     """
@@ -57,7 +57,7 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreatePayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.CreatePaymentRequest, _payment_pb2.CreatePaymentResponse]  # type: ignore[assignment]
-    """Makes a payment and answers when it has ended, or in an unfinished state (PROCESSING, UNKNOWN)
+    """Makes a payment and answers when it has ended, or in an unfinished state (DEBITING to REVERSING)
     when the call's own deadline is near. Idempotent by idempotency_key: the same key with the same
     payload gets the first final answer again, byte for byte; with another payload it is refused.
     """
@@ -83,7 +83,7 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payment_pb2.CreatePaymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payment_pb2.CreatePaymentResponse, _abc.Awaitable[_payment_pb2.CreatePaymentResponse]]:
-        """Makes a payment and answers when it has ended, or in an unfinished state (PROCESSING, UNKNOWN)
+        """Makes a payment and answers when it has ended, or in an unfinished state (DEBITING to REVERSING)
         when the call's own deadline is near. Idempotent by idempotency_key: the same key with the same
         payload gets the first final answer again, byte for byte; with another payload it is refused.
         """
