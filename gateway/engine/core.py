@@ -36,6 +36,7 @@ from gateway.engine.model import (
     Waiter,
 )
 from gateway.engine.states import FINAL, Event, State
+from gateway.engine.timers import Timers
 from gateway.engine.transitions import (
     Outcome,
     Timing,
@@ -66,12 +67,14 @@ class Core:
     def __init__(self, timing: Timing | None = None, *, trace: bool = False) -> None:
         self.timing = timing or Timing()
         self.book: dict[bytes, Payment] = {}
-        self._transitions = Transitions(self.timing, trace=trace)
+        self.timers = Timers()
+        self._transitions = Transitions(self.timing, self.timers, trace=trace)
 
     def load(self, payments: Iterable[Payment]) -> None:
         """Takes payments from the journal into memory: at start those in flight, later those that an event names."""
         for payment in payments:
-            self.book.setdefault(payment.payment_id, payment)
+            if self.book.setdefault(payment.payment_id, payment) is payment:
+                self.timers.note(payment)
 
     def missing(self, events: Sequence[EngineEvent]) -> list[bytes]:
         """Payments that these events name and that are not in memory; the loop loads them before `step`."""
@@ -111,7 +114,7 @@ class Core:
 
     def next_due_us(self) -> int | None:
         """When the engine must tick next without any event; None with nothing in flight."""
-        return min((payment.due_us for payment in self.book.values()), default=None)
+        return self.timers.next_us() if self.book else None
 
     def _admit(self, event: Create, out: Outcome) -> None:
         payment = event.payment
@@ -251,13 +254,19 @@ class Core:
         elif payment.state in FINAL:
             out.answers.append((event.waiter, response(payment)))
         else:
-            payment.waiters.append((event.waiter, event.reply_by_us))
-            payment.due_us = min(payment.due_us, event.reply_by_us)
+            self._wait(payment, event.waiter, event.reply_by_us)
+
+    def _wait(self, payment: Payment, waiter: Waiter, reply_by_us: int) -> None:
+        """One more caller waits for the end of a payment in flight."""
+        payment.waiters.append((waiter, reply_by_us))
+        if reply_by_us < payment.due_us:
+            payment.due_us = reply_by_us
+            if reply_by_us < self.timers.horizon_us:
+                self.timers.note(payment)
 
     def _look_for_due(self, out: Outcome) -> None:
         now = out.now_us
-        due = [payment for payment in self.book.values() if payment.due_us <= now]
-        for payment in due[:DUE_PER_TICK_MAX]:
+        for payment in self.timers.take(self.book, now, DUE_PER_TICK_MAX):
             self._answer_impatient(payment, out)
             leg = payment.legs[0]
             if not payment.deadline_seen and payment.deadline_us <= now and payment.state not in FINAL:
@@ -286,10 +295,13 @@ class Core:
         """After the commit: what was admitted enters the book and may be sent; what was not is answered."""
         legs, answers, errors = out.legs, out.answers, out.errors
         refused: list[tuple[Create, Refused]] = []
+        horizon_us = self.timers.horizon_us
         for create, verdict in zip(out.creates, verdicts, strict=True):
             payment = create.payment
             if verdict is None:
                 self.book[payment.payment_id] = payment
+                if payment.due_us < horizon_us:
+                    self.timers.note(payment)
                 legs.append(leg_out(payment, payment.legs[0]))
             else:
                 refused.append((create, verdict))
@@ -315,8 +327,7 @@ class Core:
             # The journal looked at the repeat before it wrote what this tick ended.
             answers.append((create.waiter, response(ended)))
         elif (payment := self.book.get(standing.payment_id)) is not None:
-            payment.waiters.append((create.waiter, create.reply_by_us))
-            payment.due_us = min(payment.due_us, create.reply_by_us)
+            self._wait(payment, create.waiter, create.reply_by_us)
         else:
             errors.append((create.waiter, ElsewhereError(standing.payment_id, create.reply_by_us)))
 

@@ -27,7 +27,7 @@ IN_FLIGHT_MAX: Final = 8192
 IDLE_WAIT_S: Final = 0.5
 """Longest sleep without an event; a bound, not a pace: events wake the engine."""
 LOOK_INTERVAL_US: Final = 20_000
-"""How often payments in flight are looked at for what is overdue: a scan of some tenths of a millisecond."""
+"""How often payments in flight are looked at for what is overdue, so that they are looked at together."""
 COMMIT_RETRY_S: Final = 0.1
 """Between attempts to commit while the journal cannot be written."""
 HELD_EVENTS_MAX: Final = 100_000

@@ -25,6 +25,7 @@ from gateway.engine.model import (
     Writes,
 )
 from gateway.engine.states import FINAL, TABLE, Action, Event, State
+from gateway.engine.timers import Timers
 
 SUSPENSE: Final = "suspense"
 """The gateway's own account: money taken and not yet given."""
@@ -68,9 +69,10 @@ class Outcome:
 class Transitions:
     """Applies events to payments by the table."""
 
-    def __init__(self, timing: Timing, *, trace: bool) -> None:
+    def __init__(self, timing: Timing, timers: Timers, *, trace: bool) -> None:
         """`trace` records every transition in the outcome, for tests and the simulator."""
         self.timing = timing
+        self._timers = timers
         self._trace = trace
         self._actions: Final[dict[Action, Callable[[Payment, Leg, Outcome], None]]] = {
             Action.SEND_CREDIT: self._send_credit,
@@ -116,6 +118,8 @@ class Transitions:
         for _, by_us in payment.waiters:
             due = min(due, by_us)
         payment.due_us = due
+        if due < self._timers.horizon_us:
+            self._timers.note(payment)
 
     def retry_due_us(self, payment: Payment) -> int:
         """When the message under way is overdue."""

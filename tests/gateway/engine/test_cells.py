@@ -81,6 +81,7 @@ def undone(make: Callable[[World], Payment]) -> Callable[[World], Payment]:
 def expiring(world: World) -> Payment:
     payment = debiting(world)
     payment.deadline_us = payment.due_us = world.now_us
+    world.core.timers.note(payment)
     return later(world, payment, State.REVERSING)
 
 

@@ -1,0 +1,52 @@
+"""When payments in flight must be looked at again, at no cost for those that end in time.
+
+Most payments end long before anything of theirs is overdue, so a timer for each would mostly be set and thrown away.
+Instead the book is scanned once in a while for what falls due soon, and only that is kept in order; what is planned for
+later than that scan looked ahead costs one comparison. Pure: the time is passed in.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from typing import Final
+
+from gateway.engine.model import Payment
+
+AHEAD_US: Final = 1_000_000
+"""How far a scan looks ahead, and so how often the book is scanned: 100,000 payments take some 10 ms, 1 % of that."""
+
+
+class Timers:
+    """The order in which payments of a book fall due."""
+
+    __slots__ = ("_soon", "horizon_us")
+
+    def __init__(self) -> None:
+        self.horizon_us = 0
+        """What falls due from here on is found by the next scan; what falls due before it must be noted."""
+        self._soon: list[tuple[int, bytes]] = []
+        """A heap of (due_us, payment id). Entries whose payment left or was put off are dropped when they come up."""
+
+    def note(self, payment: Payment) -> None:
+        """A payment of the book falls due before the horizon."""
+        heapq.heappush(self._soon, (payment.due_us, payment.payment_id))
+
+    def next_us(self) -> int:
+        """When to look again, at the latest. With an empty book there is no need to."""
+        return self._soon[0][0] if self._soon else self.horizon_us
+
+    def take(self, book: Mapping[bytes, Payment], now_us: int, at_most: int) -> list[Payment]:
+        """Removes and returns what is due, longest overdue first; the rest is there at the next call. Whoever takes a
+        payment sets when it is due again, and notes it."""
+        if now_us >= self.horizon_us:
+            self.horizon_us = horizon_us = now_us + AHEAD_US
+            self._soon = [(one.due_us, key) for key, one in book.items() if one.due_us < horizon_us]
+            heapq.heapify(self._soon)
+        soon, due = self._soon, dict[bytes, Payment]()
+        while soon and soon[0][0] <= now_us and len(due) < at_most:
+            due_us, payment_id = heapq.heappop(soon)
+            payment = book.get(payment_id)
+            if payment is not None and payment.due_us == due_us:  # or else it was noted anew
+                due[payment_id] = payment
+        return list(due.values())
