@@ -179,10 +179,14 @@ class Engine:
             log.critical("the engine stopped by a defect; what is in flight is settled after a restart", exc_info=error)
             raise
         finally:
-            self._stopped.set()
-            self._refuse_waiting()
-            if self._neighbours is not None:
-                self._neighbours.close()
+            self.end()
+
+    def end(self) -> None:
+        """The last act, on the engine's thread: whoever waits is told, and nothing is looked after any more."""
+        self._stopped.set()
+        self._refuse_waiting()
+        if self._neighbours is not None:
+            self._neighbours.close()
 
     def _sleep(self) -> None:
         now_us = self._clock.now_us()

@@ -116,4 +116,4 @@ def adopt(connection: Connection, lease: Lease, orphan: int) -> list[bytes]:
             (lease.engine, orphan, ADOPTED_MAX),
         ).fetchall()
         connection.execute("UPDATE mail SET engine = %s WHERE engine = %s", (lease.engine, orphan))
-        return [bytes(row[0]) for row in rows]
+        return sorted(bytes(row[0]) for row in rows)

@@ -25,6 +25,7 @@ from gateway.journal.leases import LEASE_US
 from gateway.journal.postgres_arrays import bigints, byteas, columns
 from gateway.journal.postgres_connection import (
     REPEATABLE,
+    Connect,
     Connection,
     connect,
     safe_url,
@@ -84,6 +85,8 @@ class PostgresJournal:
         network: str = "",
         lease_us: int = LEASE_US,
         sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+        connect: Connect = connect,
     ) -> None:
         """`engine`: a fixed number; without it a free one. `holder` names this process, so that its next start gets its
         number back without waiting; the composition must see to it that one process at a time has that name.
@@ -91,6 +94,8 @@ class PostgresJournal:
         Raises JournalMismatchError."""
         self._url = url
         self._sleep = sleep
+        self.monotonic = monotonic
+        self.connect = connect
         self._connection: Connection | None = None
         self._in_doubt = False
         self._routes = {0}
@@ -106,7 +111,7 @@ class PostgresJournal:
             self.disconnect()
             raise
         self._tick = self.lease.tick
-        self.committed_s = time.monotonic()
+        self.committed_s = monotonic()
         """When the lease was last prolonged by a tick, on the monotonic clock."""
 
     @property
@@ -123,7 +128,7 @@ class PostgresJournal:
 
     def _database(self) -> Connection:
         if self._connection is None:
-            self._connection = connect(self._url, writer=True)
+            self._connection = self.connect(self._url, writer=True)
         return self._connection
 
     def disconnect(self) -> None:
@@ -172,7 +177,7 @@ class PostgresJournal:
             if not self._was_taken():
                 raise JournalUnavailableError(str(error)) from error
         self._tick += 1
-        self.committed_s = time.monotonic()
+        self.committed_s = self.monotonic()
         self._remember_routes()
         return decisions.verdicts
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import psycopg
 from psycopg import errors
@@ -38,6 +38,14 @@ TRIPPED: Final = (
     errors.InternalError_,  # "tuple concurrently updated", of two ALTER TABLE
 )
 """Somebody else makes the same tables at this moment."""
+
+
+class Connect(Protocol):
+    """Opens a connection, as `connect` does: what a simulated server has in its place."""
+
+    def __call__(self, url: str, *, writer: bool = False) -> Connection:
+        """See `connect`."""
+        ...
 
 
 def connect(url: str, *, writer: bool = False) -> Connection:

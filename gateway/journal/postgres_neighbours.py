@@ -8,9 +8,7 @@ book or a caller happens in `poll`, on the engine's thread.
 from __future__ import annotations
 
 import logging
-import os
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ import psycopg
 
 from contract.errors import HutongError, Reason
 from gateway.engine.answer import id_text, response
-from gateway.engine.clock import Clock
+from gateway.engine.clock import Clock, PaymentIds
 from gateway.engine.core import Core
 from gateway.engine.inbox import Inbox
 from gateway.engine.model import Answered, Cancel, EngineEvent, Join, Payment, Waiter
@@ -30,7 +28,7 @@ from gateway.journal import leases
 from gateway.journal import postgres_sql as sql
 from gateway.journal.interface import JournalFencedError, JournalUnavailableError
 from gateway.journal.postgres import PostgresJournal
-from gateway.journal.postgres_connection import Connection, connect
+from gateway.journal.postgres_connection import Connection
 from gateway.journal.postgres_reader import PostgresReader
 
 log = logging.getLogger(__name__)
@@ -80,13 +78,15 @@ class PostgresNeighbours:
         *,
         clock: Clock | None = None,
         beat_s: float = BEAT_S,
+        mail_ids: PaymentIds | None = None,
     ) -> None:
         self._journal = journal
         self._core = core
         self._inbox = inbox
         self._clock = clock or Clock()
         self._beat_s = beat_s
-        self._reader = PostgresReader(journal.url)
+        self._mail_ids = mail_ids or PaymentIds()
+        self._reader = PostgresReader(journal.url, connect=journal.connect)
         self._connection: Connection | None = None
         self._followed: list[_Followed] = []
         self._done: deque[tuple[Waiter, Payment | None, bool]] = deque()
@@ -158,6 +158,7 @@ class PostgresNeighbours:
         others = {key: engine for key, engine in owners.items() if engine != self._journal.engine}
         if not others:
             return list(events)
+        now_us = self._clock.now_us()
         kept: list[EngineEvent] = []
         mail: list[tuple[object, ...]] = []
         followed: list[_Followed] = []
@@ -167,12 +168,11 @@ class PostgresNeighbours:
             if engine is None:
                 kept.append(event)
             elif isinstance(event, Answered):
-                mail.append(
-                    (os.urandom(16), engine, ANSWER_KIND, event.leg_id, event.participant, event.result, event.code)
-                )
+                answer = (ANSWER_KIND, event.leg_id, event.participant, event.result, event.code)
+                mail.append((self._mail_ids.next(now_us), engine, *answer))
             elif isinstance(event, Cancel):
-                mail.append((os.urandom(16), engine, CANCEL_KIND, key, "", 0, ""))
-                followed.append(_Followed(key, event.waiter, self._clock.now_us() + CANCEL_US, cancels=True))
+                mail.append((self._mail_ids.next(now_us), engine, CANCEL_KIND, key, "", 0, ""))
+                followed.append(_Followed(key, event.waiter, now_us + CANCEL_US, cancels=True))
             elif isinstance(event, Join):
                 followed.append(_Followed(key, event.waiter, event.reply_by_us))
         if mail:
@@ -199,24 +199,31 @@ class PostgresNeighbours:
 
     def _run(self) -> None:
         while not self._closed.is_set() and not self._fenced:
-            busy = self._live or self._followed
-            self._wake.wait(LOOK_S if busy else self._beat_s)
+            self._wake.wait(LOOK_S if self._busy else self._beat_s)
             self._wake.clear()
-            if self._closed.is_set():
-                return
-            try:
-                self._look()
-                self._troubled = False
-            except (psycopg.Error, JournalUnavailableError) as error:
-                if not self._troubled:
-                    log.warning("the journal cannot be reached, other engines cannot be looked after: %s", error)
-                self._troubled = True
-                self._disconnect()
+            if not self._closed.is_set() and not self.turn():
                 self._closed.wait(LOOK_S)
 
+    @property
+    def _busy(self) -> bool:
+        return bool(self._live or self._followed)
+
+    def turn(self) -> bool:
+        """What the thread does again and again. Returns whether the journal could be reached."""
+        try:
+            self._look()
+        except (psycopg.Error, JournalUnavailableError) as error:
+            if not self._troubled:
+                log.warning("the journal cannot be reached, other engines cannot be looked after: %s", error)
+            self._troubled = True
+            self._disconnect()
+        else:
+            self._troubled = False
+        return not self._troubled
+
     def _look(self) -> None:
-        connection = self._connection = self._connection or connect(self._journal.url)
-        now_s = time.monotonic()
+        connection = self._connection = self._connection or self._journal.connect(self._journal.url)
+        now_s = self._journal.monotonic()
         if now_s >= self._next_beat_s:
             self._next_beat_s = now_s + self._beat_s
             if not self._beat(connection, now_s):
@@ -253,7 +260,10 @@ class PostgresNeighbours:
     def _fetch_mail(self, connection: Connection) -> None:
         if len(self._mail) >= MAIL_PER_LOOK_MAX:
             return
-        for kind, subject, participant, result, code in connection.execute(sql.TAKE_MAIL, (self._journal.engine,)):
+        # Ids grow: in the order in which each engine left it.
+        for _, kind, subject, participant, result, code in sorted(
+            connection.execute(sql.TAKE_MAIL, (self._journal.engine,)).fetchall()
+        ):
             if kind == CANCEL_KIND:
                 self._mail.append(Cancel(bytes(subject), _Nobody()))
             else:

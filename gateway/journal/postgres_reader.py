@@ -11,7 +11,7 @@ from gateway.engine.model import Payment
 from gateway.journal import postgres_sql as sql
 from gateway.journal.interface import EventRow, JournalUnavailableError
 from gateway.journal.postgres_arrays import byteas
-from gateway.journal.postgres_connection import Connection, connect
+from gateway.journal.postgres_connection import Connect, Connection, connect
 from gateway.journal.rows import payments_from_rows
 
 SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -22,8 +22,9 @@ RECONNECTS_MAX: Final = 2
 class PostgresReader:
     """See gateway.journal.interface.Reader."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, connect: Connect = connect) -> None:
         self._url = url
+        self._connect = connect
         self._connection: Connection | None = None
 
     def _rows(self, *queries: tuple[str, Sequence[object]]) -> list[list[tuple[Any, ...]]]:
@@ -31,7 +32,7 @@ class PostgresReader:
         for attempt in range(RECONNECTS_MAX):
             try:
                 if self._connection is None:
-                    self._connection = connect(self._url)
+                    self._connection = self._connect(self._url)
                 with self._connection.pipeline():
                     cursors = [self._connection.execute(query, values) for query, values in queries]
                 return [cursor.fetchall() if cursor.description else [] for cursor in cursors]

@@ -13,7 +13,9 @@ from gateway.journal.schema import VERSION
 CREATIONS_MAX: Final = 50
 """Attempts to make the tables while other gateways do so too."""
 CREATION_PAUSE_S: Final = 0.05
-_LAST_TABLE: Final = "SELECT 1 FROM information_schema.tables WHERE table_name = 'complete'"
+_LAST_TABLE: Final = (
+    "SELECT 1 FROM information_schema.tables WHERE table_name = 'complete' AND table_schema = current_schema()"
+)
 
 
 def prepare(db: Connection, network: str) -> None:

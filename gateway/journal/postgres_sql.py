@@ -123,6 +123,6 @@ OWNERS: Final = "SELECT payment_id, engine FROM payments WHERE payment_id = ANY(
 MAIL_TYPES: Final = ("BYTEA", "BIGINT", "SMALLINT", "BYTEA", "TEXT", "BIGINT", "TEXT")
 _MAIL: Final = ("mail_id", "engine", "kind", "subject", "participant", "result", "code")
 SEND_MAIL: Final = f"{_insert('mail', _MAIL, MAIL_TYPES)} ON CONFLICT (mail_id) DO NOTHING"
-TAKE_MAIL: Final = "DELETE FROM mail WHERE engine = %s RETURNING kind, subject, participant, result, code"
+TAKE_MAIL: Final = "DELETE FROM mail WHERE engine = %s RETURNING mail_id, kind, subject, participant, result, code"
 REPEATED: Final = "SELECT payment_id FROM payments WHERE idempotency = ANY(%s::bytea[])"
 OPEN_IDS: Final = "SELECT payment_id FROM payments WHERE engine = %s AND open = 1 ORDER BY payment_id"
