@@ -21,6 +21,7 @@ from gateway.engine.model import (
     NOT_SENT,
     Answered,
     Cancel,
+    Close,
     Create,
     ElsewhereError,
     EngineEvent,
@@ -81,7 +82,7 @@ class Core:
         ids = {
             event.leg_id[:16] if isinstance(event, Answered) else event.payment_id
             for event in events
-            if not isinstance(event, Create)
+            if not isinstance(event, Create | Close)
         }
         return [payment_id for payment_id in ids if payment_id not in self.book]
 
@@ -100,6 +101,9 @@ class Core:
             elif isinstance(event, Cancel):
                 touched.add(event.payment_id)
                 self._cancel(event, out)
+            elif isinstance(event, Close):
+                out.writes.closings.append((event.number, now_us))
+                out.closers.append(event.waiter)
             else:
                 touched.add(event.payment_id)
                 self._join(event, out)
@@ -294,6 +298,7 @@ class Core:
     def settle(self, out: Outcome, verdicts: Sequence[Refused | None]) -> Effects:
         """After the commit: what was admitted enters the book and may be sent; what was not is answered."""
         legs, answers, errors = out.legs, out.answers, out.errors
+        answers.extend((waiter, b"") for waiter in out.closers)
         refused: list[tuple[Create, Refused]] = []
         horizon_us = self.timers.horizon_us
         for create, verdict in zip(out.creates, verdicts, strict=True):

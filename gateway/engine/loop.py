@@ -213,7 +213,7 @@ class Engine:
             self._refuse_uncommitted(self._stalled)
         for item in self._take():
             if not isinstance(item, Answered):
-                (item.waiter if isinstance(item, Create) else item).fail(error)  # type: ignore[union-attr]
+                (item.waiter if isinstance(item, ENGINE_EVENTS) else item).fail(error)
         for payment in self._core.book.values():
             for waiter, _ in payment.waiters:
                 waiter.fail(error)
@@ -334,8 +334,12 @@ class Engine:
         self.counts.commit_failures += 1
         for create in out.creates:
             create.waiter.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
+        for closer in out.closers:
+            closer.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
         out.creates.clear()
+        out.closers.clear()
         out.writes.admissions.clear()
+        out.writes.closings.clear()
         self._stalled = out
 
     def _refuse_uncommitted(self, out: Outcome) -> None:
@@ -343,6 +347,8 @@ class Engine:
         error = HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
         for create in out.creates:
             create.waiter.fail(error)
+        for closer in out.closers:
+            closer.fail(error)
         for waiter, _ in (*out.answers, *out.errors):
             waiter.fail(error)
 

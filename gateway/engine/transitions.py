@@ -56,6 +56,8 @@ class Outcome:
     now_us: int
     writes: Writes = field(default_factory=Writes)
     creates: list[Create] = field(default_factory=list)
+    closers: list[Waiter] = field(default_factory=list)
+    """Who waits for settlement windows to be closed."""
     legs: list[LegOut] = field(default_factory=list)
     answers: list[tuple[Waiter, bytes]] = field(default_factory=list)
     errors: list[tuple[Waiter, HutongError]] = field(default_factory=list)

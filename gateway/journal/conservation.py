@@ -16,6 +16,7 @@ from gateway.engine.answer import id_text
 from gateway.engine.model import Kind, LegKind, LegState
 from gateway.engine.states import FINAL, State
 from gateway.engine.transitions import SUSPENSE
+from gateway.journal.windows_check import check_windows
 
 FINDINGS_MAX: Final = 100
 """Findings kept; a broken journal would otherwise fill the screen."""
@@ -126,6 +127,7 @@ def examine_database(database: Database) -> Report:
         _name(report, what, (row[0] for row in database.execute(query)))
     _check_nets(database, report)
     _check_counters(database, report)
+    check_windows(database, report)
     return report
 
 

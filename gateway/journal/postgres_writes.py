@@ -10,6 +10,7 @@ import psycopg
 from gateway.engine.model import Leg, Payment, Writes
 from gateway.engine.states import State
 from gateway.journal import postgres_sql as sql
+from gateway.journal.closing import closing_statements
 from gateway.journal.postgres_arrays import bigints, byteas, columns
 from gateway.journal.postgres_connection import Connection
 from gateway.journal.postgres_decisions import Decisions
@@ -56,8 +57,21 @@ def send_the_rest(db: Connection, writes: Writes, decisions: Decisions) -> None:
         (payment.payment_id, state, payment.created_us) for payment in admitted
     ]
     events += writes.events
-    if not postings and not events:
-        return
+    if postings or events:
+        _send_numbered(db, postings, events)
+    if writes.closings:
+        # Locks the line of numbers: whatever another engine numbers later lies behind the window's end.
+        db.execute(sql.NUMBER, (0,))
+        for statement, values in closing_statements(writes.closings):
+            db.execute(statement.replace("?", "%s"), values)
+
+
+def _send_numbered(
+    db: Connection,
+    postings: Sequence[tuple[bytes | bytearray, int, str, str, int, int]],
+    events: Sequence[tuple[bytes | bytearray, int, int]],
+) -> None:
+    """What is numbered in the order of commits."""
     db.execute(sql.NUMBER, (len(postings) + len(events),))
     if postings:
         arrays = columns(postings, sql.POSTING_TYPES)

@@ -96,6 +96,19 @@ CREATE TABLE IF NOT EXISTS events (
     state SMALLINT NOT NULL,
     time_us BIGINT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS windows (
+    number BIGINT NOT NULL PRIMARY KEY,
+    after_sequence BIGINT NOT NULL,
+    last_sequence BIGINT NOT NULL,
+    closed_us BIGINT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS carried (
+    number BIGINT NOT NULL,
+    currency TEXT NOT NULL,
+    payments BIGINT NOT NULL,
+    amount_minor BIGINT NOT NULL,
+    PRIMARY KEY (number, currency)
+);
 """
 
 PAYMENT_COLUMNS: Final = (

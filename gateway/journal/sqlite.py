@@ -15,6 +15,7 @@ from typing import Final, ParamSpec, TypeVar
 from contract.errors import Reason
 from gateway.engine.model import Kind, Payment, Refused, Writes
 from gateway.engine.states import State
+from gateway.journal.closing import closing_statements
 from gateway.journal.interface import EventRow, JournalMismatchError, JournalUnavailableError
 from gateway.journal.rows import Row, leg_row, payment_change, payment_row, payments_from_rows
 from gateway.journal.schema import LEG_COLUMNS, PAYMENT_COLUMNS, VERSION, sqlite_statements
@@ -137,6 +138,9 @@ class SqliteJournal:
             db.execute("UPDATE ticks SET tick = ? WHERE engine = ?", (tick, self._engine))
             verdicts = self._admit(writes) if writes.admissions else []
             self._write(writes)
+            if writes.closings:
+                for statement, values in closing_statements(writes.closings):
+                    db.execute(statement, values)
             db.execute("COMMIT")
         except (sqlite3.Error, JournalUnavailableError) as error:
             if not self._was_taken(tick):

@@ -1,0 +1,40 @@
+"""Closing settlement windows: the statements of a tick that closes one, in SQL that every journal takes.
+
+A window is a range of `events.sequence`, and holds the payments and refunds whose SUCCEEDED lies in it. Windows follow
+each other without a gap, so each success falls into exactly one window, or into the open rest behind the last of them.
+That is exact because numbers are in the order of commits: whatever is committed later has a higher number than the end
+of a window that is committed now. SQLite has one writer at a time; on PostgreSQL the tick holds the line of numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from gateway.engine.states import FINAL
+
+_FINAL: Final = ", ".join(str(int(state)) for state in sorted(FINAL))
+_IS_NEXT: Final = "CAST(? AS BIGINT) = COALESCE((SELECT max(number) FROM windows), 0) + 1"
+"""Only the next window is made: of two who close the same one, the second changes nothing."""
+_CARRY: Final = (
+    "INSERT INTO carried (number, currency, payments, amount_minor) "
+    "SELECT CAST(? AS BIGINT), currency, count(*), sum(amount_minor) FROM payments "
+    f"WHERE open = 1 AND state NOT IN ({_FINAL}) AND {_IS_NEXT} GROUP BY currency"
+)
+"""Window, window. What is in flight as the window closes, and will fall into a later one, or into none."""
+_CLOSE: Final = (
+    "INSERT INTO windows (number, after_sequence, last_sequence, closed_us) "
+    "SELECT n.number, COALESCE(w.last_sequence, 0), (SELECT COALESCE(max(sequence), 0) FROM events), "
+    "CASE WHEN w.closed_us > n.now_us THEN w.closed_us ELSE n.now_us END "
+    "FROM (SELECT CAST(? AS BIGINT) AS number, CAST(? AS BIGINT) AS now_us) n "
+    f"LEFT JOIN windows w ON w.number = n.number - 1 WHERE {_IS_NEXT}"
+)
+"""Window, microseconds, window. A clock that was set back does not make a window end before the one before it."""
+
+
+def closing_statements(closings: Iterable[tuple[int, int]]) -> Iterator[tuple[str, Sequence[int]]]:
+    """What a transaction with these closings, (window, microseconds), ends with, after its events: statements with `?`
+    for their values."""
+    for number, now_us in closings:
+        yield _CARRY, (number, number)
+        yield _CLOSE, (number, now_us, number)

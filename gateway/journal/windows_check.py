@@ -1,0 +1,116 @@
+"""The part of the conservation check about settlement windows: each success lies in exactly one of them, or in the rest
+behind the last, and the postings of all windows and of the rest are all postings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from gateway.engine.answer import id_text
+from gateway.engine.states import FINAL, State
+from gateway.engine.transitions import SUSPENSE
+
+if TYPE_CHECKING:
+    from gateway.journal.conservation import Database, Report
+
+_WINDOWS: Final = "SELECT number, after_sequence, last_sequence, closed_us FROM windows ORDER BY number"
+_CARRIED: Final = "SELECT number, sum(payments) FROM carried GROUP BY number"
+_SETTLED: Final = (
+    "SELECT e.sequence, e.payment_id, p.state, p.amount_minor, p.currency, p.debtor, p.creditors, p.attempt "
+    f"FROM events e JOIN payments p ON p.payment_id = e.payment_id WHERE e.state = {int(State.SUCCEEDED)} "
+    "ORDER BY e.sequence"
+)
+_POSTED: Final = f"SELECT account, currency, sum(amount_minor) FROM postings WHERE account != '{SUSPENSE}' GROUP BY account, currency"
+Window = tuple[int, int, int, int]
+Sums = Counter[tuple[int, str, str]]
+"""(window, account, currency) -> minor units; window 0 is the rest that no window holds."""
+
+
+def check_windows(database: Database, report: Report) -> None:
+    """Adds what is wrong with the windows; `report.nets` holds what the postings of each payment come to."""
+    windows: list[Window] = [tuple(row) for row in database.execute(_WINDOWS)]
+    _check_chain(windows, report)
+    if not windows:
+        return
+    ((last_event,),) = database.execute("SELECT COALESCE(max(sequence), 0) FROM events")
+    if windows[-1][2] > last_event:
+        report.find(f"settlement window {windows[-1][0]} ends behind the last event")
+    _check_carried(database, windows, report)
+    settled: Sums = Counter()
+    moved: Sums = Counter()
+    home = _find_homes(database, windows, settled, report)
+    for (account, payment_id, currency), net in report.nets.items():
+        # While another credit of a settled payment, approved late, is being undone, its postings count as the rest.
+        number = 0 if payment_id in report.open_payments else home.get(payment_id, 0)
+        moved[number, account, currency] += net
+    for number, account, currency in settled.keys() | moved.keys():
+        position, posted = settled[number, account, currency], moved[number, account, currency]
+        if number and position != posted:
+            report.find(
+                f"settlement window {number}: postings of {account} come to {posted} {currency} minor units, its "
+                f"payments to {position}"
+            )
+    for account, currency, total in database.execute(_POSTED):
+        known = sum(settled[number, account, currency] for number in range(1, len(windows) + 1))
+        known += moved[0, account, currency]
+        if total != known:
+            report.find(
+                f"postings of {account} sum to {total} {currency} minor units, all settlement windows and the open "
+                f"rest to {known}"
+            )
+
+
+def _check_chain(windows: list[Window], report: Report) -> None:
+    """They follow each other without a gap."""
+    end = closed_us = 0
+    for place, (number, after, last, closed) in enumerate(windows, start=1):
+        if number != place or after != end or last < after or closed < closed_us:
+            report.find(f"settlement window {number} does not begin where the one before it ends")
+        end, closed_us = last, closed
+
+
+def _find_homes(database: Database, windows: list[Window], settled: Sums, report: Report) -> dict[bytes, int]:
+    """Payment to its window, 0 for the rest; adds to `settled` what they moved by their states."""
+    home: dict[bytes, int] = {}
+    place = 0
+    for sequence, key, state, amount, currency, debtor, creditors, attempt in database.execute(_SETTLED):
+        payment_id = bytes(key)
+        while place < len(windows) and sequence > windows[place][2]:
+            place += 1
+        number = place + 1 if place < len(windows) else 0
+        if payment_id in home:
+            report.find(f"payment {id_text(payment_id)} succeeded twice")
+        elif state != State.SUCCEEDED:
+            report.find(f"payment {id_text(payment_id)} was settled and is {State(state).name}")
+        elif number and payment_id not in report.open_payments:
+            settled[number, debtor, currency] -= amount
+            settled[number, creditors.split(" ")[attempt], currency] += amount
+        home[payment_id] = number
+    return home
+
+
+def _check_carried(database: Database, windows: list[Window], report: Report) -> None:
+    """What each window says was in flight as it closed is what its events say."""
+    carried = {number: int(payments) for number, payments in database.execute(_CARRIED)}
+    in_flight: set[bytes] = set()
+    place = 0
+
+    def close(number: int) -> None:
+        if carried.get(number, 0) != len(in_flight):
+            report.find(
+                f"settlement window {number} carried {carried.get(number, 0)} payments over, {len(in_flight)} were in "
+                "flight"
+            )
+
+    for sequence, payment_id, state in database.execute(
+        f"SELECT sequence, payment_id, state FROM events WHERE sequence <= {windows[-1][2]} ORDER BY sequence"
+    ):
+        while sequence > windows[place][2]:
+            place += 1
+            close(windows[place - 1][0])
+        if state in FINAL:
+            in_flight.discard(bytes(payment_id))
+        else:
+            in_flight.add(bytes(payment_id))
+    for window in windows[place:]:
+        close(window[0])
