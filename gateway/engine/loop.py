@@ -12,7 +12,7 @@ from contract.errors import HutongError, Reason
 from gateway.engine.clock import Clock
 from gateway.engine.core import Core
 from gateway.engine.inbox import Inbox
-from gateway.engine.model import ENGINE_EVENTS, Answered, Create, ElsewhereError, EngineEvent, LegOut
+from gateway.engine.model import ENGINE_EVENTS, Answered, ElsewhereError, EngineEvent, LegOut
 from gateway.engine.neighbours import Neighbours
 from gateway.engine.transitions import Outcome
 from gateway.journal.interface import Journal, JournalFencedError, JournalUnavailableError

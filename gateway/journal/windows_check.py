@@ -20,7 +20,10 @@ _SETTLED: Final = (
     f"FROM events e JOIN payments p ON p.payment_id = e.payment_id WHERE e.state = {int(State.SUCCEEDED)} "
     "ORDER BY e.sequence"
 )
-_POSTED: Final = f"SELECT account, currency, sum(amount_minor) FROM postings WHERE account != '{SUSPENSE}' GROUP BY account, currency"
+_POSTED: Final = (
+    "SELECT account, currency, sum(amount_minor) FROM postings "
+    f"WHERE account != '{SUSPENSE}' GROUP BY account, currency"
+)
 Window = tuple[int, int, int, int]
 Sums = Counter[tuple[int, str, str]]
 """(window, account, currency) -> minor units; window 0 is the rest that no window holds."""

@@ -1,4 +1,4 @@
-"""Settlement windows on the real engine and SQLite: each success in exactly one, whatever happens around the closing."""
+"""Settlement windows on the real engine and SQLite: each success in exactly one, whatever happens around it."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_clock_that_was_set_back_does_not_end_a_window_before_the_one_before(w
     assert checked(world).findings == []
 
 
-def test_nothing_leads_out_of_a_final_state(world: World) -> None:
+def test_nothing_leads_out_of_a_final_state() -> None:
     """So what is settled is never unsettled: only other legs, approved late, are undone."""
     for state in FINAL:
         assert {rule.to for rule in TABLE[state].values()} == {state}
