@@ -336,10 +336,10 @@ class Engine:
             create.waiter.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
         for closer in out.closers:
             closer.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
-        out.creates.clear()
         out.closers.clear()
-        out.writes.admissions.clear()
         out.writes.closings.clear()
+        out.creates.clear()
+        out.writes.admissions.clear()
         self._stalled = out
 
     def _refuse_uncommitted(self, out: Outcome) -> None:
