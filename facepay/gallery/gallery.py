@@ -19,6 +19,7 @@ import numpy as np
 
 from facepay.gallery import kernels, manifest, scan, segment
 from facepay.gallery.engine import BATCH_MAX, Batch, Candidate, Enrolled, Ids, Vectors
+from facepay.gallery.instructions import BLOCK_ROWS
 from facepay.gallery.int8 import Products
 from facepay.gallery.segment import Rows, SegmentDamaged
 from facepay.gallery.sketch import Bits, Projection
@@ -100,7 +101,7 @@ class Gallery:
             raise ValueError(f"{len(batch.vectors)} queries in one batch; split them into {BATCH_MAX}")
         parts = self._snapshot()
         prepared = scan.prepare(batch, self._projection)
-        found = scan.search(parts, prepared, self._projection.bits, self._pool, self._products.wide(parts))
+        found = scan.search(parts, prepared, self._projection, self._pool, self._products.wide(parts))
         return self._still_there(parts, found)
 
     def search_among(self, batch: Batch, templates: Sequence[int]) -> list[tuple[Candidate, ...]]:
@@ -308,7 +309,7 @@ class Gallery:
         out.regions[:] = np.concatenate([part.regions[rows] for part, rows in sources])[order]
         words = np.concatenate([part.words(rows) for part, rows in sources])[order]
         places = np.arange(len(templates))
-        out.blocks[places // kernels.BLOCK_ROWS, :, places % kernels.BLOCK_ROWS] = words
+        out.blocks[places // BLOCK_ROWS, :, places % BLOCK_ROWS] = words
         self._finish(out, name)
         return out
 

@@ -1,10 +1,10 @@
 """The two-stage search over a set of rows: every sketch, then exactly those rows that could matter.
 
-Pass one takes the least Hamming distance of each block of 64 rows. The rows nearest by sketch are scored exactly,
-which gives a lower bound of the best score; from it follows how far by sketch a row may lie that still matters
-(`sketch.limits`). Pass two takes all those, drops most by a second, finer sketch, and scores the rest. A query that
-resembles somebody leaves a handful of rows; one that resembles nobody leaves a hundredth of the gallery, and where
-several such wait together `int8` products may be cheaper.
+Pass one takes the least Hamming distance of each block of 64 rows, by the first half of the coarse sketch. The rows
+nearest by it are scored exactly, which gives a lower bound of the best score; from it follows how far by sketch a row
+may lie that still matters (`sketch.limits`). Pass two takes all those, by the first half, by the whole, and where many
+are left by a second sketch, and scores the rest. A query that resembles somebody leaves a handful of rows; one that
+resembles nobody leaves a hundredth of the gallery; where several such wait together `int8` products may be cheaper.
 """
 
 from __future__ import annotations
@@ -20,15 +20,19 @@ from numpy.typing import NDArray
 
 from facepay.gallery import kernels
 from facepay.gallery.engine import PLACES, Batch, Candidate, Ids, Vectors
+from facepay.gallery.instructions import BLOCK_ROWS, GROUP_WORDS
 from facepay.gallery.segment import Rows
-from facepay.gallery.sketch import Bits, Projection, limits
+from facepay.gallery.sketch import SIGMAS_FIRST, Bits, Projection, limits
 
 LOWEST: Final = np.float32(-2)
 """Below every cosine: an empty place."""
 ROW_LIMIT: Final = 1 << 40
 """Place = (segment number + 1) * ROW_LIMIT + row number: one integer that kernels can carry."""
-SPLIT_ROWS_MIN: Final = 16_384
-"""Fewer rows are not worth waking another thread for (30 microseconds; one thread passes 16,384 rows in 25)."""
+SPLIT_ROWS_MIN: Final = 600_000
+"""Fewer rows times queries are not worth waking another thread for, which takes as long as some 200,000."""
+CROWDED_SIGMAS: Final = 2.7
+"""Where the coarse limit is less than this many standard deviations below the mean distance of strangers, more than
+three rows in a thousand come within it, and the fine sketch is looked at before they are scored."""
 
 
 @dataclass(slots=True)
@@ -67,33 +71,49 @@ class Prepared:
 
     vectors: Vectors
     bits: Bits
-    fine: Bits
     floors: Vectors
     regions: NDArray[np.uint32]
     margin: float
 
 
 @dataclass(slots=True)
-class Limits:
-    """How far a row may lie from each query, [Q]: by the coarse sketch, and by both together."""
+class Near:
+    """How far a row may lie from each query that still matters."""
 
-    coarse: NDArray[np.int64]
-    both: NDArray[np.int64]
+    limits: NDArray[np.int64]
+    """[Q, 3] Hamming distances, as `kernels.collect` takes them."""
+    fine: Bits
+    """[Q, W] fine sketches of the queries, where they are wanted."""
 
 
 def prepare(batch: Batch, projection: Projection) -> Prepared:
     """Rotates and sketches the queries."""
-    rotated, coarse, fine = projection.query(batch.vectors)
+    rotated, coarse = projection.query(batch.vectors)
     regions = np.zeros(len(rotated), np.uint32) if batch.regions is None else batch.regions
-    return Prepared(rotated, coarse, fine, batch.floors, regions, batch.margin)
+    return Prepared(rotated, coarse, batch.floors, regions, batch.margin)
+
+
+def nearness(prepared: Prepared, reached: Vectors, projection: Projection) -> Near:
+    """The limits that follow from the best scores reached so far, [Q]."""
+    wanted = np.maximum(reached - np.float32(prepared.margin), prepared.floors)
+    bits = projection.bits
+    out = np.empty((len(wanted), 3), np.int64)
+    out[:, 0] = limits(wanted, GROUP_WORDS * 64, SIGMAS_FIRST)
+    out[:, 1] = limits(wanted, bits)
+    out[:, 2] = -1
+    fine = np.empty((len(wanted), projection.words), np.uint64)
+    # Where few strangers come within the coarse limit, another sketch would cost more than their exact scores.
+    crowded = np.flatnonzero(out[:, 1] > bits / 2 - CROWDED_SIGMAS * np.sqrt(bits) / 2)
+    if len(crowded):
+        out[crowded, 2] = limits(wanted[crowded], 2 * bits)
+        fine[crowded] = projection.fine_query(prepared.vectors[crowded])
+    return Near(out, fine)
 
 
 def slices(parts: tuple[Rows, ...], shares: int) -> list[list[Slice]]:
     """Divides all visible rows into `shares` lists of about equal length."""
-    blocks = [-(-part.count // kernels.BLOCK_ROWS) for part in parts]
+    blocks = [-(-part.count // BLOCK_ROWS) for part in parts]
     total = sum(blocks)
-    if total * kernels.BLOCK_ROWS < SPLIT_ROWS_MIN:
-        shares = 1
     share = max(1, -(-total // shares))
     out: list[list[Slice]] = [[]]
     room = share
@@ -110,7 +130,7 @@ def slices(parts: tuple[Rows, ...], shares: int) -> list[list[Slice]]:
 
 
 def _slice(number: int, part: Rows, start: int, stop: int) -> Slice:
-    first, last = start * kernels.BLOCK_ROWS, min(stop * kernels.BLOCK_ROWS, part.count)
+    first, last = start * BLOCK_ROWS, min(stop * BLOCK_ROWS, part.count)
     return Slice(
         part.blocks[start:stop],
         part.fine[first:last],
@@ -127,25 +147,29 @@ Wide = Callable[[Prepared, NDArray[np.int64]], list[Best]]
 
 
 def search(
-    parts: tuple[Rows, ...], prepared: Prepared, bits: int, pool: ThreadPoolExecutor | None, wide: Wide | None = None
+    parts: tuple[Rows, ...],
+    prepared: Prepared,
+    projection: Projection,
+    pool: ThreadPoolExecutor | None,
+    wide: Wide | None = None,
 ) -> list[tuple[Candidate, ...]]:
     """Both passes; half of the rows on a thread of the pool where one is given."""
-    shares = slices(parts, 2 if pool else 1)
     queries = len(prepared.vectors)
-    floors = np.full((len(shares), queries), LOWEST)
-    on_all(pool, [partial(_first_pass, share, prepared, floors[n]) for n, share in enumerate(shares)])
-    reached = floors.max(axis=0)
-    wanted = np.maximum(reached - np.float32(prepared.margin), prepared.floors)
-    near = Limits(limits(wanted, bits), limits(wanted, 2 * bits))
+    shares = slices(parts, 2 if pool else 1)
+    least = np.full((len(shares), queries), np.iinfo(np.uint16).max, np.uint16)
+    helper = pool if queries * sum(part.count for part in parts) >= SPLIT_ROWS_MIN else None
+    on_all(helper, [partial(_first_pass, share, prepared, least[n]) for n, share in enumerate(shares)])
+    reached = _seeded(shares, prepared, least.min(axis=0))
+    near = nearness(prepared, reached, projection)
     results = [Best.empty(queries) for _ in shares]
     if wide is not None:
         vague = np.flatnonzero(reached < prepared.floors)
         otherwise = wide(prepared, vague) if len(vague) else []
         if otherwise:
-            near.coarse[vague] = -1
+            near.limits[vague] = -1
             results += otherwise
-    # A resemblance leaves a handful of rows, which are not worth waking another thread for.
-    helper = pool if (near.coarse >= 0).any() and (reached < prepared.floors).any() else None
+    # One resemblance leaves a handful of rows, which are not worth waking another thread for.
+    helper = pool if queries > 1 or near.limits[0, 2] >= 0 else None
     on_all(helper, [partial(_second_pass, share, prepared, near, results[n]) for n, share in enumerate(shares)])
     return _merge(parts, results)
 
@@ -159,32 +183,39 @@ def on_all(pool: ThreadPoolExecutor | None, work: Sequence[Callable[[], None]]) 
         other.result()
 
 
-def _first_pass(work: list[Slice], prepared: Prepared, best: Vectors) -> None:
+def _first_pass(work: list[Slice], prepared: Prepared, least: NDArray[np.uint16]) -> None:
     for piece in work:
         piece.minima = np.empty((len(prepared.vectors), len(piece.blocks)), np.uint16)
-        kernels.block_minima(piece.blocks, prepared.bits, piece.minima)
+        kernels.block_minima(piece.blocks, prepared.bits, piece.minima, least)
+
+
+def _seeded(shares: list[list[Slice]], prepared: Prepared, least: NDArray[np.uint16]) -> Vectors:
+    """The best score among the rows nearest by sketch, for each query."""
+    reached: Vectors = np.full(len(prepared.vectors), LOWEST)
+    for piece in (piece for share in shares for piece in share):
         kernels.seed(
             piece.blocks,
             piece.minima,
+            least,
             prepared.bits,
             prepared.vectors,
             piece.rows,
             piece.scales,
             piece.persons,
-            best,
+            reached,
         )
+    return reached
 
 
-def _second_pass(work: list[Slice], prepared: Prepared, near: Limits, best: Best) -> None:
+def _second_pass(work: list[Slice], prepared: Prepared, near: Near, best: Best) -> None:
     for piece in work:
         kernels.collect(
             piece.blocks,
             piece.minima,
             prepared.bits,
-            near.coarse,
+            near.limits,
             piece.fine,
-            prepared.fine,
-            near.both,
+            near.fine,
             prepared.regions,
             prepared.vectors,
             piece.rows,

@@ -19,7 +19,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facepay.gallery.kernels import BLOCK_ROWS, DEAD
+from facepay.gallery.instructions import BLOCK_ROWS
+from facepay.gallery.kernels import DEAD
 
 MAGIC: Final = b"HTGALv1\0"
 PAGE_BYTES: Final = 64 * 1024

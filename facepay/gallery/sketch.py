@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
 from contract.secret import Secret
+from facepay.gallery import kernels
 
 Vectors = NDArray[np.float32]
 Bits = NDArray[np.uint64]
@@ -25,6 +26,8 @@ BITS_STEP: Final = 512
 SIGMAS: Final = 3.5
 """Standard deviations of the sketch's error that a search allows for: a row exactly at the floor is missed once in
 4,000 searches, one that is 0.05 above it once in ten million."""
+SIGMAS_FIRST: Final = 4.0
+"""The same for the first half of the coarse sketch, where being careful costs nothing."""
 DIMENSION_MAX: Final = 4096
 """Largest embedding; networks in use give 128 to 1024."""
 
@@ -45,9 +48,9 @@ class Projection:
         planes = np.concatenate([np.eye(dimension, dtype=np.float32), *frames])
         self._coarse = None if self.bits == dimension else np.ascontiguousarray(planes[: self.bits].T)
         self._fine: Vectors = np.ascontiguousarray(planes[self.bits : 2 * self.bits].T)
-        # Rotation and the planes of both sketches as one matrix: a single query is one product.
+        # Rotation and the planes of the coarse sketch as one matrix: a query is one product.
         own = [self._rotation] if self._coarse is None else [self._rotation, self._rotation @ self._coarse]
-        self._all = np.ascontiguousarray(np.concatenate([*own, self._rotation @ self._fine], axis=1))
+        self._near = np.ascontiguousarray(np.concatenate(own, axis=1))
 
     def rotate(self, vectors: Vectors) -> Vectors:
         """Unit vectors [M, D] into the epoch's space."""
@@ -68,13 +71,21 @@ class Projection:
         """Fine sketches [M, words]: other hyperplanes, read only for rows that the coarse sketch lets through."""
         return _packed(rotated @ self._fine)
 
-    def query(self, vectors: Vectors) -> tuple[Vectors, Bits, Bits]:
-        """Unit vectors [Q, D] as rotated vectors and both sketches."""
-        values = vectors @ self._all
+    def query(self, vectors: Vectors) -> tuple[Vectors, Bits]:
+        """Unit vectors [Q, D] as rotated vectors and coarse sketches."""
+        values = _product(vectors, self._near)
         rotated = np.ascontiguousarray(values[:, : self.dimension])
-        first = self.dimension if self._coarse is not None else 0
-        coarse = _packed(values[:, first : first + self.bits])
-        return rotated, coarse, _packed(values[:, -self.bits :])
+        return rotated, _packed(values[:, -self.bits :])
+
+    def fine_query(self, rotated: Vectors) -> Bits:
+        """Fine sketches of a few rotated queries [Q, D]."""
+        return _packed(_product(rotated, self._fine))
+
+
+def _product(vectors: Vectors, matrix: Vectors) -> Vectors:
+    out = np.empty((len(vectors), matrix.shape[1]), np.float32)
+    kernels.project(np.ascontiguousarray(vectors, np.float32), matrix, out)
+    return out
 
 
 def _packed(values: Vectors) -> Bits:

@@ -20,7 +20,8 @@ from facepay.gallery.certificate import TIE
 from facepay.gallery.engine import Batch, Engine, Enrolled
 from facepay.gallery.floats import FloatScan
 from facepay.gallery.gallery import Gallery
-from facepay.gallery.sketch import Projection, limits
+from facepay.gallery.instructions import GROUP_WORDS
+from facepay.gallery.sketch import SIGMAS_FIRST, Projection, limits
 
 DIMENSION = 64
 PROJECTION = Projection(Secret(b"p" * 32), DIMENSION)
@@ -299,10 +300,13 @@ def test_sketch_distances_stay_within_their_limits_on_any_data() -> None:
         second = first + np.random.default_rng(2).uniform(0.2, 1.5, (4000, 1)) * vectors_of(4000, 3, 0, 512)
         second = (second / np.linalg.norm(second, axis=1, keepdims=True)).astype(np.float32)
         cosine = np.einsum("ij,ij->i", first, second).astype(np.float32)
-        _, one, one_fine = projection.query(first)
-        _, two, two_fine = projection.query(second)
+        (one_rotated, one), (two_rotated, two) = projection.query(first), projection.query(second)
+        assert np.allclose(one_rotated, projection.rotate(first), atol=1e-5)
+        half = np.bitwise_count(one[:, :GROUP_WORDS] ^ two[:, :GROUP_WORDS]).sum(axis=1)
         coarse = np.bitwise_count(one ^ two).sum(axis=1)
-        both = coarse + np.bitwise_count(one_fine ^ two_fine).sum(axis=1)
+        fine = projection.fine_query(one_rotated) ^ projection.fine_query(two_rotated)
+        both = coarse + np.bitwise_count(fine).sum(axis=1)
+        assert (half > limits(cosine, GROUP_WORDS * 64, SIGMAS_FIRST)).mean() < 1e-3
         assert (coarse > limits(cosine, 512)).mean() < 2e-3
         assert (both > limits(cosine, 1024)).mean() < 2e-3
         assert (coarse > limits(cosine, 512, 2.0)).mean() > 1e-3, "the limit would be idle"
