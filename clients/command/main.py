@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "demo": ("clients.command.demo", "Let every wallet pay every merchant, and check the books."),
     "face": ("clients.command.face", "Enrol, identify and measure faces."),
     "keys": ("clients.command.keys", "Rotate, show and erase the token vault's keys."),
+    "participants": ("clients.command.participants", "Run simulated issuers and acquirers for several gateways."),
     "pay": ("clients.command.payments", "Make a payment on a running network."),
     "refund": ("clients.command.payments", "Refund a payment on a running network."),
     "show": ("clients.command.payments", "Show a payment of a running network."),

@@ -1,7 +1,7 @@
 """A whole network, wired: the composition root.
 
 `Network.start` makes or opens a data folder, and runs gateway, token service, face service and simulated participants
-on it: all in this process, or the participants as processes of their own.
+on it: all in this process, or the participants as processes of their own, or elsewhere, from where they dial in.
 
     DIR/network.json       seed and address          DIR/gateway.db    the journal
     DIR/directory.json     who is here               DIR/vault/        tokens, sealed
@@ -11,13 +11,12 @@ on it: all in this process, or the participants as processes of their own.
 
 from __future__ import annotations
 
+import enum
 import gc
 import json
 import logging
 import os
 import secrets
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -27,12 +26,12 @@ from typing import Final
 
 import grpc
 
+from clients.command.institutions import BOOKS_FOLDER, Institutions, Process, end
 from clients.command.journals import JournalError, open_journal, remembered
-from clients.command.vaults import SECRET_VARIABLES, KeyModule, open_vault
+from clients.command.vaults import KeyModule, open_vault
 from clients.participants.books import Books
-from clients.participants.process import SECRET_VARIABLE
-from clients.participants.simulated import Participants, SimulatedAcquirer, SimulatedIssuer, SimulatedParticipant
-from clients.population import Population, Wallet, populate
+from clients.participants.simulated import Participants, SimulatedParticipant
+from clients.population import Population, populate
 from contract.secret import Secret
 from facepay.server import FaceServicer
 from facepay.service import FaceService
@@ -48,7 +47,6 @@ from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 from hutong.gateway.v1 import barcode_pb2, barcode_pb2_grpc
 from hutong.tokenization.v1 import token_pb2, token_pb2_grpc
 from tokenization.errors import VaultError
-from tokenization.interface import Account
 from tokenization.server import TokenServicer
 from tokenization.service import TokenService
 
@@ -58,9 +56,20 @@ DEFAULT_LISTEN: Final = "127.0.0.1:50050"
 KEY_BYTES: Final = 32
 CONNECT_S: Final = 20.0
 """How long participants of their own process may take to connect."""
+CONNECT_POLL_S: Final = 0.05
 GC_THRESHOLD: Final = 50_000
 """Allocations between collections: the engine makes no cycles, and each collection looks at all payments in flight."""
-OPENING_MERCHANT_MINOR: Final = 0
+
+
+class Where(enum.StrEnum):
+    """Where the participants run."""
+
+    HERE = "here"
+    """In this process."""
+    PROCESSES = "processes"
+    """As processes of their own, which this one starts, over gRPC."""
+    CONNECT = "connect"
+    """Wherever they are: none is started, they dial in."""
 
 
 class NetworkError(Exception):
@@ -78,8 +87,7 @@ class NetworkOptions:
     """`native` or `aio`."""
     tls: listening.Tls | None = None
     plaintext_anywhere: bool = False
-    processes: bool = False
-    """Participants as processes of their own, over gRPC."""
+    participants: Where = Where.HERE
     magic_amounts: bool = True
     wallets_per_issuer: int = 3
     merchants_per_acquirer: int = 2
@@ -108,7 +116,7 @@ class Network:
             merchants_per_acquirer=options.merchants_per_acquirer,
         )
         self.participants: dict[str, SimulatedParticipant] = {}
-        """Participants in this process, by id; empty with `processes`."""
+        """Participants in this process, by id; empty where they are not `Where.HERE`."""
         self._vault = open_vault(options.vault or self.data / "vault", options.key_module)
         self.tokens: TokenService = self._vault.service
         self.faces: FaceService = open_faces(self.data / "faces")
@@ -117,7 +125,7 @@ class Network:
         self.wallet_tokens: dict[str, Secret[str]] = {}
         """Wallet id to the account-unified token of its account."""
         self._closed: bool | None = None
-        self._children: list[subprocess.Popen[bytes]] = []
+        self._children: list[Process] = []
         self._books: list[Books] = []
         self.recovered = 0
         """Payments that were in flight when the folder was last used."""
@@ -146,8 +154,14 @@ class Network:
         except (OSError, RuntimeError) as error:
             self.close()
             raise NetworkError(f"{self.options.listen} cannot be listened on: {error}") from error
-        if self.options.processes:
-            self._spawn()
+        if self.options.participants is Where.CONNECT:
+            self._announce()  # those who are to dial in may read where
+        if self.options.participants is not Where.HERE:
+            self._wait_for_participants()
+        self._announce()
+
+    def _announce(self) -> None:
+        """Writes down where the network is."""
         (self.data / "network.json").write_text(
             json.dumps(
                 {
@@ -181,44 +195,21 @@ class Network:
 
     def _register(self) -> None:
         """Gives every account its token at the token service, and its balance at its participant."""
-        wallets = self.population.wallets
-        registrations = self.tokens.register_accounts([Account(wallet.issuer_id, wallet.account) for wallet in wallets])
-        self.wallet_tokens = {wallet.id: one.token for wallet, one in zip(wallets, registrations, strict=True)}
-        if self.options.processes:
-            for institution in self.population.institutions:
-                books = Books(self._books_folder(institution.id))
-                self._open_accounts(self._participant(institution.id, institution.role, books))
-                books.close()
-            return
-        books = Books(self.data / "participants")
-        self._books.append(books)
-        for institution in self.population.institutions:
-            participant = self._participant(institution.id, institution.role, books)
-            self._open_accounts(participant)
-            self.participants[institution.id] = participant
-
-    def _books_folder(self, participant_id: str) -> Path:
-        return self.data / "participants" / participant_id
-
-    def _participant(self, participant_id: str, role: str, books: Books) -> SimulatedParticipant:
-        kind = SimulatedIssuer if role == "issuer" else SimulatedAcquirer
-        return kind(participant_id, books, seed=self.options.seed, magic_amounts=self.options.magic_amounts)
-
-    def _open_accounts(self, participant: SimulatedParticipant) -> None:
-        people = self.population.wallets_of(participant.id)
-        shops = self.population.merchants_of(participant.id)
-        participant.ledger.open_accounts(
-            [(self.wallet_tokens[one.id].reveal(), one.currency, self._opening(one)) for one in people]
-            + [(shop.id, shop.currency, OPENING_MERCHANT_MINOR) for shop in shops]
-        )
-
-    def _opening(self, wallet: Wallet) -> int:
-        return wallet.opening_minor if self.options.opening_minor is None else self.options.opening_minor
+        options = self.options
+        self._institutions = Institutions(self.population, self.data, options.magic_amounts, options.opening_minor)
+        self.wallet_tokens = self._institutions.register(self.tokens)
+        if options.participants is Where.HERE:
+            books = Books(self.data / BOOKS_FOLDER)
+            self._books.append(books)
+            self.participants = self._institutions.on(books, self.wallet_tokens)
+        elif options.participants is Where.PROCESSES:
+            self._institutions.open_accounts(self.wallet_tokens)
 
     def _build(self) -> Gateway:
         options = self.options
         opened = self._opened = open_journal(self.data, options.journal, key=_key(self.data / "gateway.key"))
-        local = None if options.processes else LoopbackLink(Participants(self._books[0], self.participants.values()))
+        here = options.participants is Where.HERE
+        local = LoopbackLink(Participants(self._books[0], self.participants.values())) if here else None
         return Gateway(
             GatewayOptions(
                 listen=listening.parse(options.listen),
@@ -258,26 +249,22 @@ class Network:
 
         return (barcodes, tokens, faces)
 
-    def _spawn(self) -> None:
-        """Starts every participant as a process, and waits until all have connected."""
-        for institution in self.population.institutions:
-            command = [
-                *(sys.executable, "-m", "clients.participants.process"),
-                *("--target", self.target, "--id", institution.id, "--role", institution.role),
-                *("--folder", str(self._books_folder(institution.id)), "--seed", str(self.options.seed)),
-                "--magic" if self.options.magic_amounts else "--no-magic",
-                "--until-eof",  # the pipe ends with this process, however it ends
-            ]
-            environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
-            environment[SECRET_VARIABLE] = institution.secret.reveal()
-            self._children.append(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE))  # noqa: S603 - our own module
+    def _wait_for_participants(self) -> None:
+        """Starts every participant, where that is this network's to do, and waits until all have connected."""
+        ours = self.options.participants is Where.PROCESSES
+        if ours:
+            self._children = self._institutions.start_all([self.target])
         deadline = time.monotonic() + CONNECT_S
         waiting = [institution.id for institution in self.population.institutions]
         while waiting := [one for one in waiting if not self.gateway.reachable(one)]:
             if time.monotonic() > deadline or any(child.poll() is not None for child in self._children):
-                self.close()
-                raise NetworkError(f"these participants did not connect: {', '.join(waiting)}")
-            time.sleep(0.05)
+                break
+            time.sleep(CONNECT_POLL_S)
+        if waiting and ours:
+            self.close()
+            raise NetworkError(f"these participants did not connect: {', '.join(waiting)}")
+        if waiting:
+            log.warning("not connected yet, payments that need them are declined: %s", ", ".join(waiting))
 
     # -- end -------------------------------------------------------------------------------------------------
 
@@ -287,16 +274,7 @@ class Network:
             return self._closed
         self._closed = empty = self.gateway.stop()
         self._opened.unlock()
-        for child in self._children:
-            child.terminate()
-            if child.stdin is not None:
-                child.stdin.close()
-        for child in self._children:
-            try:
-                child.wait(CONNECT_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+        end(self._children)
         for books in self._books:
             books.close()
         self._face_servicer.close()

@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from clients.command.network import DEFAULT_LISTEN, Network, NetworkError, NetworkOptions
+from clients.command.network import DEFAULT_LISTEN, Network, NetworkError, NetworkOptions, Where
 from clients.command.vaults import KeyModule, module_options
 from gateway import listen as listening
 from gateway.engine.loop import IN_FLIGHT_MAX
@@ -33,7 +33,14 @@ SHOWN_MAX: Final = 12
 )
 @click.option("--listen", default=DEFAULT_LISTEN, show_default=True, help="HOST:PORT, [IPV6]:PORT or unix:/path.")
 @click.option("--front", type=click.Choice(["native", "aio"]), default=None, help="Default: native, or aio for TLS.")
-@click.option("--processes", is_flag=True, help="Run issuers and acquirers as processes of their own, over gRPC.")
+@click.option(
+    "--participants",
+    type=click.Choice([where.value for where in Where]),
+    default=Where.HERE.value,
+    show_default=True,
+    help="Where issuers and acquirers run: in this process; as processes of their own, over gRPC; or elsewhere (see "
+    "hutong participants), then they connect to this gateway.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the simulated people and merchants.")
 @click.option("--wallets", type=click.IntRange(1, 10_000), default=3, show_default=True, help="For each issuer.")
 @click.option("--merchants", type=click.IntRange(1, 100), default=2, show_default=True, help="For each acquirer.")
@@ -63,7 +70,7 @@ def up(
     data: Path | None,
     listen: str,
     front: str | None,
-    processes: bool,
+    participants: str,
     seed: int,
     wallets: int,
     merchants: int,
@@ -95,7 +102,7 @@ def up(
             front=front or ("aio" if tls else "native"),
             tls=tls,
             plaintext_anywhere=plaintext_anywhere,
-            processes=processes,
+            participants=Where(participants),
             magic_amounts=magic,
             wallets_per_issuer=wallets,
             merchants_per_acquirer=merchants,

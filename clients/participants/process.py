@@ -1,14 +1,16 @@
-"""A simulated participant as a process of its own: dials the gateway, and answers legs over the stream.
+"""A simulated participant as a process of its own: dials its gateways, and answers legs over their streams.
 
     HUTONG_PARTICIPANT_SECRET=... python -m clients.participants.process \\
-        --target 127.0.0.1:50050 --id issuer-a --role issuer --folder data/issuer-a
+        --target 127.0.0.1:50050 --target 127.0.0.1:50051 --id issuer-a --role issuer --folder data/issuer-a
 
-The accounts are those that its books know. Runs until SIGTERM or SIGINT; connects again, with growing waits, whenever
-the stream ends. Exits with 1 where the gateway refuses the credentials.
+The accounts are those that its books know, and the books are one, whichever gateway asks: a leg that a second gateway
+sends again is answered again and not done again. Runs until SIGTERM or SIGINT; connects again, with growing waits,
+whenever a stream ends. Exits with 1 where a gateway refuses the credentials.
 """
 
 from __future__ import annotations
 
+import fcntl
 import heapq
 import itertools
 import os
@@ -17,7 +19,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -39,7 +42,11 @@ SECRET_VARIABLE: Final = "HUTONG_PARTICIPANT_SECRET"
 WAITING_MAX: Final = 100_000
 """Answer frames that wait for their delay; beyond them answers are lost, and the gateway inquires."""
 RECONNECT_S: Final = 0.1
-RECONNECT_MAX_S: Final = 5.0
+RECONNECT_MAX_S: Final = 1.0
+"""The longest wait between attempts: what a restarted gateway has to do without this participant."""
+TARGETS_MAX: Final = 64
+"""Gateways that one participant serves: a thread for each."""
+LOCK_NAME: Final = "books.lock"
 REFUSALS: Final = frozenset({Reason.ERROR_REASON_PARTICIPANT_REFUSED, Reason.ERROR_REASON_PARTICIPANT_UNKNOWN})
 
 
@@ -79,11 +86,29 @@ class Outbox:
             yield request
 
 
-class Runner:
-    """Keeps one participant connected."""
+class Desk:
+    """One participant behind several streams: one frame at a time, whichever gateway it came from."""
 
-    def __init__(self, participant: SimulatedParticipant, channel: grpc.Channel, secret: Secret[str]) -> None:
+    def __init__(self, participant: SimulatedParticipant) -> None:
+        self.id = participant.id
         self._participant = participant
+        self._lock = threading.Lock()
+
+    def work(self, legs: pb.LegFrame) -> Answers:
+        """The answers to a frame; none where the books cannot be written, so that the gateway inquires later."""
+        try:
+            with self._lock:
+                return self._participant.handle(legs, time.time_ns() // 1_000)
+        except BooksError as error:
+            click.echo(f"{self.id}: {error}", err=True)
+            return []
+
+
+class Runner:
+    """Keeps one participant connected to one gateway."""
+
+    def __init__(self, desk: Desk, channel: grpc.Channel, secret: Secret[str]) -> None:
+        self._desk = desk
         self._connect = rpc.ParticipantServiceStub(channel).Connect
         self._secret = secret
         self._stopped = threading.Event()
@@ -111,7 +136,7 @@ class Runner:
     def _serve_once(self) -> bool:
         """Serves one stream to its end; whether the gateway welcomed it."""
         outbox = self._outbox = Outbox()
-        hello = pb.Hello(participant_id=self._participant.id, secret=self._secret.reveal())
+        hello = pb.Hello(participant_id=self._desk.id, secret=self._secret.reveal())
         outbox.put(pb.ConnectRequest(hello=hello))
         stream = self._connect(iter(outbox))
         self._stream = stream
@@ -122,7 +147,7 @@ class Runner:
             for response in stream:
                 welcomed = True
                 if response.HasField("legs"):
-                    for delay_us, answers in self._work(response.legs):
+                    for delay_us, answers in self._desk.work(response.legs):
                         outbox.put(pb.ConnectRequest(answers=answers), delay_us)
         except grpc.RpcError as failure:
             error = typed(failure)
@@ -133,22 +158,60 @@ class Runner:
             stream.cancel()  # type: ignore[no-untyped-call]
         return welcomed
 
-    def _work(self, legs: pb.LegFrame) -> Answers:
-        """The answers to a frame; none where the books cannot be written, so that the gateway inquires later."""
+
+def serve(runners: Sequence[Runner]) -> None:
+    """Runs all of them until they are stopped. Raises HutongError where a gateway refuses the credentials; then all
+    have stopped."""
+
+    def run(runner: Runner) -> None:
         try:
-            return self._participant.handle(legs, time.time_ns() // 1_000)
-        except BooksError as error:
-            click.echo(f"{self._participant.id}: {error}", err=True)
-            return []
+            runner.run()
+        except HutongError:
+            stop(runners)
+            raise
+
+    with ThreadPoolExecutor(len(runners), thread_name_prefix="gateway") as threads:
+        for ended in [threads.submit(run, runner) for runner in runners]:
+            ended.result()
 
 
-def _stop_at_eof(runner: Runner) -> None:
+def stop(runners: Sequence[Runner]) -> None:
+    """Stops all of them."""
+    for runner in runners:
+        runner.stop()
+
+
+def _stop_at_eof(runners: Sequence[Runner]) -> None:
     sys.stdin.read()
-    runner.stop()
+    stop(runners)
+
+
+def _lock(folder: Path) -> int:
+    """Books have one keeper: two would not know of each other's balances. Ends with the process, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        raise BooksError(f"another process keeps the books in {folder}; give it all gateways, with --target") from None
+    return file
+
+
+def _open(target: str) -> grpc.Channel:
+    wait_ms = int(RECONNECT_MAX_S * 1_000)
+    backoff = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", wait_ms))
+    return open_channel(target, ClientOptions(channel_options=backoff))
 
 
 @click.command()
-@click.option("--target", required=True, help="The gateway's address, HOST:PORT or unix:/PATH.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    required=True,
+    help="A gateway's address, HOST:PORT or unix:/PATH; once for each gateway.",
+)
 @click.option("--id", "participant_id", required=True, help="The participant's id in the gateway's directory.")
 @click.option("--role", type=click.Choice([role.name.lower() for role in Role]), required=True)
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where its books are.")
@@ -157,7 +220,7 @@ def _stop_at_eof(runner: Runner) -> None:
 @click.option("--latency-ms", type=click.FloatRange(min=0), default=0.0, show_default=True, help="Median answer time.")
 @click.option("--until-eof", is_flag=True, help="Also stop when standard input ends: with whoever started it.")
 def main(
-    target: str,
+    targets: tuple[str, ...],
     participant_id: str,
     role: str,
     folder: Path,
@@ -168,26 +231,32 @@ def main(
     until_eof: bool,
 ) -> None:
     """Runs a simulated issuer or acquirer until stopped. Its secret comes from HUTONG_PARTICIPANT_SECRET."""
+    if len(targets) > TARGETS_MAX:
+        raise click.UsageError(f"at most {TARGETS_MAX} gateways")
     secret = Secret(os.environ.get(SECRET_VARIABLE, ""))
     try:
+        lock = _lock(folder)
         books = Books(folder)
         participant = SimulatedParticipant(participant_id, Role[role.upper()], books, seed=seed, magic_amounts=magic)
     except BooksError as error:
         raise click.ClickException(str(error)) from None
     participant.script = Script(latency=Latency(int(latency_ms * 1_000), 0.4))
-    channel = open_channel(target, ClientOptions())
-    runner = Runner(participant, channel, secret)
+    desk = Desk(participant)
+    channels = [_open(target) for target in dict.fromkeys(targets)]
+    runners = [Runner(desk, channel, secret) for channel in channels]
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: runner.stop())
+        signal.signal(number, lambda *_: stop(runners))
     if until_eof:
-        threading.Thread(target=_stop_at_eof, args=(runner,), daemon=True).start()
+        threading.Thread(target=_stop_at_eof, args=(runners,), daemon=True).start()
     try:
-        runner.run()
+        serve(runners)
     except HutongError as error:
         raise click.ClickException(str(error)) from None
     finally:
-        channel.close()
+        for channel in channels:
+            channel.close()
         books.close()
+        os.close(lock)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,9 @@ def wallet_token(client: HutongClient) -> str:
     return str(answer.token)
 
 
-@pytest.mark.parametrize("extra", [(), ("--processes",), ("--front", "aio")], ids=["native", "processes", "aio"])
+@pytest.mark.parametrize(
+    "extra", [(), ("--participants", "processes"), ("--front", "aio")], ids=["native", "processes", "aio"]
+)
 def test_kill_under_load_then_restart_loses_nothing(tmp_path: Path, extra: tuple[str, ...]) -> None:
     loads: list[Load] = []
     for round_ in range(KILLS if not extra else 1):

@@ -1,0 +1,115 @@
+"""One participant serves several gateways: the same leg from each is done once, and its books have one keeper."""
+
+from __future__ import annotations
+
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+
+from clients.options import ClientOptions, open_channel
+from clients.participants.books import Books, totals
+from clients.participants.ledger import Role
+from clients.participants.process import Desk, Runner, serve, stop
+from clients.participants.simulated import SimulatedParticipant
+from contract.secret import Secret
+from hutong.participant.v1 import participant_pb2 as pb
+from hutong.participant.v1 import participant_pb2_grpc as rpc
+
+PAYMENT = b"one payment's id"
+DEBIT = pb.Leg(
+    leg_id=PAYMENT + b"\x01", kind=pb.LEG_KIND_DEBIT, amount_minor=300, currency="CNY", account="6217000130000009"
+)
+INQUIRY = pb.Leg(leg_id=PAYMENT + b"\xf1", kind=pb.LEG_KIND_INQUIRY, original_leg_id=DEBIT.leg_id)
+WAIT_S = 20.0
+
+
+class FakeGateway(rpc.ParticipantServiceServicer):
+    """Sends what it is told to, and keeps the answers; welcomes whoever comes, also after it was cut off."""
+
+    def __init__(self) -> None:
+        self.legs: queue.Queue[pb.Leg | None] = queue.Queue()
+        self.answers: queue.Queue[pb.Answer] = queue.Queue()
+        self.connected = 0
+
+    def Connect(self, requests: Iterator[pb.ConnectRequest], context: grpc.ServicerContext) -> Iterator[object]:  # noqa: N802
+        assert next(requests).hello.participant_id == "issuer-a"
+        self.connected += 1
+        threading.Thread(target=self._read, args=(requests,), daemon=True).start()
+        yield pb.ConnectResponse(welcome=pb.Welcome(window=1))
+        while (leg := self.legs.get()) is not None:
+            yield pb.ConnectResponse(legs=pb.LegFrame(legs=[leg]))
+
+    def _read(self, requests: Iterator[pb.ConnectRequest]) -> None:
+        try:
+            for request in requests:
+                for answer in request.answers.answers:
+                    self.answers.put(answer)
+        except (grpc.RpcError, StopIteration):
+            return
+
+    def ask(self, leg: pb.Leg) -> pb.Answer:
+        self.legs.put(leg)
+        return self.answers.get(timeout=WAIT_S)
+
+
+@contextmanager
+def served(gateway: FakeGateway) -> Iterator[str]:
+    server = grpc.server(ThreadPoolExecutor(4))
+    rpc.add_ParticipantServiceServicer_to_server(gateway, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        gateway.legs.put(None)
+        server.stop(0).wait()
+
+
+def test_a_leg_from_two_gateways_is_done_once(tmp_path: Path) -> None:
+    """The second gateway took the payment over: it sends the leg again, or asks for it, and hears the same."""
+    books = Books(tmp_path)
+    participant = SimulatedParticipant("issuer-a", Role.ISSUER, books)
+    participant.ledger.open_accounts([(DEBIT.account, "CNY", 1_000)])
+    first, second = FakeGateway(), FakeGateway()
+    with served(first) as one, served(second) as other:
+        channels = [open_channel(target, ClientOptions()) for target in (one, other)]
+        desk = Desk(participant)
+        runners = [Runner(desk, channel, Secret("")) for channel in channels]
+        serving = threading.Thread(target=serve, args=(runners,))
+        serving.start()
+        told = first.ask(DEBIT)
+        assert told.result == pb.ANSWER_RESULT_APPROVED
+        assert second.ask(DEBIT) == told
+        assert second.ask(INQUIRY).result == pb.ANSWER_RESULT_APPROVED
+        first.legs.put(None)  # the stream ends: it is opened again, and the other one was not disturbed
+        assert first.ask(DEBIT) == told
+        assert (first.connected, second.connected) == (2, 1)
+        stop(runners)
+        serving.join(WAIT_S)
+        assert not serving.is_alive()
+        for channel in channels:
+            channel.close()
+    assert participant.ledger.balance_minor(DEBIT.account, "CNY") == 700
+    books.close()
+    assert totals(tmp_path / "books.db") == {("issuer-a", PAYMENT, "CNY"): -300}
+
+
+def test_books_have_one_keeper(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "clients.participants.process", "--target", "127.0.0.1:1", "--id", "issuer-a"]
+    command += ["--role", "issuer", "--folder", str(tmp_path), "--until-eof"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as keeper:
+        while not (tmp_path / "books.db").exists():
+            assert keeper.poll() is None
+            threading.Event().wait(0.02)
+        other = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WAIT_S)
+        assert (other.returncode, "another process keeps the books" in other.stderr) == (1, True)
+        assert keeper.stdin is not None
+        keeper.stdin.close()
+        assert keeper.wait(WAIT_S) == 0
