@@ -38,7 +38,9 @@ class FakeGateway(rpc.ParticipantServiceServicer):
         self.answers: queue.Queue[pb.Answer] = queue.Queue()
         self.connected = 0
 
-    def Connect(self, requests: Iterator[pb.ConnectRequest], context: grpc.ServicerContext) -> Iterator[object]:  # noqa: N802
+    def Connect(
+        self, requests: Iterator[pb.ConnectRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.ConnectResponse]:  # noqa: N802
         assert next(requests).hello.participant_id == "issuer-a"
         self.connected += 1
         threading.Thread(target=self._read, args=(requests,), daemon=True).start()
