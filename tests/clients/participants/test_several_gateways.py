@@ -38,9 +38,9 @@ class FakeGateway(rpc.ParticipantServiceServicer):
         self.answers: queue.Queue[pb.Answer] = queue.Queue()
         self.connected = 0
 
-    def Connect(
+    def Connect(  # noqa: N802 - the contract's name
         self, requests: Iterator[pb.ConnectRequest], context: grpc.ServicerContext
-    ) -> Iterator[pb.ConnectResponse]:  # noqa: N802
+    ) -> Iterator[pb.ConnectResponse]:
         assert next(requests).hello.participant_id == "issuer-a"
         self.connected += 1
         threading.Thread(target=self._read, args=(requests,), daemon=True).start()
