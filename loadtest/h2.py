@@ -23,6 +23,9 @@ import hpack
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WINDOW: Final = 2**31 - 1
 INITIAL_WINDOW: Final = 65_535
+"""Also the largest request, with its five bytes of framing: a stream's window is never waited for."""
+FRAME_BYTES_MAX: Final = 16_384
+"""What every server takes in one frame (RFC 9113 section 4.2)."""
 WINDOW_REFRESH_BYTES: Final = 2**28
 """Received bytes after which the connection's window is opened again."""
 READ_BYTES: Final = 1 << 18
@@ -98,7 +101,9 @@ class UnaryLoad:
         return len(self._streams) + len(self._waiting)
 
     def send(self, tag: int, message: bytes) -> None:
-        """Queues a call; `exchange` moves it."""
+        """Queues a call; `exchange` moves it. Raises ValueError for a message above 64 KB."""
+        if len(message) + 5 > INITIAL_WINDOW:
+            raise ValueError(f"{len(message):,} bytes do not fit into a stream's first window")
         self._waiting.append((tag, message))
 
     def exchange(self, timeout_s: float) -> list[Reply]:
@@ -142,7 +147,12 @@ class UnaryLoad:
             self._next_stream += 2
             self._streams[stream_id] = _Stream(tag, now)
             out += _frame(_HEADERS, _END_HEADERS, stream_id, headers)
-            out += _frame(_DATA, _END_STREAM, stream_id, b"\x00" + len(message).to_bytes(4, "big") + message)
+            data = b"\x00" + len(message).to_bytes(4, "big") + message
+            while size > FRAME_BYTES_MAX:
+                out += _frame(_DATA, 0, stream_id, data[:FRAME_BYTES_MAX])
+                data = data[FRAME_BYTES_MAX:]
+                size -= FRAME_BYTES_MAX
+            out += _frame(_DATA, _END_STREAM, stream_id, data)
 
     def _write(self) -> None:
         try:

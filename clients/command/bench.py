@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,114 +14,19 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from clients.command import bench_recovery
 from clients.command.check import check_folder
-from clients.command.journals import JournalError, local_server
-from clients.command.network import Network, NetworkOptions
-from hutong.gateway.v1 import payment_pb2 as pb
+from clients.command.journals import LOCAL_SERVER, JournalError, local_server
+from clients.command.measured import CREATE_PATH, Child, Payments, Setting, serve_gateway, succeeded
 from loadtest import echo
-from loadtest.h2 import Reply
 from loadtest.measure import Saturation, latencies_ms, saturate
 
-CREATE_PATH: Final = "/hutong.gateway.v1.PaymentService/CreatePayment"
+RECOVERY_MAX: Final = 1_000_000
 ROUNDS: Final = 2
 """Echo and payments take turns, so that a machine that slows down slows both."""
 CONCURRENCY: Final = 1024
 WARM_UP_S: Final = 1.0
 ECHO_REQUEST: Final = b"x" * 95
-WALLETS_PER_ISSUER: Final = 250
-MERCHANTS_PER_ACQUIRER: Final = 20
-OPENING_MINOR: Final = 10**14
-CHILD_S: Final = 120.0
-LOCAL_SERVER: Final = "postgres"
-"""In place of a URL: start a PostgreSQL server for this run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """A gateway's own accounting."""
-
-    cpu_s: float
-    commits: int
-    admitted: int
-    rss_mb: float
-
-
-class Child:
-    """A server in a process of its own, asked through a pipe."""
-
-    def __init__(self, target: Callable[..., None], *args: object) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=target, args=(theirs, *args), daemon=True)
-        self._process.start()
-        self.first = self._receive()
-        """What it sent when it was ready."""
-
-    def ask(self) -> Any:
-        """Its usage now."""
-        self._pipe.send("usage")
-        return self._receive()
-
-    def _receive(self) -> Any:
-        if not self._pipe.poll(CHILD_S):
-            raise click.ClickException("a server of the bench does not answer; is the machine overloaded?")
-        return self._pipe.recv()
-
-    def stop(self) -> None:
-        """Ends it and waits."""
-        self._pipe.send(None)
-        self._process.join(CHILD_S)
-
-
-def serve_gateway(pipe: Connection, data: str, front: str, journal: str) -> None:
-    """Runs a network and answers for its usage until told to stop."""
-    options = NetworkOptions(
-        data=Path(data),
-        listen="127.0.0.1:0",
-        front=front,
-        journal=journal,
-        magic_amounts=False,
-        wallets_per_issuer=WALLETS_PER_ISSUER,
-        merchants_per_acquirer=MERCHANTS_PER_ACQUIRER,
-        opening_minor=OPENING_MINOR,
-    )
-    with Network.start(options) as network:
-        process = psutil.Process()
-        tokens = [token.reveal() for token in network.wallet_tokens.values()]
-        merchants = [(shop.id, shop.terminals[0]) for shop in network.population.merchants]
-        pipe.send((network.target, tokens, merchants))
-        while pipe.recv() is not None:
-            counts = network.gateway.engine.counts
-            rss = process.memory_info().rss / 2**20
-            pipe.send(Usage(time.process_time(), counts.commits, counts.admitted, rss))
-
-
-class Payments:
-    """Makes requests: every wallet in turn pays every merchant in turn, each request with a key of its own."""
-
-    def __init__(self, tokens: list[str], merchants: list[tuple[str, str]]) -> None:
-        self._bodies = [
-            pb.CreatePaymentRequest(
-                payer=pb.RoutingKey(token={"token": token}),  # type: ignore[arg-type]
-                payee=pb.RoutingKey(merchant=pb.MerchantKey(merchant_id=merchant, terminal_id=terminal)),
-                amount_minor=100 + index % 900,
-                currency="CNY",
-            ).SerializeToString()
-            for index, token in enumerate(tokens)
-            for merchant, terminal in (merchants[index % len(merchants)],)
-        ]
-        self._made = 0
-
-    def message(self, tag: int) -> bytes:
-        """A serialized CreatePaymentRequest: the key is field 1, the rest is prepared."""
-        self._made += 1
-        key = b"bench-%016d" % self._made
-        return b"\x0a" + bytes([len(key)]) + key + self._bodies[self._made % len(self._bodies)]
-
-
-def succeeded(reply: Reply) -> bool:
-    """Whether a payment ended well."""
-    return pb.CreatePaymentResponse.FromString(reply.body).payment.state == pb.PAYMENT_STATE_SUCCEEDED
 
 
 class Subject:
@@ -136,7 +37,7 @@ class Subject:
         self._folder = folder
         self._url = journal
         self._database_pid = database_pid
-        self._child = Child(serve_gateway, str(folder), front, journal)
+        self._child = Child(serve_gateway, Setting(str(folder), front, journal))
         self._target, tokens, merchants = self._child.first
         self._payments = Payments(tokens, merchants)
         self._paid, self._warm = Saturation(), Saturation()
@@ -290,8 +191,14 @@ def _echo(target: str, seconds: float, into: Saturation) -> None:
     metavar="URL",
     help="Also measure on a database: postgresql://… (an empty one), or `postgres` to start a server for this run.",
 )
+@click.option(
+    "--recovery",
+    type=click.IntRange(1, RECOVERY_MAX),
+    metavar="N",
+    help="Instead: kill -9 with N payments in flight, and the time until they are settled.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def bench(seconds: float, front: str, journal: str, as_json: bool) -> None:
+def bench(seconds: float, front: str, journal: str, recovery: int | None, as_json: bool) -> None:
     """Measure payments a second against an empty gRPC echo.
 
     One run, on loopback: an empty grpc.aio handler, then real payments, durable before they are acknowledged, each at
@@ -301,18 +208,21 @@ def bench(seconds: float, front: str, journal: str, as_json: bool) -> None:
     err = Console(stderr=True)
     with err.status("") as status:
         try:
-            result = run(seconds, front, journal, status.update)
+            if recovery:
+                result, show = bench_recovery.run(recovery, front, journal, status.update), bench_recovery.show
+            else:
+                result, show = run(seconds, front, journal, status.update), _print
         except JournalError as error:
             raise click.ClickException(str(error)) from None
     if as_json:
         click.echo(json.dumps(result))
     else:
-        _print(result)
+        show(result, Console())
     if not result["conserved"]:
         raise SystemExit(1)
 
 
-def _print(result: dict[str, Any]) -> None:
+def _print(result: dict[str, Any], console: Console) -> None:
     table = Table(title=f"hutong bench, {result['front']} front, {result['journal']}")
     for column in ("", "empty grpc.aio echo", "durable payment", "ratio"):
         table.add_column(column, justify="left" if not column else "right")
@@ -331,7 +241,6 @@ def _print(result: dict[str, Any]) -> None:
     for name, value in result["latency_ms"].items():
         if name.startswith("p"):
             table.add_row(f"{name} at {result['latency_at_per_s']:,.0f}/s, ms", "", f"{value:.2f}", "")
-    console = Console()
     console.print(table)
     if "sqlite" in result:
         sqlite = result["sqlite"]

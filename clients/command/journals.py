@@ -24,6 +24,8 @@ from gateway.journal.sqlite import SqliteJournal, SqliteReader
 SQLITE_FILE: Final = "gateway.db"
 HOLDER_FILE: Final = "gateway.holder"
 SCHEMES: Final = ("postgresql://", "postgres://")
+LOCAL_SERVER: Final = "postgres"
+"""In place of a URL, where a command may start a PostgreSQL server for its own run."""
 
 
 class JournalError(Exception):
