@@ -23,6 +23,7 @@ from gateway.engine.model import (
     Cancel,
     Close,
     Create,
+    Decline,
     ElsewhereError,
     EngineEvent,
     Join,
@@ -32,6 +33,7 @@ from gateway.engine.model import (
     LegOut,
     LegState,
     Payment,
+    Refusal,
     Refused,
     Result,
     Waiter,
@@ -82,7 +84,7 @@ class Core:
         ids = {
             event.leg_id[:16] if isinstance(event, Answered) else event.payment_id
             for event in events
-            if not isinstance(event, Create | Close)
+            if not isinstance(event, Create | Decline | Close)
         }
         return [payment_id for payment_id in ids if payment_id not in self.book]
 
@@ -104,6 +106,9 @@ class Core:
             elif isinstance(event, Close):
                 out.writes.closings.append((event.number, now_us))
                 out.closers.append(event.waiter)
+            elif isinstance(event, Decline):
+                out.declines.append(event)
+                out.writes.refusals.append(Refusal(event.payment, event.error.reason))
             else:
                 touched.add(event.payment_id)
                 self._join(event, out)
@@ -315,6 +320,8 @@ class Core:
             if verdict.standing is not None and verdict.standing.payment_id in fallen:
                 verdict = _repeat_of_refused(create, *fallen[verdict.standing.payment_id])
             self._refuse(create, verdict, out)
+        if out.declines:
+            errors.extend((decline.waiter, decline.error) for decline in out.declines)
         return Effects(legs, answers, errors)
 
     def _refuse(self, create: Create, verdict: Refused, out: Outcome) -> None:

@@ -332,23 +332,21 @@ class Engine:
         if self._stalled is None:
             log.error("the journal cannot be written, nothing is acknowledged until it can: %s", error)
         self.counts.commit_failures += 1
-        for create in out.creates:
-            create.waiter.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
-        for closer in out.closers:
-            closer.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
+        for waiter in out.asking():
+            waiter.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
         out.closers.clear()
         out.writes.closings.clear()
         out.creates.clear()
         out.writes.admissions.clear()
+        out.declines.clear()
+        out.writes.refusals.clear()
         self._stalled = out
 
     def _refuse_uncommitted(self, out: Outcome) -> None:
         """The tick will never be committed by this engine: nobody is told what it decided."""
         error = HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
-        for create in out.creates:
-            create.waiter.fail(error)
-        for closer in out.closers:
-            closer.fail(error)
+        for waiter in out.asking():
+            waiter.fail(error)
         for waiter, _ in (*out.answers, *out.errors):
             waiter.fail(error)
 

@@ -130,6 +130,12 @@ class Payment:
     """The hutong.status.v1.ErrorReason to answer with when one was spent before."""
     counters: tuple[tuple[bytes, int, int, int], ...] = ()
     """Conditions (counter, add, cap, reason); given back if the payment does not succeed."""
+    limits: tuple[str, ...] = ()
+    """Names of the last of these conditions: those that risk rules made. The others are the payer's key's own."""
+    risk: str = ""
+    """JSON: what the risk rules found. The journal keeps each text once."""
+    risk_id: int = 0
+    """64-bit name of that text, negative where no rule fired; 0 where nobody judged."""
 
     state: State = State.DEBITING
     goal: State = State.FAILED
@@ -165,6 +171,16 @@ class Payment:
         return self.creditors[self.attempt]
 
 
+class Refusal(NamedTuple):
+    """A payment that risk rules did not let in, to be kept."""
+
+    payment: Payment
+    reason: int
+    """The hutong.status.v1.ErrorReason that its caller gets."""
+    limit: str = ""
+    """The limit that had no room, where it was one."""
+
+
 @dataclass(slots=True)
 class Writes:
     """One tick's writes, one durable transaction."""
@@ -185,6 +201,8 @@ class Writes:
     """(amount in minor units, original payment id) of refunds that did not succeed."""
     closings: list[tuple[int, int]] = field(default_factory=list)
     """(settlement window to close, microseconds); a window that is not the next one is left as it is."""
+    refusals: list[Refusal] = field(default_factory=list)
+    """Payments that risk rules refused before the commit; the journal adds those that its own verdicts refuse."""
 
     def __bool__(self) -> bool:
         return bool(
@@ -195,6 +213,7 @@ class Writes:
             or self.postings
             or self.events
             or self.closings
+            or self.refusals
         )
 
 
@@ -207,6 +226,8 @@ class Refused:
     standing: Payment | None = None
     """Of a repeated key: the payment that has it, as the journal has it."""
     fields: dict[str, str] = field(default_factory=dict)
+    limit: str = ""
+    """The risk rules' limit that had no room, where it was one."""
 
 
 class LegOut(NamedTuple):
@@ -237,6 +258,14 @@ class Create(NamedTuple):
     payment: Payment
     waiter: Waiter
     reply_by_us: int
+
+
+class Decline(NamedTuple):
+    """Event: risk rules refuse this payment; its caller hears of it once that is on disk."""
+
+    payment: Payment
+    waiter: Waiter
+    error: HutongError
 
 
 class Cancel(NamedTuple):
@@ -272,6 +301,6 @@ class Close(NamedTuple):
     waiter: Waiter
 
 
-EngineEvent = Create | Cancel | Join | Answered | Close
-ENGINE_EVENTS: Final = (Create, Cancel, Join, Answered, Close)
+EngineEvent = Create | Decline | Cancel | Join | Answered | Close
+ENGINE_EVENTS: Final = (Create, Decline, Cancel, Join, Answered, Close)
 """The same as a tuple: isinstance takes it four times as fast as the union."""

@@ -15,6 +15,7 @@ from gateway.engine.model import (
     INQUIRY_NUMBER_MIN,
     LEGS_MAX,
     Create,
+    Decline,
     Kind,
     Leg,
     LegKind,
@@ -56,6 +57,7 @@ class Outcome:
     now_us: int
     writes: Writes = field(default_factory=Writes)
     creates: list[Create] = field(default_factory=list)
+    declines: list[Decline] = field(default_factory=list)
     closers: list[Waiter] = field(default_factory=list)
     """Who waits for settlement windows to be closed."""
     legs: list[LegOut] = field(default_factory=list)
@@ -66,6 +68,11 @@ class Outcome:
     anomalies: dict[str, int] = field(default_factory=dict)
     """Counts of what a correct participant never does."""
     transitions: list[tuple[State, Event]] = field(default_factory=list)
+
+    def asking(self) -> list[Waiter]:
+        """Callers who wait for what this tick was to begin: payments to admit or refuse, windows to close."""
+        asking = [create.waiter for create in self.creates]
+        return asking + [decline.waiter for decline in self.declines] + self.closers
 
 
 class Transitions:

@@ -58,6 +58,16 @@ _PROBLEMS: Final = (
         "SELECT DISTINCT payment_id FROM events WHERE payment_id NOT IN (SELECT payment_id FROM payments)",
     ),
     (
+        "decisions name a judgement that is not kept",
+        "SELECT payment_id FROM payments WHERE risk_id != 0 AND risk_id NOT IN (SELECT risk_id FROM judgements) "
+        "UNION ALL SELECT payment_id FROM refusals WHERE risk_id != 0 "
+        "AND risk_id NOT IN (SELECT risk_id FROM judgements)",
+    ),
+    (
+        "payments were admitted and refused",
+        "SELECT payment_id FROM refusals WHERE payment_id IN (SELECT payment_id FROM payments)",
+    ),
+    (
         "codes are spent by no payment",
         "SELECT spend FROM spends WHERE payment_id NOT IN (SELECT payment_id FROM payments)",
     ),
@@ -219,7 +229,9 @@ def _check_counters(database: Database, report: Report) -> None:
             key = bytes.fromhex(counter)
             held[key] = held.get(key, 0) + int(add)
     for counter, used in database.execute("SELECT counter, used FROM counters"):
-        if used != held.get(counter, 0):
-            report.find(
-                f"counter {counter.hex()} stands at {used}, the payments that hold it add up to {held.get(counter, 0)}"
-            )
+        should = held.pop(bytes(counter), 0)
+        if used != should:
+            report.find(f"counter {counter.hex()} stands at {used}, the payments that hold it add up to {should}")
+    for counter, should in held.items():
+        if should:
+            report.find(f"counter {counter.hex()} is not there, the payments that hold it add up to {should}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.engine.model import Payment, Refused, Writes
+from gateway.journal.refusals import DecisionRow
 
 
 class JournalUnavailableError(Exception):
@@ -81,6 +82,10 @@ class Reader(Protocol):
 
     def events(self, after_sequence: int, limit: int, payment_id: bytes | None = None) -> list[EventRow]:
         """Events after a sequence number, in order."""
+        ...
+
+    def decisions(self, before: bytes | None, most: int) -> list[DecisionRow]:
+        """Decisions of risk rules by which something fired, newest first: up to `most` older than payment `before`."""
         ...
 
     def close(self) -> None:

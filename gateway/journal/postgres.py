@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import uuid4
 
@@ -21,6 +21,7 @@ from gateway.engine.model import Payment, Refused, Writes
 from gateway.journal import leases
 from gateway.journal import postgres_sql as sql
 from gateway.journal.interface import JournalFencedError, JournalMismatchError, JournalUnavailableError
+from gateway.journal.kept import KeptTexts
 from gateway.journal.leases import LEASE_US
 from gateway.journal.postgres_arrays import bigints, byteas, columns
 from gateway.journal.postgres_connection import (
@@ -34,6 +35,7 @@ from gateway.journal.postgres_decisions import Decisions
 from gateway.journal.postgres_schema import PAYMENT_TYPES
 from gateway.journal.postgres_setup import prepare
 from gateway.journal.postgres_writes import Cursor, load, send_changes, send_the_rest
+from gateway.journal.refusals import new_judgements
 from gateway.journal.rows import payment_row
 
 log = logging.getLogger(__name__)
@@ -42,8 +44,6 @@ ATTEMPTS_MAX: Final = 8
 """How often a tick is done again that lost against another engine's."""
 BACKOFF_S: Final = 0.002
 """Before the second attempt; doubles for each further one, to a quarter of a second."""
-ROUTES_MAX: Final = 10_000
-"""Explanations of routes that are remembered to be in the journal."""
 RECONNECTS_MAX: Final = 2
 """Attempts of a read on a new connection before it is given up."""
 
@@ -98,8 +98,8 @@ class PostgresJournal:
         self.connect = connect
         self._connection: Connection | None = None
         self._in_doubt = False
-        self._routes = {0}
-        self._new_routes: Collection[int] = frozenset()
+        self._routes = KeptTexts()
+        self._judgements = KeptTexts()
         try:
             self._connection = connect(url, writer=True)
             prepare(self._connection, network)
@@ -163,7 +163,8 @@ class PostgresJournal:
 
     def _commit_once(self, writes: Writes) -> list[Refused | None]:
         decisions = Decisions(writes.admissions)
-        self._new_routes = frozenset()
+        self._routes.begin()
+        self._judgements.begin()
         try:
             database = self._database()
             self._transact(database, writes, decisions)
@@ -178,7 +179,8 @@ class PostgresJournal:
                 raise JournalUnavailableError(str(error)) from error
         self._tick += 1
         self.committed_s = self.monotonic()
-        self._remember_routes()
+        self._routes.committed()
+        self._judgements.committed()
         return decisions.verdicts
 
     def _transact(self, db: Connection, writes: Writes, decisions: Decisions) -> None:
@@ -188,6 +190,7 @@ class PostgresJournal:
         with db.pipeline():
             db.execute("BEGIN")
             db.execute(sql.FENCE, (lease.epoch, self._tick, self._tick + 1, lease.duration_us, lease.engine))
+            self._send_judgements(db, writes)
             inserted = self._send_admissions(db, writes, conditions) if writes.admissions else None
             self._lock(db, writes, conditions)
             changed = send_changes(db, writes, lease.engine)
@@ -207,12 +210,20 @@ class PostgresJournal:
             send_the_rest(db, writes, decisions)
             db.execute("COMMIT")
 
+    def _send_judgements(self, db: Connection, writes: Writes) -> None:
+        """What risk rules found of this tick's payments, where it is not known to be there."""
+        new = new_judgements(writes.admissions, writes.refusals, self._judgements.known)
+        if new:
+            db.execute(sql.INSERT_JUDGEMENTS, columns(sorted(new.items()), ("BIGINT", "TEXT")))
+            self._judgements.sent(list(new))
+
     def _send_admissions(self, db: Connection, writes: Writes, conditions: dict[str, Cursor]) -> Cursor:
         payments = writes.admissions
-        new = {payment.route_id: payment.route for payment in payments if payment.route_id not in self._routes}
+        known = self._routes.known
+        new = {payment.route_id: payment.route for payment in payments if payment.route_id not in known}
         if new:
             db.execute(sql.INSERT_ROUTES, columns(sorted(new.items()), ("BIGINT", "TEXT")))
-            self._new_routes = new.keys()
+            self._routes.sent(list(new))
         # In one order for all engines; of equal keys the first stays first.
         ordered = sorted(payments, key=lambda payment: payment.idempotency)
         rows = [payment_row(payment, self.engine) for payment in ordered]
@@ -257,12 +268,6 @@ class PostgresJournal:
         if spends is not None or counters is not None:
             owners = {bytes(row[0]): bytes(row[1]) for row in spends or ()}
             decisions.take_turns(owners, {bytes(row[0]): row[1] for row in counters or ()})
-
-    def _remember_routes(self) -> None:
-        if self._new_routes:
-            self._routes = set() if len(self._routes) > ROUTES_MAX else self._routes
-            self._routes.update(self._new_routes)
-            self._new_routes = frozenset()
 
     # -- when a tick fails ------------------------------------------------------------------------------------
 

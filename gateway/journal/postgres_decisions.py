@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contract.errors import Reason
 from gateway.engine.model import Kind, Payment, Refused
 from gateway.engine.states import State
+from gateway.journal.refusals import counter_refusal
 
 
 class Decisions:
@@ -53,20 +54,20 @@ class Decisions:
         for index, payment in self.standing():
             if any(value in spent for value in payment.spends):
                 self._refuse(index, payment, Refused(payment.spend_reason))
-            elif (reason := self._count(payment, used)) is not None:
-                self._refuse(index, payment, Refused(reason))
+            elif (full := self._count(payment, used)) is not None:
+                self._refuse(index, payment, counter_refusal(payment, full))
             else:
                 spent.update(payment.spends)
                 self.spent.extend((value, payment.payment_id) for value in payment.spends)
         self.respend = any(owners.get(value) != payment_id for value, payment_id in self.spent)
 
     def _count(self, payment: Payment, used: dict[bytes, int]) -> int | None:
-        """Adds to all of a payment's counters, or to none; the reason of the first that has no room."""
-        for done, (counter, add, cap, reason) in enumerate(payment.counters):
+        """Adds to all of a payment's counters, or to none; the index of the first that has no room."""
+        for done, (counter, add, cap, _) in enumerate(payment.counters):
             if used.get(counter, 0) + self.counted.get(counter, 0) + add > cap:
                 for earlier, added, _, _ in payment.counters[:done]:
                     self.counted[earlier] -= added
-                return reason
+                return done
             self.counted[counter] = self.counted.get(counter, 0) + add
         return None
 

@@ -12,6 +12,7 @@ from gateway.journal import postgres_sql as sql
 from gateway.journal.interface import EventRow, JournalUnavailableError
 from gateway.journal.postgres_arrays import byteas
 from gateway.journal.postgres_connection import Connect, Connection, connect
+from gateway.journal.refusals import DecisionRow, decision_parameters, decisions_from_rows
 from gateway.journal.rows import payments_from_rows
 
 SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -55,13 +56,19 @@ class PostgresReader:
         for payment in self.payments([payment_id]):
             ((row,),) = self._rows(
                 (
-                    "SELECT COALESCE((SELECT explanation FROM routes WHERE route_id = %s), '')",
-                    (payment.route_id,),
+                    "SELECT COALESCE((SELECT explanation FROM routes WHERE route_id = %s), ''), "
+                    "COALESCE((SELECT judgement FROM judgements WHERE risk_id = %s), '')",
+                    (payment.route_id, payment.risk_id),
                 )
             )
-            payment.route = row[0]
+            payment.route, payment.risk = row
             return payment
         return None
+
+    def decisions(self, before: bytes | None, most: int) -> list[DecisionRow]:
+        """See the interface."""
+        (rows,) = self._rows((sql.LIST_DECISIONS, decision_parameters(before, most)))
+        return decisions_from_rows(rows)
 
     def refunds(self, payment_id: bytes) -> list[Payment]:
         """See the interface."""

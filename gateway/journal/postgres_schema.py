@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from gateway.journal.refusals import REFUSAL_COLUMNS
 from gateway.journal.schema import LEG_COLUMNS, PAYMENT_COLUMNS, TABLES
 
 SHARED_TABLES: Final = """
@@ -85,3 +86,4 @@ def column_types(table: str) -> dict[str, str]:
 
 PAYMENT_TYPES: Final = tuple(column_types("payments")[column] for column in PAYMENT_COLUMNS)
 LEG_TYPES: Final = tuple(column_types("legs")[column] for column in LEG_COLUMNS)
+REFUSAL_TYPES: Final = tuple(column_types("refusals")[column] for column in REFUSAL_COLUMNS)

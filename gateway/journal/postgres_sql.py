@@ -2,8 +2,8 @@
 
 Plain SQL that PostgreSQL, CockroachDB and YugabyteDB take: `unnest` of arrays, ON CONFLICT DO NOTHING, UPDATE ... FROM,
 SELECT ... FOR UPDATE. Whatever another engine may want too is locked in one order, by statement and within a statement
-by key: new payments by idempotency hash, spends, counters, originals of refunds, the line of numbers. So engines wait
-for each other, and do not deadlock.
+by key: judgements, routes, new payments by idempotency hash, spends, counters, originals of refunds, the line of
+numbers. So engines wait for each other, and do not deadlock.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from gateway.journal import refusals
 from gateway.journal.postgres_arrays import SQL_TYPES
-from gateway.journal.postgres_schema import LEG_TYPES, LINE, PAYMENT_TYPES
+from gateway.journal.postgres_schema import LEG_TYPES, LINE, PAYMENT_TYPES, REFUSAL_TYPES
+from gateway.journal.refusals import REFUSAL_COLUMNS
 from gateway.journal.schema import LEG_COLUMNS, PAYMENT_COLUMNS
 
 NOW_US: Final = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
@@ -45,6 +47,11 @@ STANDING: Final = "SELECT payment_id, idempotency FROM payments WHERE idempotenc
 INSERT_ROUTES: Final = (
     f"{_insert('routes', ('route_id', 'explanation'), ('BIGINT', 'TEXT'))} ON CONFLICT (route_id) DO NOTHING"
 )
+INSERT_JUDGEMENTS: Final = (
+    f"{_insert('judgements', ('risk_id', 'judgement'), ('BIGINT', 'TEXT'))} ON CONFLICT (risk_id) DO NOTHING"
+)
+INSERT_REFUSALS: Final = _insert("refusals", REFUSAL_COLUMNS, REFUSAL_TYPES)
+LIST_DECISIONS: Final = refusals.LIST_DECISIONS.replace("?", "%s")
 INSERT_SPENDS: Final = (
     f"{_insert('spends', ('spend', 'payment_id'), ('BYTEA', 'BYTEA'))} "
     "WHERE EXISTS (SELECT 1 FROM payments WHERE payments.payment_id = u.payment_id) ON CONFLICT (spend) DO NOTHING"

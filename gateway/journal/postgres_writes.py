@@ -14,7 +14,8 @@ from gateway.journal.closing import closing_statements
 from gateway.journal.postgres_arrays import bigints, byteas, columns
 from gateway.journal.postgres_connection import Connection
 from gateway.journal.postgres_decisions import Decisions
-from gateway.journal.postgres_schema import LEG_TYPES
+from gateway.journal.postgres_schema import LEG_TYPES, REFUSAL_TYPES
+from gateway.journal.refusals import limit_refusals, refusal_row
 from gateway.journal.rows import leg_row, payment_change, payments_from_rows
 
 IDS_PER_QUERY_MAX: Final = 2_000
@@ -57,6 +58,9 @@ def send_the_rest(db: Connection, writes: Writes, decisions: Decisions) -> None:
         (payment.payment_id, state, payment.created_us) for payment in admitted
     ]
     events += writes.events
+    refused = writes.refusals + limit_refusals(decisions.payments, decisions.verdicts)
+    if refused:
+        db.execute(sql.INSERT_REFUSALS, columns([refusal_row(one) for one in refused], REFUSAL_TYPES))
     if postings or events:
         _send_numbered(db, postings, events)
     if writes.closings:

@@ -1,14 +1,15 @@
 """The journal's tables, in SQL that SQLite and PostgreSQL both take; only the type of a byte string differs.
 
 A payment costs one row in `payments` (inserted once, updated at each change of state), one in `legs` for each message
-that moves or undoes money, two in `postings` for each movement, one in `events` for each state.
+that moves or undoes money, two in `postings` for each movement, one in `events` for each state. A payment that risk
+rules refuse costs one row in `refusals`, and what they found is kept once for all that it was found of.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Version of this schema, kept in `meta`; a journal of another version is refused."""
 
 TABLES: Final = """
@@ -45,6 +46,7 @@ CREATE TABLE IF NOT EXISTS payments (
     terminal_id TEXT NOT NULL,
     reference TEXT NOT NULL,
     route_id BIGINT NOT NULL,
+    risk_id BIGINT NOT NULL,
     original_id {bytes},
     debit_original {bytes} NOT NULL,
     credit_original {bytes} NOT NULL,
@@ -61,6 +63,27 @@ CREATE TABLE IF NOT EXISTS routes (
     route_id BIGINT NOT NULL PRIMARY KEY,
     explanation TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS payments_risk ON payments (payment_id) WHERE risk_id > 0;
+CREATE TABLE IF NOT EXISTS judgements (
+    risk_id BIGINT NOT NULL PRIMARY KEY,
+    judgement TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS refusals (
+    payment_id {bytes} NOT NULL PRIMARY KEY,
+    time_us BIGINT NOT NULL,
+    reason SMALLINT NOT NULL,
+    limit_name TEXT NOT NULL,
+    risk_id BIGINT NOT NULL,
+    caller TEXT NOT NULL,
+    amount_minor BIGINT NOT NULL,
+    currency TEXT NOT NULL,
+    issuer TEXT NOT NULL,
+    account_ref {bytes} NOT NULL,
+    key_ref {bytes} NOT NULL,
+    payer_key SMALLINT NOT NULL,
+    merchant_id TEXT NOT NULL,
+    terminal_id TEXT NOT NULL
+){clustered};
 CREATE TABLE IF NOT EXISTS legs (
     payment_id {bytes} NOT NULL,
     number SMALLINT NOT NULL,
@@ -136,6 +159,7 @@ PAYMENT_COLUMNS: Final = (
     "terminal_id",
     "reference",
     "route_id",
+    "risk_id",
     "original_id",
     "debit_original",
     "credit_original",

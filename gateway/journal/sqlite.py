@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import functools
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from contract.errors import Reason
-from gateway.engine.model import Kind, Payment, Refused, Writes
+from gateway.engine.model import Kind, Payment, Refusal, Refused, Writes
 from gateway.engine.states import State
 from gateway.journal.closing import closing_statements
 from gateway.journal.interface import EventRow, JournalMismatchError, JournalUnavailableError
+from gateway.journal.kept import KeptTexts
+from gateway.journal.refusals import (
+    LIST_DECISIONS,
+    REFUSAL_COLUMNS,
+    DecisionRow,
+    counter_refusal,
+    decision_parameters,
+    decisions_from_rows,
+    limit_refusals,
+    new_judgements,
+    refusal_row,
+)
 from gateway.journal.rows import Row, leg_row, payment_change, payment_row, payments_from_rows
 from gateway.journal.schema import LEG_COLUMNS, PAYMENT_COLUMNS, VERSION, sqlite_statements
 
@@ -26,8 +38,6 @@ CACHE_KIB: Final = 65536
 """Page cache: the random keys of idempotency and spends touch pages all over their trees."""
 PAGE_BYTES: Final = 8192
 """A tick writes whole pages: larger ones cost fewer system calls and checksums for the same rows."""
-ROUTES_MAX: Final = 10_000
-"""Explanations of routes that are remembered to be in the journal."""
 IDS_PER_QUERY_MAX: Final = 500
 BUSY_TIMEOUT_S: Final = 10.0
 
@@ -39,6 +49,9 @@ _LEGS: Final = ", ".join(LEG_COLUMNS)
 _INSERT_PAYMENT: Final = (
     f"INSERT INTO payments ({_PAYMENTS}) VALUES ({', '.join('?' * len(PAYMENT_COLUMNS))}) "
     "ON CONFLICT (idempotency) DO NOTHING"
+)
+_INSERT_REFUSAL: Final = (
+    f"INSERT INTO refusals ({', '.join(REFUSAL_COLUMNS)}) VALUES ({', '.join('?' * len(REFUSAL_COLUMNS))})"
 )
 _INSERT_LEG: Final = f"INSERT INTO legs ({_LEGS}) VALUES ({', '.join('?' * len(LEG_COLUMNS))})"
 _UPDATE_LEG: Final = "UPDATE legs SET state = ?, was_approved = ?, code = ? WHERE payment_id = ? AND number = ?"
@@ -104,8 +117,8 @@ class SqliteJournal:
         self._connection = connect(path, factory=factory)
         self._tick = 0
         self._in_doubt = False
-        self._routes = {0}
-        self._new_routes: Collection[int] = frozenset()
+        self._routes = KeptTexts()
+        self._judgements = KeptTexts()
         self._prepare()
 
     def _prepare(self) -> None:
@@ -132,12 +145,16 @@ class SqliteJournal:
         db = self._connection
         tick = self._tick + 1
         self._in_doubt = False
-        self._new_routes = frozenset()
+        self._routes.begin()
+        self._judgements.begin()
         try:
             db.execute("BEGIN IMMEDIATE")
             db.execute("UPDATE ticks SET tick = ? WHERE engine = ?", (tick, self._engine))
             verdicts = self._admit(writes) if writes.admissions else []
             self._write(writes)
+            refusals = writes.refusals + limit_refusals(writes.admissions, verdicts)
+            if refusals:
+                self._keep_refusals(refusals)
             if writes.closings:
                 for statement, values in closing_statements(writes.closings):
                     db.execute(statement, values)
@@ -146,10 +163,8 @@ class SqliteJournal:
             if not self._was_taken(tick):
                 raise JournalUnavailableError(str(error)) from error
         self._tick = tick
-        if self._new_routes:
-            self._routes = set() if len(self._routes) > ROUTES_MAX else self._routes
-            self._routes.update(self._new_routes)
-            self._new_routes = frozenset()
+        self._routes.committed()
+        self._judgements.committed()
         return verdicts
 
     def _was_taken(self, tick: int) -> bool:
@@ -232,6 +247,7 @@ class SqliteJournal:
     def _insert_payments(self, payments: Sequence[Payment]) -> list[Refused | None]:
         engine = self._engine
         self._keep_routes(payments)
+        self._keep_judgements(payments, ())
         rows = [payment_row(payment, engine) for payment in payments]
         if self._connection.executemany(_INSERT_PAYMENT, rows).rowcount == len(rows):
             return [None] * len(rows)
@@ -243,10 +259,23 @@ class SqliteJournal:
 
     def _keep_routes(self, payments: Sequence[Payment]) -> None:
         """Writes explanations of routes that are not known to be there: many payments share one."""
-        new = {payment.route_id: payment.route for payment in payments if payment.route_id not in self._routes}
+        known = self._routes.known
+        new = {payment.route_id: payment.route for payment in payments if payment.route_id not in known}
         if new:
             self._connection.executemany("INSERT INTO routes VALUES (?, ?) ON CONFLICT DO NOTHING", list(new.items()))
-            self._new_routes = new.keys()
+            self._routes.sent(list(new))
+
+    def _keep_judgements(self, payments: Sequence[Payment], refusals: Sequence[Refusal]) -> None:
+        """The same for what risk rules found."""
+        new = new_judgements(payments, refusals, self._judgements.known)
+        if new:
+            rows = list(new.items())
+            self._connection.executemany("INSERT INTO judgements VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
+            self._judgements.sent(list(new))
+
+    def _keep_refusals(self, refusals: Sequence[Refusal]) -> None:
+        self._keep_judgements((), refusals)
+        self._connection.executemany(_INSERT_REFUSAL, [refusal_row(one) for one in refusals])
 
     def _spend_together(self, payments: Sequence[Payment], verdicts: Sequence[Refused | None]) -> bool:
         """Spends for all; False, with nothing spent, if any was spent before or twice. Then they take turns, each with
@@ -276,7 +305,7 @@ class SqliteJournal:
 
     def _count(self, payment: Payment) -> Refused | None:
         db = self._connection
-        for done, (counter, add, cap, reason) in enumerate(payment.counters):
+        for done, (counter, add, cap, _) in enumerate(payment.counters):
             db.execute("INSERT INTO counters (counter, used) VALUES (?, 0) ON CONFLICT DO NOTHING", (counter,))
             change = db.execute(
                 "UPDATE counters SET used = used + ? WHERE counter = ? AND used + ? <= ?", (add, counter, add, cap)
@@ -284,7 +313,7 @@ class SqliteJournal:
             if change.rowcount != 1:
                 for earlier, added, _, _ in payment.counters[:done]:
                     db.execute("UPDATE counters SET used = used - ? WHERE counter = ?", (added, earlier))
-                return self._withdraw(payment, Refused(reason))
+                return self._withdraw(payment, counter_refusal(payment, done))
         return None
 
     def _reserve_refund(self, payment: Payment) -> Refused | None:
@@ -380,7 +409,13 @@ class SqliteReader:
         (payment,) = payments
         row = self._connection.execute("SELECT explanation FROM routes WHERE route_id = ?", (payment.route_id,))
         payment.route = (row.fetchone() or ("",))[0]
+        row = self._connection.execute("SELECT judgement FROM judgements WHERE risk_id = ?", (payment.risk_id,))
+        payment.risk = (row.fetchone() or ("",))[0]
         return payment
+
+    def decisions(self, before: bytes | None, most: int) -> list[DecisionRow]:
+        """See the interface."""
+        return decisions_from_rows(self._connection.execute(LIST_DECISIONS, decision_parameters(before, most)))
 
     def refunds(self, payment_id: bytes) -> list[Payment]:
         """See the interface."""

@@ -375,6 +375,7 @@ class GetPaymentResponse(_message.Message):
     LEGS_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
     REFUNDS_FIELD_NUMBER: _builtins.int
+    RISK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def payment(self) -> Global___Payment: ...
     @_builtins.property
@@ -389,6 +390,10 @@ class GetPaymentResponse(_message.Message):
     def refunds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Payment]:
         """Refunds of this payment, oldest first."""
 
+    @_builtins.property
+    def risk(self) -> Global___RiskJudgement:
+        """What risk rules found; unset for refunds."""
+
     def __init__(
         self,
         *,
@@ -396,14 +401,84 @@ class GetPaymentResponse(_message.Message):
         legs: _abc.Iterable[Global___PaymentLeg] | None = ...,
         candidates: _abc.Iterable[Global___RouteCandidate] | None = ...,
         refunds: _abc.Iterable[Global___Payment] | None = ...,
+        risk: Global___RiskJudgement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["payment", b"payment"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payment", b"payment", "risk", b"risk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "legs", b"legs", "payment", b"payment", "refunds", b"refunds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "legs", b"legs", "payment", b"payment", "refunds", b"refunds", "risk", b"risk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetPaymentResponse: _TypeAlias = GetPaymentResponse  # noqa: Y015
+
+@_typing.final
+class RiskJudgement(_message.Message):
+    """What risk rules found of a payment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    action: _builtins.str
+    """"approve", "step_up", "hold" or "decline"."""
+    score: _builtins.int
+    """The sum of the points of the rules that fired."""
+    tier: _builtins.str
+    """"A" to "D": how well the payer was verified, which decides the limit of a day; empty where nobody judged."""
+    version: _builtins.str
+    """Version of the file of rules: 16 hexadecimal digits over its content."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___RiskFinding]:
+        """The rules that fired, in their order."""
+
+    def __init__(
+        self,
+        *,
+        action: _builtins.str = ...,
+        score: _builtins.int = ...,
+        tier: _builtins.str = ...,
+        findings: _abc.Iterable[Global___RiskFinding] | None = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "findings", b"findings", "score", b"score", "tier", b"tier", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RiskJudgement: _TypeAlias = RiskJudgement  # noqa: Y015
+
+@_typing.final
+class RiskFinding(_message.Message):
+    """One rule that fired."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    points: _builtins.int
+    """What it added to the score."""
+    action: _builtins.str
+    """The action that it demands by itself; empty where it adds points only."""
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        points: _builtins.int = ...,
+        action: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "points", b"points", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RiskFinding: _TypeAlias = RiskFinding  # noqa: Y015
 
 @_typing.final
 class CancelPaymentRequest(_message.Message):

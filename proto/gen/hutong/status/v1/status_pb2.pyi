@@ -57,6 +57,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SEQUENCE_GONE: _ErrorReason.ValueType  # 115
     ERROR_REASON_ACQUIRER_UNAVAILABLE: _ErrorReason.ValueType  # 117
     ERROR_REASON_REFUND_OF_REFUND: _ErrorReason.ValueType  # 116
+    ERROR_REASON_DAILY_LIMIT: _ErrorReason.ValueType  # 130
+    ERROR_REASON_RISK_DECLINED: _ErrorReason.ValueType  # 131
+    ERROR_REASON_STEP_UP_NEEDED: _ErrorReason.ValueType  # 132
+    ERROR_REASON_RISK_RULES_INVALID: _ErrorReason.ValueType  # 133
     ERROR_REASON_BARCODE_MALFORMED: _ErrorReason.ValueType  # 200
     ERROR_REASON_BARCODE_UNKNOWN: _ErrorReason.ValueType  # 201
     ERROR_REASON_CODE_EXPIRED: _ErrorReason.ValueType  # 202
@@ -126,6 +130,10 @@ ERROR_REASON_PAYMENT_IN_PROGRESS: ErrorReason.ValueType  # 114
 ERROR_REASON_SEQUENCE_GONE: ErrorReason.ValueType  # 115
 ERROR_REASON_ACQUIRER_UNAVAILABLE: ErrorReason.ValueType  # 117
 ERROR_REASON_REFUND_OF_REFUND: ErrorReason.ValueType  # 116
+ERROR_REASON_DAILY_LIMIT: ErrorReason.ValueType  # 130
+ERROR_REASON_RISK_DECLINED: ErrorReason.ValueType  # 131
+ERROR_REASON_STEP_UP_NEEDED: ErrorReason.ValueType  # 132
+ERROR_REASON_RISK_RULES_INVALID: ErrorReason.ValueType  # 133
 ERROR_REASON_BARCODE_MALFORMED: ErrorReason.ValueType  # 200
 ERROR_REASON_BARCODE_UNKNOWN: ErrorReason.ValueType  # 201
 ERROR_REASON_CODE_EXPIRED: ErrorReason.ValueType  # 202

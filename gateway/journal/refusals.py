@@ -1,0 +1,138 @@
+"""What risk rules decided, as the journal keeps it: rows of refused payments, and the list of all decisions.
+
+Pure: rows and SQL that both journals take, `?` standing for a parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from contract.errors import Reason
+from gateway.engine.answer import id_text
+from gateway.engine.model import Payment, Refusal, Refused
+
+REFUSAL_COLUMNS: Final = (
+    "payment_id",
+    "time_us",
+    "reason",
+    "limit_name",
+    "risk_id",
+    "caller",
+    "amount_minor",
+    "currency",
+    "issuer",
+    "account_ref",
+    "key_ref",
+    "payer_key",
+    "merchant_id",
+    "terminal_id",
+)
+_SHARED: Final = "caller, amount_minor, currency, {issuer}, account_ref, key_ref, payer_key, merchant_id, terminal_id"
+LIST_DECISIONS: Final = (
+    "SELECT d.*, COALESCE(j.judgement, '') FROM ("
+    f"SELECT * FROM (SELECT payment_id, created_us, 0, '', risk_id, state, {_SHARED.format(issuer='debtor')} "
+    "FROM payments WHERE risk_id > 0 AND payment_id < ? ORDER BY payment_id DESC LIMIT ?) AS a UNION ALL "
+    f"SELECT * FROM (SELECT payment_id, time_us, reason, limit_name, risk_id, 0, {_SHARED.format(issuer='issuer')} "
+    "FROM refusals WHERE payment_id < ? ORDER BY payment_id DESC LIMIT ?) AS b"
+    ") AS d LEFT JOIN judgements j ON j.risk_id = d.risk_id ORDER BY d.payment_id DESC LIMIT ?"
+)
+"""Payments of which a rule fired, and those refused, newest first: (before, most, before, most, most). Refused ones and
+admitted ones have ids from one source, whose order is that of time."""
+AFTER_ALL: Final = b"\xff" * 16
+"""Beyond every payment's id: the list begins at the newest."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRow:
+    """One decision of risk rules."""
+
+    payment_id: bytes
+    time_us: int
+    reason: int
+    """Of a refused payment, the hutong.status.v1.ErrorReason; 0: it was admitted."""
+    limit: str
+    risk_id: int
+    state: int
+    """Of an admitted payment; 0: it was refused."""
+    caller: str
+    amount_minor: int
+    currency: str
+    issuer: str
+    account_ref: bytes
+    key_ref: bytes
+    payer_key: int
+    merchant_id: str
+    terminal_id: str
+    judgement: str
+    """JSON; see gateway.risk.judgement."""
+
+
+def decision_parameters(before: bytes | None, most: int) -> tuple[object, ...]:
+    """What LIST_DECISIONS takes, for up to `most` decisions older than the payment `before`."""
+    edge = AFTER_ALL if before is None else before
+    return edge, most, edge, most, most
+
+
+def decisions_from_rows(rows: Iterable[Sequence[Any]]) -> list[DecisionRow]:
+    """The rows of LIST_DECISIONS."""
+    return [
+        DecisionRow(bytes(row[0]), *row[1:10], bytes(row[10]), bytes(row[11]), *row[12:])  # type: ignore[call-arg]
+        for row in rows
+    ]
+
+
+def counter_refusal(payment: Payment, index: int) -> Refused:
+    """The verdict on a payment for whose condition of this index there is no room. Says the limit of a payer's day;
+    not which other rule it was, which is nobody's business but the operator's."""
+    _, _, cap, reason = payment.counters[index]
+    place = index - len(payment.counters) + len(payment.limits)
+    if place < 0:
+        return Refused(reason)
+    fields = {"decision": id_text(payment.payment_id)}
+    if reason == Reason.ERROR_REASON_DAILY_LIMIT:
+        fields.update(limit=payment.limits[place], most_minor=str(cap), currency=payment.currency)
+    return Refused(reason, fields=fields, limit=payment.limits[place])
+
+
+def limit_refusals(payments: Sequence[Payment], verdicts: Sequence[Refused | None]) -> list[Refusal]:
+    """What verdicts on a tick's admissions add to its refusals."""
+    if not any(verdicts):
+        return []
+    return [
+        Refusal(payment, verdict.reason, verdict.limit)
+        for payment, verdict in zip(payments, verdicts, strict=True)
+        if verdict is not None and verdict.limit
+    ]
+
+
+def refusal_row(refusal: Refusal) -> tuple[object, ...]:
+    """The row of a refused payment, in the order of REFUSAL_COLUMNS."""
+    payment, reason, limit = refusal
+    return (
+        payment.payment_id,
+        payment.created_us,
+        reason,
+        limit,
+        payment.risk_id,
+        payment.caller,
+        payment.amount_minor,
+        payment.currency,
+        payment.debtor,
+        payment.account_ref,
+        payment.key_ref,
+        payment.payer_key,
+        payment.merchant_id,
+        payment.terminal_id,
+    )
+
+
+def new_judgements(
+    admissions: Sequence[Payment], refusals: Sequence[Refusal], known: Collection[int]
+) -> dict[int, str]:
+    """Texts, by name, that are not known to be in the journal."""
+    new = {payment.risk_id: payment.risk for payment in admissions if payment.risk_id not in known}
+    if refusals:
+        new |= {one.payment.risk_id: one.payment.risk for one in refusals if one.payment.risk_id not in known}
+    return new
