@@ -336,10 +336,10 @@ class Engine:
             waiter.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
         out.closers.clear()
         out.writes.closings.clear()
-        out.creates.clear()
-        out.writes.admissions.clear()
         out.declines.clear()
         out.writes.refusals.clear()
+        out.creates.clear()
+        out.writes.admissions.clear()
         self._stalled = out
 
     def _refuse_uncommitted(self, out: Outcome) -> None:
