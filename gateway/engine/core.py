@@ -27,7 +27,6 @@ from gateway.engine.model import (
     ElsewhereError,
     EngineEvent,
     Join,
-    Kind,
     Leg,
     LegKind,
     LegOut,
@@ -37,6 +36,7 @@ from gateway.engine.model import (
     Refused,
     Result,
     Waiter,
+    first_leg,
 )
 from gateway.engine.states import FINAL, Event, State
 from gateway.engine.timers import Timers
@@ -127,8 +127,7 @@ class Core:
 
     def _admit(self, event: Create, out: Outcome) -> None:
         payment = event.payment
-        kind = LegKind.DEBIT if payment.kind == Kind.PAYMENT else LegKind.REFUND
-        payment.legs.append(Leg(1, kind, payment.debtor, sent_us=out.now_us))
+        payment.legs.append(first_leg(payment, out.now_us))
         payment.asked_us = out.now_us
         payment.due_us = min(out.now_us + self.timing.leg_timeout_us, payment.deadline_us, event.reply_by_us)
         payment.waiters.append((event.waiter, event.reply_by_us))
@@ -182,7 +181,7 @@ class Core:
             declined = result == Result.DECLINED
             leg.state = LegState.DECLINED if declined else LegState.NOT_SENT
             leg.code = code
-            out.writes.answers[payment.payment_id, leg.number] = leg
+            out.writes.legs[payment.payment_id, leg.number] = leg
             out.observations.append((leg.participant, declined, out.now_us - leg.sent_us))
             if leg.number == 1:
                 payment.reason = code if declined else "unavailable"
@@ -201,7 +200,7 @@ class Core:
         leg.state = LegState.APPROVED
         leg.was_approved = True
         leg.code = code
-        out.writes.answers[payment.payment_id, leg.number] = leg
+        out.writes.legs[payment.payment_id, leg.number] = leg
         self._transitions.post(payment, leg, 1, out)
         if before == LegState.SENT:
             out.observations.append((leg.participant, True, out.now_us - leg.sent_us))
@@ -226,13 +225,13 @@ class Core:
             return
         reversal.state = LegState.APPROVED
         reversal.code = event.code
-        out.writes.answers[payment.payment_id, reversal.number] = reversal
+        out.writes.legs[payment.payment_id, reversal.number] = reversal
         leg = payment.legs[reversal.original - 1]
         if leg.was_approved and leg.state == LegState.APPROVED:
             self._transitions.post(payment, leg, -1, out)
         if leg.state in (LegState.SENT, LegState.APPROVED):
             leg.state = LegState.REVERSED
-            out.writes.answers[payment.payment_id, leg.number] = leg
+            out.writes.legs[payment.payment_id, leg.number] = leg
         if payment.state in FINAL:
             out.writes.changed[payment.payment_id] = payment  # it may leave memory now
         elif leg.number == 1:

@@ -171,6 +171,12 @@ class Payment:
         return self.creditors[self.attempt]
 
 
+def first_leg(payment: Payment, sent_us: int) -> Leg:
+    """What begins every payment: the leg that takes the money."""
+    kind = LegKind.DEBIT if payment.kind == Kind.PAYMENT else LegKind.REFUND
+    return Leg(1, kind, payment.debtor, sent_us=sent_us)
+
+
 class Refusal(NamedTuple):
     """A payment that risk rules did not let in, to be kept."""
 
@@ -186,9 +192,9 @@ class Writes:
     """One tick's writes, one durable transaction."""
 
     admissions: list[Payment] = field(default_factory=list)
-    legs: list[tuple[bytes, Leg]] = field(default_factory=list)
-    answers: dict[tuple[bytes, int], Leg] = field(default_factory=dict)
-    """Legs whose state changed."""
+    legs: dict[tuple[bytes, int], Leg] = field(default_factory=dict)
+    """(payment id, number) to a leg that is new or changed. An admission's first leg is not among them: the payment's
+    own row says that it is sent, until its answer is written."""
     changed: dict[bytes, Payment] = field(default_factory=dict)
     """Payments whose state changed."""
     postings: list[tuple[bytes | bytearray, int, str, str, int, int]] = field(default_factory=list)
@@ -208,7 +214,6 @@ class Writes:
         return bool(
             self.admissions
             or self.legs
-            or self.answers
             or self.changed
             or self.postings
             or self.events

@@ -146,7 +146,7 @@ class Transitions:
         leg = Leg(len(payment.legs) + 1, kind, participant, original, sent_us=out.now_us)
         payment.legs.append(leg)
         payment.asked_us = out.now_us
-        out.writes.legs.append((payment.payment_id, leg))
+        out.writes.legs[payment.payment_id, leg.number] = leg
         return leg
 
     def _emit(self, payment: Payment, leg: Leg, out: Outcome) -> None:

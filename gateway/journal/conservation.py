@@ -41,9 +41,11 @@ _PROBLEMS: Final = (
         f"SELECT payment_id FROM payments WHERE state IN ({_FINAL}) AND ended_us = 0",
     ),
     (
-        "payments have no first leg",
-        "SELECT payment_id FROM payments WHERE NOT EXISTS (SELECT 1 FROM legs "
-        "WHERE legs.payment_id = payments.payment_id AND legs.number = 1)",
+        "payments went on without an answer of their first leg",
+        f"SELECT payment_id FROM payments WHERE (state IN ({_FINAL}) OR EXISTS (SELECT 1 FROM legs "
+        f"WHERE legs.payment_id = payments.payment_id AND legs.number > 1 AND legs.kind != {int(LegKind.REVERSAL)})) "
+        "AND NOT EXISTS (SELECT 1 FROM legs WHERE legs.payment_id = payments.payment_id AND legs.number = 1 "
+        f"AND legs.state != {int(LegState.SENT)})",
     ),
     (
         "legs belong to no payment",

@@ -78,15 +78,10 @@ ADD_REFUNDS: Final = (
 WITHDRAW_PAYMENTS: Final = "DELETE FROM payments WHERE payment_id = ANY(%s::bytea[])"
 WITHDRAW_SPENDS: Final = "DELETE FROM spends WHERE spend = ANY(%s::bytea[]) AND payment_id = ANY(%s::bytea[])"
 
-INSERT_LEGS: Final = _insert("legs", LEG_COLUMNS, LEG_TYPES)
-UPDATE_LEGS: Final = (
-    "UPDATE legs SET state = u.state, was_approved = u.was_approved, code = u.code FROM "
-    + _unnest(
-        ("state", "was_approved", "code", "payment_id", "number"), ("SMALLINT", "SMALLINT", "TEXT", "BYTEA", "SMALLINT")
-    )
-    + " WHERE legs.payment_id = u.payment_id AND legs.number = u.number"
+PUT_LEGS: Final = (
+    f"{_insert('legs', LEG_COLUMNS, LEG_TYPES)} ON CONFLICT (payment_id, number) "
+    "DO UPDATE SET state = excluded.state, was_approved = excluded.was_approved, code = excluded.code"
 )
-UPDATE_LEGS_TYPES: Final = ("SMALLINT", "SMALLINT", "TEXT", "BYTEA", "SMALLINT")
 CHANGE_TYPES: Final = ("SMALLINT", "SMALLINT", "SMALLINT", "TEXT", "SMALLINT", "BIGINT", "BYTEA")
 UPDATE_PAYMENTS: Final = (
     "UPDATE payments SET open = u.open, state = u.state, goal = u.goal, reason = u.reason, attempt = u.attempt, "

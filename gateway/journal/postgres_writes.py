@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import psycopg
 
-from gateway.engine.model import Leg, Payment, Writes
+from gateway.engine.model import Payment, Writes
 from gateway.engine.states import State
 from gateway.journal import postgres_sql as sql
 from gateway.journal.closing import closing_statements
@@ -26,9 +26,8 @@ Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 def send_changes(db: Connection, writes: Writes, engine: int) -> Cursor | None:
     """What needs no verdict: legs and states of payments that this engine owns."""
-    if writes.answers:
-        rows = [(int(leg.state), leg.was_approved, leg.code, key[0], key[1]) for key, leg in writes.answers.items()]
-        db.execute(sql.UPDATE_LEGS, columns(rows, sql.UPDATE_LEGS_TYPES))
+    if writes.legs:
+        db.execute(sql.PUT_LEGS, columns([leg_row(key[0], leg) for key, leg in writes.legs.items()], LEG_TYPES))
     if not writes.changed:
         return None
     changes = [payment_change(payment) for payment in writes.changed.values()]
@@ -46,10 +45,6 @@ def send_the_rest(db: Connection, writes: Writes, decisions: Decisions) -> None:
         if decisions.respend:
             db.execute(sql.INSERT_SPENDS, columns(decisions.spent, ("BYTEA", "BYTEA")))
     admitted = [payment for _, payment in decisions.standing()]
-    legs: list[tuple[bytes, Leg]] = [(payment.payment_id, payment.legs[0]) for payment in admitted]
-    legs += writes.legs
-    if legs:
-        db.execute(sql.INSERT_LEGS, columns([leg_row(*one) for one in legs], LEG_TYPES))
     _send_sums(db, sql.ADD_COUNTERS, decisions.counted, writes.releases)
     _send_sums(db, sql.ADD_REFUNDS, decisions.refunded, writes.refund_releases)
     postings = writes.postings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from gateway.engine.model import Kind, Leg, LegKind, LegState, Payment
+from gateway.engine.model import Kind, Leg, LegKind, LegState, Payment, first_leg
 from gateway.engine.states import FINAL, State
 from gateway.journal.schema import PAYMENT_COLUMNS
 
@@ -69,7 +69,7 @@ def payment_change(payment: Payment) -> tuple[object, ...]:
 
 
 def leg_row(payment_id: bytes, leg: Leg) -> tuple[object, ...]:
-    """The new row of a leg, in the order of LEG_COLUMNS."""
+    """The row of a leg as it stands, in the order of LEG_COLUMNS."""
     return (
         bytearray(payment_id),
         leg.number,
@@ -103,6 +103,9 @@ def payments_from_rows(payments: Iterable[Row], legs: Iterable[Row]) -> list[Pay
             )
         )
     for payment in built.values():
+        if not payment.legs or payment.legs[0].number != 1:
+            # Its row is written with its answer; until then the payment's own row says that it was sent.
+            payment.legs.insert(0, first_leg(payment, payment.created_us))
         if payment.state in (State.DEBITING, State.DEBIT_UNKNOWN) and _credit_sent(payment):
             payment.state = State.CREDITING
     return list(built.values())

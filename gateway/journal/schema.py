@@ -1,8 +1,9 @@
 """The journal's tables, in SQL that SQLite and PostgreSQL both take; only the type of a byte string differs.
 
 A payment costs one row in `payments` (inserted once, updated at each change of state), one in `legs` for each message
-that moves or undoes money, two in `postings` for each movement, one in `events` for each state. A payment that risk
-rules refuse costs one row in `refusals`, and what they found is kept once for all that it was found of.
+that moves or undoes money (the first one's is written with its answer), two in `postings` for each movement, one in
+`events` for each state. A payment that risk rules refuse costs one row in `refusals`, and what they found is kept once
+for all that it was found of.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The journal on SQLite: WAL, synchronous=FULL, one writer.
 
-Cost of a tick: one fsync of the write-ahead log, and some microseconds for each row. Rows of one kind go through one
-`executemany`; conditional rows count what took effect, and only a tick with a conflict looks for the losers.
+Cost of a tick: one fsync of the write-ahead log, and a microsecond or two for each row. Rows of one kind go together;
+conditional rows count what took effect, and only a tick with a conflict looks for the losers.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gateway.engine.states import State
 from gateway.journal.closing import closing_statements
 from gateway.journal.interface import EventRow, JournalMismatchError, JournalUnavailableError
 from gateway.journal.kept import KeptTexts
+from gateway.journal.many import ManyRows
 from gateway.journal.refusals import (
     LIST_DECISIONS,
     REFUSAL_COLUMNS,
@@ -53,15 +54,14 @@ _INSERT_PAYMENT: Final = (
 _INSERT_REFUSAL: Final = (
     f"INSERT INTO refusals ({', '.join(REFUSAL_COLUMNS)}) VALUES ({', '.join('?' * len(REFUSAL_COLUMNS))})"
 )
-_INSERT_LEG: Final = f"INSERT INTO legs ({_LEGS}) VALUES ({', '.join('?' * len(LEG_COLUMNS))})"
-_UPDATE_LEG: Final = "UPDATE legs SET state = ?, was_approved = ?, code = ? WHERE payment_id = ? AND number = ?"
+_PUT_LEGS: Final = ManyRows(f"INSERT OR REPLACE INTO legs ({_LEGS})", len(LEG_COLUMNS))
 _UPDATE_PAYMENT: Final = (
     "UPDATE payments SET open = ?, state = ?, goal = ?, reason = ?, attempt = ?, ended_us = ? WHERE payment_id = ?"
 )
-_INSERT_POSTING: Final = (
-    "INSERT INTO postings (payment_id, number, account, currency, amount_minor, posted_us) VALUES (?, ?, ?, ?, ?, ?)"
+_INSERT_POSTINGS: Final = ManyRows(
+    "INSERT INTO postings (payment_id, number, account, currency, amount_minor, posted_us)", 6
 )
-_INSERT_EVENT: Final = "INSERT INTO events (payment_id, state, time_us) VALUES (?, ?, ?)"
+_INSERT_EVENTS: Final = ManyRows("INSERT INTO events (payment_id, state, time_us)", 3)
 _INSERT_SPEND: Final = "INSERT INTO spends (spend, payment_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
 _DELETE_SPEND: Final = "DELETE FROM spends WHERE spend = ? AND payment_id = ?"
 _ADD_REFUND: Final = (
@@ -203,19 +203,13 @@ class SqliteJournal:
     def _write(self, writes: Writes) -> None:
         db = self._connection
         if writes.legs:
-            db.executemany(_INSERT_LEG, [leg_row(payment_id, leg) for payment_id, leg in writes.legs])
-        if writes.answers:
-            rows = [
-                (int(leg.state), int(leg.was_approved), leg.code, bytearray(key[0]), key[1])
-                for key, leg in writes.answers.items()
-            ]
-            db.executemany(_UPDATE_LEG, rows)
+            _PUT_LEGS.insert(db, [leg_row(key[0], leg) for key, leg in writes.legs.items()])
         if writes.changed:
             db.executemany(_UPDATE_PAYMENT, [payment_change(payment) for payment in writes.changed.values()])
         if writes.postings:
-            db.executemany(_INSERT_POSTING, writes.postings)
+            _INSERT_POSTINGS.insert(db, writes.postings)
         if writes.events:
-            db.executemany(_INSERT_EVENT, writes.events)
+            _INSERT_EVENTS.insert(db, writes.events)
         if writes.releases:
             db.executemany("UPDATE counters SET used = used - ? WHERE counter = ?", writes.releases)
         if writes.refund_releases:
@@ -238,10 +232,8 @@ class SqliteJournal:
             if verdicts[index] is None and payment.counters:
                 verdicts[index] = self._count(payment)
         admitted = [payment for payment, verdict in zip(payments, verdicts, strict=True) if verdict is None]
-        db = self._connection
-        db.executemany(_INSERT_LEG, [leg_row(payment.payment_id, payment.legs[0]) for payment in admitted])
         state = State.DEBITING.value
-        db.executemany(_INSERT_EVENT, [(payment.row_id, state, payment.created_us) for payment in admitted])
+        _INSERT_EVENTS.insert(self._connection, [(payment.row_id, state, payment.created_us) for payment in admitted])
         return verdicts
 
     def _insert_payments(self, payments: Sequence[Payment]) -> list[Refused | None]:

@@ -244,15 +244,23 @@ class Witness:
     def sent(self, leg: LegOut) -> None:
         """A leg left the gateway."""
         payment_id, number = leg.leg_id[:16], leg.leg_id[16]
-        if number < INQUIRY_NUMBER_MIN:
-            row = self.reader.execute(
-                "SELECT kind FROM legs WHERE payment_id = ? AND number = ?", (payment_id, number)
-            ).fetchone()
-            if row is None or row[0] != leg.kind:
-                self.complain("no message before it is durable", f"leg {leg.leg_id.hex()} left and is not committed")
+        if number < INQUIRY_NUMBER_MIN and not self._committed(payment_id, number, leg.kind):
+            self.complain("no message before it is durable", f"leg {leg.leg_id.hex()} left and is not committed")
         if leg.leg_id not in self.carried and leg.kind in (LegKind.DEBIT, LegKind.CREDIT, LegKind.REFUND):
             self.legs_of.setdefault(payment_id, []).append(leg)
         self.carried[leg.leg_id] = leg
+
+    def _committed(self, payment_id: bytes, number: int, kind: LegKind) -> bool:
+        """Whether the journal has a leg that leaves; the row of a payment stands for its first one."""
+        row = self.reader.execute(
+            "SELECT kind FROM legs WHERE payment_id = ? AND number = ?", (payment_id, number)
+        ).fetchone()
+        if row is not None:
+            return bool(row[0] == kind)
+        (payments,) = self.reader.execute(
+            "SELECT count(*) FROM payments WHERE payment_id = ?", (payment_id,)
+        ).fetchone()
+        return bool(payments and number == 1 and kind in (LegKind.DEBIT, LegKind.REFUND))
 
     def heard(self, participant: str, leg_id: bytes, result: int) -> None:
         """An answer reached the gateway."""

@@ -51,7 +51,7 @@ DAMAGES = {
     "UPDATE payments SET open = 1 WHERE kind = 1": "marked open",
     "UPDATE payments SET ended_us = 0": "without a time",
     "UPDATE payments SET refunded_minor = 0": "more refunds than there are, or fewer",
-    "DELETE FROM legs WHERE number = 1": "no first leg",
+    "DELETE FROM legs WHERE number = 1": "without an answer of their first leg",
     "DELETE FROM payments WHERE kind = 2": "belong to no payment",
     "UPDATE spends SET payment_id = x'00'": "spent by no payment",
     "UPDATE counters SET used = used + 1": "counter",

@@ -259,7 +259,7 @@ DAMAGES = {
     "UPDATE payments SET engine = 77, open = 1 WHERE kind = 1": "never was",
     "UPDATE payments SET refunded_minor = 0": "more refunds than there are, or fewer",
     "UPDATE counters SET used = used + 1": "counter",
-    "DELETE FROM legs WHERE number = 1": "no first leg",
+    "DELETE FROM legs WHERE number = 1": "without an answer of their first leg",
     "UPDATE numbering SET last = 0": "beyond the last",
 }
 
