@@ -42,6 +42,7 @@ class Action(enum.Enum):
     DETOKENIZE = "detokenize"
     ROTATE_KEYS = "rotate_keys"
     ERASE = "erase"
+    SETTLE = "settle"
 
 
 _MANAGE: Final = frozenset(
@@ -52,7 +53,9 @@ ALLOWED: Final = {
     Role.MERCHANT: _MANAGE,
     Role.ISSUER: _MANAGE | {Action.DETOKENIZE, Action.ERASE},
     Role.GATEWAY: frozenset({Action.RESOLVE}),
-    Role.OPERATOR: frozenset({Action.SHOW, Action.CHANGE_STATE, Action.RESOLVE, Action.ROTATE_KEYS, Action.ERASE}),
+    Role.OPERATOR: frozenset(
+        {Action.SHOW, Action.CHANGE_STATE, Action.RESOLVE, Action.ROTATE_KEYS, Action.ERASE, Action.SETTLE}
+    ),
 }
 """Role to what it may ask for."""
 

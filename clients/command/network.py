@@ -18,7 +18,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -39,14 +39,19 @@ from facepay.service import open_service as open_faces
 from gateway import directory
 from gateway import listen as listening
 from gateway.barcode.server import BarcodeServicer
+from gateway.clearing.closing import Closer
+from gateway.clearing.reader import ClearingReader
+from gateway.clearing.server import SettlementServicer
 from gateway.engine.loop import IN_FLIGHT_MAX
+from gateway.engine.model import Close
 from gateway.engine.transitions import Timing
 from gateway.links.loopback import LoopbackLink
 from gateway.server import Gateway, GatewayOptions, Register
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
-from hutong.gateway.v1 import barcode_pb2, barcode_pb2_grpc
+from hutong.gateway.v1 import barcode_pb2, barcode_pb2_grpc, settlement_pb2, settlement_pb2_grpc
 from hutong.tokenization.v1 import token_pb2, token_pb2_grpc
 from tokenization.errors import VaultError
+from tokenization.requestors import Action
 from tokenization.server import TokenServicer
 from tokenization.service import TokenService
 
@@ -102,6 +107,8 @@ class NetworkOptions:
     timing: Timing = field(default_factory=Timing)
     in_flight_max: int = IN_FLIGHT_MAX
     drain_s: float = 10.0
+    settle_every_us: int = 0
+    """Period after whose turns settlement windows are closed; 0: only when an operator asks."""
 
 
 class Network:
@@ -132,6 +139,9 @@ class Network:
         self._directory = directory.parse(json.loads(self._write_directory()))
         self._register()
         self.gateway = self._build()
+        self._closer = (
+            Closer(options.settle_every_us, self._open_clearing, self._put) if options.settle_every_us else None
+        )
 
     @classmethod
     def start(cls, options: NetworkOptions) -> Network:
@@ -158,6 +168,8 @@ class Network:
             self._announce()  # those who are to dial in may read where
         if self.options.participants is not Where.HERE:
             self._wait_for_participants()
+        if self._closer is not None:
+            self._closer.start()
         self._announce()
 
     def _announce(self) -> None:
@@ -247,7 +259,24 @@ class Network:
             face_pb2_grpc.add_FaceServiceServicer_to_server(self._face_servicer, server)
             return (face_pb2.DESCRIPTOR.services_by_name["FaceService"].full_name,)
 
-        return (barcodes, tokens, faces)
+        def settlement(server: grpc.aio.Server) -> Sequence[str]:
+            settlement_pb2_grpc.add_SettlementServiceServicer_to_server(self._settlement, server)
+            return (settlement_pb2.DESCRIPTOR.services_by_name["SettlementService"].full_name,)
+
+        self._settlement = SettlementServicer(self._directory, self._admit_operator, self._open_clearing, self._put)
+        return (barcodes, tokens, faces, settlement)
+
+    def _admit_operator(self, trid: str, secret: str) -> None:
+        """Raises HutongError unless this requestor may run settlement."""
+        self.tokens.authenticate(trid, secret)
+        self.tokens.permit(trid, Action.SETTLE)
+
+    def _open_clearing(self) -> ClearingReader:
+        return ClearingReader(self._opened.open_reader())
+
+    def _put(self, events: Iterable[Close]) -> None:
+        """Gives the engine events."""
+        self.gateway.engine.inbox.put(events)
 
     def _wait_for_participants(self) -> None:
         """Starts every participant, where that is this network's to do, and waits until all have connected."""
@@ -272,7 +301,10 @@ class Network:
         """Drains and stops everything, once. Returns whether nothing was left in flight."""
         if self._closed is not None:
             return self._closed
+        if self._closer is not None:
+            self._closer.stop()
         self._closed = empty = self.gateway.stop()
+        self._settlement.close()
         self._opened.unlock()
         end(self._children)
         for books in self._books:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.engine.model import Payment, Refused, Writes
 from gateway.journal.refusals import DecisionRow
@@ -86,6 +86,11 @@ class Reader(Protocol):
 
     def decisions(self, before: bytes | None, most: int) -> list[DecisionRow]:
         """Decisions of risk rules by which something fired, newest first: up to `most` older than payment `before`."""
+        ...
+
+    def rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """The rows of a query that has `?` for its values, in SQL that every journal takes. Raises
+        JournalUnavailableError."""
         ...
 
     def close(self) -> None:

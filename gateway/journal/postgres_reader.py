@@ -90,6 +90,11 @@ class PostgresReader:
         )
         return [EventRow(sequence, bytes(key), state, time_us) for sequence, key, state, time_us in rows]
 
+    def rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """See the interface."""
+        (rows,) = self._rows((query.replace("?", "%s"), values))
+        return rows
+
     def close(self) -> None:
         """See the interface."""
         connection, self._connection = self._connection, None

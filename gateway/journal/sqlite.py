@@ -10,7 +10,7 @@ import functools
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from contract.errors import Reason
 from gateway.engine.model import Kind, Payment, Refusal, Refused, Writes
@@ -425,6 +425,11 @@ class SqliteReader:
             (after_sequence, limit) if payment_id is None else (after_sequence, payment_id, limit),
         )
         return [EventRow(*row) for row in rows]
+
+    @_readable
+    def rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """See the interface."""
+        return self._connection.execute(query, values).fetchall()
 
     def close(self) -> None:
         """See the interface."""

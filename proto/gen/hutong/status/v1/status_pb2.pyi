@@ -98,11 +98,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 602
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 603
     ERROR_REASON_QUERY_BUDGET_SPENT: _ErrorReason.ValueType  # 604
+    ERROR_REASON_WINDOW_NOT_FOUND: _ErrorReason.ValueType  # 700
+    ERROR_REASON_WINDOW_NOT_NEXT: _ErrorReason.ValueType  # 701
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Stable, machine-readable reasons. Names never change meaning; numbers are never reused.
     1-99 any request, 100-199 payments, 200-299 barcodes and codes, 300-399 tokens, 400-499 faces,
-    500-599 participants, 600-699 the gateway's own condition.
+    500-599 participants, 600-699 the gateway's own condition, 700-799 settlement.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -171,6 +173,8 @@ ERROR_REASON_JOURNAL_UNAVAILABLE: ErrorReason.ValueType  # 601
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 602
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 603
 ERROR_REASON_QUERY_BUDGET_SPENT: ErrorReason.ValueType  # 604
+ERROR_REASON_WINDOW_NOT_FOUND: ErrorReason.ValueType  # 700
+ERROR_REASON_WINDOW_NOT_NEXT: ErrorReason.ValueType  # 701
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

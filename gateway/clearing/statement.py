@@ -1,0 +1,96 @@
+"""A participant's statement as CSV (RFC 4180): one line for each payment or refund, in the order of success. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Final, Protocol
+
+from gateway.clearing.model import Settled, Window, is_refund
+from gateway.clearing.text import decimal, utc
+from gateway.engine.answer import id_text
+
+COLUMNS: Final = (
+    "window",
+    "payment_id",
+    "kind",
+    "direction",
+    "amount_minor",
+    "currency",
+    "amount",
+    "counterparty",
+    "merchant_id",
+    "terminal_id",
+    "reference",
+    "payer_last_four",
+    "original_payment_id",
+    "created",
+    "settled",
+)
+"""`direction` is what happens to this participant's account with the others: debit where it pays, credit where it is
+paid."""
+
+
+class Writer(Protocol):
+    """Makes a statement's bytes piece by piece; what it writes depends on its window and lines alone."""
+
+    def begin(self) -> str:
+        """What stands before the lines."""
+        ...
+
+    def line(self, settled: Settled) -> str:
+        """One payment or refund to which the participant is a party; empty where this statement leaves it out."""
+        ...
+
+    def end(self) -> str:
+        """What stands behind them."""
+        ...
+
+
+class CsvWriter:
+    """See Writer."""
+
+    def __init__(self, window: Window, participant: str) -> None:
+        self._number = window.number
+        self._participant = participant
+        self._buffer = io.StringIO(newline="")
+        self._row = csv.writer(self._buffer, lineterminator="\r\n")
+
+    def begin(self) -> str:
+        """See Writer."""
+        return self._line(COLUMNS)
+
+    def line(self, settled: Settled) -> str:
+        """See Writer."""
+        pays = settled.debtor == self._participant
+        return self._line(
+            (
+                self._number,
+                id_text(settled.payment_id),
+                "refund" if is_refund(settled.kind) else "payment",
+                "debit" if pays else "credit",
+                settled.amount_minor,
+                settled.currency,
+                decimal(settled.amount_minor, settled.currency),
+                settled.creditor if pays else settled.debtor,
+                settled.merchant_id,
+                settled.terminal_id,
+                settled.reference,
+                settled.last_four,
+                "" if settled.original_id is None else id_text(settled.original_id),
+                utc(settled.created_us),
+                utc(settled.settled_us),
+            )
+        )
+
+    def end(self) -> str:
+        """See Writer."""
+        return ""
+
+    def _line(self, values: tuple[object, ...]) -> str:
+        buffer = self._buffer
+        self._row.writerow(values)
+        text = buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+        return text
