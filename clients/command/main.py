@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "show": ("clients.command.payments", "Show a payment of a running network."),
     "simulate": ("clients.command.simulate", "Run the whole switch through every fault, from seeds."),
     "token": ("clients.command.token", "Request, show, suspend, resume and delete tokens."),
+    "torture": ("clients.command.torture.command", "Kill real processes under load, and look for anything lost."),
     "up": ("clients.command.up", "Run the network until stopped."),
 }
 """Command name to the module that defines a click command of the same name, and its line in the help text."""

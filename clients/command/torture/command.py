@@ -1,0 +1,133 @@
+"""`hutong torture`: real processes, killed again and again under load, and a record of everything acknowledged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+DISK_BYTES: Final = 768 << 20
+"""Of the small disk, at least; each minute adds MINUTE_BYTES for what it writes."""
+MINUTE_BYTES: Final = 192 << 20
+
+
+@click.command()
+@click.option("--minutes", type=click.FloatRange(min=0), default=2.0, show_default=True, help="How long to torture.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of what is done when, and of the load.")
+@click.option("--journal", type=click.Choice(["sqlite", "postgres"]), default="sqlite", show_default=True)
+@click.option(
+    "--gateways", type=click.IntRange(1, 8), default=None, help="Default: 1 on SQLite, 2 on PostgreSQL, which share it."
+)
+@click.option("--kills", type=click.IntRange(min=0), default=1_000_000, help="End after so many; without it by time.")
+@click.option("--callers", type=click.IntRange(1, 200), default=12, show_default=True, help="Threads that pay.")
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where journal, books, logs and record are kept where something is wrong. Default: hutong-torture-SEED.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def torture(
+    minutes: float,
+    seed: int,
+    journal: str,
+    gateways: int | None,
+    kills: int,
+    callers: int,
+    keep: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Kill real processes under load, and look for anything lost.
+
+    Gateways, issuers and acquirers and PostgreSQL, each a process, are killed (kill -9), paused and denied disk space
+    at random moments from one seed, and started again, while clients pay, refund, cancel and repeat. They keep a
+    record of their own: afterwards everything acknowledged must be there, the same request must get the same answer,
+    nothing may be in flight, and the books must agree. Exit status 1 if anything is wrong.
+    """
+    if journal == "sqlite" and gateways not in (None, 1):
+        raise click.UsageError("several gateways share a journal on PostgreSQL only: --journal postgres")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: everything is ended
+    folder = Path(tempfile.mkdtemp(prefix="hutong-torture-"))
+    folder.chmod(0o755)  # as root the database runs as another user
+    try:
+        outcome = _play(folder, minutes, seed, journal == "postgres", gateways, kills, callers, keep)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if as_json:
+        click.echo(json.dumps(outcome))
+    else:
+        _print(outcome, Console())
+    if outcome["losses"] or outcome["findings"]:
+        raise SystemExit(1)
+
+
+def _play(
+    folder: Path,
+    minutes: float,
+    seed: int,
+    postgres: bool,
+    gateways: int | None,
+    kills: int,
+    callers: int,
+    keep: Path | None,
+) -> dict[str, Any]:
+    from clients.command.torture.disk import small_disk
+
+    (folder / "disk").mkdir()
+    disk = small_disk(folder / "disk", DISK_BYTES + int(minutes * MINUTE_BYTES))
+    # Only now: these begin threads, which would stay where the disk cannot be seen.
+    from clients.command.torture.processes import TortureError
+    from clients.command.torture.run import Options, Run
+
+    options = Options(folder, minutes * 60, seed, postgres, gateways or (2 if postgres else 1), kills, callers)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("")
+        run = Run(options, disk, lambda text: progress.update(task, description=text))
+        try:
+            outcome = run.play()
+        except TortureError as error:
+            run.keep(kept := keep or Path(f"hutong-torture-{seed}"))
+            raise click.ClickException(f"{error} (all of it is in {kept})") from None
+        report = {"seed": seed, "journal": journal_name(postgres), "gateways": options.gateways, **outcome.report}
+        report |= {"losses": outcome.losses.count, "lost": outcome.losses.sentences, "findings": outcome.findings}
+        if not outcome.good:
+            run.keep(kept := keep or Path(f"hutong-torture-{seed}"))
+            report["kept"] = str(kept)
+            (kept / "report.json").write_text(json.dumps(report, indent=1))
+    return report
+
+
+def journal_name(postgres: bool) -> str:
+    """As the option says it."""
+    return "postgres" if postgres else "sqlite"
+
+
+def _print(report: dict[str, Any], console: Console) -> None:
+    kills = ", ".join(f"{count} {kind}" for kind, count in report["kills"].items() if kind != "total")
+    pauses = sum(report["pauses"].values())
+    console.print(
+        f"{report['kills']['total']} kills ({kills}), {pauses} pauses, {report['full_disks']} full disks "
+        f"({report['full_disk_by']}) in {report['seconds']:,.0f} s"
+    )
+    console.print(
+        f"{report['payments']:,} payments and refunds, {report['acknowledged']:,} acknowledged as final, "
+        f"{report['answers']:,} answers"
+    )
+    for what, name in (("first_payment", "first new payment"), ("settled", "all in flight settled")):
+        times = report["recovery_s"][what]
+        if times["count"]:
+            console.print(f"from restart to {name}: p50 {times['p50']} s, max {times['max']} s")
+    for sentence in (*report["lost"], *report["findings"]):
+        console.print(f"[red]wrong[/]: {sentence}", highlight=False)
+    if report["losses"] or report["findings"]:
+        console.print(f"{report['losses']} losses; all of it is in {report['kept']}")
+    else:
+        console.print("[green]nothing lost[/]: every answer stands, every book agrees")
