@@ -145,19 +145,33 @@ def examine_database(database: Database) -> Report:
 
 def compare(report: Report, books: Mapping[tuple[str, bytes, str], int]) -> None:
     """Holds the gateway's postings against the participants' books; payments in flight may still differ."""
-    for (account, payment_id, currency), net in report.nets.items():
-        theirs = books.get((account, payment_id, currency), 0)
+    for sentence in disagreements(report, books).values():
+        report.find(sentence)
+
+
+def disagreements(report: Report, books: Mapping[tuple[str, bytes, str], int]) -> dict[tuple[str, bytes, str], str]:
+    """Where gateway and books differ, as (account, payment id, currency) to a sentence.
+
+    Of a network in use the books are read after the journal, and know payments that began between: those differ once,
+    and not when both are read again.
+    """
+    found: dict[tuple[str, bytes, str], str] = {}
+    for key, net in report.nets.items():
+        account, payment_id, currency = key
+        theirs = books.get(key, 0)
         if theirs != net and payment_id not in report.open_payments:
-            report.find(
+            found[key] = (
                 f"payment {id_text(payment_id)}: the gateway has {net} {currency} minor units for {account}, "
                 f"its books have {theirs}"
             )
-    for (account, payment_id, currency), theirs in books.items():
-        if (account, payment_id, currency) not in report.nets and payment_id not in report.open_payments:
-            report.find(
+    for key, theirs in books.items():
+        account, payment_id, currency = key
+        if key not in report.nets and payment_id not in report.open_payments:
+            found[key] = (
                 f"payment {id_text(payment_id)}: {account} moved {theirs} {currency} minor units that the gateway "
                 "does not know of"
             )
+    return found
 
 
 def _count(database: Database, report: Report) -> None:
