@@ -9,7 +9,8 @@ import pytest
 
 from clients import keys
 from clients.client import HutongClient
-from clients.command import check
+from clients.command.check import check_folder
+from clients.command.journals import examine_journal
 from clients.command.network import Network, NetworkOptions
 from gateway.journal.conservation import Report
 from hutong.gateway.v1 import payment_pb2 as pb
@@ -27,7 +28,7 @@ def pay(network: Network) -> None:
 def test_payments_between_the_readings_are_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readings = 0
     with Network.start(NetworkOptions(data=tmp_path, seed=3, listen="127.0.0.1:0")) as network:
-        examine = check.examine_journal
+        examine = examine_journal
 
         def and_then_pay(folder: Path, journal: str) -> Report:
             nonlocal readings
@@ -37,8 +38,8 @@ def test_payments_between_the_readings_are_no_finding(tmp_path: Path, monkeypatc
             return report
 
         pay(network)
-        monkeypatch.setattr(check, "examine_journal", and_then_pay)
-        report = check.check_folder(tmp_path)
+        monkeypatch.setattr("clients.command.check.examine_journal", and_then_pay)
+        report = check_folder(tmp_path)
     assert (report.findings, report.payments, readings) == ([], 2, 2)
 
 
@@ -48,6 +49,6 @@ def test_what_differs_every_time_is_a_finding(tmp_path: Path) -> None:
         with sqlite3.connect(tmp_path / "participants" / "books.db") as books:
             books.execute("UPDATE entries SET effect_minor = effect_minor + 1 WHERE participant LIKE 'acquirer%'")
         books.close()
-        report = check.check_folder(tmp_path)
+        report = check_folder(tmp_path)
     assert len(report.findings) == 1
     assert "its books have 101" in report.findings[0]
