@@ -9,17 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import click
 import numpy as np
 
 from clients.command import face_population as population
+from clients.command.face_population import MATRIX_ROWS_MAX, Asked, FloatBaseline
 from clients.faces.people import People
 from contract.secret import Secret
 from facepay.decision import Policy, thresholds
 from facepay.gallery.certificate import Certificate, Exact, compare
-from facepay.gallery.engine import BATCH_MAX, Batch, Candidate, Engine, Ids, Vectors
+from facepay.gallery.engine import BATCH_MAX, Batch, Candidate, Engine, Enrolled, Vectors
 from facepay.gallery.floats import FloatScan
 from facepay.gallery.gallery import Gallery
 from facepay.gallery.sketch import Projection
@@ -68,7 +69,7 @@ class Report:
 
 
 def query_count(n: int) -> int:
-    """How many queries the certificate can afford."""
+    """How many queries the certificate takes unless told."""
     return max(QUERIES_MIN, min(QUERIES_MAX, PAIRS_MAX // n))
 
 
@@ -90,11 +91,17 @@ def open_engine(name: str, folder: Path, threads: int = 2) -> Engine:
     return gallery
 
 
-def fill(engine: Engine, people: People, n: int, step: Callable[[int], None]) -> None:
-    """Enrols people 0 .. n - 1."""
+Advance = Callable[[int], None]
+Say = Callable[[str, int], Advance]
 
-    def counted() -> Iterator[Any]:
+
+def fill(engine: Engine, people: People, n: int, step: Advance, baseline: FloatBaseline | None = None) -> None:
+    """Enrols people 0 .. n - 1; where a baseline is given, it scans each block too."""
+
+    def counted() -> Iterator[Enrolled]:
         for chunk in population.chunks(people, n):
+            if baseline is not None:
+                baseline.add(int(chunk.persons[0]) - 1, chunk.vectors)
             yield chunk
             step(len(chunk.templates))
 
@@ -105,15 +112,21 @@ def fill(engine: Engine, people: People, n: int, step: Callable[[int], None]) ->
             engine.add(chunk)
 
 
-def run_baseline(n: int, seed: int, asked: int, data: str, folder: Path) -> tuple[Exact, float, bool]:
+def run_baseline(asked: Asked, data: str, folder: Path, step: Advance) -> tuple[Exact, float]:
     """The exact scan in its own process."""
     file = folder / f"{data}.npz"
-    command = [sys.executable, "-m", "clients.command.face_population", str(n), str(seed), str(asked), data, str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
-    if done.returncode:
-        raise click.ClickException(f"the float baseline failed: {done.stderr.strip()[-500:]}")
+    numbers = (str(asked.enrolled), str(asked.seed), str(asked.count))
+    command = [sys.executable, "-m", "clients.command.face_population", *numbers, data, str(file)]
+    with (folder / f"{data}.log").open("w+") as log:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:  # noqa: S603 - our own module
+            assert process.stdout is not None
+            for line in process.stdout:
+                step(int(line))
+        if process.returncode:
+            log.seek(0)
+            raise click.ClickException(f"the float baseline failed: {log.read().strip()[-500:]}")
     with np.load(file) as found:
-        return Exact(found["persons"], found["scores"]), float(found["single_ms"]), bool(found["whole"])
+        return Exact(found["persons"], found["scores"]), float(found["single_ms"])
 
 
 def model_of(people: People, n: int) -> ScoreModel:
@@ -159,56 +172,57 @@ def resident_mb() -> float:
     return 0.0
 
 
-def certify(engine: Engine, data: str, exact: Exact, probes: Vectors, threshold: float) -> Certificate:
+def certify(engine: Engine, data: str, exact: Exact, asked: Asked, threshold: float, step: Advance) -> Certificate:
     """Compares all queries with the exact scan."""
     found: list[tuple[Candidate, ...]] = []
-    for batch in batches(probes, threshold, BATCH_MAX):
-        found += engine.search(batch)
+    for probes, _ in asked.blocks():
+        for batch in batches(probes, threshold, BATCH_MAX):
+            found += [candidates[:1] for candidates in engine.search(batch)]
+        step(len(probes))
     return compare(data, exact, found, threshold, person_offset=1)
 
 
-def bench(
-    n: int, engine_name: str, seed: int, folder: Path | None, say: Callable[[str, int], Callable[[int], None]]
-) -> Report:
-    """Measures one engine. `say(what, total)` starts a progress line and returns what advances it."""
+def bench(n: int, engine_name: str, seed: int, folder: Path | None, say: Say, queries: int | None = None) -> Report:
+    """Measures one engine. `say(what, total)` starts a progress line and returns what advances it; `queries` is how
+    many the certificate takes, on each kind of data."""
     report = Report(n, engine_name)
-    asked = query_count(n)
     with tempfile.TemporaryDirectory(dir=folder, prefix="hutong-face-") as name:
-        place = Path(name)
         for data in ("clustered", "isotropic") if n <= ISOTROPIC_N_MAX else ("clustered",):
-            people = population.people(data, seed)
-            done = say(f"exact float scan, {data}", 1)
-            exact, float_ms, whole = run_baseline(n, seed, asked, data, place)
-            done(1)
-            threshold = thresholds(model_of(people, n), n, Policy()).alone
-            engine = open_engine(engine_name, place / data)
-            start = time.perf_counter()
-            fill(engine, people, n, say(f"enrolling {n:,}, {data}", n))
-            loaded = time.perf_counter() - start
-            probes, persons = population.queries(people, n, asked, seed)
-            done = say(f"searching, {data}", 1)
-            certificate = certify(engine, data, exact, probes, threshold)
-            report.certificates.append(certificate.as_json() | {"threshold": round(threshold, 4)})
-            if data == "clustered":
-                _measure(report, engine, probes, persons, (threshold, float_ms, loaded))
-                if not whole:
-                    report.notes.append("the float scan was timed block by block: its matrix does not fit")
-            done(1)
-            engine.close()
-            del engine
-            _empty(place / data)
+            asked = Asked(population.people(data, seed), n, queries or query_count(n), seed)
+            _bench_on(data, asked, report, Path(name), say)
     report.agreement_with_exact = round(min(cast("float", one["agreement"]) for one in report.certificates), 6)
     return report
 
 
-def _measure(report: Report, engine: Engine, probes: Vectors, persons: Ids, known: tuple[float, float, float]) -> None:
-    threshold, float_ms, loaded = known
+def _bench_on(data: str, asked: Asked, report: Report, place: Path, say: Say) -> None:
+    """One kind of data: enrol, certify, and on the clustered kind measure."""
+    n, people = asked.enrolled, asked.population
+    threshold = thresholds(model_of(people, n), n, Policy()).alone
+    engine = open_engine(report.engine, place / data)
+    start = time.perf_counter()
+    if n <= MATRIX_ROWS_MAX:
+        exact, float_ms = run_baseline(asked, data, place, say(f"exact float scan, {data}", n))
+        start = time.perf_counter()
+        fill(engine, people, n, say(f"enrolling, {data}", n))
+    else:
+        baseline = FloatBaseline(asked)
+        fill(engine, people, n, say(f"enrolling and exact float scan, {data}", n), baseline)
+        exact, float_ms = baseline.result()
+        report.notes.append("the float scan was timed block by block: its matrix does not fit")
+    report.load_s = round(time.perf_counter() - start, 1)
+    certificate = certify(engine, data, exact, asked, threshold, say(f"searching, {data}", asked.count))
+    report.certificates.append(certificate.as_json() | {"threshold": round(threshold, 4)})
+    if data == "clustered":
+        report.threshold, report.baseline_float_ms = round(threshold, 4), round(float_ms, 3)
+        _measure(report, engine, asked, threshold)
+    engine.close()
+    del engine
+    _empty(place / data)
+
+
+def _measure(report: Report, engine: Engine, asked: Asked, threshold: float) -> None:
+    probes, persons = next(asked.blocks())
     enrolled, strangers = probes[persons >= 0], probes[persons < 0]
-    report.threshold, report.baseline_float_ms, report.load_s = (
-        round(threshold, 4),
-        round(float_ms, 3),
-        round(loaded, 1),
-    )
     single(engine, enrolled, threshold)
     report.single_ms = single(engine, enrolled, threshold)
     report.stranger_ms = single(engine, strangers, threshold)
@@ -216,7 +230,7 @@ def _measure(report: Report, engine: Engine, probes: Vectors, persons: Ids, know
     report.rss_mb = resident_mb()
     report.batch_mixed_qps = rate(engine, probes, threshold)
     report.rss_mb = max(report.rss_mb, resident_mb())
-    report.speedup_single = round(float_ms / report.single_ms["p50"], 1)
+    report.speedup_single = round(report.baseline_float_ms / report.single_ms["p50"], 1)
 
 
 def _empty(folder: Path) -> None:

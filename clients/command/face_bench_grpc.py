@@ -58,7 +58,7 @@ def measure(n: int, seed: int, folder: Path | None, say: Callable[[str, int], Ca
 
 async def _drive(target: str, n: int, seed: int, finished: Callable[[int], None]) -> float:
     people = population.people("clustered", seed)
-    probes, _ = population.queries(people, n, CALLS, seed, strangers=0.0)
+    probes, _ = population.Asked(people, n, CALLS, seed, strangers=0.0).all()
     async with grpc.aio.insecure_channel(target) as channel:
         stub = face_pb2_grpc.FaceServiceStub(channel)
         key = TerminalKey.generate()

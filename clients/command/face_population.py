@@ -1,15 +1,18 @@
 """The people that the face benches enrol and photograph, and what an exact scan says of them.
 
 Run as a module this is the baseline in a process of its own, so that its float matrix is not counted as the gallery's
-memory: `python -m clients.command.face_population N SEED QUERIES DATA FILE`.
+memory: `python -m clients.command.face_population N SEED QUERIES DATA FILE`. Beyond a million people, where that matrix
+does not fit, the bench scans each block while it enrols it.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +27,10 @@ CHUNK: Final = 16_000
 """People made and enrolled at a time; a multiple of the population's own chunk."""
 MATRIX_ROWS_MAX: Final = 1_200_000
 """Up to so many rows the float scan is timed over one matrix (2.4 GB); beyond, block by block."""
+QUERY_CHUNK: Final = 8_192
+"""Probes made at a time."""
 TIMED: Final = 15
+"""Queries whose float scan is timed."""
 ISOTROPIC: Final = Calibration(cluster_share=1e-6, spectrum_decay=1e-3)
 """No clusters, and every dimension alike."""
 
@@ -57,33 +63,57 @@ def blocks(population: People, count: int) -> Iterator[tuple[int, Vectors]]:
             yield start, vectors
 
 
-def queries(population: People, enrolled: int, count: int, seed: int, strangers: float = 0.2) -> tuple[Vectors, Ids]:
-    """Probes of enrolled people, and among them a share of strangers (person -1)."""
-    random = np.random.default_rng([seed, 77])
-    persons = random.integers(0, enrolled, count)
-    unknown = random.random(count) < strangers
-    persons[unknown] = enrolled + 8_000 + np.flatnonzero(unknown)
-    probes = population.probes(persons, None, seed)
-    return probes, np.where(unknown, -1, persons)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who is searched for: made again where needed, so that a million queries take no memory."""
+
+    population: People
+    enrolled: int
+    count: int
+    seed: int
+    strangers: float = 0.2
+    """Share of probes whose person is not enrolled."""
+
+    def blocks(self) -> Iterator[tuple[Vectors, Ids]]:
+        """Probes of enrolled people, and among them strangers (person -1)."""
+        for number, start in enumerate(range(0, self.count, QUERY_CHUNK)):
+            count = min(QUERY_CHUNK, self.count - start)
+            random = np.random.default_rng([self.seed, 77, number])
+            persons = random.integers(0, self.enrolled, count)
+            unknown = random.random(count) < self.strangers
+            persons[unknown] = self.enrolled + 8_000 + start + np.flatnonzero(unknown)
+            probes = self.population.probes(persons, None, self.seed * 1_000_003 + number)
+            yield probes, np.where(unknown, -1, persons)
+
+    def all(self) -> tuple[Vectors, Ids]:
+        """All of them at once."""
+        parts = list(self.blocks())
+        return np.concatenate([probes for probes, _ in parts]), np.concatenate([persons for _, persons in parts])
 
 
-def baseline(count: int, seed: int, asked: int, data: str) -> tuple[Exact, float, bool]:
-    """What an exact float32 scan answers, the median milliseconds of one query, and whether it was one matrix."""
-    population = people(data, seed)
-    probes, _ = queries(population, count, asked, seed)
-    top = Top2(len(probes))
-    whole = count <= MATRIX_ROWS_MAX
-    matrix = np.empty((count if whole else CHUNK, DIMENSION), np.float32)
-    timed = np.zeros(TIMED)
-    for start, block in blocks(population, count):
-        top.offer(probes, block, start)
-        if whole:
-            matrix[start : start + len(block)] = block
+class FloatBaseline:
+    """What an exact float32 scan answers, and how long one query takes it: numpy's BLAS on every processor."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._probes, _ = asked.all()
+        self._top = Top2(len(self._probes))
+        self.whole = asked.enrolled <= MATRIX_ROWS_MAX
+        self._matrix = np.empty((asked.enrolled if self.whole else 0, DIMENSION), np.float32)
+        self._timed = np.zeros(TIMED)
+
+    def add(self, first: int, block: Vectors) -> None:
+        """The templates of persons `first` and on."""
+        self._top.offer(self._probes, block, first)
+        if self.whole:
+            self._matrix[first : first + len(block)] = block
         else:
-            timed += [_scan(block, probe) for probe in probes[:TIMED]]
-    if whole:
-        timed = np.array([_scan(matrix, probe) for probe in probes[:TIMED]])
-    return top.result(), float(np.median(timed)), whole
+            self._timed += [_scan(block, probe) for probe in self._probes[:TIMED]]
+
+    def result(self) -> tuple[Exact, float]:
+        """The answers, and the median milliseconds of one query."""
+        if self.whole:
+            self._timed = np.array([_scan(self._matrix, probe) for probe in self._probes[:TIMED]])
+        return self._top.result(), float(np.median(self._timed))
 
 
 def _scan(matrix: Vectors, probe: Vectors) -> float:
@@ -93,11 +123,16 @@ def _scan(matrix: Vectors, probe: Vectors) -> float:
 
 
 def main() -> None:
-    """The baseline as a process; writes an .npz."""
+    """The baseline as a process: says on standard output how many people it has scanned, and writes an .npz."""
     count, seed, asked, data, file = sys.argv[1:]
-    exact, single_ms, whole = baseline(int(count), int(seed), int(asked), data)
+    population = people(data, int(seed))
+    baseline = FloatBaseline(Asked(population, int(count), int(asked), int(seed)))
+    for start, block in blocks(population, int(count)):
+        baseline.add(start, block)
+        os.write(1, b"%d\n" % len(block))
+    exact, single_ms = baseline.result()
     with Path(file).open("wb") as out:
-        np.savez(out, persons=exact.persons, scores=exact.scores, single_ms=single_ms, whole=whole)
+        np.savez(out, persons=exact.persons, scores=exact.scores, single_ms=single_ms)
 
 
 if __name__ == "__main__":
