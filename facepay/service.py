@@ -313,7 +313,7 @@ class FaceService:
             self._queue.replace(self._gallery)
             self._keys.forget_epochs_before(epoch)
             old.close()
-            shutil.rmtree(self._gallery_folder(old.epoch), ignore_errors=True)
+            shutil.rmtree(self._gallery_folder(old.state().epoch), ignore_errors=True)
             return epoch
 
     def status(self) -> Status:
@@ -323,10 +323,10 @@ class FaceService:
             persons,
             templates,
             self.dimension,
-            self._gallery.segments,
-            self._gallery.tail_rows,
-            len(self._gallery.opened.quarantined),
-            self._gallery.epoch,
+            self._gallery.state().segments,
+            self._gallery.state().tail_rows,
+            self._gallery.state().quarantined,
+            self._gallery.state().epoch,
             self.thresholds(),
             self.options.filing_faces,
             persons >= self.options.filing_faces,

@@ -75,3 +75,72 @@ class Engine(Protocol):
     def close(self) -> None:
         """Frees what is held."""
         ...
+
+
+class Source(Protocol):
+    """Where the truth about templates is kept."""
+
+    def templates(self) -> Ids:
+        """Ids of all living templates, ascending."""
+        ...
+
+    def load(self, templates: Ids) -> Enrolled:
+        """The templates of these ids."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What opening found."""
+
+    quarantined: tuple[str, ...] = ()
+    """Files that were damaged; moved to `quarantine/` and rebuilt."""
+    dropped: int = 0
+    """Rows that the source no longer knew."""
+    added: int = 0
+    """Rows that were missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How a gallery is."""
+
+    epoch: int
+    """Counts renewals of the secret rotation."""
+    segments: int = 0
+    tail_rows: int = 0
+    quarantined: int = 0
+    """Files found damaged and rebuilt since the start."""
+
+
+class GalleryUnavailable(RuntimeError):  # noqa: N818 - it is what is wrong
+    """The gallery cannot be reached now. The text says what to do."""
+
+
+class Gallery(Engine, Protocol):
+    """What the face service keeps templates in: an engine that is derived from a store of record, and that store's
+    answer to every difference. All may raise GalleryUnavailable."""
+
+    def search_among(self, batch: Batch, templates: Sequence[int]) -> list[tuple[Candidate, ...]]:
+        """Searches these templates only (a merchant's, or those with the same last four digits)."""
+        ...
+
+    def sample(self, count: int, random: np.random.Generator) -> tuple[Vectors, Ids]:
+        """Living templates drawn at random (rotated or not, unit length) and their persons."""
+        ...
+
+    def recover(self, source: Source) -> Opened:
+        """Makes the gallery equal to the source: at the start, and after the gallery could not be reached."""
+        ...
+
+    def maintain(self) -> int:
+        """Upkeep for a background thread, called until it returns 0."""
+        ...
+
+    def state(self) -> State:
+        """How it is."""
+        ...
+
+    def destroy(self) -> None:
+        """Closes it and deletes what it keeps, for good: after a renewal."""
+        ...

@@ -8,54 +8,27 @@ an enrolment, an erasure or a merge, and a damaged file, all end.
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
-from facepay.gallery import kernels, manifest, scan, segment
-from facepay.gallery.engine import BATCH_MAX, Batch, Candidate, Enrolled, Ids, Vectors
-from facepay.gallery.instructions import BLOCK_ROWS
+from facepay.gallery import kernels, scan
+from facepay.gallery.engine import BATCH_MAX, Batch, Candidate, Enrolled, Ids, Opened, Source, State, Vectors
+from facepay.gallery.files import SEGMENT_ROWS_MAX, Files, to_merge
 from facepay.gallery.int8 import Products
-from facepay.gallery.segment import Rows, SegmentDamaged
+from facepay.gallery.segment import Rows
 from facepay.gallery.sketch import Bits, Projection
 
-TAIL_ROWS: Final = 8_192
-"""Rows before the tail is sealed: 5 MB, written and flushed in some 20 ms."""
-SEGMENT_ROWS_MAX: Final = 262_144
-"""Rows of the largest segment: 150 MB, so that a merge is a matter of a second."""
-SMALL_SEGMENTS_MAX: Final = 8
-"""So many segments of one size are merged into one; a search passes over few pieces."""
 LOAD_ROWS: Final = 16_384
 """Rows that are rotated and quantised at a time."""
-
-
-class Source(Protocol):
-    """Where the truth about templates is kept."""
-
-    def templates(self) -> Ids:
-        """Ids of all living templates, ascending."""
-        ...
-
-    def load(self, templates: Ids) -> Enrolled:
-        """The templates of these ids."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What opening found."""
-
-    quarantined: tuple[str, ...] = ()
-    """Files that were damaged; moved to `quarantine/` and rebuilt."""
-    dropped: int = 0
-    """Rows that the source no longer knew."""
-    added: int = 0
-    """Rows that were missing."""
+NO_TEMPLATE: Final = np.iinfo(np.int64).max
+"""Number of a row that was never filled, because its template could not be read: after all others, as ids ascend."""
 
 
 class Gallery:
@@ -64,30 +37,14 @@ class Gallery:
     def __init__(self, folder: Path | None, projection: Projection, epoch: int = 1, *, threads: int = 2) -> None:
         self._folder = folder
         self._projection = projection
-        self._dimension, self._words = projection.dimension, projection.words
         self._lock = threading.RLock()
         self._merging = threading.Lock()
-        self._manifest = manifest.Manifest(self._dimension, epoch)
-        self._tail = segment.in_memory(TAIL_ROWS, self._dimension, self._words)
+        self._files = Files(folder, projection.dimension, projection.words, epoch)
+        self._tail = self._files.tail()
         self._parts: tuple[Rows, ...] = ()
         self._pool = ThreadPoolExecutor(threads - 1, "gallery") if threads > 1 else None
         self._products = Products(self._pool)
         self.opened = Opened()
-
-    @property
-    def epoch(self) -> int:
-        """Which secret the rows were rotated with."""
-        return self._manifest.epoch
-
-    @property
-    def segments(self) -> int:
-        """Sealed segments."""
-        return len(self._parts)
-
-    @property
-    def tail_rows(self) -> int:
-        """Rows in the tail."""
-        return self._tail.count
 
     def __len__(self) -> int:
         with self._lock:
@@ -156,11 +113,11 @@ class Gallery:
             done = 0
             while done < len(rotated):
                 with self._lock:
-                    take = min(TAIL_ROWS - self._tail.count, len(rotated) - done)
+                    take = min(len(self._tail.persons) - self._tail.count, len(rotated) - done)
                     chosen = slice(start + done, start + done + take)
                     _fill(self._tail, self._tail.count, enrolled, chosen, (rotated, signs, fine), done)
                     self._tail.count += take
-                    if self._tail.count == TAIL_ROWS:
+                    if self._tail.count == len(self._tail.persons):
                         self.seal()
                 done += take
 
@@ -181,20 +138,17 @@ class Gallery:
         with self._lock:
             living = self._tail.living()
             if len(living):
-                part, self._manifest = self._write([(self._tail, living)], self._manifest)
-                self._publish((*self._parts, part))
-            self._tail = segment.in_memory(TAIL_ROWS, self._dimension, self._words)
+                self._publish((*self._parts, self._files.build([(self._tail, living)])))
+            self._tail = self._files.tail()
 
     def maintain(self) -> int:
         """Merges small segments, and those half dead, and returns how many were merged. For a background thread."""
         with self._merging:
-            chosen = _to_merge(self._parts)
+            chosen = to_merge(self._parts)
             if not chosen:
                 return 0
             sources = [(part, part.living()) for part in chosen]
-            with self._lock:
-                name, self._manifest = self._manifest.numbered()
-            merged = self._build(sources, name) if any(len(rows) for _, rows in sources) else None
+            merged = self._files.build(sources) if any(len(rows) for _, rows in sources) else None
             with self._lock:
                 # Rows erased while the merge ran are erased in its result before anybody can see it.
                 for part, rows in sources if merged else ():
@@ -210,25 +164,30 @@ class Gallery:
             return len(chosen)
 
     def load(self, chunks: Iterator[Enrolled], total: int) -> None:
-        """Fills an empty gallery with `total` templates, straight into segments: rows come in order of their ids."""
-        chunk, used = next(chunks), 0
+        """Fills an empty gallery with up to `total` templates, straight into segments: rows come in order of their
+        ids."""
+        chunk, used = next(chunks, None), 0
         for start in range(0, total, SEGMENT_ROWS_MAX):
             count = min(SEGMENT_ROWS_MAX, total - start)
-            with self._lock:
-                name, self._manifest = self._manifest.numbered()
-            rows = self._new_rows(name, count)
+            rows = self._files.new(count)
             done = 0
-            while done < count:
+            while done < count and chunk is not None:
                 if used == len(chunk.templates):
-                    chunk, used = next(chunks), 0
+                    chunk, used = next(chunks, None), 0
+                    continue
                 take = min(count - done, len(chunk.templates) - used, LOAD_ROWS)
                 rotated = self._projection.rotate(chunk.vectors[used : used + take])
                 signs, fine = self._projection.signs(rotated), self._projection.fine(rotated)
                 _fill(rows, done, chunk, slice(used, used + take), (rotated, signs, fine), 0)
                 done, used = done + take, used + take
-            self._finish(rows, name)
+            rows.templates[done:] = NO_TEMPLATE
+            self._files.finish(rows)
             with self._lock:
                 self._publish((*self._parts, rows))
+
+    def state(self) -> State:
+        """See the interface."""
+        return State(self._files.epoch, len(self._parts), self._tail.count, len(self.opened.quarantined))
 
     def close(self) -> None:
         """Ends the threads; files stay."""
@@ -236,11 +195,17 @@ class Gallery:
             self._pool.shutdown()
         self._products.close()
 
+    def destroy(self) -> None:
+        """See the interface."""
+        self.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
     # --- files ------------------------------------------------------------------------------------------------
 
     def recover(self, source: Source) -> Opened:
         """Opens what is on disk and makes it equal to the source; see the module."""
-        quarantined = self._open_files()
+        self._parts, quarantined = self._files.open()
         truth = source.templates()
         known: list[Ids] = []
         dropped = 0
@@ -253,83 +218,18 @@ class Gallery:
             known.append(part.templates[part.living()])
         have = np.concatenate(known) if known else np.empty(0, np.int64)
         missing = np.setdiff1d(truth, have, assume_unique=True)
-        if not len(have) and len(missing) > TAIL_ROWS:
+        if not len(have) and len(missing) > LOAD_ROWS:
             pieces = (missing[at : at + LOAD_ROWS] for at in range(0, len(missing), LOAD_ROWS))
             self.load((source.load(piece) for piece in pieces), len(missing))
         else:
             for at in range(0, len(missing), LOAD_ROWS):
                 self.add(source.load(missing[at : at + LOAD_ROWS]))
-        self.opened = Opened(tuple(quarantined), dropped, len(missing))
+        self.opened = Opened(quarantined, dropped, len(missing))
         return self.opened
-
-    def _open_files(self) -> list[str]:
-        if self._folder is None:
-            return []
-        self._folder.mkdir(parents=True, exist_ok=True)
-        found = manifest.load(self._folder)
-        if found and (found.dimension, found.epoch) == (self._dimension, self._manifest.epoch):
-            self._manifest = found
-        else:
-            numbers = [int(file.stem.rpartition("-")[2]) for file in self._folder.glob("segment-*.hgs")]
-            self._manifest = replace(self._manifest, segments=(), next_number=max(numbers, default=0) + 1)
-        parts, damaged = [], []
-        for name in self._manifest.segments:
-            try:
-                parts.append(segment.open_file(self._folder / name, self._dimension, self._words))
-            except (SegmentDamaged, FileNotFoundError):
-                damaged.append(name)
-                self._quarantine(name)
-        for file in self._folder.glob("segment-*"):
-            if file.name not in self._manifest.segments:
-                file.unlink()  # Left by a crash before the manifest named it, or after it no longer did.
-        self._publish(tuple(parts))
-        return damaged
-
-    def _quarantine(self, name: str) -> None:
-        assert self._folder is not None
-        place = self._folder / "quarantine"
-        place.mkdir(exist_ok=True)
-        if (self._folder / name).exists():
-            (self._folder / name).replace(place / name)
-
-    def _write(self, sources: list[tuple[Rows, Ids]], before: manifest.Manifest) -> tuple[Rows, manifest.Manifest]:
-        name, after = before.numbered()
-        return self._build(sources, name), after
-
-    def _build(self, sources: list[tuple[Rows, Ids]], name: str) -> Rows:
-        """A new segment of chosen rows of others, in the order of their templates."""
-        templates = np.concatenate([part.templates[rows] for part, rows in sources])
-        order = np.argsort(templates, kind="stable")
-        out = self._new_rows(name, len(templates))
-        out.templates[:] = templates[order]
-        out.fine[:] = np.concatenate([part.fine[rows] for part, rows in sources])[order]
-        out.rows[:] = np.concatenate([part.rows[rows] for part, rows in sources])[order]
-        out.scales[:] = np.concatenate([part.scales[rows] for part, rows in sources])[order]
-        out.persons[:] = np.concatenate([part.persons[rows] for part, rows in sources])[order]
-        out.regions[:] = np.concatenate([part.regions[rows] for part, rows in sources])[order]
-        words = np.concatenate([part.words(rows) for part, rows in sources])[order]
-        places = np.arange(len(templates))
-        out.blocks[places // BLOCK_ROWS, :, places % BLOCK_ROWS] = words
-        self._finish(out, name)
-        return out
-
-    def _new_rows(self, name: str, count: int) -> Rows:
-        if self._folder is None:
-            return segment.in_memory(count, self._dimension, self._words)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return segment.create(self._folder / name, count, self._dimension, self._words)
-
-    def _finish(self, rows: Rows, name: str) -> None:
-        rows.count = len(rows.persons)
-        if self._folder is not None:
-            segment.publish(rows, self._folder / name, self._dimension, self._words)
 
     def _publish(self, parts: tuple[Rows, ...]) -> None:
         """Makes these the segments, on disk first."""
-        names = tuple(part.path.name for part in parts if part.path)
-        self._manifest = replace(self._manifest, segments=names)
-        if self._folder is not None:
-            manifest.save(self._folder, self._manifest)
+        self._files.publish(parts)
         self._parts = parts
 
 
@@ -373,23 +273,3 @@ def _places(parts: tuple[Rows, ...], templates: Ids) -> list[Ids]:
         rows = rows[rows < part.count]
         out.append(np.unique(rows[np.isin(part.templates[rows], templates)]))
     return out
-
-
-def _to_merge(parts: tuple[Rows, ...]) -> list[Rows]:
-    """Segments to be joined: enough of one size, or one that is half dead."""
-    sizes: dict[int, list[Rows]] = {}
-    for part in parts:
-        if part.dead * 2 > part.count:
-            return [part]
-        tier = max(0, (part.count // TAIL_ROWS).bit_length() // 3)
-        sizes.setdefault(tier, []).append(part)
-    for group in sizes.values():
-        if len(group) >= SMALL_SEGMENTS_MAX:
-            chosen, total = [], 0
-            for part in group:
-                if total + part.count - part.dead <= SEGMENT_ROWS_MAX:
-                    chosen.append(part)
-                    total += part.count - part.dead
-            if len(chosen) > 1:
-                return chosen
-    return []

@@ -147,6 +147,7 @@ def create(path: Path, count: int, dimension: int, words: int) -> Rows:
     with temporary.open("wb") as file:
         file.truncate(checks + pages * 4)
     rows = _map(temporary, layout, checks, count)
+    rows.path = path
     rows.persons[:] = DEAD
     return rows
 
@@ -169,7 +170,6 @@ def publish(rows: Rows, path: Path, dimension: int, words: int) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-    rows.path = path
 
 
 def open_file(path: Path, dimension: int, words: int, *, check: bool = True) -> Rows:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from contract.secret import Secret
-from facepay.gallery import gallery as module
-from facepay.gallery import segment
+from facepay.gallery import files, segment
+from facepay.gallery import gallery as gallery_module
 from facepay.gallery.certificate import TIE
 from facepay.gallery.engine import Batch, Engine, Enrolled
 from facepay.gallery.floats import FloatScan
@@ -263,15 +263,15 @@ def test_deleted_rows_are_zeros_on_disk_and_the_file_still_checks(filled: Any) -
 
 def test_merging_keeps_what_is_deleted_meanwhile_deleted(filled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     gallery, truth, _ = filled
-    monkeypatch.setattr(module, "SMALL_SEGMENTS_MAX", 2)
-    build = gallery._build
+    monkeypatch.setattr(files, "SMALL_SEGMENTS_MAX", 2)
+    build = gallery._files.build
 
-    def deleting(sources: Any, name: str) -> Any:
-        out = build(sources, name)
+    def deleting(sources: Any) -> Any:
+        out = build(sources)
         gallery.remove([7])
         return out
 
-    monkeypatch.setattr(gallery, "_build", deleting)
+    monkeypatch.setattr(gallery._files, "build", deleting)
     assert gallery.maintain() >= 2
     del truth.rows[7]
     query = vectors_of(600, 0)[6:7]
@@ -281,7 +281,7 @@ def test_merging_keeps_what_is_deleted_meanwhile_deleted(filled: Any, monkeypatc
 
 
 def test_enrolment_is_visible_at_once_while_the_tail_is_sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TAIL_ROWS", 64)
+    monkeypatch.setattr(files, "TAIL_ROWS", 64)
     gallery = Gallery(tmp_path, PROJECTION)
     vectors = vectors_of(200, 4)
     for number, vector in enumerate(vectors):
@@ -289,7 +289,7 @@ def test_enrolment_is_visible_at_once_while_the_tail_is_sealed(tmp_path: Path, m
         gallery.add(Enrolled(one, one, np.zeros(1, np.uint32), vector[None]))
         found = gallery.search(Batch(vector[None], np.array([0.9], np.float32)))[0]
         assert found[0].person == number + 1
-    assert gallery.segments == 3
+    assert gallery.state().segments == 3
     gallery.close()
 
 
@@ -319,3 +319,29 @@ def test_rotation_keeps_cosines_and_epochs_do_not_match() -> None:
     assert np.allclose(rotated @ rotated.T, vectors @ vectors.T, atol=1e-5)
     assert np.allclose(PROJECTION.unrotate(rotated), vectors, atol=1e-5)
     assert np.abs(np.einsum("ij,ij->i", rotated, other.rotate(vectors))).max() < 0.7
+
+
+def test_a_template_that_cannot_be_read_does_not_stop_a_rebuild(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gallery_module, "LOAD_ROWS", 100)
+
+    class Leaky(Truth):
+        def load(self, templates: Any) -> Enrolled:
+            """Without multiples of 7: their rows do not decrypt."""
+            return super().load([one for one in templates if one % 7])
+
+    truth = Leaky()
+    truth.rows = {number + 1: (number + 1, 0, vector) for number, vector in enumerate(vectors_of(350, 6))}
+    gallery = Gallery(tmp_path, PROJECTION)
+    gallery.recover(truth)
+    assert len(gallery) == 300
+    readable = Truth()
+    readable.rows = {one: row for one, row in truth.rows.items() if one % 7}
+    same(gallery, readable, probes(readable, 64, 0.3))
+    gallery.seal()
+    assert gallery.remove([8]) == 1
+    gallery.close()
+    again = Gallery(tmp_path, PROJECTION)
+    assert again.recover(readable).added == 1
+    again.close()
