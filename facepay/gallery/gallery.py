@@ -180,7 +180,7 @@ class Gallery:
                 signs, fine = self._projection.signs(rotated), self._projection.fine(rotated)
                 _fill(rows, done, chunk, slice(used, used + take), (rotated, signs, fine), 0)
                 done, used = done + take, used + take
-            rows.templates[done:] = NO_TEMPLATE
+            rows.templates[done:], rows.dead = NO_TEMPLATE, count - done
             self._files.finish(rows)
             with self._lock:
                 self._publish((*self._parts, rows))
