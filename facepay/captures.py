@@ -20,7 +20,7 @@ from contract import capture
 from contract.secret import Secret
 from facepay.embedding import Unusable, checked
 from facepay.gallery.engine import Vectors
-from facepay.store import Terminal
+from facepay.records import Terminal
 from hutong.facepay.v1 import capture_pb2
 
 NONCE_LIFE_US: Final = 60 * 1_000_000

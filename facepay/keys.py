@@ -59,6 +59,12 @@ class Keyring:
         public = self.capture_key.public_key().public_bytes_raw()
         return ServiceKey(key_id_of(public), public)
 
+    @property
+    def name(self) -> str:
+        """A name for what this keyring protects, for places that several services share: it derives from the master
+        key, and tells nothing of it."""
+        return self._derive(b"name")[:8].hex()
+
     def create(self, persons: Sequence[int]) -> list[AESGCM]:
         """New keys for new persons, durable when it returns."""
         keys = [AESGCM.generate_key(256) for _ in persons]

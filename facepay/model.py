@@ -11,8 +11,9 @@ from contract.secret import Secret
 from facepay import passcode as passcodes
 from facepay.captures import CLOCK_SKEW_US, Checked, Place
 from facepay.decision import Decision, Policy, Thresholds
+from facepay.gallery.opening import Place as GalleryPlace
 from facepay.liveness.judgement import LivenessPolicy
-from facepay.store import Consent, Subject
+from facepay.records import Consent, Subject
 
 FILING_FACES: Final = 100_000
 """Stored faces at which filing with the authority is due (rules of 2025-06-01)."""
@@ -31,6 +32,8 @@ class Options:
     threads: int = 2
     upkeep_every_s: float = 60.0
     """How often segments are merged, scores fitted again and ended consents erased; 0: never by itself."""
+    gallery: GalleryPlace | None = None
+    """Where the gallery lives; None: in the service's own folder."""
     int8_batches: bool = False
     """Whether batches of strangers go through int8 matrix products; doubles the memory."""
 

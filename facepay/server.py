@@ -17,8 +17,8 @@ from facepay.captures import Place
 from facepay.decision import Decision, Outcome
 from facepay.gallery.engine import BATCH_MAX
 from facepay.model import Asked, Identified
+from facepay.records import Consent
 from facepay.service import FaceService
-from facepay.store import Consent
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 
 THREADS: Final = 32

@@ -18,9 +18,9 @@ from clients.command import face_population as population
 from contract.capture import Captured, ServiceKey, TerminalKey, build_capture
 from contract.secret import Secret
 from facepay.gallery.engine import Vectors
+from facepay.records import Consent, NewSubject
 from facepay.server import FaceServicer
 from facepay.service import FaceService, open_service
-from facepay.store import Consent, NewSubject
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 
 CALLS: Final = 6_000

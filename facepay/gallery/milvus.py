@@ -6,52 +6,100 @@ other indexes are approximate and owe a recall certificate of their own (`hutong
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
 
-from facepay.gallery.engine import PLACES, Batch, Candidate, Enrolled
+from contract.secret import Secret
+from facepay.gallery.engine import (
+    PLACES,
+    Batch,
+    Candidate,
+    Enrolled,
+    GalleryUnavailable,
+    Ids,
+    Opened,
+    Source,
+    State,
+    Vectors,
+)
 from facepay.gallery.sketch import Projection
 
 COLLECTION: Final = "hutong_faces"
 INSERT_ROWS: Final = 1_000
 """Rows of one insert: 2 MB at 512 dimensions, far below the 64 MB that a message may have."""
+IDS_AT_ONCE: Final = 1_024
+"""Templates named in one request."""
+IDS_PAGE: Final = 8_192
+"""Ids read at a time, of the 16,384 rows that Milvus gives at most."""
+LOAD_ROWS: Final = 8_192
+"""Templates decrypted at a time."""
 TEMPLATES_EXPECTED: Final = 4
 """Places asked for, for each person wanted: one person may have several templates."""
 
 
-class MilvusUnavailable(RuntimeError):  # noqa: N818 - it is what is wrong
+class MilvusUnavailable(GalleryUnavailable):
     """pymilvus is not installed, or the server cannot be reached. The text says what to do."""
 
 
 class MilvusGallery:
-    """facepay.gallery.engine.Engine on a Milvus collection."""
+    """facepay.gallery.engine.Gallery on a Milvus collection."""
 
     def __init__(
         self,
         uri: str,
         projection: Projection,
         *,
-        token: str = "",
+        token: Secret[str] | None = None,
         collection: str = COLLECTION,
+        epoch: int = 1,
         index: str = "FLAT",
         index_params: dict[str, int] | None = None,
     ) -> None:
-        """`uri` is a file path (milvus-lite) or http://host:19530; `token` is "user:password" or empty."""
+        """`uri` is a file path (milvus-lite) or http://host:19530; `token` is "user:password"."""
         try:
-            from pymilvus import MilvusClient, MilvusException
+            from pymilvus import MilvusClient
         except ImportError:
             raise MilvusUnavailable("install the extra: pip install 'hutong[milvus]'") from None
+        self._uri = uri
         self._projection = projection
         self._name = collection
-        try:
-            self._client: Any = MilvusClient(uri=uri, token=token) if token else MilvusClient(uri=uri)
+        self._epoch = epoch
+        self._source: Source | None = None
+        with self._reaching():
+            self._client: Any = MilvusClient(uri=uri, token=token.reveal() if token else "")
             if not self._client.has_collection(collection):
                 self._create(index, index_params or {})
             self._client.load_collection(collection)
+
+    @classmethod
+    def of_epoch(
+        cls, uri: str, projection: Projection, name: str, epoch: int, *, token: Secret[str] | None = None
+    ) -> MilvusGallery:
+        """The collection of one epoch of the gallery `name`; those of earlier epochs are dropped."""
+        prefix = f"{COLLECTION}_{name}_"
+        collection = f"{prefix}{epoch:04d}"
+        gallery = cls(uri, projection, token=token, collection=collection, epoch=epoch)
+        with gallery._reaching():
+            for other in gallery._client.list_collections():
+                if other.startswith(prefix) and other < collection:
+                    gallery._client.drop_collection(other)
+        return gallery
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Turns what Milvus refuses, or a lost connection, into MilvusUnavailable."""
+        import grpc
+        from pymilvus import MilvusException
+
+        try:
+            yield
         except MilvusException as error:
-            raise MilvusUnavailable(f"Milvus at {uri}: {error.message}") from None
+            raise MilvusUnavailable(f"Milvus at {self._uri}: {error.message}") from None
+        except grpc.RpcError as error:
+            raise MilvusUnavailable(f"Milvus at {self._uri} cannot be reached: {error.code().name}") from None
 
     def _create(self, index: str, params: dict[str, int]) -> None:
         from pymilvus import DataType
@@ -81,45 +129,116 @@ class MilvusGallery:
                     strict=True,
                 )
             ]
-            self._client.upsert(self._name, rows)
+            with self._reaching():
+                self._client.upsert(self._name, rows)
 
     def flush(self) -> None:
         """Seals growing segments, which are slower to search; after a bulk load."""
-        self._client.flush(self._name)
+        with self._reaching():
+            self._client.flush(self._name)
 
     def remove(self, templates: Sequence[int]) -> int:
         """See Engine."""
-        ids = list(templates)
-        there = self._client.get(self._name, ids=ids, output_fields=["template"])
-        self._client.delete(self._name, ids=ids)
-        return len(there)
+        removed = 0
+        with self._reaching():
+            for start in range(0, len(templates), IDS_AT_ONCE):
+                ids = list(templates[start : start + IDS_AT_ONCE])
+                removed += len(self._client.get(self._name, ids=ids, output_fields=["template"]))
+                self._client.delete(self._name, ids=ids)
+        return removed
 
     def search(self, batch: Batch) -> list[tuple[Candidate, ...]]:
         """See Engine; below the floor as well. Queries of one region go together."""
+        regions = np.zeros(len(batch.vectors), np.uint32) if batch.regions is None else batch.regions
         rotated = self._projection.rotate(batch.vectors)
-        regions = np.zeros(len(rotated), np.uint32) if batch.regions is None else batch.regions
         out: list[tuple[Candidate, ...]] = [()] * len(rotated)
         for region in np.unique(regions).tolist():
             members = np.flatnonzero(regions == region)
-            found = self._client.search(
-                self._name,
-                data=rotated[members].tolist(),
-                limit=PLACES * TEMPLATES_EXPECTED,
-                filter=f"region == {region}" if region else "",
-                output_fields=["person"],
-                search_params={"metric_type": "IP"},
-            )
-            for query, hits in zip(members.tolist(), found, strict=True):
+            for query, hits in zip(members.tolist(), self._hits(rotated[members], _of_region(region)), strict=True):
                 out[query] = _persons(hits)
         return out
 
+    def search_among(self, batch: Batch, templates: Sequence[int]) -> list[tuple[Candidate, ...]]:
+        """See Gallery."""
+        regions = np.zeros(len(batch.vectors), np.uint32) if batch.regions is None else batch.regions
+        rotated = self._projection.rotate(batch.vectors)
+        hits: list[list[Any]] = [[] for _ in rotated]
+        for start in range(0, len(templates), IDS_AT_ONCE):
+            among = f"template in {[int(one) for one in templates[start : start + IDS_AT_ONCE]]}"
+            for query, region in enumerate(regions.tolist()):
+                test = f"{among} and {_of_region(region)}" if region else among
+                hits[query] += self._hits(rotated[query : query + 1], test)[0]
+        return [_persons(one) for one in hits]
+
+    def sample(self, count: int, random: np.random.Generator) -> tuple[Vectors, Ids]:
+        """See Gallery; drawn from the source that the gallery was made equal to."""
+        assert self._source is not None, "recovered first"
+        ids = self._source.templates()
+        chosen = np.sort(random.choice(ids, min(count, len(ids)), replace=False))
+        drawn = self._source.load(chosen)
+        return drawn.vectors, drawn.persons
+
+    def recover(self, source: Source) -> Opened:
+        """See Gallery."""
+        self._source = source
+        truth = source.templates()
+        have = self._ids()
+        stray = np.setdiff1d(have, truth, assume_unique=True)
+        self.remove(stray.tolist())
+        missing = np.setdiff1d(truth, have, assume_unique=True)
+        for start in range(0, len(missing), LOAD_ROWS):
+            self.add(source.load(missing[start : start + LOAD_ROWS]))
+        if len(missing) >= LOAD_ROWS:
+            self.flush()
+        return Opened((), len(stray), len(missing))
+
+    def maintain(self) -> int:
+        """Nothing: Milvus compacts by itself."""
+        return 0
+
+    def state(self) -> State:
+        """See Gallery."""
+        return State(self._epoch)
+
     def __len__(self) -> int:
-        rows = self._client.query(self._name, filter="", output_fields=["count(*)"])
+        with self._reaching():
+            rows = self._client.query(self._name, filter="", output_fields=["count(*)"])
         return int(rows[0]["count(*)"])
 
     def close(self) -> None:
         """Ends the connection; the collection stays."""
         self._client.close()
+
+    def destroy(self) -> None:
+        """See Gallery."""
+        with self._reaching():
+            self._client.drop_collection(self._name)
+        self.close()
+
+    def _hits(self, rotated: Vectors, test: str) -> Any:
+        with self._reaching():
+            return self._client.search(
+                self._name,
+                data=rotated.tolist(),
+                limit=PLACES * TEMPLATES_EXPECTED,
+                filter=test,
+                output_fields=["person"],
+                search_params={"metric_type": "IP"},
+            )
+
+    def _ids(self) -> Ids:
+        """Template ids in the collection, ascending."""
+        out: list[int] = []
+        with self._reaching():
+            pages = self._client.query_iterator(self._name, batch_size=IDS_PAGE, output_fields=["template"])
+            while page := pages.next():
+                out += [int(row["template"]) for row in page]
+            pages.close()
+        return np.unique(np.array(out, np.int64))
+
+
+def _of_region(region: int) -> str:
+    return f"region == {region}" if region else ""
 
 
 def _persons(hits: Any) -> tuple[Candidate, ...]:

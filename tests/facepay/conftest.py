@@ -15,8 +15,8 @@ from contract.capture import Captured, TerminalKey, build_capture
 from contract.secret import Secret
 from facepay.model import Asked, Identified, Options
 from facepay.passcode import Cost
+from facepay.records import Consent
 from facepay.service import FaceService, open_service
-from facepay.store import Consent
 
 NOW = 1_800_000_000_000_000
 CUES = {"texture": 0.9, "frequency": 0.9, "motion": 0.9}

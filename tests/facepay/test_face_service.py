@@ -18,7 +18,7 @@ from facepay.decision import Outcome
 from facepay.interface import FaceMatch, FaceUse
 from facepay.model import Options
 from facepay.passcode import ATTEMPTS_MAX, LOCK_US
-from facepay.store import Consent
+from facepay.records import Consent
 
 
 def pay(desk: Any, person: int, amount: int, **more: Any) -> FaceMatch | HutongError:
@@ -281,7 +281,7 @@ from contract.secret import Secret
 from facepay.passcode import Cost
 from facepay.model import Options
 from facepay.service import open_service
-from facepay.store import Consent
+from facepay.records import Consent
 service = open_service(Path(sys.argv[1]), options=Options(passcode_cost=Cost(1, 64)))
 people = People(11)
 for person in range(100000):

@@ -1,0 +1,53 @@
+"""Which gallery a service uses, and how it is opened: this process on its own files, or Milvus."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from contract.secret import Secret
+from facepay.gallery.engine import Gallery
+from facepay.gallery.gallery import Gallery as LocalGallery
+from facepay.gallery.gallery import warm_up
+from facepay.gallery.sketch import Projection
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """Segments in a folder, searched by this process."""
+
+    folder: Path
+    """One folder in it for each epoch."""
+    threads: int = 2
+    int8_batches: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Milvus:
+    """Collections on a Milvus cluster, or in a file of milvus-lite."""
+
+    uri: str
+    """http://host:19530, or the path of a file."""
+    token: Secret[str] | None = field(default=None, repr=False)
+    """"user:password", where the cluster asks for it."""
+
+
+Place = Local | Milvus
+
+
+def open_gallery(place: Place, name: str, epoch: int, projection: Projection) -> Gallery:
+    """The gallery `name` in one epoch, as it was left; those of earlier epochs (left by a crash during a renewal) are
+    deleted. Raises GalleryUnavailable."""
+    if isinstance(place, Milvus):
+        from facepay.gallery.milvus import MilvusGallery
+
+        return MilvusGallery.of_epoch(place.uri, projection, name, epoch, token=place.token)
+    folder = place.folder / f"epoch-{epoch:04d}"
+    gallery = LocalGallery(folder, projection, epoch, threads=place.threads)
+    gallery.use_products(place.int8_batches)
+    warm_up(projection)
+    for other in place.folder.iterdir() if place.folder.exists() else ():
+        if other.name < folder.name:
+            shutil.rmtree(other, ignore_errors=True)
+    return gallery
