@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Final
 
 import grpc
-from google.protobuf import timestamp_pb2
+from google.protobuf import duration_pb2, timestamp_pb2
 
 from clients.errors import DeadlineExceeded, typed
 from clients.options import ClientOptions, metadata_of, open_channel
@@ -40,6 +40,8 @@ FINAL_STATES: Final = frozenset(
         pb.PAYMENT_STATE_EXPIRED,
     }
 )
+SETTLED_STATES: Final = FINAL_STATES | {pb.PAYMENT_STATE_HELD}
+"""States in which a payment stays until somebody asks for something."""
 
 
 class HutongClient:
@@ -64,12 +66,15 @@ class HutongClient:
         idempotency_key: str = "",
         reference: str = "",
         expires_in_s: float | None = None,
+        hold_s: int | None = None,
         deadline_s: float | None = None,
     ) -> pb.Payment:
         """Makes a payment and returns it as it stands when the gateway answers; see `settled` where that is not final.
 
         Amounts are minor units; 0 and "" mean what the payee's code says. Without an idempotency key a random one is
         used, for this call and its retries. `expires_in_s`: when the payment itself must have ended, from now.
+        `hold_s`: hold the amount for so many seconds instead of taking it, 0 for the gateway's default; then
+        `capture_payment` takes it, and `cancel_payment` frees it.
         """
         request = pb.CreatePaymentRequest(
             idempotency_key=idempotency_key or new_idempotency_key(),
@@ -79,6 +84,7 @@ class HutongClient:
             currency=currency,
             reference=reference,
             deadline=None if expires_in_s is None else _in_seconds(expires_in_s),
+            hold=None if hold_s is None else _hold(hold_s),
         )
         return self.call(self._payments.CreatePayment, request, deadline_s, repeatable=True).payment
 
@@ -99,8 +105,13 @@ class HutongClient:
         request = pb.GetPaymentRequest(payment_id=payment_id)
         return self.call(self._payments.GetPayment, request, deadline_s, repeatable=True)
 
+    def capture_payment(self, payment_id: str, *, amount_minor: int = 0, deadline_s: float | None = None) -> pb.Payment:
+        """Takes what a payment holds, or a part of it; 0 takes all. May be repeated: a capture is done once."""
+        request = pb.CapturePaymentRequest(payment_id=payment_id, amount_minor=amount_minor)
+        return self.call(self._payments.CapturePayment, request, deadline_s, repeatable=True).payment
+
     def cancel_payment(self, payment_id: str, *, deadline_s: float | None = None) -> pb.Payment:
-        """Cancels a payment that has not ended. Never sent again by itself: it has no idempotency key."""
+        """Cancels a payment that has not ended, or frees what it holds. Never sent again by itself."""
         request = pb.CancelPaymentRequest(payment_id=payment_id)
         return self.call(self._payments.CancelPayment, request, deadline_s, repeatable=False).payment
 
@@ -157,12 +168,13 @@ class HutongClient:
             time.sleep(min(self.options.retry.backoff_max_s, self.options.retry.backoff_s * failures))
 
     def settled(self, payment: pb.Payment, *, deadline_s: float | None = None) -> pb.Payment:
-        """The payment once it is final: itself, or watched until it is. Raises DeadlineExceeded if it stays open."""
-        if payment.state in FINAL_STATES:
+        """The payment once it is final, or its funds are held: itself, or watched until it is. Raises DeadlineExceeded
+        if it stays open."""
+        if payment.state in SETTLED_STATES:
             return payment
         limit = self.options.deadline_s if deadline_s is None else deadline_s
         for event in self.watch_payments(payment_id=payment.payment_id, deadline_s=limit):
-            if event.state in FINAL_STATES:
+            if event.state in SETTLED_STATES:
                 break
         return self.get_payment(payment.payment_id).payment
 
@@ -201,6 +213,10 @@ def _outcome(result: pb.BatchCreatePaymentsResult) -> pb.Payment | HutongError:
         return result.payment
     # A newer gateway may know reasons that this table does not have yet.
     return from_status(result.error) or HutongError(Reason.ERROR_REASON_INTERNAL, said=result.error.message)
+
+
+def _hold(seconds: int) -> pb.Hold:
+    return pb.Hold(lifetime=duration_pb2.Duration(seconds=seconds)) if seconds else pb.Hold()
 
 
 def _in_seconds(seconds: float) -> timestamp_pb2.Timestamp:

@@ -52,6 +52,25 @@ class SimulatedTerminal:
             reference=f"at {self.id}",
         )
 
+    def hold(self, payer: pb.RoutingKey, amount_minor: int, hold_s: int = 0) -> pb.Payment:
+        """Sets an amount aside (pre-authorisation), for the gateway's default time or so many seconds."""
+        return self._client.create_payment(
+            payer=payer,
+            payee=keys.merchant(self.merchant.id, self.id),
+            amount_minor=amount_minor,
+            currency=self.merchant.currency,
+            reference=f"at {self.id}",
+            hold_s=hold_s,
+        )
+
+    def capture(self, payment_id: str, amount_minor: int = 0) -> pb.Payment:
+        """Takes what was set aside, or a part of it."""
+        return self._client.capture_payment(payment_id, amount_minor=amount_minor)
+
+    def void(self, payment_id: str) -> pb.Payment:
+        """Frees what was set aside."""
+        return self._client.cancel_payment(payment_id)
+
     def refund(self, payment_id: str, amount_minor: int = 0) -> pb.Payment:
         """Gives back a part of a payment, or all that is left of it."""
         return self._client.refund_payment(payment_id, amount_minor=amount_minor, reference=f"at {self.id}")

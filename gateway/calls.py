@@ -11,13 +11,15 @@ CREATE: Final = 0
 CREATE_BATCH: Final = 1
 CANCEL: Final = 2
 REFUND: Final = 3
-GET: Final = 4
-WATCH: Final = 5
+CAPTURE: Final = 4
+GET: Final = 5
+WATCH: Final = 6
 METHODS: Final = (
     "/hutong.gateway.v1.PaymentService/CreatePayment",
     "/hutong.gateway.v1.PaymentService/BatchCreatePayments",
     "/hutong.gateway.v1.PaymentService/CancelPayment",
     "/hutong.gateway.v1.PaymentService/RefundPayment",
+    "/hutong.gateway.v1.PaymentService/CapturePayment",
     "/hutong.gateway.v1.PaymentService/GetPayment",
     "/hutong.gateway.v1.PaymentService/WatchPayments",
 )

@@ -16,11 +16,11 @@ from google.protobuf.message import DecodeError
 from contract.errors import HutongError, Reason
 from facepay.interface import FaceMatch, FaceResolver, FaceUse
 from gateway import keys, requests
-from gateway.calls import CANCEL, CREATE, CREATE_BATCH, REFUND, BatchWaiter, Call
+from gateway.calls import CANCEL, CAPTURE, CREATE, CREATE_BATCH, REFUND, BatchWaiter, Call
 from gateway.engine.answer import response
 from gateway.engine.clock import PaymentIds
-from gateway.engine.model import Cancel, Create, EngineEvent, Join, Kind, Payment, Waiter
-from gateway.engine.states import FINAL
+from gateway.engine.model import Cancel, Capture, Create, EngineEvent, Join, Kind, Payment, Waiter
+from gateway.engine.states import RESTING
 from gateway.journal.interface import Journal, JournalUnavailableError
 from gateway.keys import Payee
 from gateway.refunds import refund_of
@@ -40,6 +40,7 @@ class Draft:
     idempotency: bytes = b""
     fingerprint: bytes = b""
     deadline_us: int = 0
+    hold_until_us: int = 0
     amount_minor: int = 0
     currency: str = ""
     payee: Payee | None = None
@@ -94,6 +95,9 @@ class PaymentIntake:
                     events.append(Cancel(requests.payment_id_bytes(request.payment_id), call))
                 elif room <= 0:
                     call.fail(HutongError(Reason.ERROR_REASON_OVERLOADED))
+                elif call.method == CAPTURE:
+                    events.append(self._capture(call, now_us))
+                    room -= 1
                 elif call.method == REFUND:
                     refunds.append((pb.RefundPaymentRequest.FromString(call.payload), call))
                     room -= 1
@@ -127,6 +131,13 @@ class PaymentIntake:
         batch = BatchWaiter(call, len(asked))
         drafts.extend(Draft(one, batch.part(i), call.caller, reply_by_us) for i, one in enumerate(asked))
         return len(asked)
+
+    def _capture(self, call: Call, now_us: int) -> Capture:
+        request = pb.CapturePaymentRequest.FromString(call.payload)
+        payment_id = requests.payment_id_bytes(request.payment_id)
+        if request.amount_minor < 0:
+            raise HutongError(Reason.ERROR_REASON_AMOUNT_NOT_POSITIVE)
+        return Capture(payment_id, request.amount_minor, call, requests.reply_by(call, now_us))
 
     # -- payments --------------------------------------------------------------------------------------
 
@@ -176,8 +187,10 @@ class PaymentIntake:
             request.amount_minor,
             request.currency,
             request.reference,
+            request.hold.SerializeToString(deterministic=True) if request.HasField("hold") else None,
         )
         requests.check_reference(request.reference)
+        draft.hold_until_us = requests.hold_until(request, now_us)
         draft.deadline_us = requests.deadline(request, now_us)
         if draft.reply_by_us <= now_us:
             raise HutongError(Reason.ERROR_REASON_DEADLINE_PAST)
@@ -228,6 +241,8 @@ class PaymentIntake:
             spend_reason=resolution.spend_reason,
             counters=tuple((use.counter, use.add, use.cap, use.reason) for use in resolution.counters),
         )
+        if draft.hold_until_us:
+            payment.authorised_minor, payment.hold_until_us = payment.amount_minor, draft.hold_until_us
         return Create(payment, draft.waiter, min(draft.reply_by_us, draft.deadline_us + requests.REPLY_MAX_US))
 
     # -- faces: searched and checked on worker threads ---------------------------------------------------
@@ -310,7 +325,7 @@ class PaymentIntake:
     def _repeat(self, draft: Draft, found: Payment, events: list[EngineEvent]) -> None:
         if found.fingerprint != draft.fingerprint:
             draft.fail(HutongError(Reason.ERROR_REASON_IDEMPOTENCY_KEY_REUSED))
-        elif found.state in FINAL:
+        elif found.state in RESTING:
             draft.waiter.answer(response(found))
         else:
             events.append(Join(found.payment_id, draft.waiter, draft.reply_by_us))

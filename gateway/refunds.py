@@ -5,11 +5,9 @@ from __future__ import annotations
 from contract.errors import HutongError, Reason
 from gateway.engine.model import Kind, LegKind, Payment
 from gateway.engine.states import State
+from gateway.engine.transitions import current_debit
 from gateway.requests import DEADLINE_DEFAULT_US
 from hutong.gateway.v1 import payment_pb2 as pb
-
-_DEBIT_NUMBER = b"\x01"
-"""The first leg of a payment is its debit."""
 
 
 def refund_of(original: Payment | None, request: pb.RefundPaymentRequest, payment_id: bytes, now_us: int) -> Payment:
@@ -48,5 +46,5 @@ def refund_of(original: Payment | None, request: pb.RefundPaymentRequest, paymen
         reference=request.reference,
         original_id=original.payment_id,
         debit_original=original.payment_id + credit.number.to_bytes(1, "big"),
-        credit_original=original.payment_id + _DEBIT_NUMBER,
+        credit_original=original.payment_id + current_debit(original).number.to_bytes(1, "big"),
     )

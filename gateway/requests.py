@@ -18,6 +18,8 @@ AMOUNT_MINOR_MAX: Final = 999_999_999_999
 """Twelve digits, as in ISO 8583 field 4."""
 DEADLINE_DEFAULT_US: Final = 30_000_000
 DEADLINE_MAX_US: Final = 86_400_000_000
+HOLD_DEFAULT_S: Final = 7 * 86_400
+HOLD_MAX_S: Final = 30 * 86_400
 REPLY_MARGIN_US: Final = 50_000
 """An unfinished payment is answered this long before the call's own deadline, so that the answer arrives in time."""
 REPLY_MAX_US: Final = 60_000_000
@@ -75,6 +77,18 @@ def deadline(request: pb.CreatePaymentRequest, now_us: int) -> int:
     return deadline_us
 
 
+def hold_until(request: pb.CreatePaymentRequest, now_us: int) -> int:
+    """When the hold that is asked for ends by itself; 0 where none is. Raises if its lifetime is not allowed."""
+    if not request.HasField("hold"):
+        return 0
+    lifetime = request.hold.lifetime
+    seconds = lifetime.seconds if request.hold.HasField("lifetime") else HOLD_DEFAULT_S
+    if lifetime.nanos or not 0 < seconds <= HOLD_MAX_S:
+        allowed = f"1 to {HOLD_MAX_S} whole seconds"
+        raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="hold.lifetime", allowed=allowed)
+    return now_us + seconds * 1_000_000
+
+
 def amount(
     request: pb.CreatePaymentRequest, code_amount_minor: int | None, code_currency: str | None
 ) -> tuple[int, str]:
@@ -98,8 +112,12 @@ def amount(
     return minor, currency
 
 
-def fingerprint(key: bytes, payer: bytes, payee: bytes, amount_minor: int, currency: str, reference: str) -> bytes:
+def fingerprint(
+    key: bytes, payer: bytes, payee: bytes, amount_minor: int, currency: str, reference: str, hold: bytes | None = None
+) -> bytes:
     """16 bytes over what was asked for; keyed, since a payment code or token is in it. The deadline is not: a
-    repeat has another."""
+    repeat has another. `hold`: the hold that was asked for."""
+    if hold is not None:
+        payee += b"hold" + hold
     text = f"{len(payer)} {len(payee)} {amount_minor} {currency} {reference}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(payer + payee + text, digest_size=16, key=key).digest()

@@ -9,8 +9,8 @@ import click
 from rich.console import Console
 
 from clients.command.journals import SQLITE_FILE, JournalError, examine_journal
-from clients.participants.books import FILE_NAME, totals
-from gateway.journal.conservation import Report, disagreements
+from clients.participants.books import FILE_NAME, holds, totals
+from gateway.journal.conservation import Report, disagreements, hold_disagreements
 
 
 def check_folder(folder: Path, journal: str = "") -> Report:
@@ -32,9 +32,11 @@ def check_folder(folder: Path, journal: str = "") -> Report:
 def _read(folder: Path, journal: str) -> tuple[Report, dict[tuple[str, bytes, str], str]]:
     report = examine_journal(folder, journal)
     books: dict[tuple[str, bytes, str], int] = {}
+    held: dict[tuple[str, bytes, str], int] = {}
     for path in sorted((folder / "participants").rglob(FILE_NAME)):
         books.update(totals(path))
-    return report, disagreements(report, books)
+        held.update(holds(path))
+    return report, disagreements(report, books) | hold_disagreements(report, held)
 
 
 @click.command()
@@ -51,7 +53,8 @@ def check(folder: Path, journal: str, as_json: bool) -> None:
 
     Postings sum to zero for each currency; every payment has ended, or is in flight and looked after; every ended
     payment moved exactly what its state says; refunds, spent codes and counters add up; and the books of issuers and
-    acquirers agree with the gateway's, payment by payment. Exit status 1 if anything is wrong.
+    acquirers agree with the gateway's, payment by payment, on what was moved and what is held. Exit status 1 if
+    anything is wrong.
     """
     journal = journal or _remembered(folder)
     if not journal and not (folder / SQLITE_FILE).exists():
@@ -71,6 +74,7 @@ def check(folder: Path, journal: str, as_json: bool) -> None:
                     "conserved": report.conserved,
                     "payments": report.payments,
                     "in_flight": report.in_flight,
+                    "held": len(report.held),
                     "by_state": report.by_state,
                     "postings": report.postings,
                     "findings": report.findings,
@@ -95,6 +99,8 @@ def print_report(report: Report, console: Console) -> None:
     console.print(f"{report.payments:,} payments and refunds ({states}), {report.postings:,} postings")
     if report.in_flight:
         console.print(f"{report.in_flight:,} are in flight and will be settled by the gateway")
+    if report.held:
+        console.print(f"{len(report.held):,} hold funds until they are captured, cancelled or expire")
     if report.conserved:
         console.print("[green]conserved[/]: postings sum to zero, and every book agrees")
     for finding in report.findings:

@@ -47,6 +47,7 @@ CREATE TABLE IF NOT EXISTS entries (
     terminal TEXT NOT NULL,
     amount_minor INTEGER NOT NULL,
     effect_minor INTEGER NOT NULL,
+    held_minor INTEGER NOT NULL,
     result INTEGER NOT NULL,
     code TEXT NOT NULL,
     time_us INTEGER NOT NULL,
@@ -54,7 +55,7 @@ CREATE TABLE IF NOT EXISTS entries (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entries_original ON entries (original, participant) WHERE original IS NOT NULL;
 """
-_INSERT: Final = "INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+_INSERT: Final = "INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
 
 
 class BooksError(Exception):
@@ -69,7 +70,7 @@ class Entry(NamedTuple):
     kind: int
     """hutong.participant.v1.LegKind"""
     original: bytes | None
-    """The leg that a reversal or refund speaks of."""
+    """The leg that a reversal, refund or capture speaks of."""
     account: str
     """Reference of the account, see `Books.reference`; empty where there is none."""
     currency: str
@@ -78,6 +79,8 @@ class Entry(NamedTuple):
     """As asked for."""
     effect_minor: int
     """As done: signed change of the account's balance; 0 for what was declined."""
+    held_minor: int
+    """As done: signed change of what is set aside of the account's balance."""
     result: int
     """hutong.participant.v1.AnswerResult"""
     code: str
@@ -120,7 +123,8 @@ class Books:
             database.executemany("INSERT OR IGNORE INTO accounts VALUES (?,?,?,?)", rows)
 
     def balances(self, participant: str) -> dict[tuple[str, str], int]:
-        """(account reference, currency) -> balance in minor units, added up from the opening and all entries."""
+        """(account reference, currency) -> what can be spent, in minor units: the opening balance and the effects of
+        all entries, without what is set aside."""
         rows = self._database.execute(
             "SELECT account, currency, opening_minor FROM accounts WHERE participant = ?", (participant,)
         )
@@ -134,8 +138,8 @@ class Books:
         if self._moved is None:
             self._moved = {}
             for participant, account, currency, effect in self._database.execute(
-                "SELECT participant, account, currency, sum(effect_minor) FROM entries WHERE effect_minor != 0 "
-                "GROUP BY participant, account, currency"
+                "SELECT participant, account, currency, sum(effect_minor - held_minor) FROM entries "
+                "WHERE effect_minor != 0 OR held_minor != 0 GROUP BY participant, account, currency"
             ):
                 self._moved.setdefault(participant, {})[account, currency] = effect
         return self._moved
@@ -147,7 +151,7 @@ class Books:
         return max(leg or b"", original or b"")
 
     def find(self, participant: str, leg_id: bytes) -> tuple[Entry | None, list[Entry]]:
-        """A committed entry, and the committed entries that speak of it (reversals and refunds)."""
+        """A committed entry, and the committed entries that speak of it (reversals, refunds and captures)."""
         row = self._database.execute(
             "SELECT * FROM entries WHERE leg_id = ? AND participant = ?", (leg_id, participant)
         ).fetchone()
@@ -235,13 +239,25 @@ def _load_key(path: Path) -> bytes:
 def totals(path: Path) -> dict[tuple[str, bytes, str], int]:
     """What each payment moved: (participant, payment id, currency) -> net in minor units, without zeros.
 
+    Reads as `_added_up` does."""
+    return _added_up(path, "effect_minor")
+
+
+def holds(path: Path) -> dict[tuple[str, bytes, str], int]:
+    """What each payment still sets aside: (participant, payment id, currency) -> minor units, without zeros."""
+    return _added_up(path, "held_minor")
+
+
+def _added_up(path: Path, column: str) -> dict[tuple[str, bytes, str], int]:
+    """A column of the entries added up for each payment.
+
     Reads the file at `path` only, also while it is in use. The payment id is the first 16 bytes of its legs' ids; a
     refund is a payment with an id of its own.
     """
     database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         rows = database.execute(
-            f"SELECT participant, substr(leg_id, 1, {PAYMENT_ID_BYTES}) AS payment, currency, sum(effect_minor) AS net "  # noqa: S608 - a constant
+            f"SELECT participant, substr(leg_id, 1, {PAYMENT_ID_BYTES}) AS payment, currency, sum({column}) AS net "  # noqa: S608 - constants
             "FROM entries GROUP BY participant, payment, currency HAVING net != 0"
         )
         return {(participant, payment, currency): net for participant, payment, currency, net in rows}

@@ -1,4 +1,5 @@
-"""What a leg does at one participant: debit, credit, refund, reversal, inquiry, each once for its leg id.
+"""What a leg does at one participant: debit, credit, refund, reversal, inquiry, and at an issuer authorisation and
+capture, each once for its leg id.
 
 Follows the contract in `participant.proto`. Recent legs are kept in memory, so that a new leg costs no query: a leg id
 above every id that was ever dropped from memory cannot be in the books (ids grow with time, but nothing depends on it).
@@ -33,6 +34,9 @@ _OK: Final = int(pb.ANSWER_RESULT_APPROVED)
 _NO: Final = int(pb.ANSWER_RESULT_DECLINED)
 _DEBIT, _CREDIT, _REFUND = int(pb.LEG_KIND_DEBIT), int(pb.LEG_KIND_CREDIT), int(pb.LEG_KIND_REFUND)
 _REVERSAL, _INQUIRY = int(pb.LEG_KIND_REVERSAL), int(pb.LEG_KIND_INQUIRY)
+_AUTHORISATION, _CAPTURE = int(pb.LEG_KIND_AUTHORISATION), int(pb.LEG_KIND_CAPTURE)
+_BEGINS: Final = frozenset({_DEBIT, _CREDIT, _AUTHORISATION})
+"""Kinds of legs that name an account and speak of no other leg."""
 
 Verdict = tuple[int, str]
 """An AnswerResult and a response code."""
@@ -58,12 +62,14 @@ class Role(enum.Enum):
 class _Memory:
     """What is remembered of one leg id: its entry, if it came, and what became of it since."""
 
-    __slots__ = ("entry", "refunded", "reversed")
+    __slots__ = ("captured_by", "entry", "refunded", "reversed")
 
     def __init__(self, entry: Entry | None) -> None:
         self.entry = entry
         self.reversed = False
         self.refunded = 0
+        self.captured_by: bytes | None = None
+        """Of an authorisation: the leg that captured it."""
 
 
 class Ledger:
@@ -75,6 +81,7 @@ class Ledger:
         self._books = books
         self._original_kind = role.original_kind
         self._sign = role.sign
+        self._refundable = {role.original_kind, _CAPTURE}
         self._balances = books.balances(participant)
         self._young: dict[bytes, _Memory] = {}
         self._old: dict[bytes, _Memory] = {}
@@ -84,6 +91,8 @@ class Ledger:
             _REFUND: self._refund,
             _REVERSAL: self._reverse,
         }
+        if role is Role.ISSUER:
+            self._rules |= {_AUTHORISATION: self._authorise, _CAPTURE: self._capture}
 
     def open_accounts(self, accounts: Iterable[tuple[str, str, int]]) -> None:
         """Opens accounts: (token or merchant id, currency, opening balance in minor units). Accounts that are open
@@ -95,7 +104,7 @@ class Ledger:
             self._balances.setdefault(key, balance)
 
     def balance_minor(self, account: str, currency: str) -> int | None:
-        """An account's balance in minor units; None where there is no such account."""
+        """What an account has to spend, in minor units, without what is set aside; None where there is none."""
         return self._balances.get((self._books.reference(account), currency))
 
     def apply(self, leg: pb.Leg, now_us: int, refuse: str = "") -> Verdict:
@@ -117,7 +126,7 @@ class Ledger:
             refuse = INVALID_TRANSACTION
         elif kind != _REVERSAL and leg.amount_minor <= 0:
             refuse = INVALID_AMOUNT
-        elif kind != self._original_kind and len(leg.original_leg_id) != LEG_ID_BYTES:
+        elif kind not in _BEGINS and len(leg.original_leg_id) != LEG_ID_BYTES:
             refuse = MALFORMED
         if refuse or rule is None:
             reference = self._books.reference(leg.account) if leg.account else ""
@@ -134,8 +143,8 @@ class Ledger:
     def undo(self, lines: Iterable[Entry]) -> None:
         """Puts back what uncommitted lines changed, after a commit that failed."""
         for line in lines:
-            if line.participant == self.participant and line.effect_minor:
-                self._balances[line.account, line.currency] -= line.effect_minor
+            if line.participant == self.participant and (line.effect_minor or line.held_minor):
+                self._balances[line.account, line.currency] -= line.effect_minor - line.held_minor
         for generation in (self._young, self._old):
             if generation:
                 self._dropped_to = max(self._dropped_to, max(generation))
@@ -152,11 +161,34 @@ class Ledger:
             return self._record(leg, now_us, reference, 0, _NO, INSUFFICIENT)
         return self._record(leg, now_us, reference, self._sign * amount, _OK, APPROVED)
 
+    def _authorise(self, leg: pb.Leg, now_us: int) -> Verdict:
+        """Sets an amount aside."""
+        reference = self._books.reference(leg.account)
+        balance = self._balances.get((reference, leg.currency))
+        if balance is None:
+            return self._record(leg, now_us, reference, 0, _NO, NO_ACCOUNT)
+        if balance < leg.amount_minor:
+            return self._record(leg, now_us, reference, 0, _NO, INSUFFICIENT)
+        return self._record(leg, now_us, reference, 0, _OK, APPROVED, held=leg.amount_minor)
+
+    def _capture(self, leg: pb.Leg, now_us: int) -> Verdict:
+        """Takes what was set aside, or a part of it, and frees the rest; once."""
+        hold = self._recall(leg.original_leg_id)
+        entry = hold.entry if hold else None
+        if hold is None or entry is None or entry.kind != _AUTHORISATION or not entry.held_minor:
+            return self._record(leg, now_us, "", 0, _NO, NOT_FOUND)
+        if hold.reversed or hold.captured_by is not None:
+            return self._record(leg, now_us, entry.account, 0, _NO, INVALID_TRANSACTION)
+        if leg.currency != entry.currency or leg.amount_minor > entry.amount_minor:
+            return self._record(leg, now_us, entry.account, 0, _NO, INVALID_AMOUNT)
+        hold.captured_by = leg.leg_id
+        return self._record(leg, now_us, entry.account, -leg.amount_minor, _OK, APPROVED, held=-entry.held_minor)
+
     def _refund(self, leg: pb.Leg, now_us: int) -> Verdict:
         """Moves part of an original back, never more in sum than it was."""
         original = self._recall(leg.original_leg_id)
         entry = original.entry if original else None
-        if original is None or entry is None or entry.kind != self._original_kind or not entry.effect_minor:
+        if original is None or entry is None or entry.kind not in self._refundable or not entry.effect_minor:
             return self._record(leg, now_us, "", 0, _NO, NOT_FOUND)
         if original.reversed:
             return self._record(leg, now_us, entry.account, 0, _NO, INVALID_TRANSACTION)
@@ -173,17 +205,29 @@ class Ledger:
         if original is None:
             original = self._young[original_id] = _Memory(None)
         entry = original.entry
-        effect, reference = 0, ""
+        effect, held, reference = 0, 0, ""
         if entry is not None and entry.kind == _REVERSAL:
             return self._record(leg, now_us, entry.account, 0, _NO, INVALID_TRANSACTION)
         if entry is not None:
             reference = entry.account
             if not original.reversed and entry.effect_minor:
                 effect = -entry.effect_minor + (self._sign * original.refunded)
+            if not original.reversed and entry.held_minor > 0:
+                effect, held = self._release(original, entry)
         if effect and entry is not None and entry.kind == _REFUND:
             self._give_back(entry)
         original.reversed = True
-        return self._record(leg, now_us, reference, effect, _OK, APPROVED, entry.currency if entry else None)
+        return self._record(leg, now_us, reference, effect, _OK, APPROVED, entry.currency if entry else None, held)
+
+    def _release(self, hold: _Memory, entry: Entry) -> tuple[int, int]:
+        """The end of an authorisation: (effect, change of what is set aside). What it has captured is undone too."""
+        capture = self._recall(hold.captured_by) if hold.captured_by is not None else None
+        if capture is None or capture.entry is None:
+            return 0, -entry.held_minor
+        if capture.reversed:
+            return 0, 0
+        capture.reversed = True
+        return -capture.entry.effect_minor + self._sign * capture.refunded, 0
 
     def _give_back(self, refund: Entry) -> None:
         """A reversed refund no longer counts against its original."""
@@ -202,18 +246,26 @@ class Ledger:
         return original.entry.result, original.entry.code
 
     def _record(
-        self, leg: pb.Leg, now_us: int, reference: str, effect: int, result: int, code: str, currency: str | None = None
+        self,
+        leg: pb.Leg,
+        now_us: int,
+        reference: str,
+        effect: int,
+        result: int,
+        code: str,
+        currency: str | None = None,
+        held: int = 0,
     ) -> Verdict:
         """Writes the line, moves the balance, and remembers the leg."""
         leg_id = leg.leg_id
         currency = currency or leg.currency
         entry = Entry(
             leg_id, self.participant, leg.kind, leg.original_leg_id or None, reference, currency, leg.terminal_id,
-            leg.amount_minor, effect, result, code, now_us,
+            leg.amount_minor, effect, held, result, code, now_us,
         )  # fmt: skip
         self._books.append(entry)
-        if effect:
-            self._balances[reference, currency] += effect
+        if effect or held:
+            self._balances[reference, currency] += effect - held
         memory = self._young.get(leg_id) or self._old.get(leg_id)
         if memory is None:
             self._young[leg_id] = _Memory(entry)
@@ -228,7 +280,7 @@ class Ledger:
             and (leg.original_leg_id or None) == entry.original
             and leg.amount_minor == entry.amount_minor
             and (leg.currency or entry.currency) == entry.currency
-            and (leg.kind != self._original_kind or self._books.reference(leg.account) == entry.account)
+            and (leg.kind not in _BEGINS or self._books.reference(leg.account) == entry.account)
             and leg.terminal_id == entry.terminal
         )
 
@@ -244,6 +296,11 @@ class Ledger:
         memory = self._young[leg_id] = _Memory(entry)
         memory.reversed = bool(reversals)
         memory.refunded = sum(line.amount_minor for line in about if self._counts(line))
+        captures = [line for line in about if line.kind == _CAPTURE and line.result == _OK]
+        memory.captured_by = captures[0].leg_id if captures else None
+        if entry is not None and entry.kind == _CAPTURE and entry.original is not None:
+            _, of_hold = self._books.find(self.participant, entry.original)
+            memory.reversed |= any(line.kind == _REVERSAL and line.result == _OK for line in of_hold)
         return memory
 
     def _counts(self, line: Entry) -> bool:

@@ -1,7 +1,8 @@
 """Magic amounts: the last four digits of an amount make the simulated network misbehave, as in payment sandboxes.
 
 The table below is the whole of it. ¥90.51 (9051 fen), ¥190.51 and so on are declined for insufficient funds, for
-example. 90xx speaks of the issuer's debit, 91xx of the acquirer's credit, 92xx of refunds.
+example. 90xx speaks of the issuer's debit, or of the hold in its place, 91xx of the acquirer's credit, 92xx of
+refunds, 93xx of the capture of what is held, by the amount that is captured.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ class Magic:
     text: str
     """What a tester sees."""
     first_only: bool = False
-    """Whether only the first acquirer tried misbehaves."""
+    """Whether only the first acquirer tried misbehaves; not of payments that were held, whose legs count otherwise."""
 
 
 _DEBIT, _CREDIT, _REFUND = pb.LEG_KIND_DEBIT, pb.LEG_KIND_CREDIT, pb.LEG_KIND_REFUND
+_AUTHORISATION, _CAPTURE = pb.LEG_KIND_AUTHORISATION, pb.LEG_KIND_CAPTURE
 
 
 def _decline(code: str) -> Plan:
@@ -66,6 +68,9 @@ MAGIC: Final[dict[int, Magic]] = {
     9205: Magic(_REFUND, _decline("05"), "The refund of this amount is refused."),
     9220: Magic(_REFUND, _LOSE_REQUEST, "The refund of this amount is lost on its way: UNKNOWN, inquiry, settled."),
     9221: Magic(_REFUND, _LOSE_ANSWER, "The refund of this amount is done and its answer lost: settled by inquiry."),
+    9305: Magic(_CAPTURE, _decline("05"), "The capture of this amount is refused: the hold is freed, FAILED."),
+    9320: Magic(_CAPTURE, _LOSE_REQUEST, "The capture never reaches the issuer: UNKNOWN, inquiry, nothing was taken."),
+    9321: Magic(_CAPTURE, _LOSE_ANSWER, "The capture is done and its answer lost: UNKNOWN, inquiry, then completed."),
 }
 """Last four digits of the amount in minor units to what happens. The README shows this table."""
 
@@ -73,7 +78,8 @@ MAGIC: Final[dict[int, Magic]] = {
 def plan_for(leg: pb.Leg) -> Plan:
     """What magic has in mind for this leg: NORMAL for nearly all amounts."""
     magic = MAGIC.get(leg.amount_minor % MODULUS)
-    if magic is None or magic.kind != leg.kind:
+    kind = _DEBIT if leg.kind == _AUTHORISATION else leg.kind
+    if magic is None or magic.kind != kind:
         return NORMAL
     if magic.first_only and leg.leg_id[_LEG_NUMBER_AT:] != bytes([FIRST_CREDIT_LEG]):
         return NORMAL

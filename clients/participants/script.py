@@ -14,7 +14,15 @@ DELAY_STEP_US: Final = 1_000
 """Delays are rounded down to this, so that answers that leave together still share frames."""
 DELAY_MAX_US: Final = 60_000_000
 """No answer is held back longer than this."""
-MONEY_KINDS: Final = frozenset({pb.LEG_KIND_DEBIT, pb.LEG_KIND_CREDIT, pb.LEG_KIND_REFUND})
+MONEY_KINDS: Final = frozenset(
+    {
+        pb.LEG_KIND_DEBIT,
+        pb.LEG_KIND_CREDIT,
+        pb.LEG_KIND_REFUND,
+        pb.LEG_KIND_AUTHORISATION,
+        pb.LEG_KIND_CAPTURE,
+    }
+)
 """Leg kinds that faults apply to unless a script says otherwise: inquiries and reversals work, so all is settled."""
 
 

@@ -42,7 +42,7 @@ class SimulatedParticipant:
         return self.script.down
 
     def plan_next(self, plan: Plan) -> None:
-        """The next debit, credit or refund gets this plan, before anything that the script says."""
+        """The next leg of MONEY_KINDS gets this plan, before anything that the script says."""
         self._planned.append(plan)
 
     def handle(self, frame: pb.LegFrame, now_us: int) -> Answers:

@@ -55,14 +55,17 @@ def to_message(payment: Payment) -> pb.Payment:
     set_time(message.create_time, payment.created_us)
     if payment.ended_us:
         set_time(message.end_time, payment.ended_us)
+    if payment.authorised_minor:
+        message.authorised_minor = payment.authorised_minor
+        set_time(message.hold_expire_time, payment.hold_until_us)
     if payment.original_id is not None:
         message.original_payment_id = id_text(payment.original_id)
     return message
 
 
 def response(payment: Payment) -> bytes:
-    """CreatePaymentResponse, RefundPaymentResponse, CancelPaymentResponse and one result of a batch are the same
-    bytes: each has the payment as field 1."""
+    """The responses of CreatePayment, RefundPayment, CancelPayment and CapturePayment, and one result of a batch, are
+    the same bytes: each has the payment as field 1."""
     return framed(_PAYMENT_FIELD, to_message(payment).SerializeToString())
 
 

@@ -21,11 +21,13 @@ from gateway.engine.model import (
     NOT_SENT,
     Answered,
     Cancel,
+    Capture,
     Close,
     Create,
     Decline,
     ElsewhereError,
     EngineEvent,
+    Expire,
     Join,
     Leg,
     LegKind,
@@ -38,7 +40,7 @@ from gateway.engine.model import (
     Waiter,
     first_leg,
 )
-from gateway.engine.states import FINAL, Event, State
+from gateway.engine.states import FINAL, RESTING, Event, State
 from gateway.engine.timers import Timers
 from gateway.engine.transitions import (
     Outcome,
@@ -46,7 +48,9 @@ from gateway.engine.transitions import (
     Transitions,
     anomaly,
     another_acquirer,
+    capture_of,
     current_credit,
+    current_debit,
     leg_out,
     open_reversals,
 )
@@ -111,15 +115,25 @@ class Core:
                 out.writes.refusals.append(Refusal(event.payment, event.error.reason))
             else:
                 touched.add(event.payment_id)
-                self._join(event, out)
+                self._other(event, out)
         if look_for_due:
-            self._look_for_due(out)
-        # Payments that were loaded for a late answer and have nothing left to do leave memory again.
+            touched.update(self._look_for_due(out))
+        # Payments that have nothing left to do leave memory, also those that were loaded for a late answer only.
         for payment_id in touched:
             payment = self.book.get(payment_id)
-            if payment is not None and payment.state in FINAL and not open_reversals(payment):
+            if payment is not None and payment.state in RESTING and not open_reversals(payment):
+                if payment.state is State.HELD:
+                    out.writes.changed[payment_id] = payment  # from now on any engine may take it up
                 del self.book[payment_id]
         return out
+
+    def _other(self, event: Join | Capture | Expire, out: Outcome) -> None:
+        if isinstance(event, Join):
+            self._join(event, out)
+        elif isinstance(event, Capture):
+            self._capture(event, out)
+        else:
+            self._expire(event, out)
 
     def next_due_us(self) -> int | None:
         """When the engine must tick next without any event; None with nothing in flight."""
@@ -155,7 +169,7 @@ class Core:
     def _inquiry_answered(self, payment: Payment, leg: Leg, event: Answered, out: Outcome) -> None:
         if event.result == Result.NOT_FOUND:
             if leg.state == LegState.SENT:
-                is_debit = leg.number == 1
+                is_debit = leg is current_debit(payment)
                 if is_debit or leg is current_credit(payment):
                     self._transitions.apply(
                         payment, leg, Event.DEBIT_NOT_FOUND if is_debit else Event.CREDIT_NOT_FOUND, out
@@ -183,7 +197,7 @@ class Core:
             leg.code = code
             out.writes.legs[payment.payment_id, leg.number] = leg
             out.observations.append((leg.participant, declined, out.now_us - leg.sent_us))
-            if leg.number == 1:
+            if leg.number == 1 or leg.kind is LegKind.CAPTURE:
                 payment.reason = code if declined else "unavailable"
                 self._transitions.apply(payment, leg, Event.DEBIT_REFUSED, out)
             elif leg is current_credit(payment):
@@ -204,8 +218,8 @@ class Core:
         self._transitions.post(payment, leg, 1, out)
         if before == LegState.SENT:
             out.observations.append((leg.participant, True, out.now_us - leg.sent_us))
-            if leg.number == 1:
-                event = Event.DEBIT_APPROVED
+            if leg.number == 1 or leg.kind is LegKind.CAPTURE:
+                event = Event.HOLD_APPROVED if leg.kind is LegKind.AUTHORISATION else Event.DEBIT_APPROVED
                 if payment.state in FINAL:
                     event = Event.LATE_APPROVAL
             elif leg is current_credit(payment) and payment.state not in FINAL:
@@ -227,11 +241,9 @@ class Core:
         reversal.code = event.code
         out.writes.legs[payment.payment_id, reversal.number] = reversal
         leg = payment.legs[reversal.original - 1]
-        if leg.was_approved and leg.state == LegState.APPROVED:
-            self._transitions.post(payment, leg, -1, out)
-        if leg.state in (LegState.SENT, LegState.APPROVED):
-            leg.state = LegState.REVERSED
-            out.writes.legs[payment.payment_id, leg.number] = leg
+        self._undone(payment, leg, out)
+        if leg.kind is LegKind.AUTHORISATION and (capture := capture_of(payment)) is not None:
+            self._undone(payment, capture, out)
         if payment.state in FINAL:
             out.writes.changed[payment.payment_id] = payment  # it may leave memory now
         elif leg.number == 1:
@@ -240,6 +252,37 @@ class Core:
         elif payment.state == State.CREDIT_REVERSING and leg is current_credit(payment):
             more = another_acquirer(payment)
             self._transitions.apply(payment, leg, Event.CREDIT_REVERSED if more else Event.CREDIT_REVERSED_LAST, out)
+
+    def _undone(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        if leg.was_approved and leg.state == LegState.APPROVED:
+            self._transitions.post(payment, leg, -1, out)
+        if leg.state in (LegState.SENT, LegState.APPROVED):
+            leg.state = LegState.REVERSED
+            out.writes.legs[payment.payment_id, leg.number] = leg
+
+    def _capture(self, event: Capture, out: Outcome) -> None:
+        payment = self.book.get(event.payment_id)
+        if payment is None:
+            out.errors.append((event.waiter, HutongError(Reason.ERROR_REASON_PAYMENT_NOT_FOUND)))
+            return
+        amount = event.amount_minor or payment.authorised_minor
+        refusal = capture_refusal(payment, amount)
+        if refusal is not None:
+            out.errors.append((event.waiter, refusal))
+            return
+        if payment.state is State.HELD:
+            payment.amount_minor = amount
+            payment.deadline_us, payment.deadline_seen = out.now_us + self.timing.capture_us, False
+            self._transitions.apply(payment, payment.legs[0], Event.CAPTURE, out)
+        if payment.state in FINAL:
+            out.answers.append((event.waiter, response(payment)))
+        else:
+            self._wait(payment, event.waiter, event.reply_by_us)
+
+    def _expire(self, event: Expire, out: Outcome) -> None:
+        payment = self.book.get(event.payment_id)
+        if payment is not None and payment.hold_until_us and payment.hold_until_us <= out.now_us:
+            self._transitions.apply(payment, payment.legs[0], Event.HOLD_EXPIRED, out)
 
     def _cancel(self, event: Cancel, out: Outcome) -> None:
         payment = self.book.get(event.payment_id)
@@ -259,7 +302,7 @@ class Core:
         payment = self.book.get(event.payment_id)
         if payment is None:
             out.errors.append((event.waiter, ElsewhereError(event.payment_id, event.reply_by_us)))
-        elif payment.state in FINAL:
+        elif payment.state in RESTING:
             out.answers.append((event.waiter, response(payment)))
         else:
             self._wait(payment, event.waiter, event.reply_by_us)
@@ -272,9 +315,14 @@ class Core:
             if reply_by_us < self.timers.horizon_us:
                 self.timers.note(payment)
 
-    def _look_for_due(self, out: Outcome) -> None:
+    def _look_for_due(self, out: Outcome) -> list[bytes]:
+        """Returns payments that were found at rest, as a crash left them."""
         now = out.now_us
+        at_rest: list[bytes] = []
         for payment in self.timers.take(self.book, now, DUE_PER_TICK_MAX):
+            if payment.state is State.HELD and not open_reversals(payment):
+                at_rest.append(payment.payment_id)
+                continue
             self._answer_impatient(payment, out)
             leg = payment.legs[0]
             if not payment.deadline_seen and payment.deadline_us <= now and payment.state not in FINAL:
@@ -282,11 +330,12 @@ class Core:
                 self._transitions.apply(payment, leg, Event.DEADLINE, out)
             if payment.due_us <= now and self._transitions.retry_due_us(payment) <= now:
                 exhausted = payment.inquiries >= self.timing.inquiries_max
-                if payment.state in (State.DEBITING, State.CREDITING):
-                    waiting_for = payment.debtor if payment.state == State.DEBITING else payment.creditor
+                if payment.state in (State.DEBITING, State.CREDITING, State.CAPTURING):
+                    waiting_for = payment.creditor if payment.state == State.CREDITING else payment.debtor
                     out.observations.append((waiting_for, False, self.timing.leg_timeout_us))
                 self._transitions.apply(payment, leg, Event.EXHAUSTED if exhausted else Event.OVERDUE, out)
             self._transitions.plan(payment)
+        return at_rest
 
     def _answer_impatient(self, payment: Payment, out: Outcome) -> None:
         """Callers whose own time is over get the payment as it stands."""
@@ -331,16 +380,32 @@ class Core:
         named = {"payment_id": id_text(standing.payment_id)}
         if standing.fingerprint != create.payment.fingerprint:
             errors.append((create.waiter, HutongError(Reason.ERROR_REASON_IDEMPOTENCY_KEY_REUSED, **named)))
-        elif standing.state in FINAL:
-            # A final payment does not change, so this is the first answer again, byte for byte.
-            answers.append((create.waiter, response(standing)))
-        elif (ended := out.writes.changed.get(standing.payment_id)) is not None and ended.state in FINAL:
-            # The journal looked at the repeat before it wrote what this tick ended.
-            answers.append((create.waiter, response(ended)))
-        elif (payment := self.book.get(standing.payment_id)) is not None:
+            return
+        # The journal looked at the repeat before it wrote what this tick changed. A final payment does not change, so
+        # this is the first answer again, byte for byte; a payment whose funds are held is shown as it is.
+        payment = out.writes.changed.get(standing.payment_id) or self.book.get(standing.payment_id) or standing
+        if payment.state in RESTING:
+            answers.append((create.waiter, response(payment)))
+        elif payment.payment_id in self.book:
             self._wait(payment, create.waiter, create.reply_by_us)
         else:
             errors.append((create.waiter, ElsewhereError(standing.payment_id, create.reply_by_us)))
+
+
+def capture_refusal(payment: Payment, amount_minor: int) -> HutongError | None:
+    """Why a payment cannot be captured with this amount, or None: it can be now, or was with the same amount."""
+    named = {"payment_id": id_text(payment.payment_id)}
+    if capture_of(payment) is not None:
+        if amount_minor == payment.amount_minor:
+            return None
+        captured = str(payment.amount_minor)
+        return HutongError(Reason.ERROR_REASON_CAPTURE_DIFFERS, captured_minor=captured, **named)
+    if payment.state is not State.HELD:
+        return HutongError(Reason.ERROR_REASON_PAYMENT_NOT_HELD, state=payment.state.name, **named)
+    if amount_minor > payment.authorised_minor:
+        held = str(payment.authorised_minor)
+        return HutongError(Reason.ERROR_REASON_CAPTURE_EXCEEDS_HOLD, held_minor=held, **named)
+    return None
 
 
 def _repeat_of_refused(create: Create, first: Create, verdict: Refused) -> Refused:

@@ -12,7 +12,17 @@ from contract.errors import HutongError, Reason
 from gateway.engine.clock import Clock
 from gateway.engine.core import Core
 from gateway.engine.inbox import Inbox
-from gateway.engine.model import ENGINE_EVENTS, Answered, ElsewhereError, EngineEvent, LegOut
+from gateway.engine.model import (
+    ENGINE_EVENTS,
+    Answered,
+    Cancel,
+    Capture,
+    ElsewhereError,
+    EngineEvent,
+    Expire,
+    Join,
+    LegOut,
+)
 from gateway.engine.neighbours import Neighbours
 from gateway.engine.transitions import Outcome
 from gateway.journal.interface import Journal, JournalFencedError, JournalUnavailableError
@@ -28,6 +38,10 @@ IDLE_WAIT_S: Final = 0.5
 """Longest sleep without an event; a bound, not a pace: events wake the engine."""
 LOOK_INTERVAL_US: Final = 20_000
 """How often payments in flight are looked at for what is overdue, so that they are looked at together."""
+HOLD_LOOK_US: Final = 1_000_000
+"""How often the journal is asked for holds that have ended: one indexed look."""
+HOLDS_PER_LOOK_MAX: Final = 512
+"""Holds ended in one look; the rest follow in the next. They enter the book beside what callers ask for."""
 COMMIT_RETRY_S: Final = 0.1
 """Between attempts to commit while the journal cannot be written."""
 HELD_EVENTS_MAX: Final = 100_000
@@ -110,6 +124,7 @@ class Engine:
         self._events: list[EngineEvent] = []
         self._stalled: Outcome | None = None
         self._next_look_us = 0
+        self._next_hold_look_us = 0
         self._draining = threading.Event()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -212,7 +227,7 @@ class Engine:
         if self._stalled is not None and self.failure is not None:
             self._refuse_uncommitted(self._stalled)
         for item in self._take():
-            if not isinstance(item, Answered):
+            if not isinstance(item, Answered | Expire):
                 (item.waiter if isinstance(item, ENGINE_EVENTS) else item).fail(error)
         for payment in self._core.book.values():
             for waiter, _ in payment.waiters:
@@ -236,6 +251,8 @@ class Engine:
         if calls:
             self._prepare(calls, events, now_us)
         try:
+            if now_us >= self._next_hold_look_us:
+                events.extend(self._ended_holds(now_us))
             missing = self._core.missing(events)
             if missing:
                 self._core.load(self._journal.claim(missing))
@@ -253,16 +270,26 @@ class Engine:
         self._commit(out)
         return True
 
+    def _ended_holds(self, now_us: int) -> list[Expire]:
+        """Holds that have ended: whichever engine takes one up first undoes it."""
+        self._next_hold_look_us = now_us + HOLD_LOOK_US
+        if self._draining.is_set():
+            return []
+        return [Expire(payment_id) for payment_id in self._journal.ended_holds(now_us, HOLDS_PER_LOOK_MAX)]
+
     def _put_off(self, events: list[EngineEvent], error: JournalUnavailableError) -> None:
         """The journal cannot be read: callers are refused, participants' answers are kept for a later tick."""
         log.error("the journal cannot be read: %s", error)
         self.counts.commit_failures += 1
         refusal = HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
         for event in events:
-            if isinstance(event, Answered):
+            if isinstance(event, Answered | Expire):
                 self._hold(event)
-            else:
-                event.waiter.fail(refusal)
+                continue
+            event.waiter.fail(refusal)
+            if isinstance(event, Cancel | Join | Capture):
+                # It may have been taken up in the journal before that failed: then it is looked at again.
+                self._hold(Expire(event.payment_id))
 
     def _take(self) -> list[Call | EngineEvent]:
         # First what may raise: nothing is taken then.
@@ -355,7 +382,7 @@ class Engine:
         out = self._stalled
         assert out is not None, "called only while stalled"
         for item in self._take():
-            if isinstance(item, Answered):
+            if isinstance(item, Answered | Expire):
                 self._hold(item)
             elif isinstance(item, ENGINE_EVENTS):
                 item.waiter.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
@@ -377,8 +404,8 @@ class Engine:
         self._act(out, [])
         return True
 
-    def _hold(self, answer: Answered) -> None:
+    def _hold(self, event: Answered | Expire) -> None:
         if len(self._events) < HELD_EVENTS_MAX:
-            self._events.append(answer)
+            self._events.append(event)
         else:
             self.counts.dropped_answers += 1

@@ -37,6 +37,8 @@ class LegKind(enum.IntEnum):
     REVERSAL = 3
     REFUND = 4
     INQUIRY = 5
+    AUTHORISATION = 6
+    CAPTURE = 7
 
 
 class LegState(enum.IntEnum):
@@ -76,10 +78,10 @@ class Leg:
     kind: LegKind
     participant: str
     original: int = 0
-    """Of a reversal: the number of the leg that it undoes."""
+    """Of a reversal: the number of the leg that it undoes; of a capture: of the authorisation."""
     state: LegState = LegState.SENT
     was_approved: bool = False
-    """Whether its approval is known (it stays true when the leg is reversed), so its posting is written."""
+    """Whether its approval is known (it stays true when the leg is reversed), so its posting, if any, is written."""
     code: str = ""
     """The participant's response code."""
     sent_us: int = 0
@@ -136,6 +138,11 @@ class Payment:
     """JSON: what the risk rules found. The journal keeps each text once."""
     risk_id: int = 0
     """64-bit name of that text, negative where no rule fired; 0 where nobody judged."""
+    authorised_minor: int = 0
+    """What is to be held until somebody captures or cancels; 0: the amount is taken at once. Once captured,
+    `amount_minor` is what was captured."""
+    hold_until_us: int = 0
+    """When a hold ends by itself."""
 
     state: State = State.DEBITING
     goal: State = State.FAILED
@@ -172,8 +179,10 @@ class Payment:
 
 
 def first_leg(payment: Payment, sent_us: int) -> Leg:
-    """What begins every payment: the leg that takes the money."""
+    """What begins every payment: the leg that takes the money, or sets it aside."""
     kind = LegKind.DEBIT if payment.kind == Kind.PAYMENT else LegKind.REFUND
+    if payment.authorised_minor:
+        kind = LegKind.AUTHORISATION
     return Leg(1, kind, payment.debtor, sent_us=sent_us)
 
 
@@ -197,6 +206,8 @@ class Writes:
     own row says that it is sent, until its answer is written."""
     changed: dict[bytes, Payment] = field(default_factory=dict)
     """Payments whose state changed."""
+    captured: dict[bytes, Payment] = field(default_factory=dict)
+    """Payments whose amount, deadline or counters a capture changed."""
     postings: list[tuple[bytes | bytearray, int, str, str, int, int]] = field(default_factory=list)
     """(payment id, leg number, account, currency, amount in minor units, microseconds)."""
     events: list[tuple[bytes | bytearray, int, int]] = field(default_factory=list)
@@ -306,6 +317,21 @@ class Close(NamedTuple):
     waiter: Waiter
 
 
-EngineEvent = Create | Decline | Cancel | Join | Answered | Close
-ENGINE_EVENTS: Final = (Create, Decline, Cancel, Join, Answered, Close)
+class Capture(NamedTuple):
+    """Event: a caller wants what a payment holds; 0 means all of it."""
+
+    payment_id: bytes
+    amount_minor: int
+    waiter: Waiter
+    reply_by_us: int
+
+
+class Expire(NamedTuple):
+    """Event: the journal says that the hold of a payment has ended, or may have been left in this engine's care."""
+
+    payment_id: bytes
+
+
+EngineEvent = Create | Decline | Cancel | Join | Answered | Close | Capture | Expire
+ENGINE_EVENTS: Final = (Create, Decline, Cancel, Join, Answered, Close, Capture, Expire)
 """The same as a tuple: isinstance takes it four times as fast as the union."""

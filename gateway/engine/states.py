@@ -2,7 +2,8 @@
 
 "Debit" is the end that money is taken from, "credit" the end that it is given to. A payment debits the
 payer's issuer and credits the merchant's acquirer; a refund debits the acquirer and credits the issuer.
-Both run through this one table.
+Both run through this one table. A payment that asks for a hold (pre-authorisation) has its debit in two: the funds are
+set aside, which leads to HELD, and a capture takes them or a part of them. Undoing the first undoes both.
 
 Three rules make the table safe, whatever the network does:
 - Only a definite answer ends a leg. Silence leads to an UNKNOWN state, and UNKNOWN is asked about (inquiry).
@@ -33,22 +34,27 @@ class State(enum.IntEnum):
     FAILED = 9
     CANCELLED = 10
     EXPIRED = 11
+    HELD = 12
+    CAPTURING = 13
+    CAPTURE_UNKNOWN = 14
 
 
 FINAL: Final = frozenset({State.SUCCEEDED, State.DECLINED, State.FAILED, State.CANCELLED, State.EXPIRED})
+RESTING: Final = FINAL | {State.HELD}
+"""States in which nothing happens until somebody asks for it, or a hold ends: callers are answered, memory is free."""
 
 
 class Event(enum.IntEnum):
     """What can happen to a payment."""
 
     DEBIT_APPROVED = 0
-    """The debit was done: its own answer, or an inquiry's."""
+    """The debit, or the capture, was done: its own answer, or an inquiry's."""
     DEBIT_REFUSED = 1
-    """The debit was not done and never will be: declined, barred, or it could not be sent at all."""
+    """The debit, the hold or the capture was not done and never will be: declined, barred, or it could not be sent."""
     DEBIT_NOT_FOUND = 2
-    """An inquiry found no debit. It may still be on its way."""
+    """An inquiry found no debit, hold or capture. It may still be on its way."""
     DEBIT_REVERSED = 3
-    """The reversal of the debit was answered: undone, or barred."""
+    """The reversal of the debit, or of the hold, was answered: undone, or barred."""
     CREDIT_APPROVED = 4
     """The current credit was done."""
     CREDIT_REFUSED = 5
@@ -71,6 +77,12 @@ class Event(enum.IntEnum):
     """The payment's deadline passed."""
     LATE_APPROVAL = 14
     """An approval came for a leg that was given up: refused or reversed before, or never sent by this state."""
+    HOLD_APPROVED = 15
+    """The funds were set aside."""
+    CAPTURE = 16
+    """The caller wants what is held, or a part of it."""
+    HOLD_EXPIRED = 17
+    """The time of the hold is over."""
 
 
 class Action(enum.IntEnum):
@@ -81,11 +93,11 @@ class Action(enum.IntEnum):
     NEXT_ACQUIRER = 1
     """Move on to the next acquirer of the route."""
     INQUIRE_DEBIT = 2
-    """Ask what became of the debit."""
+    """Ask what became of the debit, the hold or the capture."""
     INQUIRE_CREDIT = 3
     """Ask what became of the current credit."""
     REVERSE_DEBIT = 4
-    """Send the reversal of the debit."""
+    """Send the reversal of the debit, or of the hold, which undoes its capture too."""
     REVERSE_CREDIT = 5
     """Send the reversal of the current credit."""
     RESEND = 6
@@ -98,6 +110,12 @@ class Action(enum.IntEnum):
     """Tell the caller that it is too late to cancel."""
     NO_FAILOVER = 10
     """Try no further acquirer: if the current credit is not done, undo the debit."""
+    REST = 11
+    """Answer the waiting callers: the funds are held."""
+    SEND_CAPTURE = 12
+    """Send the capture of what was asked for."""
+    FREE_THE_REST = 13
+    """Give back what limits still count beyond what was captured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +149,58 @@ def _ignore(state: State, why: str, *events: Event) -> dict[Event, Rule]:
     return {event: Rule(state, why=why) for event in events}
 
 
+_HOLDS: Final = (E.HOLD_APPROVED, E.CAPTURE, E.HOLD_EXPIRED)
+
+
 def _debit_open(state: State, waiting: dict[Event, Rule]) -> dict[Event, Rule]:
-    """DEBITING and DEBIT_UNKNOWN: the debit is under way."""
+    """DEBITING and DEBIT_UNKNOWN: the debit, or the hold, is under way."""
     return {
         E.DEBIT_APPROVED: Rule(S.CREDITING, (A.SEND_CREDIT,)),
+        E.HOLD_APPROVED: Rule(S.HELD, (A.REST,)),
         E.DEBIT_REFUSED: Rule(S.DECLINED, (A.END,)),
+        **_undoable(state),
+        **_ignore(state, "nothing is held yet", E.CAPTURE, E.HOLD_EXPIRED),
+        **waiting,
+    }
+
+
+def _capture_open(state: State, waiting: dict[Event, Rule]) -> dict[Event, Rule]:
+    """CAPTURING and CAPTURE_UNKNOWN: the funds are held, the capture is under way."""
+    return {
+        E.DEBIT_APPROVED: Rule(S.CREDITING, (A.FREE_THE_REST, A.SEND_CREDIT)),
+        E.DEBIT_REFUSED: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.FAILED),
+        **_undoable(state),
+        **_ignore(state, "a capture is done once, and before the hold ends", *_HOLDS),
+        **waiting,
+    }
+
+
+def _undoable(state: State) -> dict[Event, Rule]:
+    """While nothing was credited yet: the payment is undone when it is cancelled, or its time is over."""
+    return {
         E.CANCEL: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.CANCELLED),
         E.DEADLINE: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.EXPIRED),
         E.LATE_APPROVAL: Rule(state, (A.UNDO,)),
         **_ignore(state, "no reversal of the debit was sent", E.DEBIT_REVERSED),
         **_ignore(state, "no credit was sent", *_CREDITS),
-        **waiting,
+    }
+
+
+def _asked(state: State, unknown: State) -> dict[Event, Rule]:
+    """The debit, hold or capture was sent: silence makes it unknown."""
+    return {
+        E.OVERDUE: Rule(unknown, (A.INQUIRE_DEBIT,)),
+        E.EXHAUSTED: Rule(unknown, (A.INQUIRE_DEBIT,)),
+        **_ignore(state, "nobody asked yet", E.DEBIT_NOT_FOUND),
+    }
+
+
+def _unknown(state: State) -> dict[Event, Rule]:
+    """The debit, hold or capture is asked about: what is not found, or stays silent, is undone."""
+    return {
+        E.OVERDUE: Rule(state, (A.INQUIRE_DEBIT,)),
+        E.EXHAUSTED: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.FAILED),
+        E.DEBIT_NOT_FOUND: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.FAILED),
     }
 
 
@@ -155,7 +214,7 @@ def _credit_open(state: State, waiting: dict[Event, Rule]) -> dict[Event, Rule]:
         E.DEADLINE: Rule(state, (A.NO_FAILOVER,)),
         E.LATE_APPROVAL: Rule(state, (A.UNDO,)),
         **_ignore(state, "no reversal of this credit was sent", *_CREDIT_ANSWERS_TO_REVERSAL),
-        **_ignore(state, "the debit was settled before", *_DEBITS),
+        **_ignore(state, "the debit was settled before", *_DEBITS, *_HOLDS),
         **waiting,
     }
 
@@ -166,27 +225,26 @@ def _final(state: State) -> dict[Event, Rule]:
         E.LATE_APPROVAL: Rule(state, (A.UNDO,)),
         E.OVERDUE: Rule(state, (A.RESEND,)),
         E.EXHAUSTED: Rule(state, (A.RESEND,)),
-        **_ignore(state, "the payment has ended", E.DEADLINE, *_DEBITS, *_CREDITS),
+        **_ignore(state, "the payment has ended", E.DEADLINE, *_DEBITS, *_CREDITS, *_HOLDS),
     }
 
 
 TABLE: Final[dict[State, dict[Event, Rule]]] = {
-    S.DEBITING: _debit_open(
-        S.DEBITING,
-        {
-            E.OVERDUE: Rule(S.DEBIT_UNKNOWN, (A.INQUIRE_DEBIT,)),
-            E.EXHAUSTED: Rule(S.DEBIT_UNKNOWN, (A.INQUIRE_DEBIT,)),
-            **_ignore(S.DEBITING, "nobody asked yet", E.DEBIT_NOT_FOUND),
-        },
-    ),
-    S.DEBIT_UNKNOWN: _debit_open(
-        S.DEBIT_UNKNOWN,
-        {
-            E.OVERDUE: Rule(S.DEBIT_UNKNOWN, (A.INQUIRE_DEBIT,)),
-            E.EXHAUSTED: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.FAILED),
-            E.DEBIT_NOT_FOUND: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.FAILED),
-        },
-    ),
+    S.DEBITING: _debit_open(S.DEBITING, _asked(S.DEBITING, S.DEBIT_UNKNOWN)),
+    S.DEBIT_UNKNOWN: _debit_open(S.DEBIT_UNKNOWN, _unknown(S.DEBIT_UNKNOWN)),
+    S.HELD: {
+        E.CAPTURE: Rule(S.CAPTURING, (A.SEND_CAPTURE,)),
+        E.CANCEL: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.CANCELLED),
+        E.HOLD_EXPIRED: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.EXPIRED),
+        E.LATE_APPROVAL: Rule(S.HELD, (A.UNDO,)),
+        E.OVERDUE: Rule(S.HELD, (A.RESEND,)),
+        E.EXHAUSTED: Rule(S.HELD, (A.RESEND,)),
+        **_ignore(S.HELD, "the funds were held in time", E.DEADLINE),
+        **_ignore(S.HELD, "the hold was settled before", E.HOLD_APPROVED, *_DEBITS),
+        **_ignore(S.HELD, "no credit was sent", *_CREDITS),
+    },
+    S.CAPTURING: _capture_open(S.CAPTURING, _asked(S.CAPTURING, S.CAPTURE_UNKNOWN)),
+    S.CAPTURE_UNKNOWN: _capture_open(S.CAPTURE_UNKNOWN, _unknown(S.CAPTURE_UNKNOWN)),
     S.CREDITING: _credit_open(
         S.CREDITING,
         {
@@ -219,7 +277,7 @@ TABLE: Final[dict[State, dict[Event, Rule]]] = {
             E.CREDIT_REFUSED_LAST,
             E.CREDIT_NOT_FOUND,
         ),
-        **_ignore(S.CREDIT_REVERSING, "the debit was settled before", *_DEBITS),
+        **_ignore(S.CREDIT_REVERSING, "the debit was settled before", *_DEBITS, *_HOLDS),
     },
     S.REVERSING: {
         E.DEBIT_REVERSED: Rule(None, (A.END,)),
@@ -234,6 +292,7 @@ TABLE: Final[dict[State, dict[Event, Rule]]] = {
             E.DEBIT_NOT_FOUND,
             E.CANCEL,
             E.DEADLINE,
+            *_HOLDS,
         ),
         **_ignore(S.REVERSING, "no credit is open", *_CREDITS),
     },

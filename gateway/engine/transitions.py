@@ -44,6 +44,8 @@ class Timing:
     """Between inquiries."""
     inquiries_max: int = 10
     """Inquiries about one leg before it is reversed."""
+    capture_us: int = 30_000_000
+    """For a payment to end, from its capture on; after it nothing new is begun."""
     reversal_us: int = 1_000_000
     """Before an unanswered reversal is repeated the first time; doubles each time."""
     reversal_max_us: int = 60_000_000
@@ -95,6 +97,9 @@ class Transitions:
             Action.END: self._end,
             Action.REFUSE_CANCEL: self._refuse_cancel,
             Action.NO_FAILOVER: self._no_failover,
+            Action.REST: self._rest,
+            Action.SEND_CAPTURE: self._send_capture,
+            Action.FREE_THE_REST: self._free_the_rest,
         }
 
     def apply(self, payment: Payment, leg: Leg, event: Event, out: Outcome) -> None:
@@ -110,7 +115,7 @@ class Transitions:
         if state is not payment.state:
             payment.state = state
             payment.retries = payment.inquiries = 0
-            if state is not State.CREDITING:
+            if state is not State.CREDITING or payment.authorised_minor:
                 # The row of the credit leg itself says CREDITING, see gateway.journal.rows; it need not be said twice.
                 out.writes.changed[payment.payment_id] = payment
             out.writes.events.append((payment.row_id, int(state), out.now_us))
@@ -134,9 +139,9 @@ class Transitions:
         """When the message under way is overdue."""
         timing = self.timing
         asked_us = payment.asked_us
-        if payment.state in (State.DEBITING, State.CREDITING):
+        if payment.state in (State.DEBITING, State.CREDITING, State.CAPTURING):
             return asked_us + timing.leg_timeout_us
-        if payment.state in (State.DEBIT_UNKNOWN, State.CREDIT_UNKNOWN):
+        if payment.state in (State.DEBIT_UNKNOWN, State.CREDIT_UNKNOWN, State.CAPTURE_UNKNOWN):
             return asked_us + timing.inquiry_us
         doublings = min(max(payment.retries - 1, 0), BACKOFF_DOUBLINGS_MAX)
         return asked_us + min(timing.reversal_us << doublings, timing.reversal_max_us)
@@ -164,7 +169,7 @@ class Transitions:
         out.writes.events.append((payment.row_id, int(payment.state), out.now_us))
 
     def _inquire_debit(self, payment: Payment, leg: Leg, out: Outcome) -> None:
-        self._inquire(payment, payment.legs[0], out)
+        self._inquire(payment, current_debit(payment), out)
 
     def _inquire_credit(self, payment: Payment, leg: Leg, out: Outcome) -> None:
         current = current_credit(payment)
@@ -182,7 +187,7 @@ class Transitions:
                 payment.payment_id + number,
                 LegKind.INQUIRY,
                 leg_id,
-                payment.amount_minor,
+                amount_of(payment, leg),
                 payment.currency,
                 "",
                 "",
@@ -218,6 +223,27 @@ class Transitions:
             out.writes.changed[payment.payment_id] = payment
             self.plan(payment)
 
+    def _rest(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        payment.account = None
+        self._answer_waiters(payment, out)
+
+    def _send_capture(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        out.writes.captured[payment.payment_id] = payment
+        self._emit(payment, self._new_leg(payment, LegKind.CAPTURE, payment.debtor, 1, out), out)
+
+    def _free_the_rest(self, payment: Payment, leg: Leg, out: Outcome) -> None:
+        rest = payment.authorised_minor - payment.amount_minor
+        if not rest:
+            return
+        counters = []
+        for counter, add, cap, reason in payment.counters:
+            counts_money = add == payment.authorised_minor  # others count uses
+            if counts_money:
+                out.writes.releases.append((rest, counter))
+            counters.append((counter, payment.amount_minor if counts_money else add, cap, reason))
+        payment.counters = tuple(counters)
+        out.writes.captured[payment.payment_id] = payment
+
     def _no_failover(self, payment: Payment, leg: Leg, out: Outcome) -> None:
         payment.failover = False
 
@@ -247,16 +273,22 @@ class Transitions:
             if payment.original_id is not None:
                 writes.refund_releases.append((payment.amount_minor, payment.original_id))
         if payment.waiters:
-            body = response(payment)
-            out.answers.extend((waiter, body) for waiter, _ in payment.waiters)
-            payment.waiters.clear()
+            self._answer_waiters(payment, out)
         if payment.cancellers:
             self._answer_cancellers(payment, out)
 
+    def _answer_waiters(self, payment: Payment, out: Outcome) -> None:
+        body = response(payment)
+        out.answers.extend((waiter, body) for waiter, _ in payment.waiters)
+        payment.waiters.clear()
+
     def post(self, payment: Payment, leg: Leg, sign: int, out: Outcome) -> None:
-        """Two postings that sum to zero: between the participant's account and the gateway's suspense account."""
+        """Two postings that sum to zero: between the participant's account and the gateway's suspense account. A hold
+        moves nothing."""
+        if leg.kind is LegKind.AUTHORISATION:
+            return
         amount = payment.amount_minor * sign
-        if leg.number == 1:
+        if leg.number == 1 or leg.kind is LegKind.CAPTURE:
             amount = -amount  # what the debtor owes the gateway
         key, currency, now = payment.row_id, payment.currency, out.now_us
         out.writes.postings.append((key, leg.number, leg.participant, currency, amount, now))
@@ -267,11 +299,11 @@ def leg_out(payment: Payment, leg: Leg) -> LegOut:
     """The message for a leg."""
     account = terminal = ""
     original = b""
-    if leg.kind == LegKind.DEBIT:
+    if leg.kind == LegKind.DEBIT or leg.kind == LegKind.AUTHORISATION:
         account = payment.account.reveal() if payment.account is not None else ""
     elif leg.kind == LegKind.CREDIT:
         account, terminal = payment.merchant_id, payment.terminal_id
-    elif leg.kind == LegKind.REVERSAL:
+    elif leg.kind == LegKind.REVERSAL or leg.kind == LegKind.CAPTURE:
         original = payment.payment_id + leg.original.to_bytes(1, "big")
     else:
         original = payment.debit_original if leg.number == 1 else payment.credit_original
@@ -280,18 +312,36 @@ def leg_out(payment: Payment, leg: Leg) -> LegOut:
         payment.payment_id + leg.number.to_bytes(1, "big"),
         leg.kind,
         original,
-        payment.amount_minor,
+        payment.amount_minor if not payment.authorised_minor else amount_of(payment, leg),
         payment.currency,
         account,
         terminal,
     )
 
 
+def amount_of(payment: Payment, leg: Leg) -> int:
+    """What a leg moves, sets aside or undoes, in minor units."""
+    about = payment.legs[leg.original - 1] if leg.kind is LegKind.REVERSAL else leg
+    return payment.authorised_minor if about.kind is LegKind.AUTHORISATION else payment.amount_minor
+
+
+def capture_of(payment: Payment) -> Leg | None:
+    """The capture of a payment's hold, if one was sent; there is at most one."""
+    if not payment.authorised_minor:
+        return None
+    return next((leg for leg in payment.legs if leg.kind is LegKind.CAPTURE), None)
+
+
+def current_debit(payment: Payment) -> Leg:
+    """The debit or, of a hold, the authorisation and then its capture."""
+    return capture_of(payment) or payment.legs[0]
+
+
 def current_credit(payment: Payment) -> Leg | None:
     """The credit leg of the current attempt, if it was sent."""
     for leg in reversed(payment.legs):
         if leg.kind != LegKind.REVERSAL:
-            return leg if leg.number > 1 else None
+            return leg if leg.number > 1 and leg.kind != LegKind.CAPTURE else None
     return None
 
 

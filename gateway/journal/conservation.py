@@ -31,6 +31,22 @@ _PROBLEMS: Final = (
         f"SELECT payment_id FROM payments WHERE state NOT IN ({_FINAL}) AND open = 0",
     ),
     (
+        "payments are put down although their funds are not held, or for ever",
+        f"SELECT payment_id FROM payments WHERE open = 2 AND (state != {int(State.HELD)} "
+        "OR hold_until_us <= created_us OR authorised_minor <= 0)",
+    ),
+    (
+        "payments were captured beyond what was held",
+        "SELECT payment_id FROM payments WHERE authorised_minor > 0 AND amount_minor > authorised_minor",
+    ),
+    (
+        "holds began without an authorisation, or have more than one capture",
+        "SELECT payment_id FROM payments WHERE authorised_minor > 0 AND (EXISTS (SELECT 1 FROM legs WHERE "
+        f"legs.payment_id = payments.payment_id AND legs.number = 1 AND legs.kind != {int(LegKind.AUTHORISATION)}) "
+        "OR (SELECT count(*) FROM legs WHERE legs.payment_id = payments.payment_id "
+        f"AND legs.kind = {int(LegKind.CAPTURE)}) > 1)",
+    ),
+    (
         "payments are marked open although they have ended and no reversal is under way",
         f"SELECT payment_id FROM payments WHERE state IN ({_FINAL}) AND open = 1 AND NOT EXISTS (SELECT 1 FROM legs "
         f"WHERE legs.payment_id = payments.payment_id AND legs.kind = {int(LegKind.REVERSAL)} "
@@ -97,6 +113,8 @@ class Report:
     postings: int = 0
     findings: list[str] = field(default_factory=list)
     nets: Nets = field(default_factory=dict, repr=False)
+    held: dict[tuple[str, bytes, str], int] = field(default_factory=dict, repr=False)
+    """(issuer, payment id, currency) -> minor units that payments at rest hold."""
     open_payments: frozenset[bytes] = field(default_factory=frozenset, repr=False)
 
     @property
@@ -143,6 +161,28 @@ def examine_database(database: Database) -> Report:
     return report
 
 
+def compare_holds(report: Report, books: Mapping[tuple[str, bytes, str], int]) -> None:
+    """Compares what payments hold with what the issuers' books have set aside; payments in flight may still differ."""
+    for sentence in hold_disagreements(report, books).values():
+        report.find(sentence)
+
+
+def hold_disagreements(
+    report: Report, books: Mapping[tuple[str, bytes, str], int]
+) -> dict[tuple[str, bytes, str], str]:
+    """Where they differ, as `disagreements` has it, under a name that is no account's."""
+    found: dict[tuple[str, bytes, str], str] = {}
+    for key in dict.fromkeys((*report.held, *books)):
+        account, payment_id, currency = key
+        ours, theirs = report.held.get(key, 0), books.get(key, 0)
+        if ours != theirs and payment_id not in report.open_payments:
+            found[f"held at {account}", payment_id, currency] = (
+                f"payment {id_text(payment_id)}: it holds {ours} {currency} minor units at {account}, "
+                f"whose books have set aside {theirs}"
+            )
+    return found
+
+
 def compare(report: Report, books: Mapping[tuple[str, bytes, str], int]) -> None:
     """Holds the gateway's postings against the participants' books; payments in flight may still differ."""
     for sentence in disagreements(report, books).values():
@@ -182,6 +222,10 @@ def _count(database: Database, report: Report) -> None:
     report.open_payments = frozenset(
         row[0] for row in database.execute("SELECT payment_id FROM payments WHERE open = 1")
     )
+    for debtor, payment_id, currency, authorised in database.execute(
+        "SELECT debtor, payment_id, currency, authorised_minor FROM payments WHERE open = 2"
+    ):
+        report.held[debtor, bytes(payment_id), currency] = authorised
     report.in_flight = len(report.open_payments)
 
 

@@ -57,7 +57,12 @@ class Journal(Protocol):
 
     def claim(self, payment_ids: Sequence[bytes]) -> list[Payment]:
         """Those of these payments that this engine may act on: its own, and ended ones that no engine looks after any
-        more, which become its own. On a journal with one engine, all of them."""
+        more, which become its own. On a shared journal also those whose funds are held: they become its own in a
+        durable transaction, which one engine wins, until it puts them down again. On a journal with one engine, all."""
+        ...
+
+    def ended_holds(self, now_us: int, limit: int) -> list[bytes]:
+        """Payments at rest whose hold has ended, the oldest first; whoever claims them, undoes them."""
         ...
 
     def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Payment]:

@@ -37,6 +37,7 @@ from gateway.journal.postgres_setup import prepare
 from gateway.journal.postgres_writes import Cursor, load, send_changes, send_the_rest
 from gateway.journal.refusals import new_judgements
 from gateway.journal.rows import payment_row
+from gateway.journal.schema import HELD
 
 log = logging.getLogger(__name__)
 
@@ -331,6 +332,11 @@ class PostgresJournal:
         """See the interface."""
         database = self._database()
         ids = byteas(payment_ids)
+        if any(row[2] == HELD for row in database.execute(sql.OWNERS, (ids,))):
+            with database.transaction():
+                if not leases.beat(database, self.lease):
+                    raise JournalFencedError(f"another gateway has taken over engine number {self.engine}")
+                database.execute(sql.TAKE_UP, (self.engine, ids))
         owners = self._owners(ids)
         others = sorted({engine for engine in owners.values() if engine != self.engine})
         if others:
@@ -340,6 +346,11 @@ class PostgresJournal:
                     database.execute(sql.CLAIM, (self.engine, ids, bigints(gone)))
             owners = self._owners(ids)
         return load(database, [key for key, engine in owners.items() if engine == self.engine])
+
+    @_reading
+    def ended_holds(self, now_us: int, limit: int) -> list[bytes]:
+        """See the interface."""
+        return [bytes(row[0]) for row in self._database().execute(sql.ENDED_HOLDS, (now_us, limit))]
 
     @_reading
     def owners(self, payment_ids: Sequence[bytes]) -> dict[bytes, int]:

@@ -19,10 +19,10 @@ import psycopg
 from contract.errors import HutongError, Reason
 from gateway.engine.answer import id_text, response
 from gateway.engine.clock import Clock, PaymentIds
-from gateway.engine.core import Core
+from gateway.engine.core import Core, capture_refusal
 from gateway.engine.inbox import Inbox
-from gateway.engine.model import Answered, Cancel, EngineEvent, Join, Payment, Waiter
-from gateway.engine.states import FINAL, State
+from gateway.engine.model import Answered, Cancel, Capture, EngineEvent, Expire, Join, Payment, Waiter
+from gateway.engine.states import FINAL, RESTING, State
 from gateway.engine.transitions import open_reversals
 from gateway.journal import leases
 from gateway.journal import postgres_sql as sql
@@ -46,6 +46,7 @@ CANCEL_US: Final = 30_000_000
 """How long a caller who cancels waits for another engine's verdict."""
 CANCEL_KIND: Final = 1
 ANSWER_KIND: Final = 2
+CAPTURE_KIND: Final = 3
 LIVE: Final = f"SELECT count(*) FROM leases WHERE engine != %s AND expires_us > {sql.NOW_US}"
 
 
@@ -55,6 +56,8 @@ class _Followed:
     waiter: Waiter
     reply_by_us: int
     cancels: bool = False
+    captures: int | None = None
+    """The amount that a capture asked for, 0 for all; None for those who do not capture."""
 
 
 class _Nobody:
@@ -89,7 +92,7 @@ class PostgresNeighbours:
         self._reader = PostgresReader(journal.url, connect=journal.connect)
         self._connection: Connection | None = None
         self._followed: list[_Followed] = []
-        self._done: deque[tuple[Waiter, Payment | None, bool]] = deque()
+        self._done: deque[tuple[_Followed, Payment | None]] = deque()
         self._adopted: deque[bytes] = deque()
         self._mail: deque[EngineEvent] = deque()
         self._lock = threading.Lock()
@@ -173,6 +176,9 @@ class PostgresNeighbours:
             elif isinstance(event, Cancel):
                 mail.append((self._mail_ids.next(now_us), engine, CANCEL_KIND, key, "", 0, ""))
                 followed.append(_Followed(key, event.waiter, now_us + CANCEL_US, cancels=True))
+            elif isinstance(event, Capture):
+                mail.append((self._mail_ids.next(now_us), engine, CAPTURE_KIND, key, "", event.amount_minor, ""))
+                followed.append(_Followed(key, event.waiter, event.reply_by_us, captures=event.amount_minor))
             elif isinstance(event, Join):
                 followed.append(_Followed(key, event.waiter, event.reply_by_us))
         if mail:
@@ -266,6 +272,8 @@ class PostgresNeighbours:
         ):
             if kind == CANCEL_KIND:
                 self._mail.append(Cancel(bytes(subject), _Nobody()))
+            elif kind == CAPTURE_KIND:
+                self._mail.append(Capture(bytes(subject), result, _Nobody(), self._clock.now_us() + CANCEL_US))
             else:
                 self._mail.append(Answered(participant, bytes(subject), result, code))
         if self._mail:
@@ -279,11 +287,11 @@ class PostgresNeighbours:
         done = {
             index
             for index, one in enumerate(followed)
-            if one.reply_by_us <= now_us or ((found := payments.get(one.payment_id)) and found.state in FINAL)
+            if one.reply_by_us <= now_us or ((found := payments.get(one.payment_id)) and _is_settled(one, found))
         }
         for index in sorted(done):
             one = followed[index]
-            self._done.append((one.waiter, payments.get(one.payment_id), one.cancels))
+            self._done.append((one, payments.get(one.payment_id)))
         if done:
             with self._lock:
                 # Only appended to meanwhile.
@@ -300,18 +308,33 @@ def _subject(event: EngineEvent) -> bytes:
     """The payment that an event is about; a new one has none that another engine could have."""
     if isinstance(event, Answered):
         return event.leg_id[:16]
-    return event.payment_id if isinstance(event, Cancel | Join) else b""
+    return event.payment_id if isinstance(event, Cancel | Capture | Expire | Join) else b""
 
 
-def _tell(waiter: Waiter, payment: Payment | None, cancels: bool) -> None:
+def _is_settled(one: _Followed, payment: Payment) -> bool:
+    """Whether there is something to tell a caller before his time is over. Who cancels or captures while the funds are
+    held, waits for the engine that has the payment to do it."""
+    waits_for_the_end = one.cancels or one.captures is not None
+    return payment.state in (FINAL if waits_for_the_end else RESTING)
+
+
+def _tell(one: _Followed, payment: Payment | None) -> None:
     """Answers a caller who waited for a payment of another engine."""
+    waiter = one.waiter
     if payment is None:
         waiter.fail(HutongError(Reason.ERROR_REASON_PAYMENT_NOT_FOUND))
-    elif not cancels or payment.state is State.CANCELLED:
+        return
+    named = {"payment_id": id_text(payment.payment_id)}
+    refusal = None
+    if one.captures is not None:
+        refusal = capture_refusal(payment, one.captures or payment.authorised_minor)
+    if refusal is not None:
+        waiter.fail(refusal)
+    elif payment.state is State.HELD and one.captures is not None:
+        waiter.fail(HutongError(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS, **named))
+    elif not one.cancels or payment.state is State.CANCELLED:
         waiter.answer(response(payment))
+    elif payment.state in FINAL:
+        waiter.fail(HutongError(Reason.ERROR_REASON_PAYMENT_FINAL, state=payment.state.name, **named))
     else:
-        named = {"payment_id": id_text(payment.payment_id)}
-        if payment.state in FINAL:
-            waiter.fail(HutongError(Reason.ERROR_REASON_PAYMENT_FINAL, state=payment.state.name, **named))
-        else:
-            waiter.fail(HutongError(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS, **named))
+        waiter.fail(HutongError(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS, **named))

@@ -112,6 +112,20 @@ PAYMENTS: Final = ", ".join(PAYMENT_COLUMNS)
 LEGS: Final = ", ".join(LEG_COLUMNS)
 LOAD_PAYMENTS: Final = f"SELECT {PAYMENTS} FROM payments WHERE payment_id = ANY(%s::bytea[]) ORDER BY payment_id"
 LOAD_LEGS: Final = f"SELECT {LEGS} FROM legs WHERE payment_id = ANY(%s::bytea[]) ORDER BY payment_id, number"
+CAPTURED_TYPES: Final = ("BIGINT", "BIGINT", "TEXT", "BYTEA")
+_CAPTURED: Final = ("amount_minor", "deadline_us", "counters", "payment_id")
+UPDATE_CAPTURED: Final = (
+    "UPDATE payments SET amount_minor = u.amount_minor, deadline_us = u.deadline_us, counters = u.counters "
+    f"FROM {_unnest(_CAPTURED, CAPTURED_TYPES)} WHERE payments.payment_id = u.payment_id AND payments.engine = %s"
+)
+TAKE_UP: Final = (
+    "UPDATE payments SET engine = %s, open = 1 WHERE payment_id IN "
+    "(SELECT payment_id FROM payments WHERE payment_id = ANY(%s::bytea[]) AND open = 2 ORDER BY payment_id FOR UPDATE)"
+)
+"""Payments whose funds are held go to whichever engine comes first, one at a time; locked in one order."""
+ENDED_HOLDS: Final = (
+    "SELECT payment_id FROM payments WHERE open = 2 AND hold_until_us <= %s ORDER BY hold_until_us LIMIT %s"
+)
 CLAIM: Final = (
     "UPDATE payments SET engine = %s WHERE payment_id = ANY(%s::bytea[]) AND open = 0 AND engine = ANY(%s::bigint[])"
 )
@@ -121,7 +135,7 @@ BURY: Final = (
     f"WHERE engine = ANY(%s::bigint[]) AND expires_us < {NOW_US} RETURNING engine"
 )
 """Fences engines whose leases have run out, before anything is taken from them."""
-OWNERS: Final = "SELECT payment_id, engine FROM payments WHERE payment_id = ANY(%s::bytea[])"
+OWNERS: Final = "SELECT payment_id, engine, open FROM payments WHERE payment_id = ANY(%s::bytea[])"
 MAIL_TYPES: Final = ("BYTEA", "BIGINT", "SMALLINT", "BYTEA", "TEXT", "BIGINT", "TEXT")
 _MAIL: Final = ("mail_id", "engine", "kind", "subject", "participant", "result", "code")
 SEND_MAIL: Final = f"{_insert('mail', _MAIL, MAIL_TYPES)} ON CONFLICT (mail_id) DO NOTHING"

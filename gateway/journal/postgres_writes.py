@@ -16,7 +16,7 @@ from gateway.journal.postgres_connection import Connection
 from gateway.journal.postgres_decisions import Decisions
 from gateway.journal.postgres_schema import LEG_TYPES, REFUSAL_TYPES
 from gateway.journal.refusals import limit_refusals, refusal_row
-from gateway.journal.rows import leg_row, payment_change, payments_from_rows
+from gateway.journal.rows import capture_change, leg_row, payment_change, payments_from_rows
 
 IDS_PER_QUERY_MAX: Final = 2_000
 """Payments read at once: bounds a query's memory to some megabytes."""
@@ -28,6 +28,9 @@ def send_changes(db: Connection, writes: Writes, engine: int) -> Cursor | None:
     """What needs no verdict: legs and states of payments that this engine owns."""
     if writes.legs:
         db.execute(sql.PUT_LEGS, columns([leg_row(key[0], leg) for key, leg in writes.legs.items()], LEG_TYPES))
+    if writes.captured:
+        changes = [capture_change(payment) for payment in writes.captured.values()]
+        db.execute(sql.UPDATE_CAPTURED, (*columns(changes, sql.CAPTURED_TYPES), engine))
     if not writes.changed:
         return None
     changes = [payment_change(payment) for payment in writes.changed.values()]

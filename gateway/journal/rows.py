@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from gateway.engine.model import Kind, Leg, LegKind, LegState, Payment, first_leg
-from gateway.engine.states import FINAL, State
-from gateway.journal.schema import PAYMENT_COLUMNS
+from gateway.engine.states import RESTING, State
+from gateway.journal.schema import CLOSED, HELD, OPEN, PAYMENT_COLUMNS
 
 _COUNTER_BYTES: Final = 16
 Row = Sequence[Any]
@@ -49,16 +49,21 @@ def payment_row(payment: Payment, engine: int) -> tuple[object, ...]:
         payment.deadline_us,
         0,
         0,
+        payment.authorised_minor,
+        payment.hold_until_us,
     )
 
 
 def payment_change(payment: Payment) -> tuple[object, ...]:
     """What changed of a payment: open, state, goal, reason, attempt, ended_us, and its id."""
-    open_now = payment.state not in FINAL or any(
+    if payment.state not in RESTING or any(
         leg.kind == LegKind.REVERSAL and leg.state == LegState.SENT for leg in payment.legs
-    )
+    ):
+        open_now = OPEN
+    else:
+        open_now = HELD if payment.state is State.HELD else CLOSED
     return (
-        int(open_now),
+        open_now,
         int(payment.state),
         int(payment.goal),
         payment.reason,
@@ -66,6 +71,11 @@ def payment_change(payment: Payment) -> tuple[object, ...]:
         payment.ended_us,
         payment.row_id,
     )
+
+
+def capture_change(payment: Payment) -> tuple[object, ...]:
+    """What a capture changed: amount, deadline, counters, and the payment's id."""
+    return (payment.amount_minor, payment.deadline_us, _counters_text(payment.counters), payment.row_id)
 
 
 def leg_row(payment_id: bytes, leg: Leg) -> tuple[object, ...]:
@@ -150,6 +160,8 @@ def _payment(row: dict[str, Any]) -> Payment:
         attempt=row["attempt"],
         ended_us=row["ended_us"],
         refunded_minor=row["refunded_minor"],
+        authorised_minor=row["authorised_minor"],
+        hold_until_us=row["hold_until_us"],
     )
 
 

@@ -3,15 +3,21 @@
 A payment costs one row in `payments` (inserted once, updated at each change of state), one in `legs` for each message
 that moves or undoes money (the first one's is written with its answer), two in `postings` for each movement, one in
 `events` for each state. A payment that risk rules refuse costs one row in `refusals`, and what they found is kept once
-for all that it was found of.
+for all that it was found of. `payments.open` says who looks after a payment: 1, its engine, which has it in memory; 2,
+nobody, while its funds are held, until its engine takes it up, or on a shared journal any; 0, nobody: it has ended.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Version of this schema, kept in `meta`; a journal of another version is refused."""
+
+CLOSED: Final = 0
+OPEN: Final = 1
+HELD: Final = 2
+"""Values of `payments.open`."""
 
 TABLES: Final = """
 CREATE TABLE IF NOT EXISTS meta (
@@ -55,10 +61,13 @@ CREATE TABLE IF NOT EXISTS payments (
     created_us BIGINT NOT NULL,
     deadline_us BIGINT NOT NULL,
     ended_us BIGINT NOT NULL,
-    refunded_minor BIGINT NOT NULL CHECK (refunded_minor <= amount_minor)
+    refunded_minor BIGINT NOT NULL CHECK (refunded_minor <= amount_minor),
+    authorised_minor BIGINT NOT NULL,
+    hold_until_us BIGINT NOT NULL
 ){clustered};
 CREATE UNIQUE INDEX IF NOT EXISTS payments_idempotency ON payments (idempotency);
 CREATE INDEX IF NOT EXISTS payments_open ON payments (engine) WHERE open = 1;
+CREATE INDEX IF NOT EXISTS payments_held ON payments (hold_until_us) WHERE open = 2;
 CREATE INDEX IF NOT EXISTS payments_original ON payments (original_id) WHERE original_id IS NOT NULL;
 CREATE TABLE IF NOT EXISTS routes (
     route_id BIGINT NOT NULL PRIMARY KEY,
@@ -169,6 +178,8 @@ PAYMENT_COLUMNS: Final = (
     "deadline_us",
     "ended_us",
     "refunded_minor",
+    "authorised_minor",
+    "hold_until_us",
 )
 LEG_COLUMNS: Final = (
     "payment_id",

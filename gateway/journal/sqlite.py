@@ -30,8 +30,8 @@ from gateway.journal.refusals import (
     new_judgements,
     refusal_row,
 )
-from gateway.journal.rows import Row, leg_row, payment_change, payment_row, payments_from_rows
-from gateway.journal.schema import LEG_COLUMNS, PAYMENT_COLUMNS, VERSION, sqlite_statements
+from gateway.journal.rows import Row, capture_change, leg_row, payment_change, payment_row, payments_from_rows
+from gateway.journal.schema import HELD, LEG_COLUMNS, PAYMENT_COLUMNS, VERSION, sqlite_statements
 
 CHECKPOINT_PAGES: Final = 4000
 """Pages of write-ahead log (32 MB) after which SQLite copies it into the database file."""
@@ -58,6 +58,7 @@ _PUT_LEGS: Final = ManyRows(f"INSERT OR REPLACE INTO legs ({_LEGS})", len(LEG_CO
 _UPDATE_PAYMENT: Final = (
     "UPDATE payments SET open = ?, state = ?, goal = ?, reason = ?, attempt = ?, ended_us = ? WHERE payment_id = ?"
 )
+_UPDATE_CAPTURED: Final = "UPDATE payments SET amount_minor = ?, deadline_us = ?, counters = ? WHERE payment_id = ?"
 _INSERT_POSTINGS: Final = ManyRows(
     "INSERT INTO postings (payment_id, number, account, currency, amount_minor, posted_us)", 6
 )
@@ -206,6 +207,8 @@ class SqliteJournal:
             _PUT_LEGS.insert(db, [leg_row(key[0], leg) for key, leg in writes.legs.items()])
         if writes.changed:
             db.executemany(_UPDATE_PAYMENT, [payment_change(payment) for payment in writes.changed.values()])
+        if writes.captured:
+            db.executemany(_UPDATE_CAPTURED, [capture_change(payment) for payment in writes.captured.values()])
         if writes.postings:
             _INSERT_POSTINGS.insert(db, writes.postings)
         if writes.events:
@@ -369,6 +372,16 @@ class SqliteJournal:
             if row[0] != engine:
                 db.execute("UPDATE payments SET engine = ? WHERE payment_id = ? AND open = 0", (engine, payment_id))
         return self.load(mine)
+
+    @_readable
+    def ended_holds(self, now_us: int, limit: int) -> list[bytes]:
+        """See the interface."""
+        rows = self._connection.execute(
+            f"SELECT payment_id FROM payments WHERE open = {HELD} AND engine = ? AND hold_until_us <= ? "
+            "ORDER BY hold_until_us LIMIT ?",
+            (self._engine, now_us, limit),
+        )
+        return [row[0] for row in rows]
 
     @_readable
     def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Payment]:

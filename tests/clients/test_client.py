@@ -66,6 +66,11 @@ class Gateway(rpc.PaymentServiceServicer):
         state = pb.PAYMENT_STATE_SUCCEEDED
         return pb.GetPaymentResponse(payment=pb.Payment(payment_id=request.payment_id, state=state))
 
+    def CapturePayment(self, request: Any, context: Any) -> pb.CapturePaymentResponse:  # noqa: N802
+        self._meet(request, context)
+        payment = pb.Payment(payment_id=request.payment_id, amount_minor=request.amount_minor)
+        return pb.CapturePaymentResponse(payment=payment)
+
     def CancelPayment(self, request: Any, context: Any) -> pb.CancelPaymentResponse:  # noqa: N802
         self._meet(request, context)
         return pb.CancelPaymentResponse(payment=pb.Payment(payment_id=request.payment_id))

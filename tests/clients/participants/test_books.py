@@ -44,7 +44,7 @@ while True:
 
 def entry(number: int, effect: int, participant: str = "issuer-a") -> Entry:
     leg_id = number.to_bytes(16, "big") + b"\1"
-    return Entry(leg_id, participant, 1, None, "ref", "CNY", "", abs(effect), effect, 1, "00", number)
+    return Entry(leg_id, participant, 1, None, "ref", "CNY", "", abs(effect), effect, 0, 1, "00", number)
 
 
 def test_kill_9_loses_nothing_that_was_answered(tmp_path: Path) -> None:
@@ -159,8 +159,8 @@ def test_a_damaged_file_is_refused(tmp_path: Path, name: str) -> None:
 def test_entries_cannot_repeat_a_leg(tmp_path: Path) -> None:
     books = Books(tmp_path)
     with sqlite3.connect(books.path) as database:
-        database.execute("INSERT INTO entries VALUES (x'01','a',1,NULL,'r','CNY','',1,1,1,'00',1)")
+        database.execute("INSERT INTO entries VALUES (x'01','a',1,NULL,'r','CNY','',1,1,0,1,'00',1)")
         with pytest.raises(sqlite3.IntegrityError):
-            database.execute("INSERT INTO entries VALUES (x'01','a',1,NULL,'r','CNY','',2,2,1,'00',1)")
+            database.execute("INSERT INTO entries VALUES (x'01','a',1,NULL,'r','CNY','',2,2,0,1,'00',1)")
     database.close()
     books.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.engine.model import Kind, LegKind, Payment
-from gateway.engine.states import FINAL, TABLE, Action, Event, State
+from gateway.engine.states import FINAL, RESTING, TABLE, Action, Event, State
 from gateway.engine.transitions import Outcome
 from tests.gateway.engine.world import World
 
@@ -19,6 +19,7 @@ MESSAGES = {
     Action.REVERSE_DEBIT: LegKind.REVERSAL,
     Action.REVERSE_CREDIT: LegKind.REVERSAL,
     Action.UNDO: LegKind.REVERSAL,
+    Action.SEND_CAPTURE: LegKind.CAPTURE,
 }
 
 
@@ -48,6 +49,28 @@ def crediting(world: World) -> Payment:
     world.answer(payment.debtor, payment.payment_id + b"\x01", 1)
     world.tick()
     return payment
+
+
+def authorising(world: World) -> Payment:
+    nothing_leaves(world)
+    payment = world.hold()
+    world.create(payment)
+    world.tick()
+    return payment
+
+
+def held(world: World) -> Payment:
+    payment = authorising(world)
+    world.answer(payment.debtor, payment.payment_id + b"\x01", 1)
+    world.tick()
+    return payment
+
+
+def capturing(world: World) -> Payment:
+    payment = held(world)
+    world.capture(payment.payment_id)
+    world.tick()
+    return world.core.book[payment.payment_id]
 
 
 def reversing(world: World) -> Payment:
@@ -92,6 +115,9 @@ REACH: dict[State, Callable[[World], Payment]] = {
     State.CREDIT_UNKNOWN: lambda world: later(world, crediting(world), State.CREDIT_UNKNOWN),
     State.CREDIT_REVERSING: lambda world: later(world, crediting(world), State.CREDIT_REVERSING),
     State.REVERSING: reversing,
+    State.HELD: held,
+    State.CAPTURING: capturing,
+    State.CAPTURE_UNKNOWN: lambda world: later(world, capturing(world), State.CAPTURE_UNKNOWN),
     State.SUCCEEDED: ended(1, leg=2),
     State.DECLINED: ended(2),
     State.FAILED: undone(lambda world: later(world, debiting(world), State.REVERSING)),
@@ -116,7 +142,7 @@ def test_a_cell_does_what_it_says(tmp_path: Path, state: State, event: Event) ->
     assert payment.state is (goal if rule.to is None else rule.to)
     sent = [leg.kind for leg in out.legs]
     expected = [MESSAGES[action] for action in rule.actions if action in MESSAGES]
-    if Action.RESEND in rule.actions and state not in FINAL:
+    if Action.RESEND in rule.actions and state not in RESTING:
         expected = [LegKind.REVERSAL] * len([leg for leg in open_reversals if leg.state == 1])
         assert expected
     assert sent == expected

@@ -12,7 +12,7 @@ from contract.errors import HutongError, Reason
 from contract.secret import Secret
 from gateway.engine.clock import PaymentIds
 from gateway.engine.core import Core
-from gateway.engine.model import Answered, Cancel, Create, EngineEvent, Kind, LegOut, LegState, Payment
+from gateway.engine.model import Answered, Cancel, Capture, Create, EngineEvent, Expire, Kind, LegOut, LegState, Payment
 from gateway.engine.states import Event, State
 from gateway.engine.transitions import Timing
 from gateway.journal.interface import Journal, Reader
@@ -136,6 +136,11 @@ class World:
             setattr(payment, name, value)
         return payment
 
+    def hold(self, amount_minor: int = 1000, lasts_us: int = 86_400_000_000, **changes: object) -> Payment:
+        """A payment whose funds are to be held."""
+        until_us = self.now_us + lasts_us
+        return self.draft(amount_minor, authorised_minor=amount_minor, hold_until_us=until_us, **changes)  # type: ignore[arg-type]
+
     def create(self, payment: Payment | None = None, *, reply_in_us: int = 3_600_000_000) -> Caller:
         caller = Caller()
         self.waiting.append(Create(payment or self.draft(), caller, self.now_us + reply_in_us))
@@ -161,6 +166,11 @@ class World:
         self.waiting.append(Cancel(payment_id, caller))
         return caller
 
+    def capture(self, payment_id: bytes, amount_minor: int = 0, *, reply_in_us: int = 3_600_000_000) -> Caller:
+        caller = Caller()
+        self.waiting.append(Capture(payment_id, amount_minor, caller, self.now_us + reply_in_us))
+        return caller
+
     def answer(self, participant: str, leg_id: bytes, result: int, code: str = "00") -> None:
         """An answer out of nowhere."""
         self.waiting.append(Answered(participant, leg_id, result, code))
@@ -170,7 +180,8 @@ class World:
     def tick(self) -> None:
         events = self.waiting + self.link.poll(self.now_us)
         self.waiting = []
-        self.core.load(self.journal.load(self.core.missing(events)))
+        events += [Expire(payment_id) for payment_id in self.journal.ended_holds(self.now_us, 100)]
+        self.core.load(self.journal.claim(self.core.missing(events)))
         out = self.core.step(events, self.now_us)
         self.transitions.update(out.transitions)
         for what, count in out.anomalies.items():

@@ -22,67 +22,74 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from hutong.facepay.v1 import face_pb2 as hutong_dot_facepay_dot_v1_dot_face__pb2
 from hutong.tokenization.v1 import token_pb2 as hutong_dot_tokenization_dot_v1_dot_token__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fhutong/gateway/v1/payment.proto\x12\x11hutong.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1chutong/facepay/v1/face.proto\x1a\"hutong/tokenization/v1/token.proto\"\xd5\x01\n\nRoutingKey\x12\x11\n\x07\x62\x61rcode\x18\x01 \x01(\tH\x00\x12\x16\n\x0cpayment_code\x18\x02 \x01(\tH\x00\x12\x31\n\x05token\x18\x03 \x01(\x0b\x32 .hutong.tokenization.v1.TokenKeyH\x00\x12.\n\x04\x66\x61\x63\x65\x18\x04 \x01(\x0b\x32\x1e.hutong.facepay.v1.FaceCaptureH\x00\x12\x32\n\x08merchant\x18\x05 \x01(\x0b\x32\x1e.hutong.gateway.v1.MerchantKeyH\x00\x42\x05\n\x03key\"7\n\x0bMerchantKey\x12\x13\n\x0bmerchant_id\x18\x01 \x01(\t\x12\x13\n\x0bterminal_id\x18\x02 \x01(\t\"\xf4\x01\n\x14\x43reatePaymentRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12,\n\x05payer\x18\x02 \x01(\x0b\x32\x1d.hutong.gateway.v1.RoutingKey\x12,\n\x05payee\x18\x03 \x01(\x0b\x32\x1d.hutong.gateway.v1.RoutingKey\x12\x14\n\x0c\x61mount_minor\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\treference\x18\x07 \x01(\t\"D\n\x15\x43reatePaymentResponse\x12+\n\x07payment\x18\x01 \x01(\x0b\x32\x1a.hutong.gateway.v1.Payment\"W\n\x1a\x42\x61tchCreatePaymentsRequest\x12\x39\n\x08requests\x18\x01 \x03(\x0b\x32\'.hutong.gateway.v1.CreatePaymentRequest\"\\\n\x1b\x42\x61tchCreatePaymentsResponse\x12=\n\x07results\x18\x01 \x03(\x0b\x32,.hutong.gateway.v1.BatchCreatePaymentsResult\"z\n\x19\x42\x61tchCreatePaymentsResult\x12-\n\x07payment\x18\x01 \x01(\x0b\x32\x1a.hutong.gateway.v1.PaymentH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\'\n\x11GetPaymentRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\"\x82\x02\n\x12GetPaymentResponse\x12+\n\x07payment\x18\x01 \x01(\x0b\x32\x1a.hutong.gateway.v1.Payment\x12+\n\x04legs\x18\x02 \x03(\x0b\x32\x1d.hutong.gateway.v1.PaymentLeg\x12\x35\n\ncandidates\x18\x03 \x03(\x0b\x32!.hutong.gateway.v1.RouteCandidate\x12+\n\x07refunds\x18\x04 \x03(\x0b\x32\x1a.hutong.gateway.v1.Payment\x12.\n\x04risk\x18\n \x01(\x0b\x32 .hutong.gateway.v1.RiskJudgement\"\x7f\n\rRiskJudgement\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x05\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\x30\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x1e.hutong.gateway.v1.RiskFinding\x12\x0f\n\x07version\x18\x05 \x01(\t\";\n\x0bRiskFinding\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06points\x18\x02 \x01(\x05\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\"*\n\x14\x43\x61ncelPaymentRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\"D\n\x15\x43\x61ncelPaymentResponse\x12+\n\x07payment\x18\x01 \x01(\x0b\x32\x1a.hutong.gateway.v1.Payment\"l\n\x14RefundPaymentRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x12\n\npayment_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61mount_minor\x18\x03 \x01(\x03\x12\x11\n\treference\x18\x04 \x01(\t\"C\n\x15RefundPaymentResponse\x12*\n\x06refund\x18\x01 \x01(\x0b\x32\x1a.hutong.gateway.v1.Payment\"B\n\x14WatchPaymentsRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\x12\n\npayment_id\x18\x02 \x01(\t\"H\n\x15WatchPaymentsResponse\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.hutong.gateway.v1.PaymentEvent\"\x8e\x01\n\x0cPaymentEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x12\n\npayment_id\x18\x02 \x01(\t\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.hutong.gateway.v1.PaymentState\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa3\x04\n\x07Payment\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.hutong.gateway.v1.PaymentKind\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.hutong.gateway.v1.PaymentState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x14\n\x0c\x61mount_minor\x18\x05 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\x12\x11\n\tissuer_id\x18\x07 \x01(\t\x12\x13\n\x0b\x61\x63quirer_id\x18\x08 \x01(\t\x12\x13\n\x0bmerchant_id\x18\t \x01(\t\x12\x13\n\x0bterminal_id\x18\n \x01(\t\x12\x11\n\treference\x18\x0b \x01(\t\x12-\n\tpayer_key\x18\x0c \x01(\x0e\x32\x1a.hutong.gateway.v1.KeyKind\x12-\n\tpayee_key\x18\r \x01(\x0e\x32\x1a.hutong.gateway.v1.KeyKind\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0erefunded_minor\x18\x10 \x01(\x03\x12\x1b\n\x13original_payment_id\x18\x11 \x01(\t\x12\x17\n\x0fpayer_last_four\x18\x12 \x01(\t\"\x81\x01\n\nPaymentLeg\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x16\n\x0eparticipant_id\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x15\n\rresponse_code\x18\x05 \x01(\t\x12\x17\n\x0foriginal_number\x18\x06 \x01(\r\"T\n\x0eRouteCandidate\x12\x13\n\x0b\x61\x63quirer_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0f\n\x07reasons\x18\x03 \x03(\t\x12\r\n\x05tried\x18\x04 \x01(\x08*^\n\x0bPaymentKind\x12\x1c\n\x18PAYMENT_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14PAYMENT_KIND_PAYMENT\x10\x01\x12\x17\n\x13PAYMENT_KIND_REFUND\x10\x02*\xf5\x02\n\x0cPaymentState\x12\x1d\n\x19PAYMENT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16PAYMENT_STATE_DEBITING\x10\x01\x12\x1f\n\x1bPAYMENT_STATE_DEBIT_UNKNOWN\x10\x02\x12\x1b\n\x17PAYMENT_STATE_CREDITING\x10\x03\x12 \n\x1cPAYMENT_STATE_CREDIT_UNKNOWN\x10\x04\x12\"\n\x1ePAYMENT_STATE_CREDIT_REVERSING\x10\x05\x12\x1b\n\x17PAYMENT_STATE_REVERSING\x10\x06\x12\x1b\n\x17PAYMENT_STATE_SUCCEEDED\x10\x07\x12\x1a\n\x16PAYMENT_STATE_DECLINED\x10\x08\x12\x18\n\x14PAYMENT_STATE_FAILED\x10\t\x12\x1b\n\x17PAYMENT_STATE_CANCELLED\x10\n\x12\x19\n\x15PAYMENT_STATE_EXPIRED\x10\x0b*\xde\x01\n\x07KeyKind\x12\x18\n\x14KEY_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11KEY_KIND_MERCHANT\x10\x01\x12\x1a\n\x16KEY_KIND_MERCHANT_CODE\x10\x02\x12\x19\n\x15KEY_KIND_PAYMENT_CODE\x10\x03\x12\x1a\n\x16KEY_KIND_CONSUMER_CODE\x10\x04\x12\x12\n\x0eKEY_KIND_TOKEN\x10\x05\x12\x11\n\rKEY_KIND_FACE\x10\x06\x12\x14\n\x10KEY_KIND_TRANSIT\x10\x07\x12\x12\n\x0eKEY_KIND_ALIAS\x10\x08\x32\xf3\x04\n\x0ePaymentService\x12\x62\n\rCreatePayment\x12\'.hutong.gateway.v1.CreatePaymentRequest\x1a(.hutong.gateway.v1.CreatePaymentResponse\x12t\n\x13\x42\x61tchCreatePayments\x12-.hutong.gateway.v1.BatchCreatePaymentsRequest\x1a..hutong.gateway.v1.BatchCreatePaymentsResponse\x12Y\n\nGetPayment\x12$.hutong.gateway.v1.GetPaymentRequest\x1a%.hutong.gateway.v1.GetPaymentResponse\x12\x62\n\rCancelPayment\x12\'.hutong.gateway.v1.CancelPaymentRequest\x1a(.hutong.gateway.v1.CancelPaymentResponse\x12\x62\n\rRefundPayment\x12\'.hutong.gateway.v1.RefundPaymentRequest\x1a(.hutong.gateway.v1.RefundPaymentResponse\x12\x64\n\rWatchPayments\x12\'.hutong.gateway.v1.WatchPaymentsRequest\x1a(.hutong.gateway.v1.WatchPaymentsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fhutong/gateway/v1/payment.proto\x12\x11hutong.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1chutong/facepay/v1/face.proto\x1a\"hutong/tokenization/v1/token.proto\"\xd5\x01\n\nRoutingKey\x12\x11\n\x07\x62\x61rcode\x18\x01 \x01(\tH\x00\x12\x16\n\x0cpayment_code\x18\x02 \x01(\tH\x00\x12\x31\n\x05token\x18\x03 \x01(\x0b\x32 .hutong.tokenization.v1.TokenKeyH\x00\x12.\n\x04\x66\x61\x63\x65\x18\x04 \x01(\x0b\x32\x1e.hutong.facepay.v1.FaceCaptureH\x00\x12\x32\n\x08merchant\x18\x05 \x01(\x0b\x32\x1e.hutong.gateway.v1.MerchantKeyH\x00\x42\x05\n\x03key\"7\n\x0bMerchantKey\x12\x13\n\x0bmerchant_id\x18\x01 \x01(\t\x12\x13\n\x0bterminal_id\x18\x02 \x01(\t\"\x9b\x02\n\x14\x43reatePaymentRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12,\n\x05payer\x18\x02 \x01(\x0b\x32\x1d.hutong.gateway.v1.RoutingKey\x12,\n\x05payee\x18\x03 \x01(\x0b\x32\x1d.hutong.gateway.v1.RoutingKey\x12\x14\n\x0c\x61mount_minor\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\treference\x18\x07 \x01(\t\x12%\n\x04hold\x18\x08 \x01(\x0b\x32\x17.hutong.gateway.v1.Hold\"3\n\x04Hold\x12+\n\x08lifetime\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"D\n\x15\x43reatePaymentResponse\x12+\n\x07payment\x18\x01 \x01(\x0b\x32\x1a.hutong.gateway.v1.Payment\"W\n\x1a\x42\x61tchCreatePaymentsRequest\x12\x39\n\x08requests\x18\x01 \x03(\x0b\x32\'.hutong.gateway.v1.CreatePaymentRequest\"\\\n\x1b\x42\x61tchCreatePaymentsResponse\x12=\n\x07results\x18\x01 \x03(\x0b\x32,.hutong.gateway.v1.BatchCreatePaymentsResult\"z\n\x19\x42\x61tchCreatePaymentsResult\x12-\n\x07payment\x18\x01 \x01(\x0b\x32\x1a.hutong.gateway.v1.PaymentH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\'\n\x11GetPaymentRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\"\x82\x02\n\x12GetPaymentResponse\x12+\n\x07payment\x18\x01 \x01(\x0b\x32\x1a.hutong.gateway.v1.Payment\x12+\n\x04legs\x18\x02 \x03(\x0b\x32\x1d.hutong.gateway.v1.PaymentLeg\x12\x35\n\ncandidates\x18\x03 \x03(\x0b\x32!.hutong.gateway.v1.RouteCandidate\x12+\n\x07refunds\x18\x04 \x03(\x0b\x32\x1a.hutong.gateway.v1.Payment\x12.\n\x04risk\x18\n \x01(\x0b\x32 .hutong.gateway.v1.RiskJudgement\"\x7f\n\rRiskJudgement\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x05\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\x30\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x1e.hutong.gateway.v1.RiskFinding\x12\x0f\n\x07version\x18\x05 \x01(\t\";\n\x0bRiskFinding\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06points\x18\x02 \x01(\x05\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\"A\n\x15\x43\x61pturePaymentRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61mount_minor\x18\x02 \x01(\x03\"E\n\x16\x43\x61pturePaymentResponse\x12+\n\x07payment\x18\x01 \x01(\x0b\x32\x1a.hutong.gateway.v1.Payment\"*\n\x14\x43\x61ncelPaymentRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\"D\n\x15\x43\x61ncelPaymentResponse\x12+\n\x07payment\x18\x01 \x01(\x0b\x32\x1a.hutong.gateway.v1.Payment\"l\n\x14RefundPaymentRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x12\n\npayment_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61mount_minor\x18\x03 \x01(\x03\x12\x11\n\treference\x18\x04 \x01(\t\"C\n\x15RefundPaymentResponse\x12*\n\x06refund\x18\x01 \x01(\x0b\x32\x1a.hutong.gateway.v1.Payment\"B\n\x14WatchPaymentsRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\x12\n\npayment_id\x18\x02 \x01(\t\"H\n\x15WatchPaymentsResponse\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.hutong.gateway.v1.PaymentEvent\"\x8e\x01\n\x0cPaymentEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x12\n\npayment_id\x18\x02 \x01(\t\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.hutong.gateway.v1.PaymentState\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf3\x04\n\x07Payment\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.hutong.gateway.v1.PaymentKind\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.hutong.gateway.v1.PaymentState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x14\n\x0c\x61mount_minor\x18\x05 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\x12\x11\n\tissuer_id\x18\x07 \x01(\t\x12\x13\n\x0b\x61\x63quirer_id\x18\x08 \x01(\t\x12\x13\n\x0bmerchant_id\x18\t \x01(\t\x12\x13\n\x0bterminal_id\x18\n \x01(\t\x12\x11\n\treference\x18\x0b \x01(\t\x12-\n\tpayer_key\x18\x0c \x01(\x0e\x32\x1a.hutong.gateway.v1.KeyKind\x12-\n\tpayee_key\x18\r \x01(\x0e\x32\x1a.hutong.gateway.v1.KeyKind\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0erefunded_minor\x18\x10 \x01(\x03\x12\x1b\n\x13original_payment_id\x18\x11 \x01(\t\x12\x17\n\x0fpayer_last_four\x18\x12 \x01(\t\x12\x18\n\x10\x61uthorised_minor\x18\x13 \x01(\x03\x12\x34\n\x10hold_expire_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\nPaymentLeg\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x16\n\x0eparticipant_id\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x15\n\rresponse_code\x18\x05 \x01(\t\x12\x17\n\x0foriginal_number\x18\x06 \x01(\r\"T\n\x0eRouteCandidate\x12\x13\n\x0b\x61\x63quirer_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0f\n\x07reasons\x18\x03 \x03(\t\x12\r\n\x05tried\x18\x04 \x01(\x08*^\n\x0bPaymentKind\x12\x1c\n\x18PAYMENT_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14PAYMENT_KIND_PAYMENT\x10\x01\x12\x17\n\x13PAYMENT_KIND_REFUND\x10\x02*\xcd\x03\n\x0cPaymentState\x12\x1d\n\x19PAYMENT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16PAYMENT_STATE_DEBITING\x10\x01\x12\x1f\n\x1bPAYMENT_STATE_DEBIT_UNKNOWN\x10\x02\x12\x1b\n\x17PAYMENT_STATE_CREDITING\x10\x03\x12 \n\x1cPAYMENT_STATE_CREDIT_UNKNOWN\x10\x04\x12\"\n\x1ePAYMENT_STATE_CREDIT_REVERSING\x10\x05\x12\x1b\n\x17PAYMENT_STATE_REVERSING\x10\x06\x12\x1b\n\x17PAYMENT_STATE_SUCCEEDED\x10\x07\x12\x1a\n\x16PAYMENT_STATE_DECLINED\x10\x08\x12\x18\n\x14PAYMENT_STATE_FAILED\x10\t\x12\x1b\n\x17PAYMENT_STATE_CANCELLED\x10\n\x12\x19\n\x15PAYMENT_STATE_EXPIRED\x10\x0b\x12\x16\n\x12PAYMENT_STATE_HELD\x10\x0c\x12\x1b\n\x17PAYMENT_STATE_CAPTURING\x10\r\x12!\n\x1dPAYMENT_STATE_CAPTURE_UNKNOWN\x10\x0e*\xde\x01\n\x07KeyKind\x12\x18\n\x14KEY_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11KEY_KIND_MERCHANT\x10\x01\x12\x1a\n\x16KEY_KIND_MERCHANT_CODE\x10\x02\x12\x19\n\x15KEY_KIND_PAYMENT_CODE\x10\x03\x12\x1a\n\x16KEY_KIND_CONSUMER_CODE\x10\x04\x12\x12\n\x0eKEY_KIND_TOKEN\x10\x05\x12\x11\n\rKEY_KIND_FACE\x10\x06\x12\x14\n\x10KEY_KIND_TRANSIT\x10\x07\x12\x12\n\x0eKEY_KIND_ALIAS\x10\x08\x32\xda\x05\n\x0ePaymentService\x12\x62\n\rCreatePayment\x12\'.hutong.gateway.v1.CreatePaymentRequest\x1a(.hutong.gateway.v1.CreatePaymentResponse\x12t\n\x13\x42\x61tchCreatePayments\x12-.hutong.gateway.v1.BatchCreatePaymentsRequest\x1a..hutong.gateway.v1.BatchCreatePaymentsResponse\x12Y\n\nGetPayment\x12$.hutong.gateway.v1.GetPaymentRequest\x1a%.hutong.gateway.v1.GetPaymentResponse\x12\x65\n\x0e\x43\x61pturePayment\x12(.hutong.gateway.v1.CapturePaymentRequest\x1a).hutong.gateway.v1.CapturePaymentResponse\x12\x62\n\rCancelPayment\x12\'.hutong.gateway.v1.CancelPaymentRequest\x1a(.hutong.gateway.v1.CancelPaymentResponse\x12\x62\n\rRefundPayment\x12\'.hutong.gateway.v1.RefundPaymentRequest\x1a(.hutong.gateway.v1.RefundPaymentResponse\x12\x64\n\rWatchPayments\x12\'.hutong.gateway.v1.WatchPaymentsRequest\x1a(.hutong.gateway.v1.WatchPaymentsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hutong.gateway.v1.payment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PAYMENTKIND']._serialized_start=2915
-  _globals['_PAYMENTKIND']._serialized_end=3009
-  _globals['_PAYMENTSTATE']._serialized_start=3012
-  _globals['_PAYMENTSTATE']._serialized_end=3385
-  _globals['_KEYKIND']._serialized_start=3388
-  _globals['_KEYKIND']._serialized_end=3610
-  _globals['_ROUTINGKEY']._serialized_start=179
-  _globals['_ROUTINGKEY']._serialized_end=392
-  _globals['_MERCHANTKEY']._serialized_start=394
-  _globals['_MERCHANTKEY']._serialized_end=449
-  _globals['_CREATEPAYMENTREQUEST']._serialized_start=452
-  _globals['_CREATEPAYMENTREQUEST']._serialized_end=696
-  _globals['_CREATEPAYMENTRESPONSE']._serialized_start=698
-  _globals['_CREATEPAYMENTRESPONSE']._serialized_end=766
-  _globals['_BATCHCREATEPAYMENTSREQUEST']._serialized_start=768
-  _globals['_BATCHCREATEPAYMENTSREQUEST']._serialized_end=855
-  _globals['_BATCHCREATEPAYMENTSRESPONSE']._serialized_start=857
-  _globals['_BATCHCREATEPAYMENTSRESPONSE']._serialized_end=949
-  _globals['_BATCHCREATEPAYMENTSRESULT']._serialized_start=951
-  _globals['_BATCHCREATEPAYMENTSRESULT']._serialized_end=1073
-  _globals['_GETPAYMENTREQUEST']._serialized_start=1075
-  _globals['_GETPAYMENTREQUEST']._serialized_end=1114
-  _globals['_GETPAYMENTRESPONSE']._serialized_start=1117
-  _globals['_GETPAYMENTRESPONSE']._serialized_end=1375
-  _globals['_RISKJUDGEMENT']._serialized_start=1377
-  _globals['_RISKJUDGEMENT']._serialized_end=1504
-  _globals['_RISKFINDING']._serialized_start=1506
-  _globals['_RISKFINDING']._serialized_end=1565
-  _globals['_CANCELPAYMENTREQUEST']._serialized_start=1567
-  _globals['_CANCELPAYMENTREQUEST']._serialized_end=1609
-  _globals['_CANCELPAYMENTRESPONSE']._serialized_start=1611
-  _globals['_CANCELPAYMENTRESPONSE']._serialized_end=1679
-  _globals['_REFUNDPAYMENTREQUEST']._serialized_start=1681
-  _globals['_REFUNDPAYMENTREQUEST']._serialized_end=1789
-  _globals['_REFUNDPAYMENTRESPONSE']._serialized_start=1791
-  _globals['_REFUNDPAYMENTRESPONSE']._serialized_end=1858
-  _globals['_WATCHPAYMENTSREQUEST']._serialized_start=1860
-  _globals['_WATCHPAYMENTSREQUEST']._serialized_end=1926
-  _globals['_WATCHPAYMENTSRESPONSE']._serialized_start=1928
-  _globals['_WATCHPAYMENTSRESPONSE']._serialized_end=2000
-  _globals['_PAYMENTEVENT']._serialized_start=2003
-  _globals['_PAYMENTEVENT']._serialized_end=2145
-  _globals['_PAYMENT']._serialized_start=2148
-  _globals['_PAYMENT']._serialized_end=2695
-  _globals['_PAYMENTLEG']._serialized_start=2698
-  _globals['_PAYMENTLEG']._serialized_end=2827
-  _globals['_ROUTECANDIDATE']._serialized_start=2829
-  _globals['_ROUTECANDIDATE']._serialized_end=2913
-  _globals['_PAYMENTSERVICE']._serialized_start=3613
-  _globals['_PAYMENTSERVICE']._serialized_end=4240
+  _globals['_PAYMENTKIND']._serialized_start=3257
+  _globals['_PAYMENTKIND']._serialized_end=3351
+  _globals['_PAYMENTSTATE']._serialized_start=3354
+  _globals['_PAYMENTSTATE']._serialized_end=3815
+  _globals['_KEYKIND']._serialized_start=3818
+  _globals['_KEYKIND']._serialized_end=4040
+  _globals['_ROUTINGKEY']._serialized_start=211
+  _globals['_ROUTINGKEY']._serialized_end=424
+  _globals['_MERCHANTKEY']._serialized_start=426
+  _globals['_MERCHANTKEY']._serialized_end=481
+  _globals['_CREATEPAYMENTREQUEST']._serialized_start=484
+  _globals['_CREATEPAYMENTREQUEST']._serialized_end=767
+  _globals['_HOLD']._serialized_start=769
+  _globals['_HOLD']._serialized_end=820
+  _globals['_CREATEPAYMENTRESPONSE']._serialized_start=822
+  _globals['_CREATEPAYMENTRESPONSE']._serialized_end=890
+  _globals['_BATCHCREATEPAYMENTSREQUEST']._serialized_start=892
+  _globals['_BATCHCREATEPAYMENTSREQUEST']._serialized_end=979
+  _globals['_BATCHCREATEPAYMENTSRESPONSE']._serialized_start=981
+  _globals['_BATCHCREATEPAYMENTSRESPONSE']._serialized_end=1073
+  _globals['_BATCHCREATEPAYMENTSRESULT']._serialized_start=1075
+  _globals['_BATCHCREATEPAYMENTSRESULT']._serialized_end=1197
+  _globals['_GETPAYMENTREQUEST']._serialized_start=1199
+  _globals['_GETPAYMENTREQUEST']._serialized_end=1238
+  _globals['_GETPAYMENTRESPONSE']._serialized_start=1241
+  _globals['_GETPAYMENTRESPONSE']._serialized_end=1499
+  _globals['_RISKJUDGEMENT']._serialized_start=1501
+  _globals['_RISKJUDGEMENT']._serialized_end=1628
+  _globals['_RISKFINDING']._serialized_start=1630
+  _globals['_RISKFINDING']._serialized_end=1689
+  _globals['_CAPTUREPAYMENTREQUEST']._serialized_start=1691
+  _globals['_CAPTUREPAYMENTREQUEST']._serialized_end=1756
+  _globals['_CAPTUREPAYMENTRESPONSE']._serialized_start=1758
+  _globals['_CAPTUREPAYMENTRESPONSE']._serialized_end=1827
+  _globals['_CANCELPAYMENTREQUEST']._serialized_start=1829
+  _globals['_CANCELPAYMENTREQUEST']._serialized_end=1871
+  _globals['_CANCELPAYMENTRESPONSE']._serialized_start=1873
+  _globals['_CANCELPAYMENTRESPONSE']._serialized_end=1941
+  _globals['_REFUNDPAYMENTREQUEST']._serialized_start=1943
+  _globals['_REFUNDPAYMENTREQUEST']._serialized_end=2051
+  _globals['_REFUNDPAYMENTRESPONSE']._serialized_start=2053
+  _globals['_REFUNDPAYMENTRESPONSE']._serialized_end=2120
+  _globals['_WATCHPAYMENTSREQUEST']._serialized_start=2122
+  _globals['_WATCHPAYMENTSREQUEST']._serialized_end=2188
+  _globals['_WATCHPAYMENTSRESPONSE']._serialized_start=2190
+  _globals['_WATCHPAYMENTSRESPONSE']._serialized_end=2262
+  _globals['_PAYMENTEVENT']._serialized_start=2265
+  _globals['_PAYMENTEVENT']._serialized_end=2407
+  _globals['_PAYMENT']._serialized_start=2410
+  _globals['_PAYMENT']._serialized_end=3037
+  _globals['_PAYMENTLEG']._serialized_start=3040
+  _globals['_PAYMENTLEG']._serialized_end=3169
+  _globals['_ROUTECANDIDATE']._serialized_start=3171
+  _globals['_ROUTECANDIDATE']._serialized_end=3255
+  _globals['_PAYMENTSERVICE']._serialized_start=4043
+  _globals['_PAYMENTSERVICE']._serialized_end=4773
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ Payments: any payer's key joined with any payee's key."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -73,7 +74,13 @@ class _PaymentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PaymentS
     PAYMENT_STATE_CANCELLED: _PaymentState.ValueType  # 10
     """Final: undone because it was cancelled."""
     PAYMENT_STATE_EXPIRED: _PaymentState.ValueType  # 11
-    """Final: undone because its deadline passed."""
+    """Final: undone because its deadline, or the end of its hold, passed."""
+    PAYMENT_STATE_HELD: _PaymentState.ValueType  # 12
+    """The funds are held at the issuer; nothing is taken until they are captured. May last for days."""
+    PAYMENT_STATE_CAPTURING: _PaymentState.ValueType  # 13
+    """The capture of what is held was sent."""
+    PAYMENT_STATE_CAPTURE_UNKNOWN: _PaymentState.ValueType  # 14
+    """The capture was not answered in time; the issuer is being asked."""
 
 class PaymentState(_PaymentState, metaclass=_PaymentStateEnumTypeWrapper):
     """Where a payment stands. DEBIT is the end that money is taken from (the issuer; of a refund, the
@@ -102,7 +109,13 @@ PAYMENT_STATE_FAILED: PaymentState.ValueType  # 9
 PAYMENT_STATE_CANCELLED: PaymentState.ValueType  # 10
 """Final: undone because it was cancelled."""
 PAYMENT_STATE_EXPIRED: PaymentState.ValueType  # 11
-"""Final: undone because its deadline passed."""
+"""Final: undone because its deadline, or the end of its hold, passed."""
+PAYMENT_STATE_HELD: PaymentState.ValueType  # 12
+"""The funds are held at the issuer; nothing is taken until they are captured. May last for days."""
+PAYMENT_STATE_CAPTURING: PaymentState.ValueType  # 13
+"""The capture of what is held was sent."""
+PAYMENT_STATE_CAPTURE_UNKNOWN: PaymentState.ValueType  # 14
+"""The capture was not answered in time; the issuer is being asked."""
 Global___PaymentState: _TypeAlias = PaymentState  # noqa: Y015
 
 class _KeyKind:
@@ -218,6 +231,7 @@ class CreatePaymentRequest(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
     """1 to 64 printable ASCII characters, unique for each payment of this caller."""
     amount_minor: _builtins.int
@@ -236,6 +250,10 @@ class CreatePaymentRequest(_message.Message):
         Unset: 30 seconds from now. At most 24 hours ahead.
         """
 
+    @_builtins.property
+    def hold(self) -> Global___Hold:
+        """Set: hold the amount only (pre-authorisation), until it is captured, cancelled or its time is over."""
+
     def __init__(
         self,
         *,
@@ -246,14 +264,39 @@ class CreatePaymentRequest(_message.Message):
         currency: _builtins.str = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         reference: _builtins.str = ...,
+        hold: Global___Hold | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "payee", b"payee", "payer", b"payer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "hold", b"hold", "payee", b"payee", "payer", b"payer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "currency", b"currency", "deadline", b"deadline", "idempotency_key", b"idempotency_key", "payee", b"payee", "payer", b"payer", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "currency", b"currency", "deadline", b"deadline", "hold", b"hold", "idempotency_key", b"idempotency_key", "payee", b"payee", "payer", b"payer", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreatePaymentRequest: _TypeAlias = CreatePaymentRequest  # noqa: Y015
+
+@_typing.final
+class Hold(_message.Message):
+    """How long funds are to be held."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIFETIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lifetime(self) -> _duration_pb2.Duration:
+        """From the request on, in whole seconds; then they are freed. Unset: 7 days. At most 30 days."""
+
+    def __init__(
+        self,
+        *,
+        lifetime: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hold: _TypeAlias = Hold  # noqa: Y015
 
 @_typing.final
 class CreatePaymentResponse(_message.Message):
@@ -481,6 +524,50 @@ class RiskFinding(_message.Message):
 Global___RiskFinding: _TypeAlias = RiskFinding  # noqa: Y015
 
 @_typing.final
+class CapturePaymentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_MINOR_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment whose funds are held."""
+    amount_minor: _builtins.int
+    """Amount in minor units of the payment's currency, at most what is held. Zero means: all of it."""
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        amount_minor: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "payment_id", b"payment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CapturePaymentRequest: _TypeAlias = CapturePaymentRequest  # noqa: Y015
+
+@_typing.final
+class CapturePaymentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def payment(self) -> Global___Payment: ...
+    def __init__(
+        self,
+        *,
+        payment: Global___Payment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payment", b"payment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment", b"payment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CapturePaymentResponse: _TypeAlias = CapturePaymentResponse  # noqa: Y015
+
+@_typing.final
 class CancelPaymentRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -675,6 +762,8 @@ class Payment(_message.Message):
     REFUNDED_MINOR_FIELD_NUMBER: _builtins.int
     ORIGINAL_PAYMENT_ID_FIELD_NUMBER: _builtins.int
     PAYER_LAST_FOUR_FIELD_NUMBER: _builtins.int
+    AUTHORISED_MINOR_FIELD_NUMBER: _builtins.int
+    HOLD_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """UUIDv7."""
     kind: Global___PaymentKind.ValueType
@@ -700,11 +789,17 @@ class Payment(_message.Message):
     """Of a refund: the payment that it refunds."""
     payer_last_four: _builtins.str
     """Only the payer's issuer's last four digits of the token, for receipts."""
+    authorised_minor: _builtins.int
+    """Of a payment whose funds were to be held: how much. amount_minor is then what was captured, once it was."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it became final; unset before."""
+
+    @_builtins.property
+    def hold_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Of such a payment: when what is held is freed unless it was captured."""
 
     def __init__(
         self,
@@ -727,10 +822,12 @@ class Payment(_message.Message):
         refunded_minor: _builtins.int = ...,
         original_payment_id: _builtins.str = ...,
         payer_last_four: _builtins.str = ...,
+        authorised_minor: _builtins.int = ...,
+        hold_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "hold_expire_time", b"hold_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquirer_id", b"acquirer_id", "amount_minor", b"amount_minor", "create_time", b"create_time", "currency", b"currency", "end_time", b"end_time", "issuer_id", b"issuer_id", "kind", b"kind", "merchant_id", b"merchant_id", "original_payment_id", b"original_payment_id", "payee_key", b"payee_key", "payer_key", b"payer_key", "payer_last_four", b"payer_last_four", "payment_id", b"payment_id", "reason", b"reason", "reference", b"reference", "refunded_minor", b"refunded_minor", "state", b"state", "terminal_id", b"terminal_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquirer_id", b"acquirer_id", "amount_minor", b"amount_minor", "authorised_minor", b"authorised_minor", "create_time", b"create_time", "currency", b"currency", "end_time", b"end_time", "hold_expire_time", b"hold_expire_time", "issuer_id", b"issuer_id", "kind", b"kind", "merchant_id", b"merchant_id", "original_payment_id", b"original_payment_id", "payee_key", b"payee_key", "payer_key", b"payer_key", "payer_last_four", b"payer_last_four", "payment_id", b"payment_id", "reason", b"reason", "reference", b"reference", "refunded_minor", b"refunded_minor", "state", b"state", "terminal_id", b"terminal_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -751,7 +848,7 @@ class PaymentLeg(_message.Message):
     number: _builtins.int
     """Number within the payment, from 1."""
     kind: _builtins.str
-    """"debit", "credit", "reversal", "refund"."""
+    """"debit", "credit", "reversal", "refund", "authorisation", "capture"."""
     participant_id: _builtins.str
     state: _builtins.str
     """"sent", "approved", "declined", "reversed", "not_sent"."""

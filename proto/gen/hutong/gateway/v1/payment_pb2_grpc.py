@@ -50,6 +50,11 @@ class PaymentServiceStub:
                 request_serializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.GetPaymentRequest.SerializeToString,
                 response_deserializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.GetPaymentResponse.FromString,
                 _registered_method=True)
+        self.CapturePayment = channel.unary_unary(
+                '/hutong.gateway.v1.PaymentService/CapturePayment',
+                request_serializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.CapturePaymentRequest.SerializeToString,
+                response_deserializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.CapturePaymentResponse.FromString,
+                _registered_method=True)
         self.CancelPayment = channel.unary_unary(
                 '/hutong.gateway.v1.PaymentService/CancelPayment',
                 request_serializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.CancelPaymentRequest.SerializeToString,
@@ -72,8 +77,8 @@ class PaymentServiceServicer:
     """
 
     def CreatePayment(self, request, context):
-        """Makes a payment and answers when it has ended, or in an unfinished state (DEBITING to REVERSING)
-        when the call's own deadline is near. Idempotent by idempotency_key: the same key with the same
+        """Makes a payment and answers when it has ended, when the funds that it asks to hold are held, or in
+        an unfinished state when the call's own deadline is near. Idempotent by idempotency_key: the same key with the same
         payload gets the first final answer again, byte for byte; with another payload it is refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -94,8 +99,18 @@ class PaymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CapturePayment(self, request, context):
+        """Takes what a payment holds (pre-authorisation), or a part of it, and pays the merchant; the rest is
+        freed. Done once: the same amount again gets the same answer, another amount is refused. Answers as
+        CreatePayment does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelPayment(self, request, context):
-        """Cancels a payment that has not ended: what was taken is given back. Answers when that is settled.
+        """Cancels a payment that has not ended: what was taken is given back, what is held is freed (void).
+        Answers when that is settled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,6 +148,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.GetPayment,
                     request_deserializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.GetPaymentRequest.FromString,
                     response_serializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.GetPaymentResponse.SerializeToString,
+            ),
+            'CapturePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CapturePayment,
+                    request_deserializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.CapturePaymentRequest.FromString,
+                    response_serializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.CapturePaymentResponse.SerializeToString,
             ),
             'CancelPayment': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelPayment,
@@ -232,6 +252,33 @@ class PaymentService:
             '/hutong.gateway.v1.PaymentService/GetPayment',
             hutong_dot_gateway_dot_v1_dot_payment__pb2.GetPaymentRequest.SerializeToString,
             hutong_dot_gateway_dot_v1_dot_payment__pb2.GetPaymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CapturePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hutong.gateway.v1.PaymentService/CapturePayment',
+            hutong_dot_gateway_dot_v1_dot_payment__pb2.CapturePaymentRequest.SerializeToString,
+            hutong_dot_gateway_dot_v1_dot_payment__pb2.CapturePaymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

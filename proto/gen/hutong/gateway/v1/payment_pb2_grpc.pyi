@@ -34,16 +34,23 @@ class PaymentServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PaymentServiceAsyncStub: ...
     CreatePayment: _grpc.UnaryUnaryMultiCallable[_payment_pb2.CreatePaymentRequest, _payment_pb2.CreatePaymentResponse]
-    """Makes a payment and answers when it has ended, or in an unfinished state (DEBITING to REVERSING)
-    when the call's own deadline is near. Idempotent by idempotency_key: the same key with the same
+    """Makes a payment and answers when it has ended, when the funds that it asks to hold are held, or in
+    an unfinished state when the call's own deadline is near. Idempotent by idempotency_key: the same key with the same
     payload gets the first final answer again, byte for byte; with another payload it is refused.
     """
     BatchCreatePayments: _grpc.UnaryUnaryMultiCallable[_payment_pb2.BatchCreatePaymentsRequest, _payment_pb2.BatchCreatePaymentsResponse]
     """Makes up to 500 payments; each succeeds or fails by itself, and has its answer in the same place."""
     GetPayment: _grpc.UnaryUnaryMultiCallable[_payment_pb2.GetPaymentRequest, _payment_pb2.GetPaymentResponse]
     """Shows a payment as it stands now, with its legs, refunds and the reasons of its route."""
+    CapturePayment: _grpc.UnaryUnaryMultiCallable[_payment_pb2.CapturePaymentRequest, _payment_pb2.CapturePaymentResponse]
+    """Takes what a payment holds (pre-authorisation), or a part of it, and pays the merchant; the rest is
+    freed. Done once: the same amount again gets the same answer, another amount is refused. Answers as
+    CreatePayment does.
+    """
     CancelPayment: _grpc.UnaryUnaryMultiCallable[_payment_pb2.CancelPaymentRequest, _payment_pb2.CancelPaymentResponse]
-    """Cancels a payment that has not ended: what was taken is given back. Answers when that is settled."""
+    """Cancels a payment that has not ended: what was taken is given back, what is held is freed (void).
+    Answers when that is settled.
+    """
     RefundPayment: _grpc.UnaryUnaryMultiCallable[_payment_pb2.RefundPaymentRequest, _payment_pb2.RefundPaymentResponse]
     """Gives back a part or all of a payment that succeeded; several are allowed up to its amount."""
     WatchPayments: _grpc.UnaryStreamMultiCallable[_payment_pb2.WatchPaymentsRequest, _payment_pb2.WatchPaymentsResponse]
@@ -57,16 +64,23 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreatePayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.CreatePaymentRequest, _payment_pb2.CreatePaymentResponse]  # type: ignore[assignment]
-    """Makes a payment and answers when it has ended, or in an unfinished state (DEBITING to REVERSING)
-    when the call's own deadline is near. Idempotent by idempotency_key: the same key with the same
+    """Makes a payment and answers when it has ended, when the funds that it asks to hold are held, or in
+    an unfinished state when the call's own deadline is near. Idempotent by idempotency_key: the same key with the same
     payload gets the first final answer again, byte for byte; with another payload it is refused.
     """
     BatchCreatePayments: _aio.UnaryUnaryMultiCallable[_payment_pb2.BatchCreatePaymentsRequest, _payment_pb2.BatchCreatePaymentsResponse]  # type: ignore[assignment]
     """Makes up to 500 payments; each succeeds or fails by itself, and has its answer in the same place."""
     GetPayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.GetPaymentRequest, _payment_pb2.GetPaymentResponse]  # type: ignore[assignment]
     """Shows a payment as it stands now, with its legs, refunds and the reasons of its route."""
+    CapturePayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.CapturePaymentRequest, _payment_pb2.CapturePaymentResponse]  # type: ignore[assignment]
+    """Takes what a payment holds (pre-authorisation), or a part of it, and pays the merchant; the rest is
+    freed. Done once: the same amount again gets the same answer, another amount is refused. Answers as
+    CreatePayment does.
+    """
     CancelPayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.CancelPaymentRequest, _payment_pb2.CancelPaymentResponse]  # type: ignore[assignment]
-    """Cancels a payment that has not ended: what was taken is given back. Answers when that is settled."""
+    """Cancels a payment that has not ended: what was taken is given back, what is held is freed (void).
+    Answers when that is settled.
+    """
     RefundPayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.RefundPaymentRequest, _payment_pb2.RefundPaymentResponse]  # type: ignore[assignment]
     """Gives back a part or all of a payment that succeeded; several are allowed up to its amount."""
     WatchPayments: _aio.UnaryStreamMultiCallable[_payment_pb2.WatchPaymentsRequest, _payment_pb2.WatchPaymentsResponse]  # type: ignore[assignment]
@@ -83,8 +97,8 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payment_pb2.CreatePaymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payment_pb2.CreatePaymentResponse, _abc.Awaitable[_payment_pb2.CreatePaymentResponse]]:
-        """Makes a payment and answers when it has ended, or in an unfinished state (DEBITING to REVERSING)
-        when the call's own deadline is near. Idempotent by idempotency_key: the same key with the same
+        """Makes a payment and answers when it has ended, when the funds that it asks to hold are held, or in
+        an unfinished state when the call's own deadline is near. Idempotent by idempotency_key: the same key with the same
         payload gets the first final answer again, byte for byte; with another payload it is refused.
         """
 
@@ -105,12 +119,25 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Shows a payment as it stands now, with its legs, refunds and the reasons of its route."""
 
     @_abc_1.abstractmethod
+    def CapturePayment(
+        self,
+        request: _payment_pb2.CapturePaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payment_pb2.CapturePaymentResponse, _abc.Awaitable[_payment_pb2.CapturePaymentResponse]]:
+        """Takes what a payment holds (pre-authorisation), or a part of it, and pays the merchant; the rest is
+        freed. Done once: the same amount again gets the same answer, another amount is refused. Answers as
+        CreatePayment does.
+        """
+
+    @_abc_1.abstractmethod
     def CancelPayment(
         self,
         request: _payment_pb2.CancelPaymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payment_pb2.CancelPaymentResponse, _abc.Awaitable[_payment_pb2.CancelPaymentResponse]]:
-        """Cancels a payment that has not ended: what was taken is given back. Answers when that is settled."""
+        """Cancels a payment that has not ended: what was taken is given back, what is held is freed (void).
+        Answers when that is settled.
+        """
 
     @_abc_1.abstractmethod
     def RefundPayment(

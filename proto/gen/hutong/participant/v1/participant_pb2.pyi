@@ -37,15 +37,24 @@ class _LegKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LegKind.Value
     """Give amount to the merchant's account at the acquirer."""
     LEG_KIND_REVERSAL: _LegKind.ValueType  # 3
     """Undo the original leg if it was done, and refuse it if it comes later (a tombstone). Always
-    answered APPROVED, also for a leg never seen and for one already undone.
+    answered APPROVED, also for a leg never seen and for one already undone. Of an AUTHORISATION: also
+    undo its CAPTURE, and refuse one that comes later.
     """
     LEG_KIND_REFUND: _LegKind.ValueType  # 4
     """At an acquirer: take amount back from the merchant of the original credit.
-    At an issuer: give amount back to the payer of the original debit.
+    At an issuer: give amount back to the payer of the original debit or capture.
     """
     LEG_KIND_INQUIRY: _LegKind.ValueType  # 5
     """Say what became of the original leg; changes nothing, and is answered afresh each time, also when
     it is repeated under the same leg_id.
+    """
+    LEG_KIND_AUTHORISATION: _LegKind.ValueType  # 6
+    """Set amount aside on the payer's account at the issuer: it is there, but cannot be spent. Stands until
+    a CAPTURE or a REVERSAL.
+    """
+    LEG_KIND_CAPTURE: _LegKind.ValueType  # 7
+    """Take amount, at most what the original AUTHORISATION set aside, and free the rest. Once for each
+    AUTHORISATION; declined where that does not stand.
     """
 
 class LegKind(_LegKind, metaclass=_LegKindEnumTypeWrapper):
@@ -58,15 +67,24 @@ LEG_KIND_CREDIT: LegKind.ValueType  # 2
 """Give amount to the merchant's account at the acquirer."""
 LEG_KIND_REVERSAL: LegKind.ValueType  # 3
 """Undo the original leg if it was done, and refuse it if it comes later (a tombstone). Always
-answered APPROVED, also for a leg never seen and for one already undone.
+answered APPROVED, also for a leg never seen and for one already undone. Of an AUTHORISATION: also
+undo its CAPTURE, and refuse one that comes later.
 """
 LEG_KIND_REFUND: LegKind.ValueType  # 4
 """At an acquirer: take amount back from the merchant of the original credit.
-At an issuer: give amount back to the payer of the original debit.
+At an issuer: give amount back to the payer of the original debit or capture.
 """
 LEG_KIND_INQUIRY: LegKind.ValueType  # 5
 """Say what became of the original leg; changes nothing, and is answered afresh each time, also when
 it is repeated under the same leg_id.
+"""
+LEG_KIND_AUTHORISATION: LegKind.ValueType  # 6
+"""Set amount aside on the payer's account at the issuer: it is there, but cannot be spent. Stands until
+a CAPTURE or a REVERSAL.
+"""
+LEG_KIND_CAPTURE: LegKind.ValueType  # 7
+"""Take amount, at most what the original AUTHORISATION set aside, and free the rest. Once for each
+AUTHORISATION; declined where that does not stand.
 """
 Global___LegKind: _TypeAlias = LegKind  # noqa: Y015
 
@@ -231,13 +249,15 @@ class Leg(_message.Message):
     """Unique for ever: 16 bytes of the payment's id, then the number of the leg in it (1 byte)."""
     kind: Global___LegKind.ValueType
     original_leg_id: _builtins.bytes
-    """The leg that a REVERSAL or INQUIRY speaks of, or the DEBIT or CREDIT that a REFUND refers to."""
+    """The leg that a REVERSAL or INQUIRY speaks of, the DEBIT, CAPTURE or CREDIT that a REFUND refers to,
+    or the AUTHORISATION of a CAPTURE.
+    """
     amount_minor: _builtins.int
     """Amount in minor units of the currency."""
     currency: _builtins.str
     """ISO 4217 alphabetic code."""
     account: _builtins.str
-    """DEBIT: the account-unified token. CREDIT: the merchant id. Empty where original_leg_id says it."""
+    """DEBIT and AUTHORISATION: the account-unified token. CREDIT: the merchant id. Empty where original_leg_id says it."""
     terminal_id: _builtins.str
     """CREDIT: the terminal, where there is one."""
     def __init__(
