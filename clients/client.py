@@ -22,7 +22,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 
 from clients.errors import DeadlineExceeded, typed
 from clients.options import ClientOptions, metadata_of, open_channel
-from clients.retries import Caller, Method, Request, Response, is_passing
+from clients.retries import Caller, Method, Request, Response, asked_wait_s, is_passing
 from contract.errors import HutongError, Reason, from_status
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
@@ -144,6 +144,7 @@ class HutongClient:
         end = None if deadline_s is None else time.monotonic() + deadline_s
         failures = 0
         while True:
+            asked_s = 0.0
             request = pb.WatchPaymentsRequest(after_sequence=after_sequence, payment_id=payment_id)
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
@@ -159,13 +160,14 @@ class HutongClient:
             except grpc.RpcError as failure:
                 error = typed(failure)
                 failures += 1
+                asked_s = asked_wait_s(error)
                 if not is_passing(error) or failures > WATCH_FAILURES_MAX:
                     raise error from None
             else:
                 failures += 1  # the gateway ended the stream, as it does when it drains
             finally:
                 stream.cancel()  # type: ignore[no-untyped-call]
-            time.sleep(min(self.options.retry.backoff_max_s, self.options.retry.backoff_s * failures))
+            time.sleep(asked_s + min(self.options.retry.backoff_max_s, self.options.retry.backoff_s * failures))
 
     def settled(self, payment: pb.Payment, *, deadline_s: float | None = None) -> pb.Payment:
         """The payment once it is final, or its funds are held: itself, or watched until it is. Raises DeadlineExceeded

@@ -19,7 +19,7 @@ Response = TypeVar("Response", covariant=True)
 
 PASSING_CODES: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED})
 """Status codes of refusals that time may heal, so that the same request may succeed later."""
-PASSING_REASONS: Final = frozenset({Reason.ERROR_REASON_OVERLOADED})
+PASSING_REASONS: Final = frozenset({Reason.ERROR_REASON_OVERLOADED, Reason.ERROR_REASON_QUERY_BUDGET_SPENT})
 """Reasons with another code of which the same holds."""
 
 
@@ -93,9 +93,14 @@ class Caller:
             except grpc.RpcError as failure:
                 error = typed(failure)
                 passing = is_passing(error)
-                if not passing:
+                # The caller's own budget says nothing of how the gateway is.
+                failing = passing and not is_budget(error)
+                if not failing:
                     self._throttle.succeeded()
-                if not passing or not self._throttle.failed() or wait_s is None or self._clock() + wait_s >= end:
+                if not passing or (failing and not self._throttle.failed()) or wait_s is None:
+                    raise error from None
+                wait_s += asked_wait_s(error)
+                if self._clock() + wait_s >= end:
                     raise error from None
                 self._sleep(wait_s)
             else:
@@ -104,7 +109,8 @@ class Caller:
         raise AssertionError("the last attempt returns or raises")
 
     def waits(self, attempts: int) -> Iterator[float | None]:
-        """For each attempt the wait after it, in seconds: random up to a bound that doubles; None after the last."""
+        """For each attempt the wait after it, in seconds, besides what the gateway asks for: random up to a bound that
+        doubles; None after the last."""
         bound = self._options.backoff_s
         for _ in range(attempts - 1):
             yield self._rng.uniform(0, bound)
@@ -117,3 +123,13 @@ def is_passing(error: Exception) -> bool:
     if isinstance(error, HutongError):
         return error.reason in PASSING_REASONS or error.status_code in PASSING_CODES
     return isinstance(error, Unreachable)
+
+
+def is_budget(error: Exception) -> bool:
+    """Whether the caller has asked too often."""
+    return isinstance(error, HutongError) and error.reason == Reason.ERROR_REASON_QUERY_BUDGET_SPENT
+
+
+def asked_wait_s(error: Exception) -> float:
+    """How long the gateway says to wait before the next attempt, in seconds; 0 where it does not say."""
+    return error.retry_us / 1e6 if isinstance(error, HutongError) else 0.0

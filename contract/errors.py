@@ -38,6 +38,9 @@ class HutongError(Exception):
     def __init__(self, reason: int, **fields: str) -> None:
         self.reason = reason
         self.fields = fields
+        self.retry_us = 0
+        """When the same request may be tried again, in microseconds from now; 0 where nothing is known of that."""
+        self._packed: tuple[int, str, bytes] | None = None
         super().__init__(reason, fields)
 
     @property
@@ -60,6 +63,12 @@ class HutongError(Exception):
         """The gRPC status code."""
         return _STATUS_CODES[self.code]
 
+    def after(self, retry_us: int) -> HutongError:
+        """The same refusal, which says when to try again."""
+        self.retry_us = retry_us
+        self._packed = None
+        return self
+
     def __str__(self) -> str:
         facts = ", ".join(f"{name}={value}" for name, value in sorted(self.fields.items()))
         return f"{self.name}: {self.text}" + (f" ({facts})" if facts else "")
@@ -67,20 +76,38 @@ class HutongError(Exception):
     def to_status(self) -> status_pb2.Status:
         """The google.rpc.Status that travels in `grpc-status-details-bin`."""
         info = error_details_pb2.ErrorInfo(reason=self.name, domain=DOMAIN, metadata=self.fields)
-        detail = any_pb2.Any()
-        detail.Pack(info)
-        return status_pb2.Status(code=self.code, message=str(self), details=[detail])
+        details = [any_pb2.Any()]
+        details[0].Pack(info)
+        if self.retry_us:
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromMicroseconds(self.retry_us)
+            details.append(any_pb2.Any())
+            details[1].Pack(retry)
+        return status_pb2.Status(code=self.code, message=str(self), details=details)
+
+    def packed(self) -> tuple[int, str, bytes]:
+        """gRPC code, text and serialized status, made once: a refusal that many callers get costs each of them little.
+        Fields are not changed after it."""
+        if self._packed is None:
+            status = self.to_status()
+            self._packed = (status.code, status.message, status.SerializeToString())
+        return self._packed
 
 
 def from_status(status: status_pb2.Status) -> HutongError | None:
     """Reads back what `to_status` wrote; None where the status carries no reason of the table."""
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    error: HutongError | None = None
     for detail in status.details:
-        info = error_details_pb2.ErrorInfo()
         if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
             name = _PREFIX + info.reason
             if name in table.ErrorReason.keys():  # noqa: SIM118 - an enum wrapper, not a dict
-                return HutongError(table.ErrorReason.Value(name), **dict(info.metadata))
-    return None
+                error = HutongError(table.ErrorReason.Value(name), **dict(info.metadata))
+        elif detail.Is(retry.DESCRIPTOR):
+            detail.Unpack(retry)
+    if error is not None:
+        error.retry_us = max(0, retry.retry_delay.ToMicroseconds())
+    return error
 
 
 def from_rpc_error(error: grpc.RpcError) -> HutongError | None:

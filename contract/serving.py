@@ -11,9 +11,9 @@ from contract.errors import DETAILS_METADATA_KEY, HutongError
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: HutongError) -> NoReturn:
     """Ends the call with the error's status and its google.rpc details. Does not return."""
-    status = error.to_status()
-    context.set_trailing_metadata(((DETAILS_METADATA_KEY, status.SerializeToString()),))
-    await context.abort(error.status_code, status.message)
+    _, text, details = error.packed()
+    context.set_trailing_metadata(((DETAILS_METADATA_KEY, details),))
+    await context.abort(error.status_code, text)
     raise AssertionError("abort does not return")
 
 

@@ -24,12 +24,19 @@ METHODS: Final = (
     "/hutong.gateway.v1.PaymentService/WatchPayments",
 )
 """The paths of the methods, indexed by the numbers above; the engine takes those before GET."""
+QUERIES: Final = frozenset({GET, WATCH})
+"""Methods that cost their caller a query of its budget."""
+NEW_WORK: Final = frozenset({CREATE, CREATE_BATCH, REFUND})
+"""Methods that begin payments or refunds: refused first in an overload."""
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Largest request, as gRPC's own default."""
 CALLER_METADATA: Final = "hutong-caller"
 """Who calls, where the channel does not prove it: idempotency keys are unique for each caller."""
 
 
+_REQUEST_TAG: Final = 0x0A
+"""BatchCreatePaymentsRequest.requests."""
+_VARINT_BITS_MAX: Final = 35
 _RESULT_FIELD: Final = b"\x0a"
 """BatchCreatePaymentsResponse.results."""
 _ERROR_FIELD: Final = b"\x12"
@@ -52,6 +59,25 @@ class Call(Protocol):
     def fail(self, error: HutongError) -> None:
         """Sends a typed error."""
         ...
+
+
+def batch_size(payload: bytes) -> int:
+    """How many requests a serialized BatchCreatePaymentsRequest has, at the cost of one step for each; at least 1. What
+    is no such message counts as far as it can be read: it is refused where it is parsed."""
+    at, size, end = 0, 0, len(payload)
+    while at < end and payload[at] == _REQUEST_TAG:
+        length = shift = 0
+        at += 1
+        while at < end and shift < _VARINT_BITS_MAX:
+            byte = payload[at]
+            at += 1
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        at += length
+        size += 1
+    return max(size, 1)
 
 
 class BatchWaiter:

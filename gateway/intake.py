@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from contract.errors import HutongError, Reason
 from facepay.interface import FaceMatch, FaceResolver, FaceUse
 from gateway import keys, requests
+from gateway.admission import overloaded
 from gateway.calls import CANCEL, CAPTURE, CREATE, CREATE_BATCH, REFUND, BatchWaiter, Call
 from gateway.engine.answer import response
 from gateway.engine.clock import PaymentIds
@@ -94,7 +95,7 @@ class PaymentIntake:
                     request = pb.CancelPaymentRequest.FromString(call.payload)
                     events.append(Cancel(requests.payment_id_bytes(request.payment_id), call))
                 elif room <= 0:
-                    call.fail(HutongError(Reason.ERROR_REASON_OVERLOADED))
+                    call.fail(overloaded())
                 elif call.method == CAPTURE:
                     events.append(self._capture(call, now_us))
                     room -= 1
@@ -127,7 +128,7 @@ class PaymentIntake:
         if len(asked) > requests.BATCH_MAX:
             raise HutongError(Reason.ERROR_REASON_BATCH_TOO_LARGE, size=str(len(asked)), most=str(requests.BATCH_MAX))
         if len(asked) > room:
-            raise HutongError(Reason.ERROR_REASON_OVERLOADED)
+            raise overloaded()
         batch = BatchWaiter(call, len(asked))
         drafts.extend(Draft(one, batch.part(i), call.caller, reply_by_us) for i, one in enumerate(asked))
         return len(asked)

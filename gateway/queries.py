@@ -12,6 +12,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from contract.errors import HutongError, Reason
+from gateway.admission import overloaded
 from gateway.calls import Call
 from gateway.engine.answer import id_text, to_message
 from gateway.engine.model import LegState, Payment
@@ -39,7 +40,7 @@ class Queries:
     def submit(self, call: Call) -> None:
         """Answers the call from a worker thread, or refuses it now."""
         if not self._waiting.acquire(blocking=False):
-            call.fail(HutongError(Reason.ERROR_REASON_OVERLOADED))
+            call.fail(overloaded())
             return
         try:
             self._pool.submit(self._answer, call)

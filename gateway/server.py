@@ -18,6 +18,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from facepay.interface import FaceResolver
+from gateway.admission import Gate
+from gateway.budgets import QueryBudgets, QueryLimits
 from gateway.calls import MESSAGE_BYTES_MAX
 from gateway.directory import Directory
 from gateway.engine.core import Core
@@ -61,6 +63,7 @@ class GatewayOptions:
     plaintext_anywhere: bool = False
     timing: Timing = field(default_factory=Timing)
     in_flight_max: int = IN_FLIGHT_MAX
+    queries: QueryLimits = field(default_factory=QueryLimits)
     drain_s: float = 10.0
 
 
@@ -115,6 +118,8 @@ class Gateway:
         if neighbours is not None:
             self.engine.join(neighbours(core, self.engine.inbox))
         self._remote.use(self.engine.inbox)
+        self.gate = Gate(self.engine.inbox)
+        self.budgets = QueryBudgets(options.queries, lambda: self.engine.in_flight)
         self._journal = journal
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="asyncio", daemon=True)
@@ -152,7 +157,7 @@ class Gateway:
             ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
         ]
         server = grpc.aio.server(options=options)
-        front = AioFront(self._loop, self.engine.inbox, self.queries.submit, self.watch.subscribe)
+        front = AioFront(self._loop, self.gate, self.budgets, self.queries.submit, self.watch.subscribe)
         server.add_generic_rpc_handlers((front.handler(),))
         participant_pb2_grpc.add_ParticipantServiceServicer_to_server(self._remote, server)
         names = ["hutong.gateway.v1.PaymentService", "hutong.participant.v1.ParticipantService"]
@@ -164,6 +169,7 @@ class Gateway:
         reflection.enable_server_reflection(names, server)
         self._server = server
         if self.options.front == "aio":
+            self.engine.add_source(self.gate)
             self.port = self._bind(server, self.options.listen)
             await server.start()
         else:
@@ -177,7 +183,8 @@ class Gateway:
         server.add_insecure_port(f"unix:{fallback}")
         await server.start()
         listen = self.options.listen
-        native = NativeFront(listen.target, self.engine.inbox, self.queries.submit, self.watch.subscribe, fallback)
+        query, watch = self.queries.submit, self.watch.subscribe
+        native = NativeFront(listen.target, self.gate, self.budgets, query, watch, fallback)
         native.start()
         self.port = native.port
         self._front = native

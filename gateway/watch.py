@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
 
 from contract.errors import HutongError, Reason
+from gateway.admission import overloaded
 from gateway.engine.answer import id_text, timestamp
 from gateway.journal.interface import EventRow, Reader
 from gateway.requests import payment_id_bytes
@@ -23,12 +25,17 @@ log = logging.getLogger(__name__)
 
 EVENTS_PER_MESSAGE_MAX: Final = 500
 SUBSCRIBERS_MAX: Final = 1000
+SUBSCRIBERS_OF_ONE_MAX: Final = 100
+"""Streams that one caller may have open."""
 POLL_S: Final = 0.2
 """How often subscribers that are full, and journals that others write, are looked at again."""
 
 
 class Subscriber(Protocol):
     """A caller's stream."""
+
+    asker: str
+    """Whose query budget it is."""
 
     def try_send(self, message: bytes) -> bool:
         """Sends a message; False if the stream is full now."""
@@ -59,6 +66,8 @@ class WatchHub:
     def __init__(self, open_reader: Callable[[], Reader]) -> None:
         self._open_reader = open_reader
         self._positions: list[_Position] = []
+        """The thread's own."""
+        self._new: deque[_Position] = deque()
         self._wake = threading.Event()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -66,7 +75,7 @@ class WatchHub:
 
     def notify(self) -> None:
         """There may be new events. Called by the engine after each commit."""
-        if self._positions:
+        if self._positions or self._new:
             self._wake.set()
 
     def subscribe(self, payload: bytes, subscriber: Subscriber) -> None:
@@ -76,14 +85,15 @@ class WatchHub:
             payment_id = payment_id_bytes(request.payment_id) if request.payment_id else None
             if request.after_sequence < 0:
                 raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="after_sequence", least="0")
-            if len(self._positions) >= SUBSCRIBERS_MAX:
-                raise HutongError(Reason.ERROR_REASON_OVERLOADED)
+            there = [position.subscriber.asker for position in (*self._positions, *tuple(self._new))]
+            if len(there) >= SUBSCRIBERS_MAX or there.count(subscriber.asker) >= SUBSCRIBERS_OF_ONE_MAX:
+                raise overloaded()
         except DecodeError:
             subscriber.fail(HutongError(Reason.ERROR_REASON_MESSAGE_MALFORMED))
         except HutongError as error:
             subscriber.fail(error)
         else:
-            self._positions.append(_Position(subscriber, request.after_sequence, payment_id))
+            self._new.append(_Position(subscriber, request.after_sequence, payment_id))
             self._wake.set()
 
     def _run(self) -> None:
@@ -100,9 +110,10 @@ class WatchHub:
             reader.close()
 
     def _serve(self, reader: Reader) -> None:
-        self._positions = [position for position in self._positions if not position.subscriber.closed]
+        came = [self._new.popleft() for _ in range(len(self._new))]
+        self._positions = [one for one in (*self._positions, *came) if not one.subscriber.closed]
         shared: dict[tuple[int, bytes | None], tuple[int, bytes] | None] = {}
-        for position in list(self._positions):
+        for position in self._positions:
             for _ in range(64):  # a share of the time for each; the rest at the next wake
                 key = (position.after, position.payment_id)
                 if key not in shared:
@@ -122,7 +133,7 @@ class WatchHub:
         self._stopped = True
         self._wake.set()
         self._thread.join()
-        for position in self._positions:
+        for position in (*self._positions, *self._new):
             position.subscriber.fail(HutongError(Reason.ERROR_REASON_DRAINING))
 
 

@@ -14,12 +14,13 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from clients.command import bench_recovery
+from clients.command import bench_overload, bench_recovery, bench_storm
 from clients.command.check import check_folder
 from clients.command.journals import LOCAL_SERVER, JournalError, local_server
-from clients.command.measured import CREATE_PATH, Child, Payments, Setting, serve_gateway, succeeded
+from clients.command.measured import Child, Setting, serve_gateway
 from loadtest import echo
 from loadtest.measure import Saturation, latencies_ms, saturate
+from loadtest.payments import CREATE_PATH, Payments, succeeded
 
 RECOVERY_MAX: Final = 1_000_000
 ROUNDS: Final = 2
@@ -191,6 +192,11 @@ def _echo(target: str, seconds: float, into: Saturation) -> None:
     metavar="URL",
     help="Also measure on a database: postgresql://… (an empty one), or `postgres` to start a server for this run.",
 )
+@click.option("--storm", "kind", flag_value="storm", help="Instead: payments in a storm of status queries.")
+@click.option("--overload", "kind", flag_value="overload", help="Instead: twice as many payments as can be done.")
+@click.option(
+    "--generators", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that make the overload."
+)
 @click.option(
     "--recovery",
     type=click.IntRange(1, RECOVERY_MAX),
@@ -198,18 +204,28 @@ def _echo(target: str, seconds: float, into: Saturation) -> None:
     help="Instead: kill -9 with N payments in flight, and the time until they are settled.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def bench(seconds: float, front: str, journal: str, recovery: int | None, as_json: bool) -> None:
+def bench(
+    seconds: float, front: str, journal: str, kind: str | None, generators: int, recovery: int | None, as_json: bool
+) -> None:
     """Measure payments a second against an empty gRPC echo.
 
     One run, on loopback: an empty grpc.aio handler, then real payments, durable before they are acknowledged, each at
     saturation and in turns; then the latency of payments at half of that rate, from when each was due. The CPU is the
-    server processes' own: simulated participants run inside the gateway's and count, the generator does not.
+    server processes' own: simulated participants run inside the gateway's and count, the generator does not. Other
+    measurements: --storm, --overload, --recovery; docs/performance.md says what they mean.
     """
     err = Console(stderr=True)
     with err.status("") as status:
         try:
+            if kind and recovery:
+                raise click.UsageError("--recovery is a measurement of its own")
             if recovery:
                 result, show = bench_recovery.run(recovery, front, journal, status.update), bench_recovery.show
+            elif kind == "overload":
+                result = bench_overload.run(seconds, generators, front, journal, status.update)
+                show = bench_overload.show
+            elif kind == "storm":
+                result, show = bench_storm.run(seconds, front, journal, status.update), bench_storm.show
             else:
                 result, show = run(seconds, front, journal, status.update), _print
         except JournalError as error:

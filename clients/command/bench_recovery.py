@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,13 +16,15 @@ from rich.console import Console
 
 from clients.command.check import check_folder
 from clients.command.journals import LOCAL_SERVER, local_server
-from clients.command.measured import CREATE_BATCH_PATH, CREATE_PATH, Child, Payments, Setting, serve_gateway, succeeded
+from clients.command.measured import Child, Setting, serve_gateway
 from loadtest.h2 import Reply, UnaryLoad
+from loadtest.payments import CREATE_BATCH_PATH, CREATE_PATH, Payments, succeeded
 
 BATCH: Final = 250
 """Payments in one call; a message must fit into HTTP/2's first window of 64 KB."""
 AHEAD: Final = 16
 """Batches sent before the gateway has the payments of earlier ones in flight."""
+WALLETS_PER_ISSUER: Final = 25
 EXPIRES_S: Final = 3600
 """The payments' own deadline: none is given up because the bench took long."""
 FILL_S: Final = 400.0
@@ -37,13 +40,14 @@ def run(payments: int, front: str, journal: str, say: Callable[[str], None]) -> 
         server = stack.enter_context(local_server()) if journal == LOCAL_SERVER else None
         url = server.url if server else journal
         begin = time.perf_counter()
-        silent = Child(serve_gateway, Setting(str(folder), front, url, payments + BATCH * AHEAD, silent=True))
+        setting = Setting(str(folder), front, url, payments + BATCH * AHEAD, WALLETS_PER_ISSUER)
+        silent = Child(serve_gateway, replace(setting, silent=True))
         empty_start_s = time.perf_counter() - begin
         filled = _fill(silent, payments, say)
         silent.kill()
         say(f"{filled:,} payments were in flight; starting again")
         begin = time.perf_counter()
-        again = Child(serve_gateway, Setting(str(folder), front, url, payments + BATCH * AHEAD))
+        again = Child(serve_gateway, setting)
         start_s = time.perf_counter() - begin
         found = again.ask()
         first_s, settled_s, latencies_ms = _watch(again, begin, say)

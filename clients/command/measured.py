@@ -5,25 +5,21 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import psutil
-from google.protobuf.timestamp_pb2 import Timestamp
 
+from clients.command.journals import SQLITE_FILE
 from clients.command.network import Network, NetworkOptions
 from clients.participants.script import Script
-from gateway.engine.answer import framed
+from gateway.budgets import QueryLimits
 from gateway.engine.loop import IN_FLIGHT_MAX
-from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.participant.v1 import participant_pb2
-from loadtest.h2 import Reply
 
-CREATE_PATH: Final = "/hutong.gateway.v1.PaymentService/CreatePayment"
-CREATE_BATCH_PATH: Final = "/hutong.gateway.v1.PaymentService/BatchCreatePayments"
 WALLETS_PER_ISSUER: Final = 250
 MERCHANTS_PER_ACQUIRER: Final = 20
 OPENING_MINOR: Final = 10**14
@@ -41,6 +37,8 @@ class Setting:
     journal: str = ""
     """URL; empty for SQLite in the folder."""
     in_flight_max: int = IN_FLIGHT_MAX
+    wallets: int = WALLETS_PER_ISSUER
+    queries: QueryLimits = field(default_factory=QueryLimits)
     silent: bool = False
     """Whether issuers and acquirers answer nothing."""
 
@@ -53,6 +51,10 @@ class Usage:
     commits: int
     admitted: int
     in_flight: int
+    gate: int
+    """Payments that may wait for the engine."""
+    wal_mb: float
+    """Write-ahead log of SQLite."""
     recovered: int
     """Payments that were in flight when the gateway started."""
     rss_mb: float
@@ -98,8 +100,9 @@ def serve_gateway(pipe: Connection, setting: Setting) -> None:
         front=setting.front,
         journal=setting.journal,
         in_flight_max=setting.in_flight_max,
+        queries=setting.queries,
         magic_amounts=False,
-        wallets_per_issuer=WALLETS_PER_ISSUER,
+        wallets_per_issuer=setting.wallets,
         merchants_per_acquirer=MERCHANTS_PER_ACQUIRER,
         opening_minor=OPENING_MINOR,
     )
@@ -107,50 +110,22 @@ def serve_gateway(pipe: Connection, setting: Setting) -> None:
         if setting.silent:
             for participant in network.participants.values():
                 participant.script = SILENCE
+        wal = Path(setting.folder) / (SQLITE_FILE + "-wal")
         process, engine = psutil.Process(), network.gateway.engine
         tokens = [token.reveal() for token in network.wallet_tokens.values()]
         merchants = [(shop.id, shop.terminals[0]) for shop in network.population.merchants]
         pipe.send((network.target, tokens, merchants))
         while pipe.recv() is not None:
-            rss, counts = process.memory_info().rss / 2**20, engine.counts
+            counts = engine.counts
             pipe.send(
-                Usage(time.process_time(), counts.commits, counts.admitted, engine.in_flight, network.recovered, rss)
+                Usage(
+                    cpu_s=time.process_time(),
+                    commits=counts.commits,
+                    admitted=counts.admitted,
+                    in_flight=engine.in_flight,
+                    gate=network.gateway.gate.bound,
+                    wal_mb=wal.stat().st_size / 2**20 if wal.exists() else 0.0,
+                    recovered=network.recovered,
+                    rss_mb=process.memory_info().rss / 2**20,
+                )
             )
-
-
-class Payments:
-    """Makes requests: every wallet in turn pays every merchant in turn, each request with a key of its own."""
-
-    def __init__(
-        self, tokens: list[str], merchants: list[tuple[str, str]], *, expires_s: int = 0, prefix: bytes = b"bench"
-    ) -> None:
-        """`expires_s`: the payments' own deadline, seconds from now; 0 for the gateway's. `prefix` of the keys."""
-        deadline = Timestamp(seconds=int(time.time()) + expires_s) if expires_s else None
-        self._bodies = [
-            pb.CreatePaymentRequest(
-                payer=pb.RoutingKey(token={"token": token}),  # type: ignore[arg-type]
-                payee=pb.RoutingKey(merchant=pb.MerchantKey(merchant_id=merchant, terminal_id=terminal)),
-                amount_minor=100 + index % 900,
-                currency="CNY",
-                deadline=deadline,
-            ).SerializeToString()
-            for index, token in enumerate(tokens)
-            for merchant, terminal in (merchants[index % len(merchants)],)
-        ]
-        self._prefix = prefix
-        self._made = 0
-
-    def message(self, tag: int) -> bytes:
-        """A serialized CreatePaymentRequest: the key is field 1, the rest is prepared."""
-        self._made += 1
-        key = self._prefix + b"-%016d" % self._made
-        return b"\x0a" + bytes([len(key)]) + key + self._bodies[self._made % len(self._bodies)]
-
-    def batch(self, size: int) -> bytes:
-        """A serialized BatchCreatePaymentsRequest of new payments."""
-        return b"".join(framed(b"\x0a", self.message(0)) for _ in range(size))
-
-
-def succeeded(reply: Reply) -> bool:
-    """Whether a payment ended well."""
-    return pb.CreatePaymentResponse.FromString(reply.body).payment.state == pb.PAYMENT_STATE_SUCCEEDED

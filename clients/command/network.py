@@ -39,6 +39,7 @@ from facepay.service import open_service as open_faces
 from gateway import directory
 from gateway import listen as listening
 from gateway.barcode.server import BarcodeServicer
+from gateway.budgets import QueryLimits
 from gateway.clearing.closing import Closer
 from gateway.clearing.reader import ClearingReader
 from gateway.clearing.server import SettlementServicer
@@ -106,6 +107,7 @@ class NetworkOptions:
     """Hardware module that keeps the vault's key-encryption keys; None: a sealed file in the vault's folder."""
     timing: Timing = field(default_factory=Timing)
     in_flight_max: int = IN_FLIGHT_MAX
+    queries: QueryLimits = field(default_factory=QueryLimits)
     drain_s: float = 10.0
     settle_every_us: int = 0
     """Period after whose turns settlement windows are closed; 0: only when an operator asks."""
@@ -230,6 +232,7 @@ class Network:
                 plaintext_anywhere=options.plaintext_anywhere,
                 timing=options.timing,
                 in_flight_max=options.in_flight_max,
+                queries=options.queries,
                 drain_s=options.drain_s,
             ),
             self._directory,

@@ -18,6 +18,7 @@ from rich.table import Table
 from clients.command.network import DEFAULT_LISTEN, Network, NetworkError, NetworkOptions, Where
 from clients.command.vaults import KeyModule, module_options
 from gateway import listen as listening
+from gateway.budgets import QueryLimits
 from gateway.engine.loop import IN_FLIGHT_MAX
 from gateway.journal.interface import JournalFencedError
 
@@ -46,6 +47,14 @@ SHOWN_MAX: Final = 12
 @click.option("--merchants", type=click.IntRange(1, 100), default=2, show_default=True, help="For each acquirer.")
 @click.option("--magic/--no-magic", default=True, show_default=True, help="Whether magic amounts make trouble.")
 @click.option("--in-flight", type=click.IntRange(1), default=IN_FLIGHT_MAX, show_default=True, help="Payments at once.")
+@click.option(
+    "--query-rate",
+    type=click.FloatRange(0, min_open=True),
+    default=QueryLimits().rate_per_s,
+    show_default=True,
+    help="Status queries a second that each caller may make, besides one each 3 s for each payment in flight.",
+)
+@click.option("--query-burst", type=click.IntRange(1), default=QueryLimits().burst, show_default=True, help="At once.")
 @click.option("--drain-seconds", type=click.FloatRange(0), default=10.0, show_default=True, help="Grace on SIGTERM.")
 @click.option("--tls-cert", type=click.Path(exists=True, path_type=Path), help="PEM certificate chain.")
 @click.option("--tls-key", type=click.Path(exists=True, path_type=Path), help="PEM private key.")
@@ -76,6 +85,8 @@ def up(
     merchants: int,
     magic: bool,
     in_flight: int,
+    query_rate: float,
+    query_burst: int,
     drain_seconds: float,
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -110,6 +121,7 @@ def up(
             vault=vault,
             key_module=key_module,
             in_flight_max=in_flight,
+            queries=QueryLimits(query_rate, query_burst),
             drain_s=drain_seconds,
         )
         stop = threading.Event()

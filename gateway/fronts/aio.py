@@ -15,8 +15,9 @@ import grpc
 
 from contract.errors import HutongError
 from contract.serving import abort, proven_identities
-from gateway.calls import CALLER_METADATA, GET, METHODS, WATCH
-from gateway.engine.inbox import Inbox
+from gateway.admission import Gate
+from gateway.budgets import QueryBudgets
+from gateway.calls import CALLER_METADATA, CREATE_BATCH, METHODS, QUERIES, WATCH, batch_size
 
 STREAM_QUEUE_MAX: Final = 64
 """Messages of a watcher that wait in this process; then it is full."""
@@ -50,8 +51,9 @@ class AioCall:
 class AioStream:
     """See gateway.watch.Subscriber."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, asker: str) -> None:
         self._loop = loop
+        self.asker = asker
         self.queue: asyncio.Queue[bytes | HutongError] = asyncio.Queue()
         self.closed = False
 
@@ -75,17 +77,19 @@ class AioStream:
 
 
 class AioFront:
-    """Serves calls into the engine's inbox; the engine has nothing to empty here."""
+    """Serves calls into the gate, which the engine empties."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        inbox: Inbox[Any],
+        gate: Gate,
+        budgets: QueryBudgets,
         query: Callable[[AioCall], None],
         watch: Callable[[bytes, AioStream], None],
     ) -> None:
         self.loop = loop
-        self._inbox = inbox
+        self._gate = gate
+        self._budgets = budgets
         self._query = query
         self._watch = watch
         self._answers: list[tuple[asyncio.Future[bytes], bytes, HutongError | None]] = []
@@ -107,10 +111,11 @@ class AioFront:
             left = context.time_remaining()
             left_us = None if left is None or left > 1e9 else int(left * 1e6)
             call = AioCall(self, method, payload, caller_of(context), left_us)
-            if method == GET:
+            if method in QUERIES:
+                await self._charge(context)
                 self._query(call)
             else:
-                self._inbox.put((call,))
+                self._gate.offer((call,), batch_size(payload) if method == CREATE_BATCH else 1)
             try:
                 return await call.future
             except HutongError as error:
@@ -119,7 +124,7 @@ class AioFront:
         return handle
 
     async def _stream(self, payload: bytes, context: Context) -> AsyncIterator[bytes]:
-        stream = AioStream(self.loop)
+        stream = AioStream(self.loop, await self._charge(context))
         self._watch(payload, stream)
         try:
             while True:
@@ -129,6 +134,14 @@ class AioFront:
                 yield item
         finally:
             stream.closed = True
+
+    async def _charge(self, context: Context) -> str:
+        """Takes a query from the caller's budget and returns whose that is; ends the call where nothing is left."""
+        asker, proven = asker_of(context)
+        refusal = self._budgets.refusal(asker, proven=proven)
+        if refusal is not None:
+            await abort(context, refusal)
+        return asker
 
     def deliver(self, future: asyncio.Future[bytes], payload: bytes, error: HutongError | None) -> None:
         """Takes an answer from any thread; they reach their callers together, soon after."""
@@ -165,3 +178,12 @@ def caller_of(context: Context) -> str:
         if key == CALLER_METADATA:
             return value if isinstance(value, str) else value.decode("ascii", "replace")
     return ""
+
+
+def asker_of(context: Context) -> tuple[str, bool]:
+    """Whose query budget counts, and whether that is proven: the identity of mTLS, or else the name that the caller
+    says, or else the connection."""
+    identities = proven_identities(context)
+    if identities:
+        return min(identities), True
+    return caller_of(context) or str(context.peer()), False

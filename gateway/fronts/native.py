@@ -2,24 +2,31 @@
 
 Plaintext only: for loopback, or a Unix socket behind a TLS proxy. Methods other than PaymentService's go to a grpc.aio
 server on a Unix socket. While the engine is busy it empties this front itself, once a tick; only when it is idle does a
-thread wait here in its place, so that under load no thread is woken for a call.
+thread wait here in its place, so that under load no thread is woken for a call. In an overload, when more has come in
+a tick than may wait, the thread takes over: it looks each PACE_S, so that what is refused does not wait for a tick.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from pygrpc_native import EVENT_CALL, STREAM_FULL, NativeGrpcFront
 
 from contract.errors import DETAILS_METADATA_KEY, HutongError, Reason
-from gateway.calls import CALLER_METADATA, GET, MESSAGE_BYTES_MAX, METHODS, WATCH
-from gateway.engine.inbox import Inbox
+from gateway.admission import Gate
+from gateway.budgets import QueryBudgets
+from gateway.calls import CALLER_METADATA, CREATE_BATCH, MESSAGE_BYTES_MAX, METHODS, QUERIES, WATCH, batch_size
 
 EVENTS_MAX: Final = 4096
 IO_THREADS: Final = 1
 IDLE_WAIT_MS: Final = 100
+PACE_S: Final = 0.002
+"""How often the thread looks in an overload: a refusal waits half of it, and each look costs the engine a turn."""
+CALM_S: Final = 0.25
+"""Without a refusal for so long, the engine empties this front again."""
 STREAMS_PER_CONNECTION_MAX: Final = 10_000
 ANONYMOUS: Final = ""
 
@@ -45,14 +52,15 @@ class NativeCall:
 
     def fail(self, error: HutongError) -> None:
         """See the protocol."""
-        status = error.to_status()
-        self._front.fail(self._id, error.code, status.message, [(DETAILS_METADATA_KEY, status.SerializeToString())])
+        code, text, details = error.packed()
+        self._front.fail(self._id, code, text, [(DETAILS_METADATA_KEY, details)])
 
 
 class NativeStream(NativeCall):
     """See gateway.watch.Subscriber."""
 
-    __slots__ = ()
+    __slots__ = ("asker",)
+    asker: str
 
     def try_send(self, message: bytes) -> bool:
         """See the protocol."""
@@ -70,7 +78,8 @@ class NativeFront:
     def __init__(
         self,
         target: str,
-        inbox: Inbox[Any],
+        gate: Gate,
+        budgets: QueryBudgets,
         query: Callable[[NativeCall], None],
         watch: Callable[[bytes, NativeStream], None],
         fallback_path: str,
@@ -84,12 +93,15 @@ class NativeFront:
             max_concurrent_streams=STREAMS_PER_CONNECTION_MAX,
         )
         self._front.set_fallback(fallback_path)
-        self._inbox = inbox
+        self._gate = gate
+        self._budgets = budgets
         self._query = query
         self._watch = watch
-        self._idle = threading.Event()
+        self._turn = threading.Event()
+        """Set where the thread is to wait for calls: the engine is idle, or overloaded."""
+        self._shedding = False
         self._closed = False
-        self._thread = threading.Thread(target=self._wait_for_calls, name="native-front", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="native-front", daemon=True)
 
     @property
     def port(self) -> int:
@@ -101,30 +113,58 @@ class NativeFront:
         self._front.start()
         self._thread.start()
 
-    def poll(self, at_most: int) -> list[NativeCall]:
+    def poll(self, at_most: int) -> list[Any]:
         """See the interface."""
-        return self._calls(self._front.recv_batch_details(min(at_most, EVENTS_MAX), 0))
+        if not self._shedding and not self._receive(0):
+            self._shedding = True
+            self._turn.set()
+        return self._gate.poll(at_most)
 
     def idle(self) -> None:
         """See the interface."""
-        self._idle.set()
+        self._gate.idle()
+        self._turn.set()
+
+    def _receive(self, wait_ms: int) -> bool | None:
+        """Takes what has come to where it belongs. None if nothing came, False if something had to be refused because
+        too much waits already."""
+        events = self._front.recv_batch_details(EVENTS_MAX, wait_ms)
+        if not events:
+            return None
+        calls, payments = self._calls(events)
+        return self._gate.offer(calls, payments) if calls else True
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._turn.wait()
+            self._turn.clear()
+            if self._shedding:
+                self._shed()
+            else:
+                self._wait_for_calls()
 
     def _wait_for_calls(self) -> None:
-        while not self._closed:
-            self._idle.wait()
-            self._idle.clear()
-            while not self._closed and not self._idle.is_set():
-                events = self._front.recv_batch_details(EVENTS_MAX, IDLE_WAIT_MS)
-                if events is None:
-                    return
-                if events:
-                    self._inbox.put(self._calls(events))
-                    break
+        """The engine is idle: waits for the first calls in its place."""
+        while not self._closed and not self._turn.is_set():
+            if self._receive(IDLE_WAIT_MS) is not None:
+                return
 
-    def _calls(self, events: list[Any] | None) -> list[NativeCall]:
+    def _shed(self) -> None:
+        """The engine is overloaded: takes what may wait, and refuses the rest, until nothing had to be refused."""
+        calm_s = time.monotonic()
+        while not self._closed and time.monotonic() - calm_s < CALM_S:
+            if self._receive(0) is False:
+                calm_s = time.monotonic()
+            time.sleep(PACE_S)
+        self._shedding = False
+        self._gate.wake()
+
+    def _calls(self, events: list[Any]) -> tuple[list[NativeCall], int]:
+        """What is for the engine, and how many payments that asks for; queries go their own way."""
         front = self._front
         calls: list[NativeCall] = []
-        for kind, call_id, method, payload, key, details in events or ():
+        more = 0
+        for kind, call_id, method, payload, key, details in events:
             if kind != EVENT_CALL:
                 continue  # the caller left: its payment goes on, and its answer finds nobody
             left = details[2] if details is not None else None
@@ -132,22 +172,37 @@ class NativeFront:
             # idempotency key that belonged to it would pay again when a request is repeated on another one.
             caller = key.decode("ascii", "replace") if isinstance(key, bytes) else ANONYMOUS
             left_us = None if left is None else int(left * 1e6)
-            if method == WATCH:
-                stream = NativeStream(front, call_id, method, payload, caller, left_us)
-                self._watch(payload, stream)
+            if method in QUERIES:
+                self._ask(call_id, method, payload, caller, caller or str(key), left_us)
                 continue
             call = NativeCall(front, call_id, method, payload, caller, left_us)
             if len(payload) > MESSAGE_BYTES_MAX:
                 call.fail(HutongError(Reason.ERROR_REASON_MESSAGE_TOO_LARGE, most_bytes=str(MESSAGE_BYTES_MAX)))
-            elif method == GET:
-                self._query(call)
-            else:
-                calls.append(call)
-        return calls
+                continue
+            if method == CREATE_BATCH:
+                more += batch_size(payload) - 1
+            calls.append(call)
+        return calls, len(calls) + more
+
+    def _ask(
+        self, call_id: int, method: int, payload: bytes, caller: str, asker: str, time_left_us: int | None
+    ) -> None:
+        """A query, if its caller's budget has one left."""
+        call = (NativeStream if method == WATCH else NativeCall)(
+            self._front, call_id, method, payload, caller, time_left_us
+        )
+        refusal = self._budgets.refusal(asker, proven=False)
+        if refusal is not None:
+            call.fail(refusal)
+        elif isinstance(call, NativeStream):
+            call.asker = asker
+            self._watch(payload, call)
+        else:
+            self._query(call)
 
     def close(self) -> None:
         """Closes the port and all connections."""
         self._closed = True
-        self._idle.set()
+        self._turn.set()
         self._front.close()
         self._thread.join(1.0)

@@ -33,6 +33,30 @@ def fail(context: grpc.ServicerContext, error: HutongError | grpc.StatusCode) ->
     context.abort(error, "as the test asked")
 
 
+class Refusal(grpc.RpcError):
+    """A refusal as a stub raises it."""
+
+    def __init__(self, error: HutongError) -> None:
+        status = error.to_status().SerializeToString()
+        self.trailing_metadata = lambda: ((DETAILS_METADATA_KEY, status),)  # type: ignore[assignment,method-assign,return-value]
+
+
+class Script:
+    """A method of a stub that fails as often as it is told, then answers."""
+
+    def __init__(self, *failures: HutongError) -> None:
+        self.failures = list(failures)
+
+    def __call__(self, *_: object, **__: object) -> str:
+        if self.failures:
+            raise Refusal(self.failures.pop(0))
+        return "answer"
+
+
+def spent(retry_us: int = 0) -> HutongError:
+    return HutongError(Reason.ERROR_REASON_QUERY_BUDGET_SPENT).after(retry_us)
+
+
 class Gateway(rpc.PaymentServiceServicer):
     """Fails as often as `failures` says, then answers. Keeps every request."""
 
@@ -158,6 +182,25 @@ def test_passing_failures_are_repeated_with_the_same_key(gateway: Gateway, clien
     assert len({request.idempotency_key for request in gateway.seen}) == 1
     pay(client)
     assert gateway.seen[-1].idempotency_key != gateway.seen[0].idempotency_key
+
+
+def test_the_time_that_the_gateway_asks_for_is_waited_and_only_within_the_deadline() -> None:
+    waits: list[float] = []
+    caller = Caller(FAST.retry, sleep=waits.append, clock=lambda: sum(waits), rng=random.Random(1))
+    assert caller.call(Script(spent(700_000), spent(1_300_000)), "?", 5.0, repeatable=True) == "answer"
+    assert 0.7 <= waits[0] <= 0.7 + FAST.retry.backoff_max_s
+    assert 1.3 <= waits[1] <= 1.3 + FAST.retry.backoff_max_s
+    with pytest.raises(HutongError, match="QUERY_BUDGET_SPENT"):
+        caller.call(Script(spent(6_000_000)), "?", 5.0, repeatable=True)
+    assert len(waits) == 2, "nobody waits for what comes after the deadline"
+
+
+def test_a_spent_budget_does_not_throttle_other_calls() -> None:
+    caller = Caller(RetryOptions(throttle_tokens=4), sleep=lambda _: None)
+    for _ in range(20):
+        with pytest.raises(HutongError):
+            caller.call(Script(*[spent()] * 10), "?", 5.0, repeatable=True)
+    assert caller.call(Script(OVERLOADED), "?", 5.0, repeatable=True) == "answer"
 
 
 def test_refunds_and_reads_are_repeated_too(gateway: Gateway, client: HutongClient) -> None:

@@ -1,0 +1,103 @@
+"""The gate between fronts and engine: what waits is bounded by how long it would wait, the rest is refused at once.
+
+At saturation the engine takes all that waits into one tick, so the queue is as long as a tick serves. The gate measures
+how many payments a second the engine takes while it is busy; by Little's law a queue of rate times target waits for
+the target. Work in progress comes first: what ends payments (a cancellation) may wait above that bound.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from contract.errors import HutongError, Reason
+from gateway.calls import CREATE_BATCH, NEW_WORK, Call, batch_size
+
+TARGET_S: Final = 0.1
+"""Longest wait for the engine that the gate aims at."""
+WAITING_MIN: Final = 1024
+"""So much may wait always: a burst is not an overload, and large ticks are cheap ones."""
+WAITING_MAX: Final = 4096
+"""So much may wait at most, however fast the engine is; of what ends payments too."""
+SMOOTHING: Final = 0.2
+"""Weight of the newest measurement of the engine's rate."""
+RETRY_US: Final = 250_000
+"""When to try again, as the refusal says: the queue is another one by then."""
+
+
+class Wakes(Protocol):
+    """The engine's inbox."""
+
+    def wake(self) -> None:
+        """There is something to take."""
+
+
+def overloaded() -> HutongError:
+    """The refusal of what does not fit, which says when to try again."""
+    return HutongError(Reason.ERROR_REASON_OVERLOADED).after(RETRY_US)
+
+
+class Gate:
+    """A bounded queue of calls, filled by fronts and emptied by the engine. For any thread."""
+
+    def __init__(self, inbox: Wakes, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._inbox = inbox
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._calls: list[Call] = []
+        self._waiting = 0
+        self._last = 0
+        self._taken_s = 0.0
+        self._rate = 0.0
+        self._refusal = overloaded()
+        self.bound = WAITING_MIN
+        """Payments that may wait now."""
+        self.refused = 0
+        """Calls refused so far."""
+
+    def offer(self, calls: Sequence[Call], payments: int) -> bool:
+        """Queues calls that ask for so many payments in all, or refuses what does not fit. False if any was refused."""
+        with self._lock:
+            if self._waiting + payments <= self.bound:
+                self._calls.extend(calls)
+                self._waiting += payments
+                refused: list[Call] = []
+            else:
+                refused = [call for call in calls if not self._queue(call)]
+                self.refused += len(refused)
+        for call in refused:
+            call.fail(self._refusal)
+        if len(refused) < len(calls):
+            self._inbox.wake()
+        return not refused
+
+    def _queue(self, call: Call) -> bool:
+        if self._waiting >= (self.bound if call.method in NEW_WORK else WAITING_MAX):
+            return False
+        self._calls.append(call)
+        self._waiting += batch_size(call.payload) if call.method == CREATE_BATCH else 1
+        return True
+
+    def poll(self, at_most: int) -> list[Call]:
+        """See gateway.engine.loop.Source: all that waits, which is bounded here."""
+        now_s = self._clock()
+        with self._lock:
+            calls, self._calls = self._calls, []
+            waiting, self._waiting = self._waiting, 0
+        if waiting and self._last:
+            # From tick to tick without a pause: so long did the last one take.
+            rate = self._last / max(now_s - self._taken_s, 1e-6)
+            self._rate += SMOOTHING * (rate - self._rate)
+            self.bound = min(max(int(self._rate * TARGET_S), WAITING_MIN), WAITING_MAX)
+        self._last, self._taken_s = waiting, now_s
+        return calls
+
+    def wake(self) -> None:
+        """Lets the engine look."""
+        self._inbox.wake()
+
+    def idle(self) -> None:
+        """See gateway.engine.loop.Source: time that passes now is not the engine's."""
+        self._last = 0

@@ -1,0 +1,115 @@
+"""Query budgets: how often each caller may ask, so that a storm of status queries leaves payments alone.
+
+A token bucket for each caller, refilled by time. The rate grows with what is in flight, so that whoever asks about each
+payment in flight every POLL_S seconds never meets it. Callers that prove no identity (mTLS) could take a new name or
+connection for each query; so they also draw on one bucket that all of them share.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from contract.errors import HutongError, Reason
+
+POLL_S: Final = 3.0
+"""The pace at which the field asks about a payment that has not ended."""
+CALLERS_MAX: Final = 10_000
+"""Buckets remembered, about 2 MB; the one that was not used for longest goes first, and is full when it comes back."""
+SHARED: Final = 10
+"""Callers without proof together have the budget of so many callers."""
+RETRY_STEP_US: Final = 50_000
+"""Advice when to ask again is rounded up to this, so that few refusals have to be written."""
+RETRY_MAX_US: Final = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class QueryLimits:
+    """How often one caller may ask."""
+
+    rate_per_s: float = 100.0
+    """Queries a second in the long run, besides one each POLL_S for each payment in flight."""
+    burst: int = 300
+    """Queries at once, after a pause."""
+
+
+class _Bucket:
+    __slots__ = ("at_s", "tokens")
+
+    def __init__(self, tokens: float, at_s: float) -> None:
+        self.tokens = tokens
+        self.at_s = at_s
+
+    def refill(self, rate_per_s: float, burst: float, now_s: float) -> float:
+        self.tokens = min(burst, self.tokens + (now_s - self.at_s) * rate_per_s)
+        self.at_s = now_s
+        return self.tokens
+
+
+class QueryBudgets:
+    """What every caller has left. For any thread."""
+
+    def __init__(
+        self,
+        limits: QueryLimits,
+        in_flight: Callable[[], int] = lambda: 0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        callers_max: int = CALLERS_MAX,
+    ) -> None:
+        """`in_flight` gives the number of payments in flight; `clock` seconds that never run backwards."""
+        self._limits = limits
+        self._in_flight = in_flight
+        self._clock = clock
+        self._callers_max = callers_max
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._shared = _Bucket(limits.burst * SHARED, clock())
+        self._refusals: dict[int, HutongError] = {}
+        self._lock = threading.Lock()
+        self.refused = 0
+        """Queries refused so far."""
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def refusal(self, caller: str, *, proven: bool) -> HutongError | None:
+        """Takes one query from the caller's budget: None, or the error to answer with if there is none left."""
+        limits, now_s = self._limits, self._clock()
+        more = self._in_flight() / POLL_S
+        rate = limits.rate_per_s + more
+        with self._lock:
+            bucket = self._bucket(caller, now_s)
+            short = 1.0 - bucket.refill(rate, limits.burst, now_s)
+            if not proven:
+                shared_rate = limits.rate_per_s * SHARED + more
+                short = max(short, 1.0 - self._shared.refill(shared_rate, limits.burst * SHARED, now_s))
+            if short <= 0.0:
+                bucket.tokens -= 1.0
+                if not proven:
+                    self._shared.tokens -= 1.0
+                return None
+            self.refused += 1
+            return self._refusal(int(short / rate * 1e6))
+
+    def _bucket(self, caller: str, now_s: float) -> _Bucket:
+        buckets = self._buckets
+        bucket = buckets.get(caller)
+        if bucket is None:
+            if len(buckets) >= self._callers_max:
+                buckets.popitem(last=False)
+            bucket = buckets[caller] = _Bucket(self._limits.burst, now_s)
+        else:
+            buckets.move_to_end(caller)
+        return bucket
+
+    def _refusal(self, wait_us: int) -> HutongError:
+        steps = min(-(-wait_us // RETRY_STEP_US), RETRY_MAX_US // RETRY_STEP_US)
+        error = self._refusals.get(steps)
+        if error is None:
+            error = HutongError(Reason.ERROR_REASON_QUERY_BUDGET_SPENT).after(steps * RETRY_STEP_US)
+            self._refusals[steps] = error
+        return error
