@@ -12,11 +12,12 @@ from typing import Any, Final, TypeVar
 import grpc
 
 from contract.errors import HutongError, Reason
-from contract.serving import abort
+from contract.serving import abort, proven_identities
 from facepay.captures import Place
 from facepay.decision import Decision, Outcome
 from facepay.gallery.engine import BATCH_MAX
 from facepay.model import Asked, Identified
+from facepay.operators import SECRET_METADATA_KEY, Operators
 from facepay.records import Consent
 from facepay.service import FaceService
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
@@ -37,8 +38,14 @@ _OUTCOMES: Final = {outcome: face_pb2.Outcome.Value("OUTCOME_" + outcome.name) f
 class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     """Serves one FaceService; `close` ends its threads, not the service."""
 
-    def __init__(self, service: FaceService, clock_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+    def __init__(
+        self,
+        service: FaceService,
+        operators: Operators,
+        clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
         self._service = service
+        self._operators = operators
         self._now = clock_us
         self._pool = ThreadPoolExecutor(THREADS, "face-call")
         self._in_flight = 0
@@ -60,6 +67,15 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
             await abort(context, error)
         finally:
             self._in_flight -= 1
+
+    async def _operate(self, context: Context, work: Callable[[], Answer]) -> Answer:
+        """The same for calls that are the operator's alone."""
+        secret = dict(context.invocation_metadata() or ()).get(SECRET_METADATA_KEY, "")
+        try:
+            self._operators.check(proven_identities(context), str(secret))
+        except HutongError as error:
+            await abort(context, error)
+        return await self._run(context, work)
 
     async def BeginCapture(  # noqa: N802 - named by the contract, as all below
         self, request: face_pb2.BeginCaptureRequest, context: Context
@@ -89,7 +105,7 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
             )
             return face_pb2.RegisterTerminalResponse()
 
-        return await self._run(context, work)
+        return await self._operate(context, work)
 
     async def Enroll(  # noqa: N802
         self, request: face_pb2.EnrollRequest, context: Context
@@ -110,7 +126,7 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
             )
             return face_pb2.EnrollResponse(reference=reference.reveal(), templates=templates)
 
-        return await self._run(context, work)
+        return await self._operate(context, work)
 
     async def Identify(  # noqa: N802
         self, request: face_pb2.IdentifyRequest, context: Context
@@ -172,7 +188,7 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
             templates, receipt = self._service.delete(request.subject, self._now())
             return face_pb2.DeleteSubjectResponse(templates=templates, receipt=receipt)
 
-        return await self._run(context, work)
+        return await self._operate(context, work)
 
     async def GetStatus(  # noqa: N802
         self, request: face_pb2.GetStatusRequest, context: Context

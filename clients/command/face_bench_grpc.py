@@ -18,6 +18,7 @@ from clients.command import face_population as population
 from contract.capture import Captured, ServiceKey, TerminalKey, build_capture
 from contract.secret import Secret
 from facepay.gallery.engine import Vectors
+from facepay.operators import Operators
 from facepay.records import Consent, NewSubject
 from facepay.server import FaceServicer
 from facepay.service import FaceService, open_service
@@ -137,7 +138,7 @@ async def _serve(n: int, seed: int, folder: Path) -> None:
 
     enrol(service, n, seed, step)
     server = grpc.aio.server()
-    servicer = FaceServicer(service)
+    servicer = FaceServicer(service, Operators(whoever_reaches=True))
     face_pb2_grpc.add_FaceServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

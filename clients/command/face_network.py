@@ -13,21 +13,22 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.command.connection import Connection, connection_options
+from clients.command.face_options import SECRET_VARIABLE, secret_of
 from clients.faces import camera
-from clients.faces.capturing import TIMEOUT_S, FaceTerminal, Factors
+from clients.faces.capturing import TIMEOUT_S, FaceTerminal, Factors, operator_metadata
 from clients.faces.people import People
+from clients.options import open_channel
 from contract.capture import Captured, ServiceKey, TerminalKey, build_capture
 from contract.errors import from_rpc_error
 from contract.secret import Secret
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 
-TARGET_DEFAULT: Final = "127.0.0.1:50050"
 TERMINAL: Final = "hutong-face-command"
 MERCHANT: Final = "operator"
 CUES_OF_FILE: Final = {"texture": 0.8, "frequency": 0.8, "specular": 0.8}
 """What this command states of an image file: no camera looked. It says so in its answer."""
 
-target_option = click.option("--target", envvar="HUTONG_TARGET", default=TARGET_DEFAULT, show_default=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="For machines.")
 person_option = click.option("--person", type=click.IntRange(0), help="A simulated person's number.")
 image_option = click.option(
@@ -46,9 +47,13 @@ last_four_option = click.option("--last-four", help="Last four digits of the pho
 
 
 @contextmanager
-def _service(target: str, as_json: bool) -> Iterator[face_pb2_grpc.FaceServiceStub]:
+def _service(connection: Connection, as_json: bool) -> Iterator[face_pb2_grpc.FaceServiceStub]:
     """A connection whose errors become exit status 1 with a text that says what to do."""
-    with grpc.insecure_channel(target) as channel:
+    try:
+        channel = open_channel(connection.target, connection.options)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    with channel:
         try:
             yield face_pb2_grpc.FaceServiceStub(channel)
         except grpc.RpcError as error:
@@ -57,7 +62,8 @@ def _service(target: str, as_json: bool) -> Iterator[face_pb2_grpc.FaceServiceSt
                 _stop(known.name, str(known), as_json)
             code = error.code()
             if code is grpc.StatusCode.UNAVAILABLE:
-                _stop("UNREACHABLE", f"Nothing answers at {target}. Run `hutong up`, or give --target.", as_json)
+                text = f"Nothing answers at {connection.target}. Run `hutong up`, or give --target."
+                _stop("UNREACHABLE", text, as_json)
             _stop(code.name, str(error), as_json)
 
 
@@ -69,7 +75,7 @@ def _stop(reason: str, text: str, as_json: bool) -> NoReturn:
 
 
 def _terminal(stub: face_pb2_grpc.FaceServiceStub, people: People) -> FaceTerminal:
-    terminal = FaceTerminal(stub, people, TERMINAL, MERCHANT, TerminalKey.generate())
+    terminal = FaceTerminal(stub, people, TERMINAL, MERCHANT, TerminalKey.generate(), secret_of(SECRET_VARIABLE))
     terminal.register()
     return terminal
 
@@ -111,7 +117,7 @@ def _factors(passcode: str | None, last_four: str | None) -> Factors:
 
 @click.command()
 @click.argument("name")
-@target_option
+@connection_options
 @person_option
 @image_option
 @models_option
@@ -124,7 +130,7 @@ def _factors(passcode: str | None, last_four: str | None) -> Factors:
 @json_option
 def enroll(
     name: str,
-    target: str,
+    connection: Connection,
     person: int | None,
     images: tuple[Path, ...],
     models: Path | None,
@@ -140,7 +146,7 @@ def enroll(
     if (person is None) == (not images):
         raise click.UsageError("give --person or --image")
     typed = passcode or click.prompt("Passcode", hide_input=True, confirmation_prompt=True, err=True)
-    with _service(target, as_json) as stub:
+    with _service(connection, as_json) as stub:
         dimension = _dimension(stub)
         people = People(people_seed, dimension)
         terminal = _terminal(stub, people)
@@ -161,7 +167,7 @@ def enroll(
 
 
 @click.command()
-@target_option
+@connection_options
 @person_option
 @image_option
 @models_option
@@ -177,7 +183,7 @@ def enroll(
 @click.option("--shot", type=int, default=1, show_default=True, help="Which simulated photograph.")
 @json_option
 def identify(
-    target: str,
+    connection: Connection,
     person: int | None,
     images: tuple[Path, ...],
     models: Path | None,
@@ -194,7 +200,7 @@ def identify(
     """Say who a simulated --person, or a photograph, is. Exit status 1 unless matched."""
     if (person is None) == (len(images) != 1):
         raise click.UsageError("give --person or one --image")
-    with _service(target, as_json) as stub:
+    with _service(connection, as_json) as stub:
         dimension = _dimension(stub)
         terminal = _terminal(stub, People(people_seed, dimension))
         factors = _factors(passcode, last_four)
@@ -241,21 +247,22 @@ def _of_file(
 
 @click.command()
 @click.argument("name")
-@target_option
+@connection_options
 @json_option
-def delete(name: str, target: str, as_json: bool) -> None:
+def delete(name: str, connection: Connection, as_json: bool) -> None:
     """Erase NAME: key, templates and gallery rows. Prints the receipt."""
-    with _service(target, as_json) as stub:
-        answer = stub.DeleteSubject(face_pb2.DeleteSubjectRequest(subject=name), timeout=TIMEOUT_S)
+    with _service(connection, as_json) as stub:
+        request = face_pb2.DeleteSubjectRequest(subject=name)
+        answer = stub.DeleteSubject(request, timeout=TIMEOUT_S, metadata=operator_metadata(secret_of(SECRET_VARIABLE)))
     _say({"subject": name, "templates": answer.templates, "receipt": answer.receipt.hex()}, as_json)
 
 
 @click.command()
-@target_option
+@connection_options
 @json_option
-def status(target: str, as_json: bool) -> None:
+def status(connection: Connection, as_json: bool) -> None:
     """Show how many are enrolled, the thresholds that follow, and the filing counter."""
-    with _service(target, as_json) as stub:
+    with _service(connection, as_json) as stub:
         answer = stub.GetStatus(face_pb2.GetStatusRequest(), timeout=TIMEOUT_S)
     fields = {field.name: getattr(answer, field.name) for field in answer.DESCRIPTOR.fields if field.name != "outcomes"}
     _say(fields | {"outcomes": dict(answer.outcomes)}, as_json)

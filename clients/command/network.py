@@ -33,6 +33,10 @@ from clients.participants.books import Books
 from clients.participants.simulated import Participants, SimulatedParticipant
 from clients.population import Population, populate
 from contract.secret import Secret
+from facepay.gallery.engine import GalleryUnavailable
+from facepay.gallery.opening import Place as GalleryPlace
+from facepay.model import Options as FaceOptions
+from facepay.operators import Operators
 from facepay.server import FaceServicer
 from facepay.service import FaceService
 from facepay.service import open_service as open_faces
@@ -103,6 +107,12 @@ class NetworkOptions:
     """URL of a PostgreSQL database, which may hold a password; empty for SQLite in the folder."""
     vault: Path | None = None
     """Folder of the token vault, which several gateways of one machine may share; None: `vault` in the data folder."""
+    face_gallery: GalleryPlace | None = None
+    """Where templates are searched; None: in this process, on files in the data folder."""
+    face_operators: frozenset[str] = frozenset()
+    """Names in client certificates that may enrol faces, erase them and register terminals."""
+    face_operator_secret: Secret[str] | None = field(default=None, repr=False)
+    """Or who sends this. With neither: whoever reaches the port, where that is this machine alone."""
     key_module: KeyModule | None = None
     """Hardware module that keeps the vault's key-encryption keys; None: a sealed file in the vault's folder."""
     timing: Timing = field(default_factory=Timing)
@@ -128,9 +138,9 @@ class Network:
         """Participants in this process, by id; empty where they are not `Where.HERE`."""
         self._vault = open_vault(options.vault or self.data / "vault", options.key_module)
         self.tokens: TokenService = self._vault.service
-        self.faces: FaceService = open_faces(self.data / "faces")
+        self.faces: FaceService = open_faces(self.data / "faces", options=FaceOptions(gallery=options.face_gallery))
         self._token_servicer = TokenServicer(self.tokens)
-        self._face_servicer = FaceServicer(self.faces)
+        self._face_servicer = FaceServicer(self.faces, _face_operators(options))
         self.wallet_tokens: dict[str, Secret[str]] = {}
         """Wallet id to the account-unified token of its account."""
         self._closed: bool | None = None
@@ -152,7 +162,7 @@ class Network:
         options = replace(options, seed=_settle_seed(options))
         try:
             network = cls(options)
-        except (listening.ListenError, JournalError, VaultError, ValueError, OSError) as error:
+        except (listening.ListenError, JournalError, VaultError, GalleryUnavailable, ValueError, OSError) as error:
             raise NetworkError(str(error)) from error
         network._run()
         return network
@@ -326,6 +336,12 @@ class Network:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _face_operators(options: NetworkOptions) -> Operators:
+    """A plaintext port is on loopback unless it was allowed to be elsewhere."""
+    local = options.tls is None and not options.plaintext_anywhere
+    return Operators(options.face_operators, options.face_operator_secret, whoever_reaches=local)
 
 
 def _settle_seed(options: NetworkOptions) -> int:

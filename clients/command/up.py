@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from clients.command.face_options import Faces, face_options
 from clients.command.network import DEFAULT_LISTEN, Network, NetworkError, NetworkOptions, Where
 from clients.command.vaults import KeyModule, module_options
 from gateway import listen as listening
@@ -73,6 +74,7 @@ SHOWN_MAX: Final = 12
     help="Folder of the token vault, which gateways of one machine may share. Default: vault in the data folder.",
 )
 @module_options
+@face_options
 @click.option("--accounts", is_flag=True, help="Also show the simulated wallets' account numbers.")
 @click.option("--plaintext-anywhere", is_flag=True, help="Allow a plaintext port that other machines can reach.")
 def up(
@@ -94,6 +96,7 @@ def up(
     journal: str,
     vault: Path | None,
     key_module: KeyModule | None,
+    faces: Faces,
     accounts: bool,
     plaintext_anywhere: bool,
 ) -> None:
@@ -120,6 +123,9 @@ def up(
             journal=journal,
             vault=vault,
             key_module=key_module,
+            face_gallery=faces.gallery,
+            face_operators=faces.operators,
+            face_operator_secret=faces.secret,
             in_flight_max=in_flight,
             queries=QueryLimits(query_rate, query_burst),
             drain_s=drain_seconds,

@@ -17,12 +17,18 @@ from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 
 TIMEOUT_S = 10.0
 """Deadline of every call."""
+OPERATOR_METADATA = "hutong-operator-secret"
 CONSENT_TEXT = "2026-11"
 
 
 def now_us() -> int:
     """UTC in microseconds."""
     return time.time_ns() // 1000
+
+
+def operator_metadata(secret: Secret[str] | None) -> tuple[tuple[str, str], ...]:
+    """What an operator's call carries; nothing where the certificate, or the port, says enough."""
+    return ((OPERATOR_METADATA, secret.reveal()),) if secret else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +49,13 @@ class FaceTerminal:
         terminal_id: str,
         merchant_id: str,
         key: TerminalKey | None = None,
+        operator: Secret[str] | None = None,
         clock_us: Callable[[], int] = now_us,
     ) -> None:
+        """`operator`: the face operator's secret, where the service asks for one to register and to enrol."""
         self._stub = stub
         self._people = people
+        self._operator = operator_metadata(operator)
         self._now = clock_us
         self.terminal_id = terminal_id
         self.merchant_id = merchant_id
@@ -60,7 +69,7 @@ class FaceTerminal:
             public_key=self.key.public_key,
             algorithm=self.key.algorithm,
         )
-        self._stub.RegisterTerminal(request, timeout=TIMEOUT_S)
+        self._stub.RegisterTerminal(request, timeout=TIMEOUT_S, metadata=self._operator)
 
     def capture(
         self,
@@ -121,7 +130,7 @@ class FaceTerminal:
             merchant_ids=merchants,
             allow_lookalike=allow_lookalike,
         )
-        return Secret(self._stub.Enroll(request, timeout=TIMEOUT_S).reference)
+        return Secret(self._stub.Enroll(request, timeout=TIMEOUT_S, metadata=self._operator).reference)
 
     def enroll_person(self, person: int, subject: str, factors: Factors) -> Secret[str]:
         """Enrols one of the simulated people, from two sittings."""

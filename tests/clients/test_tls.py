@@ -66,6 +66,7 @@ class Secured:
     network: Network
     authority: Pair
     client: Pair
+    desk: Pair
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +74,16 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     folder = tmp_path_factory.mktemp("tls")
     authority = issue(folder, "authority")
     gateway, client = issue(folder, NAME, authority), issue(folder, "shop", authority)
+    desk = issue(folder, "desk", authority)
     options = NetworkOptions(
+        face_operators=frozenset({"desk"}),
         data=folder / "data",
         listen="127.0.0.1:0",
         front="aio",
         tls=listen.Tls(gateway.certificate, gateway.key, authority.certificate),
     )
     with Network.start(options) as network:
-        yield Secured(network, authority, client)
+        yield Secured(network, authority, client, desk)
 
 
 def pay(secured: Secured, *options: str) -> tuple[int, str]:
@@ -109,3 +112,20 @@ def test_half_a_certificate_is_wrong_usage(secured: Secured) -> None:
     code, output = pay(secured, "--tls-cert", str(secured.client.certificate))
     assert code == 2
     assert "--tls-key" in output
+
+
+def test_faces_are_enrolled_with_the_operators_certificate_only(secured: Secured) -> None:
+    def face(command: str, pair: Pair, *options: str) -> tuple[int, str]:
+        where = ["--target", secured.network.target, "--tls-name", NAME, "--json"]
+        tls = ["--tls-ca", secured.authority.certificate, "--tls-cert", pair.certificate, "--tls-key", pair.key]
+        result = CliRunner().invoke(main, ["face", command, *options, *where, *(str(one) for one in tls)])
+        return result.exit_code, result.stdout
+
+    enrol = ("anna", "--person", "5", "--passcode", "271828")
+    code, output = face("enroll", secured.client, *enrol)
+    assert (code, json.loads(output)["error"]["reason"]) == (1, "FACE_OPERATOR_ONLY")
+    assert face("enroll", secured.desk, *enrol)[0] == 0
+    assert json.loads(face("status", secured.client)[1])["persons"] == 1
+    code, output = face("delete", secured.client, "anna")
+    assert (code, json.loads(output)["error"]["reason"]) == (1, "FACE_OPERATOR_ONLY")
+    assert face("delete", secured.desk, "anna")[0] == 0

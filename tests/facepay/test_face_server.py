@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,12 @@ from clients.faces.people import People
 from contract.errors import from_rpc_error
 from contract.secret import Secret
 from facepay.model import Options
+from facepay.operators import Operators
 from facepay.passcode import Cost
-from facepay.server import FaceServicer
 from facepay.service import open_service
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 from tests.facepay import tiny_models
+from tests.facepay.serving import serving
 
 DIMENSION = 512
 
@@ -36,27 +35,8 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real server on loopback, in a thread with its own loop."""
     folder = tmp_path_factory.mktemp("faces")
     service = open_service(folder, dimension=DIMENSION, options=Options(passcode_cost=Cost(1, 64)))
-    started: dict[str, Any] = {}
-    ready = threading.Event()
-
-    async def serve() -> None:
-        server = grpc.aio.server()
-        servicer = FaceServicer(service)
-        face_pb2_grpc.add_FaceServiceServicer_to_server(servicer, server)
-        started["port"] = server.add_insecure_port("127.0.0.1:0")
-        started["stop"], started["loop"] = asyncio.Event(), asyncio.get_running_loop()
-        await server.start()
-        ready.set()
-        await started["stop"].wait()
-        await server.stop(0)
-        servicer.close()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    assert ready.wait(20)
-    yield f"127.0.0.1:{started['port']}"
-    started["loop"].call_soon_threadsafe(started["stop"].set)
-    thread.join()
+    with serving(service, Operators(whoever_reaches=True)) as address:
+        yield address
     service.close()
 
 

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class FaceServiceStub:
-    """The face service. Liveness is a simulation, uncertified.
+    """The face service. Liveness is a simulation, uncertified. Calls marked "operator" need a certificate that names an
+    operator, or the operator's secret in the metadata `hutong-operator-secret`; else they get FACE_OPERATOR_ONLY.
     """
 
     def __init__(self, channel):
@@ -73,7 +74,8 @@ class FaceServiceStub:
 
 
 class FaceServiceServicer:
-    """The face service. Liveness is a simulation, uncertified.
+    """The face service. Liveness is a simulation, uncertified. Calls marked "operator" need a certificate that names an
+    operator, or the operator's secret in the metadata `hutong-operator-secret`; else they get FACE_OPERATOR_ONLY.
     """
 
     def BeginCapture(self, request, context):
@@ -84,14 +86,14 @@ class FaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RegisterTerminal(self, request, context):
-        """Registers a terminal's public key, or replaces it.
+        """Operator. Registers a terminal's public key, or replaces it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Enroll(self, request, context):
-        """Enrols a subject, or replaces the subject's templates. Needs a consent.
+        """Operator. Enrols a subject, or replaces the subject's templates. Needs a consent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,7 +114,7 @@ class FaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSubject(self, request, context):
-        """Deletes a subject: destroys its key, its templates and its rows in the gallery.
+        """Operator. Deletes a subject: destroys its key, its templates and its rows in the gallery.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,7 +174,8 @@ def add_FaceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FaceService:
-    """The face service. Liveness is a simulation, uncertified.
+    """The face service. Liveness is a simulation, uncertified. Calls marked "operator" need a certificate that names an
+    operator, or the operator's secret in the metadata `hutong-operator-secret`; else they get FACE_OPERATOR_ONLY.
     """
 
     @staticmethod

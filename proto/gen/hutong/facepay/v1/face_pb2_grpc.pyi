@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FaceServiceStub:
-    """The face service. Liveness is a simulation, uncertified."""
+    """The face service. Liveness is a simulation, uncertified. Calls marked "operator" need a certificate that names an
+    operator, or the operator's secret in the metadata `hutong-operator-secret`; else they get FACE_OPERATOR_ONLY.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,40 +38,44 @@ class FaceServiceStub:
     BeginCapture: _grpc.UnaryUnaryMultiCallable[_face_pb2.BeginCaptureRequest, _face_pb2.BeginCaptureResponse]
     """Gives a terminal single-use nonces, the service's public key and a challenge to set the payer."""
     RegisterTerminal: _grpc.UnaryUnaryMultiCallable[_face_pb2.RegisterTerminalRequest, _face_pb2.RegisterTerminalResponse]
-    """Registers a terminal's public key, or replaces it."""
+    """Operator. Registers a terminal's public key, or replaces it."""
     Enroll: _grpc.UnaryUnaryMultiCallable[_face_pb2.EnrollRequest, _face_pb2.EnrollResponse]
-    """Enrols a subject, or replaces the subject's templates. Needs a consent."""
+    """Operator. Enrols a subject, or replaces the subject's templates. Needs a consent."""
     Identify: _grpc.UnaryUnaryMultiCallable[_face_pb2.IdentifyRequest, _face_pb2.IdentifyResponse]
     """Whose face is this? Spends the capture's nonce."""
     Verify: _grpc.UnaryUnaryMultiCallable[_face_pb2.VerifyRequest, _face_pb2.VerifyResponse]
     """Is this the face of this subject? Spends the capture's nonce."""
     DeleteSubject: _grpc.UnaryUnaryMultiCallable[_face_pb2.DeleteSubjectRequest, _face_pb2.DeleteSubjectResponse]
-    """Deletes a subject: destroys its key, its templates and its rows in the gallery."""
+    """Operator. Deletes a subject: destroys its key, its templates and its rows in the gallery."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_face_pb2.GetStatusRequest, _face_pb2.GetStatusResponse]
     """How many are enrolled, which threshold follows, what the filing counters say."""
 
 @_typing.type_check_only
 class FaceServiceAsyncStub(FaceServiceStub):
-    """The face service. Liveness is a simulation, uncertified."""
+    """The face service. Liveness is a simulation, uncertified. Calls marked "operator" need a certificate that names an
+    operator, or the operator's secret in the metadata `hutong-operator-secret`; else they get FACE_OPERATOR_ONLY.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     BeginCapture: _aio.UnaryUnaryMultiCallable[_face_pb2.BeginCaptureRequest, _face_pb2.BeginCaptureResponse]  # type: ignore[assignment]
     """Gives a terminal single-use nonces, the service's public key and a challenge to set the payer."""
     RegisterTerminal: _aio.UnaryUnaryMultiCallable[_face_pb2.RegisterTerminalRequest, _face_pb2.RegisterTerminalResponse]  # type: ignore[assignment]
-    """Registers a terminal's public key, or replaces it."""
+    """Operator. Registers a terminal's public key, or replaces it."""
     Enroll: _aio.UnaryUnaryMultiCallable[_face_pb2.EnrollRequest, _face_pb2.EnrollResponse]  # type: ignore[assignment]
-    """Enrols a subject, or replaces the subject's templates. Needs a consent."""
+    """Operator. Enrols a subject, or replaces the subject's templates. Needs a consent."""
     Identify: _aio.UnaryUnaryMultiCallable[_face_pb2.IdentifyRequest, _face_pb2.IdentifyResponse]  # type: ignore[assignment]
     """Whose face is this? Spends the capture's nonce."""
     Verify: _aio.UnaryUnaryMultiCallable[_face_pb2.VerifyRequest, _face_pb2.VerifyResponse]  # type: ignore[assignment]
     """Is this the face of this subject? Spends the capture's nonce."""
     DeleteSubject: _aio.UnaryUnaryMultiCallable[_face_pb2.DeleteSubjectRequest, _face_pb2.DeleteSubjectResponse]  # type: ignore[assignment]
-    """Deletes a subject: destroys its key, its templates and its rows in the gallery."""
+    """Operator. Deletes a subject: destroys its key, its templates and its rows in the gallery."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_face_pb2.GetStatusRequest, _face_pb2.GetStatusResponse]  # type: ignore[assignment]
     """How many are enrolled, which threshold follows, what the filing counters say."""
 
 class FaceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The face service. Liveness is a simulation, uncertified."""
+    """The face service. Liveness is a simulation, uncertified. Calls marked "operator" need a certificate that names an
+    operator, or the operator's secret in the metadata `hutong-operator-secret`; else they get FACE_OPERATOR_ONLY.
+    """
 
     @_abc_1.abstractmethod
     def BeginCapture(
@@ -85,7 +91,7 @@ class FaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _face_pb2.RegisterTerminalRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_face_pb2.RegisterTerminalResponse, _abc.Awaitable[_face_pb2.RegisterTerminalResponse]]:
-        """Registers a terminal's public key, or replaces it."""
+        """Operator. Registers a terminal's public key, or replaces it."""
 
     @_abc_1.abstractmethod
     def Enroll(
@@ -93,7 +99,7 @@ class FaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _face_pb2.EnrollRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_face_pb2.EnrollResponse, _abc.Awaitable[_face_pb2.EnrollResponse]]:
-        """Enrols a subject, or replaces the subject's templates. Needs a consent."""
+        """Operator. Enrols a subject, or replaces the subject's templates. Needs a consent."""
 
     @_abc_1.abstractmethod
     def Identify(
@@ -117,7 +123,7 @@ class FaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _face_pb2.DeleteSubjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_face_pb2.DeleteSubjectResponse, _abc.Awaitable[_face_pb2.DeleteSubjectResponse]]:
-        """Deletes a subject: destroys its key, its templates and its rows in the gallery."""
+        """Operator. Deletes a subject: destroys its key, its templates and its rows in the gallery."""
 
     @_abc_1.abstractmethod
     def GetStatus(
