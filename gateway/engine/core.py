@@ -265,6 +265,7 @@ class Core:
         if payment is None:
             out.errors.append((event.waiter, HutongError(Reason.ERROR_REASON_PAYMENT_NOT_FOUND)))
             return
+        self._end_hold(payment, out)  # also where the journal was not asked yet
         amount = event.amount_minor or payment.authorised_minor
         refusal = capture_refusal(payment, amount)
         if refusal is not None:
@@ -281,7 +282,11 @@ class Core:
 
     def _expire(self, event: Expire, out: Outcome) -> None:
         payment = self.book.get(event.payment_id)
-        if payment is not None and payment.hold_until_us and payment.hold_until_us <= out.now_us:
+        if payment is not None:
+            self._end_hold(payment, out)
+
+    def _end_hold(self, payment: Payment, out: Outcome) -> None:
+        if payment.state is State.HELD and payment.hold_until_us <= out.now_us:
             self._transitions.apply(payment, payment.legs[0], Event.HOLD_EXPIRED, out)
 
     def _cancel(self, event: Cancel, out: Outcome) -> None:

@@ -175,6 +175,11 @@ class Engine:
         return self._stalled is None and self.failure is None
 
     @property
+    def next_hold_look_us(self) -> int:
+        """When the journal is asked next for holds that have ended."""
+        return self._next_hold_look_us
+
+    @property
     def in_flight(self) -> int:
         """Payments in flight."""
         return len(self._core.book)

@@ -8,7 +8,7 @@ from typing import Final
 
 from contract.errors import HutongError, Reason
 from contract.secret import Secret
-from gateway.calls import CANCEL, CREATE, REFUND
+from gateway.calls import CANCEL, CAPTURE, CREATE, REFUND
 from gateway.directory import Directory, parse
 from gateway.engine.answer import id_text, timestamp
 from gateway.simulation.plan import ACQUIRERS, ISSUERS, OTHER_PAYLOAD_MINOR, Pay, Refund
@@ -30,7 +30,7 @@ class SimulatedCall:
         self.caller = "caller"
         self.time_left_us: int | None = patience_us
         self.op = op
-        """The operation it is part of; of a cancel: the one to cancel."""
+        """The operation it is part of; of a capture or cancel: the one that it is about."""
         self.other = other
         self.told = told
         self.node = 0
@@ -69,6 +69,8 @@ def create_call(pay: Pay, other: bool, now_us: int, told: Told) -> SimulatedCall
         currency=CURRENCY,
         reference=label_of(pay.op, other),
     )
+    if pay.hold_us:
+        request.hold.lifetime.FromMicroseconds(pay.hold_us)
     if pay.deadline_us:
         request.deadline.CopyFrom(timestamp(now_us + pay.deadline_us))
     return SimulatedCall(CREATE, request.SerializeToString(), pay.patience_us, pay.op, other, told)
@@ -83,6 +85,12 @@ def refund_call(refund: Refund, payment_id: bytes, other: bool, told: Told) -> S
         reference=label_of(refund.op, other),
     )
     return SimulatedCall(REFUND, request.SerializeToString(), refund.patience_us, refund.op, other, told)
+
+
+def capture_call(op: int, payment_id: bytes, amount_minor: int, told: Told) -> SimulatedCall:
+    """A CapturePayment."""
+    request = pb.CapturePaymentRequest(payment_id=id_text(payment_id), amount_minor=amount_minor)
+    return SimulatedCall(CAPTURE, request.SerializeToString(), 30_000_000, op, False, told)
 
 
 def cancel_call(op: int, payment_id: bytes, told: Told) -> SimulatedCall:

@@ -7,18 +7,21 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Set
 from typing import Final
 
-from gateway.engine.model import LegOut, Result
+from gateway.engine.model import LegKind, LegOut, Result
 from gateway.engine.states import State
 
 SUSPENSE: Final = "suspense"
 _MAY_FOLLOW: Final = {
-    State.CREDITING: {1, 2, 3, 4, 5},
+    State.HELD: {1, 2},
+    State.CAPTURING: {12},
+    State.CAPTURE_UNKNOWN: {13},
+    State.CREDITING: {1, 2, 3, 4, 5, 13, 14},
     State.CREDIT_UNKNOWN: {3},
     State.CREDIT_REVERSING: {4},
     State.SUCCEEDED: {3, 4},
     State.DEBIT_UNKNOWN: {1},
     State.DECLINED: {1, 2},
-    State.REVERSING: {1, 2, 3, 4, 5},
+    State.REVERSING: {1, 2, 3, 4, 5, 12, 13, 14},
     State.FAILED: {6},
     State.CANCELLED: {6},
     State.EXPIRED: {6},
@@ -71,7 +74,7 @@ class Claims:
             self._complain("postings follow answers", f"{amount} for {account} on leg {leg_id.hex()}, never sent there")
         elif sum_now and ((leg_id, Result.APPROVED) not in self._told or abs(sum_now) != leg.amount_minor):
             self._complain("postings follow answers", f"leg {leg_id.hex()} stands at {sum_now} of {leg.amount_minor}")
-        elif sum_now and (sum_now < 0) != (number == 1):
+        elif sum_now and (sum_now < 0) != (number == 1 or leg.kind is LegKind.CAPTURE):
             self._complain("postings follow answers", f"leg {leg_id.hex()} is posted the wrong way round")
 
     def _look_at_events(self, reader: sqlite3.Connection) -> None:

@@ -13,6 +13,7 @@ from gateway.simulation.plan import (
     SECOND,
     Again,
     Cancel,
+    Capture,
     ClockJump,
     Crash,
     DiskFault,
@@ -38,6 +39,7 @@ def draw(seed: int) -> Plan:
     refunds = _refunds(rng, pays, heal_us)
     items: list[Item] = [*pays, *refunds, *_others(rng, pays, refunds, heal_us)]
     nodes = rng.choice((1, 1, 2))
+    items.extend(_captures(rng, pays))
     items.extend(_faults(rng, heal_us, nodes))
     return Plan(
         seed=seed,
@@ -60,6 +62,7 @@ def draw(seed: int) -> Plan:
 def _payments(rng: random.Random, span_us: int, counters: int) -> list[Pay]:
     at_once = rng.random() < 0.3
     moments = [rng.randint(0, span_us) for _ in range(4 if at_once else 60)]
+    holds = rng.choice((0.0, 0.0, 0.3, 0.8))
     codes, limits = rng.random() < 0.4, rng.random() < 0.4
     return [
         Pay(
@@ -72,6 +75,7 @@ def _payments(rng: random.Random, span_us: int, counters: int) -> list[Pay]:
             counter=rng.randrange(counters) if limits and rng.random() < 0.6 else None,
             patience_us=rng.choice((200_000, 2_000_000, 30_000_000)),
             deadline_us=rng.choice((0, 0, 300_000, 2_000_000, 10_000_000)),
+            hold_us=rng.choice((SECOND, 3 * SECOND, 20 * SECOND, HOUR)) if rng.random() < holds else 0,
         )
         for op in range(rng.randint(10, 40))
     ]
@@ -92,6 +96,23 @@ def _refunds(rng: random.Random, pays: list[Pay], heal_us: int) -> list[Refund]:
                 )
             )
     return refunds
+
+
+def _captures(rng: random.Random, pays: list[Pay]) -> list[Item]:
+    """Captures of what is held, alone, or racing with each other, a void and the end of the hold."""
+    items: list[Item] = []
+    for pay in pays:
+        if not pay.hold_us or rng.random() < 0.15:
+            continue
+        race = rng.random() < 0.5
+        moment = pay.at_us + (pay.hold_us if rng.random() < 0.3 else int(rng.expovariate(1 / SECOND)))
+        for _ in range(rng.choice((1, 1, 2, 3))):
+            at_us = moment + rng.choice((0, rng.randint(0, SECOND // 20), rng.randint(0, 10 * SECOND)))
+            amounts = (0, pay.amount_minor, pay.amount_minor // 2, 1, pay.amount_minor + 1)
+            items.append(Capture(at_us, pay.op, rng.choice(amounts)))
+        if race:
+            items.append(Cancel(moment + rng.choice((0, rng.randint(0, SECOND // 20))), pay.op))
+    return items
 
 
 def _others(rng: random.Random, pays: list[Pay], refunds: list[Refund], heal_us: int) -> list[Item]:
@@ -128,7 +149,8 @@ def _faults(rng: random.Random, heal_us: int, nodes: int) -> list[Item]:
         down_us = rng.randint(1000, 3 * SECOND)
         items.append(Crash(moment(), rng.randrange(nodes), rng.randint(0, 60), power, down_us, clock_us))
     for _ in range(rng.choice((0, 0, 1, 3))):
-        armed_by, power = rng.choice(("reversal", "reversal", "lie", "credit", "inquiry")), rng.random() < 0.5
+        armed_by = rng.choice(("reversal", "reversal", "lie", "credit", "capture", "inquiry"))
+        power = rng.random() < 0.5
         node, down_us = rng.randrange(nodes), rng.randint(1000, SECOND)
         items.append(Crash(moment(), node, rng.randint(0, 12), power, down_us, 0, armed_by))
     if rng.random() < 0.3:

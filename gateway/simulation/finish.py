@@ -11,10 +11,11 @@ from typing import Final
 
 from gateway.engine.model import LegKind
 from gateway.engine.states import FINAL, State
-from gateway.journal.conservation import compare, examine
+from gateway.journal.conservation import compare, compare_holds, examine
 from gateway.simulation.callers import name_of
 from gateway.simulation.participants import DONE
 from gateway.simulation.plan import ISSUERS, SECOND, Pay, Refund
+from gateway.simulation.witness import ORIGINALS
 from gateway.simulation.world import World
 from hutong.gateway.v1 import payment_pb2 as pb
 
@@ -75,13 +76,20 @@ def _ask(world: World, ops: list[int], *, other: bool) -> list[int]:
                     call.time_left_us = _PATIENCE_US
                     world.submit(call)
             _settle(world)
-        ops = [op for op in ops if witness.refusals.get(op, set()) & _PUT_OFF]
+        ops = [op for op in ops if witness.refusals.get(op, set()) & _PUT_OFF or _was_held(world, op)]
         if not ops or witness.violations:
             break
         world.now_us += CIRCUITS_CLOSE_US
     for op in ops:
-        witness.complain("it works again after repairs", f"operation {op}: {sorted(witness.refusals[op])}")
+        witness.complain("it works again after repairs", f"operation {op}: {sorted(witness.refusals.get(op, ()))}")
     return [op for op in asked if "IDEMPOTENCY_KEY_REUSED" in witness.refusals.get(op, ())]
+
+
+def _was_held(world: World, op: int) -> bool:
+    """Whether the last answer was that the funds are held; they no longer are, since time went on until all rests."""
+    witness = world.witness
+    payment_id = witness.payment_of.get(op)
+    return payment_id is not None and payment_id not in witness.final and op not in witness.refusals
 
 
 def _repeat_requests(world: World) -> None:
@@ -127,10 +135,10 @@ def _probe_limits(world: World) -> None:
         if not ops:
             continue
         held = sum(
-            line.amount_minor
+            amount
             for op in ops
             if _final_state(world, op) is State.SUCCEEDED
-            for line in witness.standing(witness.payment_of[op], LegKind.DEBIT)
+            for amount in witness.taken(witness.payment_of[op])
         )
         template = Pay(0, 0, 0, ISSUERS[0], "merchant-0", None, counter, _PATIENCE_US, 0)
         if held < cap and _probe(world, template, cap - held) is not State.SUCCEEDED:
@@ -200,7 +208,7 @@ def _compare_effects(world: World) -> None:
     books: dict[tuple[str, bytes, str], int] = {}
     for participant in world.network.participants.values():
         for leg_id, line in participant.lines.items():
-            money = line.contents is not None and line.kind in (LegKind.DEBIT, LegKind.CREDIT, LegKind.REFUND)
+            money = line.contents is not None and line.kind in ORIGINALS - {LegKind.AUTHORISATION}
             done = money and line.state == DONE
             number = leg_id[16]
             if done != bool(witness.claims.posted.get((leg_id[:16], number), 0)):
@@ -209,12 +217,25 @@ def _compare_effects(world: World) -> None:
                 )
             if done:
                 key = (line.participant, leg_id[:16], "CNY")
-                amount = -line.amount_minor if number == 1 else line.amount_minor
+                debit = number == 1 or line.kind is LegKind.CAPTURE
+                amount = -line.amount_minor if debit else line.amount_minor
                 books[key] = books.get(key, 0) + amount
     report = examine(world.disk.path)
     compare(report, {key: net for key, net in books.items() if net})
+    compare_holds(report, _held(world))
     for finding in report.findings:
         witness.complain("the books are conserved", finding)
+
+
+def _held(world: World) -> dict[tuple[str, bytes, str], int]:
+    """(issuer, payment id, currency) to what its books set aside."""
+    return {
+        (participant.name, leg_id[:16], "CNY"): held
+        for participant in world.network.participants.values()
+        for leg_id, line in participant.lines.items()
+        if line.contents is not None and line.kind is LegKind.AUTHORISATION and not line.lied
+        if (held := participant.held_minor(line))
+    }
 
 
 def _compare_spends(world: World) -> None:

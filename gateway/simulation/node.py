@@ -209,10 +209,21 @@ class Node:
             self.tick_at_us = now_us + TICK_US
         elif not engine.writable or failures != self._failures:
             self.tick_at_us = now_us + RETRY_US
-        elif (due_us := self.core.next_due_us()) is None:
+        elif (due_us := self._next_due_us(engine)) is None:
             self.tick_at_us = None
         else:
             self.tick_at_us = max(due_us - self.clock.now_us() + now_us, now_us + IDLE_US)
+
+    def _next_due_us(self, engine: Engine) -> int | None:
+        """When something in flight, or the end of a hold, is to be looked at, by the engine's clock."""
+        due_us = self.core.next_due_us()
+        (until_us,) = self._world.witness.reader.execute(
+            "SELECT min(hold_until_us) FROM payments WHERE open = 2", ()
+        ).fetchone()
+        if until_us is None:
+            return due_us
+        hold_us = max(int(until_us), engine.next_hold_look_us)
+        return hold_us if due_us is None else min(due_us, hold_us)
 
     def wake(self) -> None:
         """Something waits for the engine."""

@@ -93,6 +93,8 @@ class Participant:
         if known is not None:
             self._set(Line(self.name, leg.leg_id, BARRED, contents))
             return self._remember(leg.leg_id, Result.DECLINED, "57")
+        if leg.kind is LegKind.CAPTURE and not decline:
+            decline = self._refuse_capture(leg)
         if decline:
             self._set(Line(self.name, leg.leg_id, DECLINED, contents))
             return self._remember(leg.leg_id, Result.DECLINED, decline)
@@ -137,6 +139,31 @@ class Participant:
             self._complain("no reversal is reversed", f"{self.name} was asked to reverse a reversal")
         elif original.state == DONE:
             self._set(dataclasses.replace(original, state=UNDONE))
+            for capture in self._captures(original.leg_id):
+                if capture.state == DONE:
+                    self._set(dataclasses.replace(capture, state=UNDONE))
+
+    def _refuse_capture(self, leg: LegOut) -> str:
+        """Why what is asked for cannot be taken: the code; empty where it can."""
+        hold = self.lines.get(leg.original_leg_id)
+        if hold is None or hold.contents is None or hold.kind is not LegKind.AUTHORISATION or hold.state != DONE:
+            return "25"
+        if leg.amount_minor > hold.amount_minor:
+            self._complain("captures never exceed the hold", f"{self.name} is to capture {leg.amount_minor}")
+            return "13"
+        if any(line.state == DONE for line in self._captures(leg.original_leg_id)):
+            self._complain("a hold is captured once", f"{self.name} got a second capture of {leg.leg_id.hex()}")
+            return "12"
+        return ""
+
+    def _captures(self, hold: bytes) -> list[Line]:
+        lines = [line for line in self.lines.values() if line.contents is not None and line.original == hold]
+        return [line for line in lines if line.kind is LegKind.CAPTURE]
+
+    def held_minor(self, hold: Line) -> int:
+        """What an authorisation still sets aside."""
+        captured = any(line.state == DONE and not line.lied for line in self._captures(hold.leg_id))
+        return hold.amount_minor if hold.state == DONE and not captured else 0
 
     def _inquire(self, leg_id: bytes) -> tuple[int, str]:
         line = self.lines.get(leg_id)

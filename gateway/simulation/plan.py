@@ -43,6 +43,8 @@ class Pay:
     """Time until the caller's own deadline."""
     deadline_us: int
     """The payment's deadline after its creation; 0 for the default."""
+    hold_us: int = 0
+    """How long its amount is to be held only; 0: it is taken at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,15 @@ class Again:
     at_us: int
     op: int
     other: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """A caller wants what the payment of an operation holds; 0 means all."""
+
+    at_us: int
+    of: int
+    amount_minor: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +108,8 @@ class Crash:
     clock_us: int
     """By how much the wall clock differs after the restart; may be negative."""
     armed_by: str = ""
-    """What the steps are counted from: the next message of this kind that leaves (`reversal`, `credit`, `inquiry`), the
-    next `lie`, or, empty, `at_us` itself."""
+    """What the steps are counted from: the next message of this kind that leaves (`reversal`, `credit`, `capture`,
+    `inquiry`), the next `lie`, or, empty, `at_us` itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +162,7 @@ class ClockJump:
     by_us: int
 
 
-Item = Pay | Refund | Again | Cancel | Read | Crash | TornCommit | DiskFault | Down | Slow | ClockJump
+Item = Pay | Refund | Again | Capture | Cancel | Read | Crash | TornCommit | DiskFault | Down | Slow | ClockJump
 
 DISK_MODES: Final = (
     "full",
@@ -182,7 +193,7 @@ class Fate:
     """For lies: when the participant does what it said it would not."""
 
 
-_MONEY: Final = frozenset({LegKind.DEBIT, LegKind.CREDIT, LegKind.REFUND})
+_MONEY: Final = frozenset({LegKind.DEBIT, LegKind.CREDIT, LegKind.REFUND, LegKind.AUTHORISATION, LegKind.CAPTURE})
 _NETWORK: Final = (
     ("request_dropped", 18),
     ("answer_dropped", 18),

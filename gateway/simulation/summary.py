@@ -32,12 +32,30 @@ def _cells(states: set[State] | frozenset[State], events: set[Event] | frozenset
 
 
 _DEBIT_OPEN: Final = {State.DEBITING, State.DEBIT_UNKNOWN}
+_CAPTURE_OPEN: Final = {State.CAPTURING, State.CAPTURE_UNKNOWN}
 _CREDIT_OPEN: Final = {State.CREDITING, State.CREDIT_UNKNOWN, State.CREDIT_REVERSING}
 UNREACHABLE: Final[tuple[tuple[str, set[tuple[State, Event]]], ...]] = (
     ("no credit leg exists yet, so nothing can be said of one", _cells(_DEBIT_OPEN, _CREDIT_EVENTS)),
     (
         "the debit is the only leg, and a definite answer to it ends these states",
         _cells(_DEBIT_OPEN, {Event.DEBIT_REVERSED, Event.LATE_APPROVAL}),
+    ),
+    ("no credit leg exists yet, so nothing can be said of one", _cells(_CAPTURE_OPEN | {State.HELD}, _CREDIT_EVENTS)),
+    (
+        "a reversal of the hold ends these states at once, and nothing was given up before",
+        _cells(_CAPTURE_OPEN | {State.HELD}, {Event.DEBIT_REVERSED, Event.LATE_APPROVAL}),
+    ),
+    (
+        "the only leg is approved, and a payment at rest is in no book to be looked at",
+        _cells({State.HELD}, (_DEBIT_EVENTS | {Event.OVERDUE, Event.EXHAUSTED, Event.DEADLINE})),
+    ),
+    (
+        "only a hold at rest is captured, or found to have ended",
+        _cells(set(State) - {State.HELD}, {Event.CAPTURE, Event.HOLD_EXPIRED}),
+    ),
+    (
+        "a hold is approved once",
+        _cells(set(State) - _DEBIT_OPEN - {State.REVERSING}, {Event.HOLD_APPROVED}),
     ),
     ("the debit's leg is approved and no more asked about", _cells(_CREDIT_OPEN, _DEBIT_EVENTS)),
     (

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from contract.errors import HutongError
-from gateway.calls import CANCEL
+from gateway.calls import CANCEL, CAPTURE
 from gateway.engine.answer import id_text
 from gateway.engine.model import INQUIRY_NUMBER_MIN, LegKind, LegOut, LegState
 from gateway.engine.states import FINAL, State
@@ -24,6 +24,8 @@ from gateway.simulation.participants import BARRED, DECLINED, DONE, UNDONE, Line
 from gateway.simulation.plan import OTHER_PAYLOAD_MINOR, Pay, Plan, Refund
 from hutong.gateway.v1 import payment_pb2 as pb
 
+ORIGINALS: Final = frozenset({LegKind.DEBIT, LegKind.CREDIT, LegKind.REFUND, LegKind.AUTHORISATION, LegKind.CAPTURE})
+"""Legs that do something, rather than undo or ask."""
 VIOLATIONS_MAX: Final = 20
 NOTHING_MORE: Final = frozenset({DECLINED, UNDONE, BARRED})
 """States of a line in which its leg has no effect and never will have."""
@@ -48,11 +50,15 @@ class Witness:
         self.asked: dict[int, Pay | Refund] = {item.op: item for item in plan.items if isinstance(item, Pay | Refund)}
         self.submitted: set[tuple[int, bool]] = set()
         """(operation, whether with the other payload) of requests that reached a gateway."""
+        self.captures: dict[int, set[int]] = {}
+        """Operation to the amounts that captures of it asked for."""
+        self.cancelled: set[int] = set()
+        """Operations that somebody wanted cancelled."""
         self.labels: dict[bytes, str] = {}
         self.carried: dict[bytes, LegOut] = {}
         """Every leg that left, by its id."""
         self.legs_of: dict[bytes, list[LegOut]] = {}
-        """Debits, credits and refunds that left, by payment."""
+        """Legs of ORIGINALS that left, by payment."""
         self.told: set[tuple[bytes, int]] = set()
         self.final: dict[bytes, bytes] = {}
         """The first final answer about a payment."""
@@ -99,7 +105,9 @@ class Witness:
         known = self.payment_of.setdefault(call.op, payment_id)
         if known != payment_id:
             self.complain("one effect for one key", f"operation {call.op} got payments {id_text(known)} and {payment}")
-        if call.method != CANCEL:
+        if call.method == CAPTURE:
+            self._check_capture(call, payment)
+        elif call.method != CANCEL:
             self._check_payload(call, payment)
         elif int(payment.state) != State.CANCELLED:
             self.complain("a cancel is answered when it is settled", f"{payment_id.hex()} is {payment.state}")
@@ -113,13 +121,23 @@ class Witness:
         asked = self.asked[call.op]
         amount = asked.amount_minor + (OTHER_PAYLOAD_MINOR if call.other and isinstance(asked, Pay) else 0)
         if payment.reference != label_of(call.op, call.other) or (
-            isinstance(asked, Pay) and payment.amount_minor != amount
+            isinstance(asked, Pay) and (payment.authorised_minor or payment.amount_minor) != amount
         ):
             self.complain(
                 "a key with another payload is refused",
                 f"operation {label_of(call.op, call.other)} was answered with {payment.reference} "
                 f"of {payment.amount_minor}",
             )
+
+    def _check_capture(self, call: SimulatedCall, payment: pb.Payment) -> None:
+        """Who captures is told of a payment that was captured so, whatever became of it then."""
+        amount = pb.CapturePaymentRequest.FromString(call.payload).amount_minor or payment.authorised_minor
+        payment_id = bytes.fromhex(payment.payment_id.replace("-", ""))
+        sent = [leg.amount_minor for leg in self.legs_of.get(payment_id, ()) if leg.kind is LegKind.CAPTURE]
+        if payment.amount_minor != amount or not set(sent) <= {amount}:
+            self.complain("a capture is done once", f"{payment_id.hex()}: {amount} was asked for, told is {payment}")
+        if payment.state == pb.PAYMENT_STATE_HELD:
+            self.complain("a capture is done once", f"{payment_id.hex()} is answered, and still held")
 
     def _check_durable(self, payment_id: bytes, state: int) -> None:
         row = self.reader.execute("SELECT state FROM payments WHERE payment_id = ?", (payment_id,)).fetchone()
@@ -143,7 +161,9 @@ class Witness:
         """What a final state says must be so at the participants, now and for ever."""
         for leg in self.legs_of.get(payment_id, ()):
             line = self.participants[leg.participant].lines.get(leg.leg_id)
-            debit = leg.leg_id[16] == 1
+            debit = leg.leg_id[16] == 1 or leg.kind is LegKind.CAPTURE
+            if leg.kind is LegKind.CAPTURE and line is None and self._is_off(leg.original_leg_id, leg.participant):
+                continue  # it may still arrive, and finds nothing to capture
             wanted = state is State.SUCCEEDED and (debit or (leg.participant == creditor and self._is_last(leg)))
             if line is not None and line.lied:
                 continue
@@ -159,8 +179,25 @@ class Witness:
                     f"{payment_id.hex()} ended {state.name}, leg {leg.leg_id[16]} "
                     f"{'may still arrive' if line is None else 'is done'} at {leg.participant}",
                 )
-        if state is State.SUCCEEDED and len({leg.leg_id[16] == 1 for leg in self.legs_of.get(payment_id, ())}) != 2:
+        kinds = [leg.kind for leg in self.legs_of.get(payment_id, ())]
+        uncaptured = LegKind.AUTHORISATION in kinds and LegKind.CAPTURE not in kinds
+        if state is State.SUCCEEDED and (len(kinds) < 2 or uncaptured):
             self.complain("what succeeded is done", f"{payment_id.hex()} SUCCEEDED without a debit or a credit")
+        self._check_winner(payment_id, state)
+
+    def _check_winner(self, payment_id: bytes, state: State) -> None:
+        """Fault 6: of capture, void and expiry the one won that the state says, and somebody had asked for it."""
+        label = self.labels.get(payment_id, "")
+        op = int(label.removesuffix("x") or -1)
+        kinds = [leg.kind for leg in self.legs_of.get(payment_id, ())]
+        if kinds.count(LegKind.CAPTURE) > 1 or (LegKind.CAPTURE in kinds and op not in self.captures):
+            self.complain("a hold is captured once", f"{payment_id.hex()} sent {kinds.count(LegKind.CAPTURE)} captures")
+        if state is State.CANCELLED and op not in self.cancelled:
+            self.complain("nothing is cancelled that nobody cancels", payment_id.hex())
+
+    def _is_off(self, leg_id: bytes, participant: str) -> bool:
+        line = self.participants[participant].lines.get(leg_id)
+        return line is not None and line.state in NOTHING_MORE
 
     def _is_last(self, leg: LegOut) -> bool:
         return leg is self.legs_of[leg.leg_id[:16]][-1]
@@ -191,6 +228,8 @@ class Witness:
             return "" if self.disk_failed else "the disk never failed"
         if name in ("OVERLOADED", "ACQUIRER_UNAVAILABLE") and call.method != CANCEL:
             return ""
+        if call.method == CAPTURE:
+            return self._unjust_capture(call, error)
         if call.method == CANCEL:
             if name == "PAYMENT_FINAL":
                 request = pb.CancelPaymentRequest.FromString(call.payload)
@@ -203,6 +242,24 @@ class Witness:
             both = {(call.op, False), (call.op, True)} <= self.submitted
             return "" if both or self.plan.nodes > 1 else "nobody else uses the key"
         return self._unjust_refund(name, asked) if isinstance(asked, Refund) else self._unjust_pay(name, asked, call)
+
+    def _unjust_capture(self, call: SimulatedCall, error: HutongError) -> str:
+        request = pb.CapturePaymentRequest.FromString(call.payload)
+        asked = self.asked[call.op]
+        if error.name == "PAYMENT_NOT_HELD":
+            state = State[error.fields["state"]]
+            if state in FINAL:
+                self._check_durable(bytes.fromhex(request.payment_id.replace("-", "")), state)
+            return "it is held" if state is State.HELD else ""
+        if error.name == "CAPTURE_DIFFERS":
+            others = {amount or asked.amount_minor for amount in self.captures[call.op]}
+            return "" if len(others) > 1 else "nobody captured another amount"
+        if error.name == "CAPTURE_EXCEEDS_HOLD":
+            held = int(error.fields["held_minor"])
+            return "" if request.amount_minor > held else "it is not more than what is held"
+        if error.name == "PAYMENT_IN_PROGRESS" and self.plan.nodes > 1:
+            return ""
+        return "the payment is known and can be answered for"
 
     def _unjust_pay(self, name: str, asked: Pay, call: SimulatedCall) -> str:
         if name == "DEADLINE_PAST":
@@ -226,7 +283,7 @@ class Witness:
             return ""
         if name == "REFUND_EXCEEDS_PAYMENT":
             others = [op for op, _ in self.submitted if isinstance(it := self.asked[op], Refund) and it.of == asked.of]
-            limit = self.asked[asked.of].amount_minor
+            limit = min(self.captures.get(asked.of, set()) - {0}, default=self.asked[asked.of].amount_minor)
             return "" if len(others) > 1 or asked.amount_minor >= limit else "nothing else was refunded"
         return "there is no reason for it"
 
@@ -246,7 +303,7 @@ class Witness:
         payment_id, number = leg.leg_id[:16], leg.leg_id[16]
         if number < INQUIRY_NUMBER_MIN and not self._committed(payment_id, number, leg.kind):
             self.complain("no message before it is durable", f"leg {leg.leg_id.hex()} left and is not committed")
-        if leg.leg_id not in self.carried and leg.kind in (LegKind.DEBIT, LegKind.CREDIT, LegKind.REFUND):
+        if leg.leg_id not in self.carried and leg.kind in ORIGINALS:
             self.legs_of.setdefault(payment_id, []).append(leg)
         self.carried[leg.leg_id] = leg
 
@@ -260,7 +317,7 @@ class Witness:
         (payments,) = self.reader.execute(
             "SELECT count(*) FROM payments WHERE payment_id = ?", (payment_id,)
         ).fetchone()
-        return bool(payments and number == 1 and kind in (LegKind.DEBIT, LegKind.REFUND))
+        return bool(payments and number == 1 and kind in (LegKind.DEBIT, LegKind.AUTHORISATION, LegKind.REFUND))
 
     def heard(self, participant: str, leg_id: bytes, result: int) -> None:
         """An answer reached the gateway."""
@@ -291,8 +348,10 @@ class Witness:
         payment_id, number = line.leg_id[:16], line.leg_id[16]
         if payment_id not in self.labels:
             self.complain("no effect that nobody asked for", f"{line.participant} carried out {line.leg_id.hex()}")
-        elif line.kind is LegKind.DEBIT:
+        elif line.kind is LegKind.DEBIT or line.kind is LegKind.AUTHORISATION:
             self._check_debit(line, self.labels[payment_id])
+        elif line.kind is LegKind.CAPTURE:
+            self._check_taken(line, self.labels[payment_id])
         elif line.kind is LegKind.CREDIT:
             self._check_credit(payment_id, line)
         elif line.kind is LegKind.REFUND:
@@ -319,18 +378,30 @@ class Witness:
             if total > self.plan.caps[pay.counter]:
                 self.complain("a limit is never exceeded", f"limit {pay.counter} stands at {total}")
 
+    def _check_taken(self, line: Line, label: str) -> None:
+        op, other = int(label.removesuffix("x")), label.endswith("x")
+        if line.amount_minor not in {amount or self.amount_of(op, other) for amount in self.captures.get(op, ())}:
+            self.complain("amounts are those asked for", f"operation {label} captures {line.amount_minor}")
+
+    def taken(self, payment_id: bytes) -> list[int]:
+        """What was debited or captured of a payment and stands, and what is held of it, minor units."""
+        lines = [*self.standing(payment_id, LegKind.DEBIT), *self.standing(payment_id, LegKind.CAPTURE)]
+        holds = self.standing(payment_id, LegKind.AUTHORISATION)
+        held = (self.participants[line.participant].held_minor(line) for line in holds)
+        return [*(line.amount_minor for line in lines), *(amount for amount in held if amount)]
+
     def _standing_debits(self) -> dict[int, list[int]]:
-        """Operation to the amounts of its debits that stand."""
+        """Operation to the amounts of its debits that stand, or of what is held."""
         found: dict[int, list[int]] = {}
         for payment_id, label in self.labels.items():
             op = int(label.removesuffix("x"))
             if isinstance(self.asked[op], Pay):
-                amounts = [line.amount_minor for line in self.standing(payment_id, LegKind.DEBIT)]
-                found.setdefault(op, []).extend(amounts)
+                found.setdefault(op, []).extend(self.taken(payment_id))
         return found
 
     def _check_credit(self, payment_id: bytes, line: Line) -> None:
-        debits, paid = self.standing(payment_id, LegKind.DEBIT), self.standing(payment_id, LegKind.CREDIT)
+        debits = [*self.standing(payment_id, LegKind.DEBIT), *self.standing(payment_id, LegKind.CAPTURE)]
+        paid = self.standing(payment_id, LegKind.CREDIT)
         others = [credit for credit in paid if credit.leg_id != line.leg_id]
         if others:
             self.complain(
@@ -344,7 +415,7 @@ class Witness:
     def _check_refund(self, payment_id: bytes, number: int, line: Line) -> None:
         participant = self.participants[line.participant]
         original = participant.lines.get(line.original)
-        if original is None or original.state != DONE:
+        if original is None or original.state != DONE or original.kind is LegKind.AUTHORISATION:
             self.complain(
                 "a refund takes back what stands", f"{line.participant} refunds {line.original.hex()}, which does not"
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from contract.errors import HutongError
-from gateway.calls import CANCEL
+from gateway.calls import CANCEL, CAPTURE
 from gateway.engine.model import Answered
 from gateway.engine.states import Event, State
 from gateway.journal.sqlite import SqliteReader
@@ -22,6 +22,7 @@ from gateway.simulation.callers import (
     SimulatedCall,
     SimulatedTokens,
     cancel_call,
+    capture_call,
     create_call,
     refund_call,
 )
@@ -76,6 +77,7 @@ class World:
             Pay: self._play_request,
             Refund: self._play_request,
             plans.Again: self._play_again,
+            plans.Capture: self._play_capture,
             plans.Cancel: self._play_cancel,
             plans.Read: self._play_read,
             plans.Crash: self._play_crash,
@@ -162,7 +164,7 @@ class World:
         """A request arrives at one of the engines, unless it is dead."""
         number = self._turns[call.op] % len(self.nodes) if node is None else node
         self._turns[call.op] += 1
-        if self.nodes[number].submit(call) and call.method != CANCEL:
+        if self.nodes[number].submit(call) and call.method not in (CANCEL, CAPTURE):
             self.witness.submitted.add((call.op, call.other))
 
     def told(self, call: SimulatedCall, answer: bytes | HutongError) -> None:
@@ -236,10 +238,19 @@ class World:
             self.say(f"operation {op} is asked for{' with another payload' if other else ''}")
             self.submit(call)
 
+    def _play_capture(self, item: plans.Capture) -> None:
+        payment_id = self.payment_of(item.of)
+        if payment_id is not None:
+            self.say(f"operation {item.of} is to be captured: {item.amount_minor}")
+            self.witness.captures.setdefault(item.of, set()).add(item.amount_minor)
+            call = capture_call(item.of, payment_id, item.amount_minor, self.told)
+            self.submit(call, self.network.sender(payment_id))
+
     def _play_cancel(self, item: plans.Cancel) -> None:
         payment_id = self.payment_of(item.of)
         if payment_id is not None:
             self.say(f"operation {item.of} is to be cancelled")
+            self.witness.cancelled.add(item.of)
             self.submit(cancel_call(item.of, payment_id, self.told), self.network.sender(payment_id))
 
     def _play_read(self, item: plans.Read) -> None:
