@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from clients.command.journals import SQLITE_FILE, JournalError, examine_journal
+from clients.command.journals import SQLITE_FILE, JournalError, examine_journal, remembered_url
 from clients.participants.books import FILE_NAME, holds, totals
 from gateway.journal.conservation import Report, disagreements, hold_disagreements
 
@@ -56,7 +56,7 @@ def check(folder: Path, journal: str, as_json: bool) -> None:
     acquirers agree with the gateway's, payment by payment, on what was moved and what is held. Exit status 1 if
     anything is wrong.
     """
-    journal = journal or _remembered(folder)
+    journal = journal or remembered_url(folder)
     if not journal and not (folder / SQLITE_FILE).exists():
         raise click.UsageError(
             f"{folder} holds no {SQLITE_FILE}; name the folder given to `hutong up --data`, and the --journal, if it "
@@ -85,12 +85,6 @@ def check(folder: Path, journal: str, as_json: bool) -> None:
         print_report(report, Console())
     if not report.conserved:
         raise SystemExit(1)
-
-
-def _remembered(folder: Path) -> str:
-    """The URL that `hutong up` left in the folder; it is not left where it has a password."""
-    path = folder / "network.json"
-    return str(json.loads(path.read_text()).get("journal", "")) if path.exists() else ""
 
 
 def print_report(report: Report, console: Console) -> None:

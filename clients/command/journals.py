@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -80,6 +81,18 @@ def open_journal(folder: Path, url: str = "", *, key: bytes = b"") -> Opened:
         raise JournalError(str(error)) from error
 
 
+def open_journal_reader(folder: Path, url: str = "") -> Reader:
+    """Opens the journal of a data folder for reading, in use or not. Raises JournalError."""
+    if not url:
+        return SqliteReader(folder / SQLITE_FILE)
+    check_url(url)
+    try:
+        from gateway.journal.postgres_reader import PostgresReader
+    except ImportError as error:
+        raise JournalError(f"PostgreSQL needs psycopg: pip install 'hutong[postgres]' ({error})") from error
+    return PostgresReader(url)
+
+
 def examine_journal(folder: Path, url: str = "") -> Report:
     """The conservation check of a journal against itself. Raises JournalError where it cannot be read."""
     if not url:
@@ -106,6 +119,12 @@ def remembered(url: str) -> str:
     from gateway.journal.postgres_connection import safe_url
 
     return url if url and safe_url(url) == url else ""
+
+
+def remembered_url(folder: Path) -> str:
+    """The URL that `hutong up` left in the folder; it is not left where it has a password."""
+    path = folder / "network.json"
+    return str(json.loads(path.read_text()).get("journal", "")) if path.exists() else ""
 
 
 def _holder(folder: Path) -> tuple[str, int]:

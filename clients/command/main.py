@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "participants": ("clients.command.participants", "Run simulated issuers and acquirers for several gateways."),
     "pay": ("clients.command.payments", "Make a payment on a running network."),
     "refund": ("clients.command.payments", "Refund a payment on a running network."),
+    "settle": ("clients.command.settle", "Close settlement windows, write statements, reconcile books."),
     "show": ("clients.command.payments", "Show a payment of a running network."),
     "simulate": ("clients.command.simulate", "Run the whole switch through every fault, from seeds."),
     "token": ("clients.command.token", "Request, show, suspend, resume and delete tokens."),

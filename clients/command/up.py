@@ -17,6 +17,7 @@ from rich.table import Table
 
 from clients.command.face_options import Faces, face_options
 from clients.command.network import DEFAULT_LISTEN, Network, NetworkError, NetworkOptions, Where
+from clients.command.periods import Period
 from clients.command.vaults import KeyModule, module_options
 from gateway import listen as listening
 from gateway.budgets import QueryLimits
@@ -75,6 +76,13 @@ SHOWN_MAX: Final = 12
 )
 @module_options
 @face_options
+@click.option(
+    "--settle-every",
+    type=Period(),
+    default=None,
+    metavar="TIME",
+    help="Close a settlement window at every turn of this period, such as 15m, 6h or 1d, counted from midnight UTC.",
+)
 @click.option("--accounts", is_flag=True, help="Also show the simulated wallets' account numbers.")
 @click.option("--plaintext-anywhere", is_flag=True, help="Allow a plaintext port that other machines can reach.")
 def up(
@@ -97,6 +105,7 @@ def up(
     vault: Path | None,
     key_module: KeyModule | None,
     faces: Faces,
+    settle_every: int | None,
     accounts: bool,
     plaintext_anywhere: bool,
 ) -> None:
@@ -129,6 +138,7 @@ def up(
             in_flight_max=in_flight,
             queries=QueryLimits(query_rate, query_burst),
             drain_s=drain_seconds,
+            settle_every_us=settle_every or 0,
         )
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

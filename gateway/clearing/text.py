@@ -22,6 +22,12 @@ def decimal(amount_minor: int, currency: str) -> str:
     return f"{whole}.{rest:0{exponent}}"
 
 
+def signed(amount_minor: int, currency: str) -> str:
+    """The same for people, of any sign and in any currency, known or not: "-12.50 CNY"."""
+    text = decimal(abs(amount_minor), currency) if currency in EXPONENT_OF else str(abs(amount_minor))
+    return f"{'-' if amount_minor < 0 else ''}{text} {currency}"
+
+
 def utc(time_us: int) -> str:
     """Microseconds since the epoch in ISO 8601, in UTC."""
     seconds, microseconds = divmod(time_us, 1_000_000)

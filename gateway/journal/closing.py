@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from gateway.engine.states import FINAL
+from gateway.engine.states import RESTING
 
-_FINAL: Final = ", ".join(str(int(state)) for state in sorted(FINAL))
+_RESTING: Final = ", ".join(str(int(state)) for state in sorted(RESTING))
 _IS_NEXT: Final = "CAST(? AS BIGINT) = COALESCE((SELECT max(number) FROM windows), 0) + 1"
 """Only the next window is made: of two who close the same one, the second changes nothing."""
 _CARRY: Final = (
     "INSERT INTO carried (number, currency, payments, amount_minor) "
     "SELECT CAST(? AS BIGINT), currency, count(*), sum(amount_minor) FROM payments "
-    f"WHERE open = 1 AND state NOT IN ({_FINAL}) AND {_IS_NEXT} GROUP BY currency"
+    f"WHERE open = 1 AND state NOT IN ({_RESTING}) AND {_IS_NEXT} GROUP BY currency"
 )
 """Window, window. What is in flight as the window closes, and will fall into a later one, or into none."""
 _CLOSE: Final = (

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from gateway.engine.answer import id_text
-from gateway.engine.states import FINAL, State
+from gateway.engine.states import RESTING, State
 from gateway.engine.transitions import SUSPENSE
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _check_carried(database: Database, windows: list[Window], report: Report) ->
         while sequence > windows[place][2]:
             place += 1
             close(windows[place - 1][0])
-        if state in FINAL:
+        if state in RESTING:
             in_flight.discard(bytes(payment_id))
         else:
             in_flight.add(bytes(payment_id))

@@ -13,8 +13,8 @@ from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import settlement_pb2 as settlement
 
 OPERATOR = settlement.SettlementCaller(requestor_id="10000000001")
-TIMING = Timing(leg_timeout_us=300_000, inquiry_us=100_000, inquiries_max=3, reversal_us=100_000)
-PLAIN = (1_00, 25_50, 3_07)
+TIMING = Timing(leg_timeout_us=150_000, inquiry_us=50_000, inquiries_max=3, reversal_us=50_000)
+PLAIN = (1_00, 25_50, 3_07, 8_88)
 TROUBLED = (90_05, 90_51, 91_05, 91_06, 90_21, 91_20, 91_21)
 """Declined, declined, refused by every acquirer, failed over, answers lost and found by inquiry; see magic amounts."""
 
