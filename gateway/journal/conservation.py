@@ -16,6 +16,7 @@ from gateway.engine.answer import id_text
 from gateway.engine.model import Kind, LegKind, LegState
 from gateway.engine.states import FINAL, State
 from gateway.engine.transitions import SUSPENSE
+from gateway.journal import repeats
 from gateway.journal.windows_check import check_windows
 
 FINDINGS_MAX: Final = 100
@@ -141,7 +142,10 @@ def examine(path: Path) -> Report:
     database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         database.execute("BEGIN")
-        return examine_database(database)
+        report = examine_database(database)
+        for what, query in repeats.PROBLEMS:
+            _name(report, what, (row[0] for row in database.execute(query)))
+        return report
     finally:
         database.close()
 

@@ -34,7 +34,8 @@ CREATE TABLE IF NOT EXISTS mail (
     result BIGINT NOT NULL,
     code TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS mail_engine ON mail (engine)
+CREATE INDEX IF NOT EXISTS mail_engine ON mail (engine);
+CREATE UNIQUE INDEX IF NOT EXISTS payments_idempotency ON payments (idempotency)
 """
 LAST_TABLE: Final = "CREATE TABLE IF NOT EXISTS complete (version BIGINT NOT NULL PRIMARY KEY)"
 """Empty; when it is there, so are all others."""

@@ -65,7 +65,6 @@ CREATE TABLE IF NOT EXISTS payments (
     authorised_minor BIGINT NOT NULL,
     hold_until_us BIGINT NOT NULL
 ){clustered};
-CREATE UNIQUE INDEX IF NOT EXISTS payments_idempotency ON payments (idempotency);
 CREATE INDEX IF NOT EXISTS payments_open ON payments (engine) WHERE open = 1;
 CREATE INDEX IF NOT EXISTS payments_held ON payments (hold_until_us) WHERE open = 2;
 CREATE INDEX IF NOT EXISTS payments_original ON payments (original_id) WHERE original_id IS NOT NULL;
@@ -194,7 +193,16 @@ LEG_COLUMNS: Final = (
 )
 
 
+_KEYS: Final = """
+CREATE TABLE IF NOT EXISTS keys (
+    idempotency BLOB NOT NULL PRIMARY KEY,
+    payment_id BLOB NOT NULL
+) WITHOUT ROWID
+"""
+"""Idempotency keys but the newest, see gateway.journal.repeats; other databases have an index."""
+
+
 def sqlite_statements() -> list[str]:
     """The tables as SQLite takes them; clustered tables store the row in the key's own tree."""
-    text = TABLES.format(bytes="BLOB", serial="INTEGER PRIMARY KEY", clustered=" WITHOUT ROWID")
+    text = (TABLES + _KEYS).format(bytes="BLOB", serial="INTEGER PRIMARY KEY", clustered=" WITHOUT ROWID")
     return [statement for statement in text.split(";") if statement.strip()]

@@ -30,13 +30,14 @@ from gateway.journal.refusals import (
     new_judgements,
     refusal_row,
 )
+from gateway.journal.repeats import NEWEST_MAX, Repeats
 from gateway.journal.rows import Row, capture_change, leg_row, payment_change, payment_row, payments_from_rows
 from gateway.journal.schema import HELD, LEG_COLUMNS, PAYMENT_COLUMNS, VERSION, sqlite_statements
 
 CHECKPOINT_PAGES: Final = 4000
 """Pages of write-ahead log (32 MB) after which SQLite copies it into the database file."""
 CACHE_KIB: Final = 65536
-"""Page cache: the random keys of idempotency and spends touch pages all over their trees."""
+"""Page cache: the random keys of spends touch pages all over their tree."""
 PAGE_BYTES: Final = 8192
 """A tick writes whole pages: larger ones cost fewer system calls and checksums for the same rows."""
 IDS_PER_QUERY_MAX: Final = 500
@@ -47,9 +48,10 @@ Answer = TypeVar("Answer")
 
 _PAYMENTS: Final = ", ".join(PAYMENT_COLUMNS)
 _LEGS: Final = ", ".join(LEG_COLUMNS)
+_KEY: Final = PAYMENT_COLUMNS.index("idempotency") + 1
 _INSERT_PAYMENT: Final = (
-    f"INSERT INTO payments ({_PAYMENTS}) VALUES ({', '.join('?' * len(PAYMENT_COLUMNS))}) "
-    "ON CONFLICT (idempotency) DO NOTHING"
+    f"INSERT INTO payments ({_PAYMENTS}) SELECT {', '.join(f'?{at + 1}' for at in range(len(PAYMENT_COLUMNS)))} "
+    f"WHERE NOT EXISTS (SELECT 1 FROM keys WHERE idempotency = ?{_KEY})"
 )
 _INSERT_REFUSAL: Final = (
     f"INSERT INTO refusals ({', '.join(REFUSAL_COLUMNS)}) VALUES ({', '.join('?' * len(REFUSAL_COLUMNS))})"
@@ -111,7 +113,14 @@ def _readable(read: Callable[Parameters, Answer]) -> Callable[Parameters, Answer
 class SqliteJournal:
     """See gateway.journal.interface.Journal."""
 
-    def __init__(self, path: Path | str, engine: int = 1, *, factory: Factory = sqlite3.Connection) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        engine: int = 1,
+        *,
+        factory: Factory = sqlite3.Connection,
+        newest_keys_max: int = NEWEST_MAX,
+    ) -> None:
         self._path = path
         self._engine = engine
         self._factory = factory
@@ -120,6 +129,7 @@ class SqliteJournal:
         self._in_doubt = False
         self._routes = KeptTexts()
         self._judgements = KeptTexts()
+        self._repeats = Repeats(newest_keys_max)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -133,6 +143,7 @@ class SqliteJournal:
             (version,) = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
             db.execute("INSERT INTO ticks (engine, tick) VALUES (?, 0) ON CONFLICT DO NOTHING", (self._engine,))
             (self._tick,) = db.execute("SELECT tick FROM ticks WHERE engine = ?", (self._engine,)).fetchone()
+            self._repeats.open(db)
             db.execute("COMMIT")
         except sqlite3.DatabaseError as error:
             raise JournalMismatchError(f"{self._path} is not a usable journal: {error}") from error
@@ -150,8 +161,9 @@ class SqliteJournal:
         self._judgements.begin()
         try:
             db.execute("BEGIN IMMEDIATE")
+            self._repeats.begin(db)
             db.execute("UPDATE ticks SET tick = ? WHERE engine = ?", (tick, self._engine))
-            verdicts = self._admit(writes) if writes.admissions else []
+            verdicts, admitted = self._admit(writes) if writes.admissions else ([], [])
             self._write(writes)
             refusals = writes.refusals + limit_refusals(writes.admissions, verdicts)
             if refusals:
@@ -159,6 +171,7 @@ class SqliteJournal:
             if writes.closings:
                 for statement, values in closing_statements(writes.closings):
                     db.execute(statement, values)
+            self._repeats.write(db, admitted)
             db.execute("COMMIT")
         except (sqlite3.Error, JournalUnavailableError) as error:
             if not self._was_taken(tick):
@@ -166,6 +179,7 @@ class SqliteJournal:
         self._tick = tick
         self._routes.committed()
         self._judgements.committed()
+        self._repeats.committed()
         return verdicts
 
     def _was_taken(self, tick: int) -> bool:
@@ -222,7 +236,8 @@ class SqliteJournal:
 
     # -- admissions: conditions decided row by row ------------------------------------------------------
 
-    def _admit(self, writes: Writes) -> list[Refused | None]:
+    def _admit(self, writes: Writes) -> tuple[list[Refused | None], list[Payment]]:
+        """The verdicts, and the payments that got in."""
         payments = writes.admissions
         verdicts = self._insert_payments(payments)
         for index, payment in enumerate(payments):
@@ -237,20 +252,25 @@ class SqliteJournal:
         admitted = [payment for payment, verdict in zip(payments, verdicts, strict=True) if verdict is None]
         state = State.DEBITING.value
         _INSERT_EVENTS.insert(self._connection, [(payment.row_id, state, payment.created_us) for payment in admitted])
-        return verdicts
+        return verdicts, admitted
 
     def _insert_payments(self, payments: Sequence[Payment]) -> list[Refused | None]:
         engine = self._engine
         self._keep_routes(payments)
         self._keep_judgements(payments, ())
-        rows = [payment_row(payment, engine) for payment in payments]
-        if self._connection.executemany(_INSERT_PAYMENT, rows).rowcount == len(rows):
-            return [None] * len(rows)
-        standing = self.repeats([payment.idempotency for payment in payments])
-        return [
-            None if (found := standing[payment.idempotency]).payment_id == payment.payment_id else Refused(0, found)
-            for payment in payments
-        ]
+        newest, first = self._repeats.newest, dict[bytes, Payment]()
+        for payment in payments:
+            if newest(payment.idempotency) is None:
+                first.setdefault(payment.idempotency, payment)
+        rows = [payment_row(payment, engine) for payment in first.values()]
+        if self._connection.executemany(_INSERT_PAYMENT, rows).rowcount == len(payments):
+            return [None] * len(payments)
+        holders = {key: payment.payment_id for key, payment in first.items()}
+        holders.update(self._repeats.find(self._connection, (payment.idempotency for payment in payments)))
+        lost = [payment for payment in payments if holders[payment.idempotency] != payment.payment_id]
+        found = {one.payment_id: one for one in self.load(sorted({holders[payment.idempotency] for payment in lost}))}
+        refusals = {payment.payment_id: Refused(0, found[holders[payment.idempotency]]) for payment in lost}
+        return [refusals.get(payment.payment_id) for payment in payments]
 
     def _keep_routes(self, payments: Sequence[Payment]) -> None:
         """Writes explanations of routes that are not known to be there: many payments share one."""
@@ -386,14 +406,9 @@ class SqliteJournal:
     @_readable
     def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Payment]:
         """See the interface."""
-        ids: list[bytes] = []
-        for start in range(0, len(idempotency), IDS_PER_QUERY_MAX):
-            some = idempotency[start : start + IDS_PER_QUERY_MAX]
-            rows = self._connection.execute(
-                f"SELECT payment_id FROM payments WHERE idempotency IN ({', '.join('?' * len(some))})", list(some)
-            )
-            ids.extend(row[0] for row in rows)
-        return {payment.idempotency: payment for payment in self.load(ids)}
+        self._repeats.learn(self._connection)
+        found = self._repeats.find(self._connection, idempotency)
+        return {payment.idempotency: payment for payment in self.load(sorted(set(found.values())))}
 
     def close(self) -> None:
         """See the interface."""

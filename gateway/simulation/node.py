@@ -31,6 +31,8 @@ TICK_US: Final = 200
 RETRY_US: Final = 100_000
 """Between attempts while the journal cannot be used, as in the engine's own loop."""
 IDLE_US: Final = 5_000
+NEWEST_KEYS_MAX: Final = 4
+"""So few that most keys are in the journal's table, and some are written there in nearly every tick."""
 START_RETRY_US: Final = 1 * SECOND
 CRASH_AT_LATEST_US: Final = 1 * SECOND
 """An engine that has nothing to do crashes after this all the same."""
@@ -116,7 +118,9 @@ class Node:
 
     def _build(self) -> Engine:
         world = self._world
-        journal = SqliteJournal(world.disk.path, self.number + 1, factory=self._connections.factory)
+        journal = SqliteJournal(
+            world.disk.path, self.number + 1, factory=self._connections.factory, newest_keys_max=NEWEST_KEYS_MAX
+        )
         link = self._link = SimulatedLink(world.network, self.number, self.step, world.witness)
         router = Router(_DIRECTORY, link.reachable)
         ids = PaymentIds(random.Random(f"{world.plan.seed}/{self.number}/{self._lives}").randbytes)
