@@ -31,6 +31,8 @@ DOWN_LONG_S: Final = (5.5, 7.0)
 LONG_SHARE: Final = 0.15
 PAUSE_S: Final = (0.2, 2.5)
 FULL_S: Final = (0.5, 3.0)
+TOGETHER: Final = (1, 3)
+"""Participants that die at once."""
 KILL_WHILE_FULL_SHARE: Final = 0.4
 REFILL_S: Final = 0.05
 TROUBLE_S: Final = 15.0
@@ -118,14 +120,17 @@ def kill_gateway(stage: Stage, rng: random.Random) -> list[Hurt]:
     return [Hurt("gateway", time.monotonic_ns(), gateway=stage.gateways.index(gateway))]
 
 
-def kill_participant(stage: Stage, rng: random.Random) -> list[Hurt]:
-    """kill -9 of an issuer or acquirer."""
-    participant = rng.choice(stage.participants)
-    participant.kill()
-    stage.kills["participant"] += 1
+def kill_participants(stage: Stage, rng: random.Random) -> list[Hurt]:
+    """kill -9 of some issuers and acquirers."""
+    some = rng.sample(stage.participants, rng.randint(*TOGETHER))
+    for participant in some:
+        participant.kill()
+    stage.kills["participant"] += len(some)
     stage.lie(rng, _down_s(rng))
-    participant.start()
-    return [Hurt("participant", time.monotonic_ns(), participant=participant.name)]
+    for participant in some:
+        participant.start()
+    now_ns = time.monotonic_ns()
+    return [Hurt("participant", now_ns, participant=participant.name) for participant in some]
 
 
 def kill_postmaster(stage: Stage, rng: random.Random) -> list[Hurt]:
@@ -153,7 +158,7 @@ def kill_backend(stage: Stage, rng: random.Random) -> list[Hurt]:
 
 def kill_together(stage: Stage, rng: random.Random) -> list[Hurt]:
     """kill -9 of all gateways, some participants and, as often as not, the database, as near at once as can be."""
-    some = rng.sample(stage.participants, rng.randint(1, 3))
+    some = rng.sample(stage.participants, rng.randint(*TOGETHER))
     dead: list[Victim] = [*stage.gateways, *some]
     if stage.postgres is not None and rng.random() < 0.5:
         dead.insert(0, stage.postgres)
@@ -236,8 +241,8 @@ class Fault(NamedTuple):
 
 FAULTS: Final = (
     Fault(8, kill_gateway),
-    Fault(5, kill_participant),
-    Fault(2, kill_together),
+    Fault(4, kill_participants),
+    Fault(3, kill_together),
     Fault(3, kill_postmaster, database=True),
     Fault(4, kill_backend, database=True),
     Fault(2, pause),

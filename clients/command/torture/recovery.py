@@ -89,7 +89,9 @@ class Recovery:
             self._thread.join()
 
     def began(self, hurts: Sequence[Hurt]) -> None:
-        """Something was put back: from now on time counts."""
+        """Something was put back: from now on time counts. What was hurt again before it had recovered begins anew."""
+        anew = {(hurt.gateway, hurt.participant) for hurt in hurts}
+        self._waiting = [hurt for hurt in self._waiting if (hurt.gateway, hurt.participant) not in anew]
         self._waiting.extend(hurts)
         kinds = {hurt.kind: hurt.since_ns for hurt in hurts}
         with self._lock:

@@ -52,7 +52,9 @@ from hutong.tokenization.v1 import token_pb2, token_pb2_grpc
 
 POLL_S: Final = 0.05
 BETWEEN_S: Final = (0.2, 1.2)
-"""Load between two faults, after payments flow again."""
+"""Load between two faults."""
+WAIT_SHARE: Final = 0.5
+"""Of faults, after which payments flow again before the next; the others are met by the next one as they are."""
 RECOVER_S: Final = 60.0
 """From a restart until a new payment must have succeeded; beyond it that is a finding."""
 CHECK_S: Final = 15.0
@@ -245,10 +247,12 @@ class Run:
             fault = draw(stage, rng)
             self._tell(fault.inflict.__name__.replace("_", " "))
             recovery.began(fault.inflict(stage, rng))
-            self._recover(recovery)
+            if rng.random() < WAIT_SHARE:
+                self._recover(recovery)
             if time.monotonic() > next_check_s:
                 next_check_s = time.monotonic() + CHECK_S
                 self._check_meanwhile()
+        self._recover(recovery)
 
     def _tell(self, what: str) -> None:
         kills = self._stage.kills.total()
