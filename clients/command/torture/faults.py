@@ -111,8 +111,11 @@ def _down_s(rng: random.Random) -> tuple[float, float]:
 
 
 def kill_gateway(stage: Stage, rng: random.Random) -> list[Hurt]:
-    """kill -9 of a gateway."""
-    gateway = rng.choice(stage.gateways)
+    """kill -9 of a gateway that works; while none does, of participants."""
+    working = [gateway for gateway in stage.gateways if gateway.listens()]
+    if not working:
+        return kill_participants(stage, rng)
+    gateway = rng.choice(working)
     gateway.kill()
     stage.kills["gateway"] += 1
     stage.lie(rng, _down_s(rng) if len(stage.gateways) > 1 else DOWN_S)
@@ -158,6 +161,8 @@ def kill_backend(stage: Stage, rng: random.Random) -> list[Hurt]:
 
 def kill_together(stage: Stage, rng: random.Random) -> list[Hurt]:
     """kill -9 of all gateways, some participants and, as often as not, the database, as near at once as can be."""
+    if not all(gateway.listens() for gateway in stage.gateways):
+        return kill_participants(stage, rng)
     some = rng.sample(stage.participants, rng.randint(*TOGETHER))
     dead: list[Victim] = [*stage.gateways, *some]
     if stage.postgres is not None and rng.random() < 0.5:
@@ -210,7 +215,7 @@ def fill_disk(stage: Stage, rng: random.Random) -> list[Hurt]:
     try:
         while time.monotonic() < until_s and not stage.stop.is_set():
             stage.disk.fill(stage.pids())
-            if victim is not None:
+            if victim is not None and victim.listens():
                 victim.kill()
                 stage.kills["gateway"] += 1
                 victim.start()

@@ -153,10 +153,10 @@ class Run:
             try:
                 self._torture(recovery, began_s)
                 load.end()
+                self._finish()
             finally:
                 recovery.stop()
             self._report(recovery)
-            self._finish()
         self._outcome.report["seconds"] = round(time.monotonic() - began_s, 1)
         return self._outcome
 
@@ -361,7 +361,6 @@ class Run:
 
     def _report(self, recovery: Recovery) -> None:
         stage, record = self._stage, self._record
-        record.read()
         acknowledged = {answer.payment_id for answer in record.answers if answer.final}
         self._outcome.report.update(
             kills={**stage.kills, "total": stage.kills.total()},
