@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import heapq
 import itertools
+import logging
 import os
 import random
 import signal
@@ -37,6 +38,8 @@ from contract.errors import HutongError, Reason
 from contract.secret import Secret
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
+
+log = logging.getLogger(__name__)
 
 SECRET_VARIABLE: Final = "HUTONG_PARTICIPANT_SECRET"
 WAITING_MAX: Final = 100_000
@@ -100,7 +103,7 @@ class Desk:
             with self._lock:
                 return self._participant.handle(legs, time.time_ns() // 1_000)
         except BooksError as error:
-            click.echo(f"{self.id}: {error}", err=True)
+            log.error("%s: %s", self.id, error)  # not by click: where the disk is full, a log on it is too
             return []
 
 
@@ -231,6 +234,7 @@ def main(
     until_eof: bool,
 ) -> None:
     """Runs a simulated issuer or acquirer until stopped. Its secret comes from HUTONG_PARTICIPANT_SECRET."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     if len(targets) > TARGETS_MAX:
         raise click.UsageError(f"at most {TARGETS_MAX} gateways")
     secret = Secret(os.environ.get(SECRET_VARIABLE, ""))

@@ -6,12 +6,15 @@ import json
 import shutil
 import signal
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from clients.command.torture.disk import Disk, small_disk
 
 DISK_BYTES: Final = 768 << 20
 """Of the small disk, at least; each minute adds MINUTE_BYTES for what it writes."""
@@ -28,6 +31,13 @@ MINUTE_BYTES: Final = 192 << 20
 @click.option("--kills", type=click.IntRange(min=0), default=1_000_000, help="End after so many; without it by time.")
 @click.option("--callers", type=click.IntRange(1, 200), default=12, show_default=True, help="Threads that pay.")
 @click.option(
+    "--full-disk",
+    type=click.Choice(["tmpfs", "limit"]),
+    default=None,
+    help="How a disk is made full: a small tmpfs of the run's own, or a limit on the size of the processes' files. "
+    "Default: a tmpfs, where one may be mounted.",
+)
+@click.option(
     "--keep",
     type=click.Path(file_okay=False, path_type=Path),
     help="Where journal, books, logs and record are kept where something is wrong. Default: hutong-torture-SEED.",
@@ -40,6 +50,7 @@ def torture(
     gateways: int | None,
     kills: int,
     callers: int,
+    full_disk: str | None,
     keep: Path | None,
     *,
     as_json: bool,
@@ -51,63 +62,57 @@ def torture(
     record of their own: afterwards everything acknowledged must be there, the same request must get the same answer,
     nothing may be in flight, and the books must agree. Exit status 1 if anything is wrong.
     """
-    if journal == "sqlite" and gateways not in (None, 1):
+    gateways = gateways or (2 if journal == "postgres" else 1)
+    if journal == "sqlite" and gateways > 1:
         raise click.UsageError("several gateways share a journal on PostgreSQL only: --journal postgres")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: everything is ended
     folder = Path(tempfile.mkdtemp(prefix="hutong-torture-"))
     folder.chmod(0o755)  # as root the database runs as another user
     try:
-        outcome = _play(folder, minutes, seed, journal == "postgres", gateways, kills, callers, keep)
+        disk = _disk(folder / "disk", minutes, full_disk)
+        options = {"seconds": minutes * 60, "seed": seed, "postgres": journal == "postgres", "gateways": gateways}
+        options |= {"kills_max": kills, "callers": callers}
+        report = _play(folder, disk, keep or Path(f"hutong-torture-{seed}"), options)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if as_json:
-        click.echo(json.dumps(outcome))
+        click.echo(json.dumps(report))
     else:
-        _print(outcome, Console())
-    if outcome["losses"] or outcome["findings"]:
+        _print(report, Console())
+    if report["losses"] or report["findings"]:
         raise SystemExit(1)
 
 
-def _play(
-    folder: Path,
-    minutes: float,
-    seed: int,
-    postgres: bool,
-    gateways: int | None,
-    kills: int,
-    callers: int,
-    keep: Path | None,
-) -> dict[str, Any]:
-    from clients.command.torture.disk import small_disk
+def _disk(folder: Path, minutes: float, full_disk: str | None) -> Disk:
+    folder.mkdir()
+    mounted = None if full_disk is None else full_disk == "tmpfs"
+    try:
+        return small_disk(folder, DISK_BYTES + int(minutes * MINUTE_BYTES), mounted=mounted)
+    except OSError as error:
+        raise click.ClickException(f"no tmpfs can be mounted ({error}); use --full-disk limit") from None
 
-    (folder / "disk").mkdir()
-    disk = small_disk(folder / "disk", DISK_BYTES + int(minutes * MINUTE_BYTES))
+
+def _play(folder: Path, disk: Disk, keep: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     # Only now: these begin threads, which would stay where the disk cannot be seen.
     from clients.command.torture.processes import TortureError
     from clients.command.torture.run import Options, Run
 
-    options = Options(folder, minutes * 60, seed, postgres, gateways or (2 if postgres else 1), kills, callers)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("")
-        run = Run(options, disk, lambda text: progress.update(task, description=text))
+        run = Run(Options(folder, **options), disk, lambda text: progress.update(task, description=text))
         try:
             outcome = run.play()
         except TortureError as error:
-            run.keep(kept := keep or Path(f"hutong-torture-{seed}"))
-            raise click.ClickException(f"{error} (all of it is in {kept})") from None
-        report = {"seed": seed, "journal": journal_name(postgres), "gateways": options.gateways, **outcome.report}
-        report |= {"losses": outcome.losses.count, "lost": outcome.losses.sentences, "findings": outcome.findings}
+            run.keep(keep)
+            raise click.ClickException(f"{error} (all of it is in {keep})") from None
+        report = {**outcome.report, "losses": outcome.losses.count, "lost": outcome.losses.sentences}
+        report["findings"] = outcome.findings
         if not outcome.good:
-            run.keep(kept := keep or Path(f"hutong-torture-{seed}"))
-            report["kept"] = str(kept)
-            (kept / "report.json").write_text(json.dumps(report, indent=1))
+            run.keep(keep)
+            report["kept"] = str(keep)
+            (keep / "report.json").write_text(json.dumps(report, indent=1))
     return report
-
-
-def journal_name(postgres: bool) -> str:
-    """As the option says it."""
-    return "postgres" if postgres else "sqlite"
 
 
 def _print(report: dict[str, Any], console: Console) -> None:

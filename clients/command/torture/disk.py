@@ -88,12 +88,14 @@ class SizeLimit:
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, hard))
 
 
-def small_disk(folder: Path, size_bytes: int) -> Disk:
-    """The best that this process may have."""
+def small_disk(folder: Path, size_bytes: int, *, mounted: bool | None = None) -> Disk:
+    """The best that this process may have, or what is asked for. Raises OSError where it may not mount and must."""
+    if mounted is False:
+        return SizeLimit()
     try:
         return SmallTmpfs(folder, size_bytes)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSPC, errno.ENOSYS):
+        if mounted or error.errno not in (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSPC, errno.ENOSYS):
             raise
         return SizeLimit()
 

@@ -362,7 +362,11 @@ class Run:
     def _report(self, recovery: Recovery) -> None:
         stage, record = self._stage, self._record
         acknowledged = {answer.payment_id for answer in record.answers if answer.final}
+        options = self._options
         self._outcome.report.update(
+            seed=options.seed,
+            journal="postgres" if options.postgres else "sqlite",
+            gateways=options.gateways,
             kills={**stage.kills, "total": stage.kills.total()},
             pauses=dict(stage.pauses),
             full_disks=stage.full_disks,

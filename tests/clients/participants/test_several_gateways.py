@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import pytest
 
 from clients.options import ClientOptions, open_channel
 from clients.participants.books import Books, totals
@@ -115,3 +117,22 @@ def test_books_have_one_keeper(tmp_path: Path) -> None:
         assert keeper.stdin is not None
         keeper.stdin.close()
         assert keeper.wait(WAIT_S) == 0
+
+
+def test_full_disk_and_a_log_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Books that cannot be written are silence towards the gateway, also where nothing can be said about it."""
+    monkeypatch.setattr("clients.participants.books.BUSY_TIMEOUT_MS", 1)
+    books = Books(tmp_path)
+    participant = SimulatedParticipant("issuer-a", Role.ISSUER, books)
+    participant.ledger.open_accounts([(DEBIT.account, "CNY", 1_000)])
+    limit = sqlite3.connect(books.path, isolation_level=None)
+    limit.execute("BEGIN EXCLUSIVE")
+    with (tmp_path / "full").open("w") as log:
+        log.close()
+        monkeypatch.setattr(sys, "stderr", log)
+        assert Desk(participant).work(pb.LegFrame(legs=[DEBIT])) == []
+    limit.execute("ROLLBACK")
+    limit.close()
+    ((_, answers),) = Desk(participant).work(pb.LegFrame(legs=[DEBIT]))
+    assert answers.answers[0].result == pb.ANSWER_RESULT_APPROVED
+    books.close()
