@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,10 +70,12 @@ def torture(
     folder = Path(tempfile.mkdtemp(prefix="hutong-torture-"))
     folder.chmod(0o755)  # as root the database runs as another user
     try:
-        disk = _disk(folder / "disk", minutes, full_disk)
-        options = {"seconds": minutes * 60, "seed": seed, "postgres": journal == "postgres", "gateways": gateways}
-        options |= {"kills_max": kills, "callers": callers}
-        report = _play(folder, disk, keep or Path(f"hutong-torture-{seed}"), options)
+        with ExitStack() as stack:
+            disk = _disk(folder / "disk", minutes, full_disk)
+            stack.callback(disk.close)
+            options = {"seconds": minutes * 60, "seed": seed, "postgres": journal == "postgres", "gateways": gateways}
+            options |= {"kills_max": kills, "callers": callers}
+            report = _play(folder, disk, keep or Path(f"hutong-torture-{seed}"), options)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if as_json:

@@ -20,6 +20,7 @@ CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWUSER: Final = 0x10000000
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 1 << 18
+MNT_DETACH: Final = 2
 BLOCKS: Final = (1 << 20, 1 << 16, 1 << 12)
 """What the ballast is written in: large first, until not even a page has room."""
 LIMITED_BYTES: Final = 1
@@ -40,6 +41,10 @@ class Disk(Protocol):
         """Ends it."""
         ...
 
+    def close(self) -> None:
+        """Gives the disk up, with all that is on it."""
+        ...
+
 
 class SmallTmpfs:
     """A tmpfs at a folder. Raises OSError where this process may not mount one."""
@@ -48,6 +53,7 @@ class SmallTmpfs:
         """Moves this process, and all that it starts from now on, to a mount namespace of its own. Call it before
         there are threads: a thread that is there already stays where it was."""
         self.method = "tmpfs of its own" if os.geteuid() == 0 else "tmpfs of its own in a user namespace"
+        self._folder = folder
         self._ballast = folder / "ballast"
         _unshare()
         _mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
@@ -65,6 +71,10 @@ class SmallTmpfs:
         """See Disk."""
         self._ballast.unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """See Disk."""
+        _call("umount2", os.fsencode(self._folder), MNT_DETACH)
+
 
 class SizeLimit:
     """RLIMIT_FSIZE on running processes."""
@@ -79,6 +89,9 @@ class SizeLimit:
     def free(self, pids: Iterable[int]) -> None:
         """See Disk."""
         self._limit(pids, resource.RLIM_INFINITY)
+
+    def close(self) -> None:
+        """See Disk: its files are others' to remove."""
 
     def _limit(self, pids: Iterable[int], soft: int) -> None:
         for pid in pids:

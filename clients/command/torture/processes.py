@@ -139,6 +139,7 @@ class GatewayProcess(Victim):
             **os.environ,
             "HUTONG_JOURNAL": self.journal,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "TMPDIR": str(self.log.parent),  # what it leaves behind when it is killed goes with the run
         }
         self.starts += 1
         with self.log.open("ab") as output:
@@ -190,7 +191,10 @@ class PostgresProcess(Victim):
         except ImportError as error:
             raise TortureError(f"no PostgreSQL to start ({error}): install the development dependencies") from None
         server = get_server(self.folder, cleanup_mode=None, start=False)
-        server.ensure_pgdata_inited()
+        try:
+            server.ensure_pgdata_inited()
+        except subprocess.SubprocessError as error:
+            raise TortureError(f"PostgreSQL cannot make its data folder: {error}") from error
         self.binary, self.user = str(server.bin_path / "postgres"), server.system_user
 
     def _popen(self) -> subprocess.Popen[bytes]:

