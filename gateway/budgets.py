@@ -1,7 +1,7 @@
 """Query budgets: how often each caller may ask, so that a storm of status queries leaves payments alone.
 
-A token bucket for each caller, refilled by time. The rate grows with what is in flight, so that whoever asks about each
-payment in flight every POLL_S seconds never meets it. Callers that prove no identity (mTLS) could take a new name or
+A token bucket for each caller, refilled by time. The rate grows with the payments that do not end, so that whoever asks
+about each of them every POLL_S seconds never meets it. Callers that prove no identity (mTLS) could take a new name or
 connection for each query; so they also draw on one bucket that all of them share.
 """
 
@@ -32,7 +32,7 @@ class QueryLimits:
     """How often one caller may ask."""
 
     rate_per_s: float = 100.0
-    """Queries a second in the long run, besides one each POLL_S for each payment in flight."""
+    """Queries a second in the long run, besides one each POLL_S for each payment that takes long."""
     burst: int = 300
     """Queries at once, after a pause."""
 
@@ -56,14 +56,15 @@ class QueryBudgets:
     def __init__(
         self,
         limits: QueryLimits,
-        in_flight: Callable[[], int] = lambda: 0,
+        lingering: Callable[[], int] = lambda: 0,
         *,
         clock: Callable[[], float] = time.monotonic,
         callers_max: int = CALLERS_MAX,
     ) -> None:
-        """`in_flight` gives the number of payments in flight; `clock` seconds that never run backwards."""
+        """`lingering` gives the number of payments that have been in flight for some time; `clock` seconds that never
+        run backwards."""
         self._limits = limits
-        self._in_flight = in_flight
+        self._lingering = lingering
         self._clock = clock
         self._callers_max = callers_max
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
@@ -79,7 +80,7 @@ class QueryBudgets:
     def refusal(self, caller: str, *, proven: bool) -> HutongError | None:
         """Takes one query from the caller's budget: None, or the error to answer with if there is none left."""
         limits, now_s = self._limits, self._clock()
-        more = self._in_flight() / POLL_S
+        more = self._lingering() / POLL_S
         rate = limits.rate_per_s + more
         with self._lock:
             bucket = self._bucket(caller, now_s)

@@ -93,7 +93,7 @@ class Gateway:
         self.options = options
         self._services = services
         self._workers = ThreadPoolExecutor(FACE_WORKERS, thread_name_prefix="face")
-        self.queries = Queries(open_reader)
+        self.queries = Queries(open_reader, busy=lambda: self.engine.in_flight > 0)
         self.watch = WatchHub(open_reader)
         self.router = Router(directory, lambda participant: self._link.reachable(participant))
         intake = PaymentIntake(
@@ -119,7 +119,7 @@ class Gateway:
             self.engine.join(neighbours(core, self.engine.inbox))
         self._remote.use(self.engine.inbox)
         self.gate = Gate(self.engine.inbox)
-        self.budgets = QueryBudgets(options.queries, lambda: self.engine.in_flight)
+        self.budgets = QueryBudgets(options.queries, lambda: core.lingering)
         self._journal = journal
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="asyncio", daemon=True)

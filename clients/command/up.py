@@ -54,7 +54,7 @@ SHOWN_MAX: Final = 12
     type=click.FloatRange(0, min_open=True),
     default=QueryLimits().rate_per_s,
     show_default=True,
-    help="Status queries a second that each caller may make, besides one each 3 s for each payment in flight.",
+    help="Status queries a second that each caller may make, besides one each 3 s for each payment that takes long.",
 )
 @click.option("--query-burst", type=click.IntRange(1), default=QueryLimits().burst, show_default=True, help="At once.")
 @click.option("--drain-seconds", type=click.FloatRange(0), default=10.0, show_default=True, help="Grace on SIGTERM.")

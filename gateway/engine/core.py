@@ -139,6 +139,11 @@ class Core:
         """When the engine must tick next without any event; None with nothing in flight."""
         return self.timers.next_us() if self.book else None
 
+    @property
+    def lingering(self) -> int:
+        """Payments that have been in flight for some seconds, as of the last second."""
+        return self.timers.lingering if self.book else 0
+
     def _admit(self, event: Create, out: Outcome) -> None:
         payment = event.payment
         payment.legs.append(first_leg(payment, out.now_us))

@@ -15,16 +15,20 @@ from gateway.engine.model import Payment
 
 AHEAD_US: Final = 1_000_000
 """How far a scan looks ahead, and so how often the book is scanned: 100,000 payments take some 10 ms, 1 % of that."""
+LINGERS_US: Final = 2_000_000
+"""Most payments end sooner. Shorter than the pace at which callers ask, by the time between two scans."""
 
 
 class Timers:
     """The order in which payments of a book fall due."""
 
-    __slots__ = ("_soon", "horizon_us")
+    __slots__ = ("_soon", "horizon_us", "lingering")
 
     def __init__(self) -> None:
         self.horizon_us = 0
         """What falls due from here on is found by the next scan; what falls due before it must be noted."""
+        self.lingering = 0
+        """Payments that had been in flight for LINGERS_US or longer at the last scan: callers ask how they stand."""
         self._soon: list[tuple[int, bytes]] = []
         """A heap of (due_us, payment id). Entries whose payment left or was put off are dropped when they come up."""
 
@@ -43,6 +47,8 @@ class Timers:
             self.horizon_us = horizon_us = now_us + AHEAD_US
             self._soon = [(one.due_us, key) for key, one in book.items() if one.due_us < horizon_us]
             heapq.heapify(self._soon)
+            long_ago_us = now_us - LINGERS_US
+            self.lingering = sum(one.created_us <= long_ago_us for one in book.values())
         soon, due = self._soon, dict[bytes, Payment]()
         while soon and soon[0][0] <= now_us and len(due) < at_most:
             due_us, payment_id = heapq.heappop(soon)

@@ -77,12 +77,17 @@ class Journal(Protocol):
 class Reader(Protocol):
     """Committed state, for queries and watchers; one for each thread, never in the engine's way."""
 
-    def payment(self, payment_id: bytes) -> Payment | None:
-        """A payment with its legs."""
+    def payments(self, payment_ids: Sequence[bytes]) -> list[Payment]:
+        """Payments by id with their legs, and with the texts of their route and risk judgement; those that do not exist
+        are left out."""
         ...
 
-    def refunds(self, payment_id: bytes) -> list[Payment]:
-        """Refunds of a payment, oldest first."""
+    def payment(self, payment_id: bytes) -> Payment | None:
+        """One payment, as above."""
+        ...
+
+    def refunds(self, payment_ids: Sequence[bytes]) -> list[Payment]:
+        """Refunds of these payments, oldest first."""
         ...
 
     def events(self, after_sequence: int, limit: int, payment_id: bytes | None = None) -> list[EventRow]:

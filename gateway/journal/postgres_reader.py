@@ -10,7 +10,7 @@ import psycopg
 from gateway.engine.model import Payment
 from gateway.journal import postgres_sql as sql
 from gateway.journal.interface import EventRow, JournalUnavailableError
-from gateway.journal.postgres_arrays import byteas
+from gateway.journal.postgres_arrays import bigints, byteas
 from gateway.journal.postgres_connection import Connect, Connection, connect
 from gateway.journal.refusals import DecisionRow, decision_parameters, decisions_from_rows
 from gateway.journal.rows import payments_from_rows
@@ -43,7 +43,7 @@ class PostgresReader:
                     raise JournalUnavailableError(str(error)) from error
         raise AssertionError("the last attempt returns or raises")
 
-    def payments(self, payment_ids: Sequence[bytes]) -> list[Payment]:
+    def _load(self, payment_ids: Sequence[bytes]) -> list[Payment]:
         """Payments by id with their legs, in the order of their ids."""
         ids = (byteas(payment_ids),)
         _, payments, legs, _ = self._rows(
@@ -51,31 +51,32 @@ class PostgresReader:
         )
         return payments_from_rows(payments, legs)
 
+    def payments(self, payment_ids: Sequence[bytes]) -> list[Payment]:
+        """See the interface."""
+        payments = self._load(payment_ids)
+        routes, judgements = self._rows(
+            (sql.ROUTES, (bigints(list({payment.route_id for payment in payments})),)),
+            (sql.JUDGEMENTS, (bigints(list({payment.risk_id for payment in payments})),)),
+        )
+        route_of, risk_of = dict(routes), dict(judgements)
+        for payment in payments:
+            payment.route = route_of.get(payment.route_id, "")
+            payment.risk = risk_of.get(payment.risk_id, "")
+        return payments
+
     def payment(self, payment_id: bytes) -> Payment | None:
         """See the interface."""
-        for payment in self.payments([payment_id]):
-            ((row,),) = self._rows(
-                (
-                    "SELECT COALESCE((SELECT explanation FROM routes WHERE route_id = %s), ''), "
-                    "COALESCE((SELECT judgement FROM judgements WHERE risk_id = %s), '')",
-                    (payment.route_id, payment.risk_id),
-                )
-            )
-            payment.route, payment.risk = row
-            return payment
-        return None
+        return next(iter(self.payments([payment_id])), None)
 
     def decisions(self, before: bytes | None, most: int) -> list[DecisionRow]:
         """See the interface."""
         (rows,) = self._rows((sql.LIST_DECISIONS, decision_parameters(before, most)))
         return decisions_from_rows(rows)
 
-    def refunds(self, payment_id: bytes) -> list[Payment]:
+    def refunds(self, payment_ids: Sequence[bytes]) -> list[Payment]:
         """See the interface."""
-        (rows,) = self._rows(
-            ("SELECT payment_id FROM payments WHERE original_id = %s ORDER BY payment_id", (payment_id,))
-        )
-        return self.payments([bytes(row[0]) for row in rows]) if rows else []
+        (rows,) = self._rows((sql.REFUNDS, (byteas(payment_ids),)))
+        return self._load([bytes(row[0]) for row in rows]) if rows else []
 
     def events(self, after_sequence: int, limit: int, payment_id: bytes | None = None) -> list[EventRow]:
         """See the interface. Numbers are given in the order of commits, so none appears behind one that was read."""

@@ -126,6 +126,9 @@ TAKE_UP: Final = (
 ENDED_HOLDS: Final = (
     "SELECT payment_id FROM payments WHERE open = 2 AND hold_until_us <= %s ORDER BY hold_until_us LIMIT %s"
 )
+REFUNDS: Final = "SELECT payment_id FROM payments WHERE original_id = ANY(%s::bytea[]) ORDER BY payment_id"
+ROUTES: Final = "SELECT route_id, explanation FROM routes WHERE route_id = ANY(%s::bigint[])"
+JUDGEMENTS: Final = "SELECT risk_id, judgement FROM judgements WHERE risk_id = ANY(%s::bigint[])"
 CLAIM: Final = (
     "UPDATE payments SET engine = %s WHERE payment_id = ANY(%s::bytea[]) AND open = 0 AND engine = ANY(%s::bigint[])"
 )

@@ -421,26 +421,35 @@ class SqliteReader:
     def __init__(self, path: Path | str) -> None:
         self._connection = connect(path, read_only=True)
 
+    def payments(self, payment_ids: Sequence[bytes]) -> list[Payment]:
+        """See the interface."""
+        payments = load(self._connection, payment_ids)
+        routes = self._texts("SELECT route_id, explanation FROM routes", {one.route_id for one in payments})
+        judgements = self._texts("SELECT risk_id, judgement FROM judgements", {one.risk_id for one in payments})
+        for payment in payments:
+            payment.route = routes.get(payment.route_id, "")
+            payment.risk = judgements.get(payment.risk_id, "")
+        return payments
+
     def payment(self, payment_id: bytes) -> Payment | None:
         """See the interface."""
-        payments = load(self._connection, [payment_id])
-        if not payments:
-            return None
-        (payment,) = payments
-        row = self._connection.execute("SELECT explanation FROM routes WHERE route_id = ?", (payment.route_id,))
-        payment.route = (row.fetchone() or ("",))[0]
-        row = self._connection.execute("SELECT judgement FROM judgements WHERE risk_id = ?", (payment.risk_id,))
-        payment.risk = (row.fetchone() or ("",))[0]
-        return payment
+        return next(iter(self.payments([payment_id])), None)
+
+    def _texts(self, select: str, ids: set[int]) -> dict[int, str]:
+        """Texts that many payments share, by their 64-bit names."""
+        name = select.split()[1].rstrip(",")
+        among = f"{select} WHERE {name} IN ({', '.join('?' * len(ids))})"
+        return dict(self._connection.execute(among, list(ids)).fetchall())
 
     def decisions(self, before: bytes | None, most: int) -> list[DecisionRow]:
         """See the interface."""
         return decisions_from_rows(self._connection.execute(LIST_DECISIONS, decision_parameters(before, most)))
 
-    def refunds(self, payment_id: bytes) -> list[Payment]:
+    def refunds(self, payment_ids: Sequence[bytes]) -> list[Payment]:
         """See the interface."""
+        among = ", ".join("?" * len(payment_ids))
         rows = self._connection.execute(
-            "SELECT payment_id FROM payments WHERE original_id = ? ORDER BY payment_id", (payment_id,)
+            f"SELECT payment_id FROM payments WHERE original_id IN ({among}) ORDER BY payment_id", payment_ids
         )
         return load(self._connection, [row[0] for row in rows])
 

@@ -16,7 +16,7 @@ from gateway.calls import CANCEL, CAPTURE
 from gateway.engine.model import Answered
 from gateway.engine.states import Event, State
 from gateway.journal.sqlite import SqliteReader
-from gateway.queries import Queries
+from gateway.queries import shown
 from gateway.simulation import plan as plans
 from gateway.simulation.callers import (
     SimulatedCall,
@@ -258,13 +258,14 @@ class World:
         if payment_id is None or self.disk.mode:
             return
         reader = SqliteReader(self.disk.path)
-        queries = Queries(lambda: reader)
         try:
-            self.witness.read(payment_id, queries.get(payment_id))
-        except HutongError as error:
-            self.witness.complain("what is known can be read", f"{payment_id.hex()}: {error}")
+            found = shown(reader, [payment_id])
         finally:
-            queries.close()
+            reader.close()
+        if payment_id in found:
+            self.witness.read(payment_id, found[payment_id])
+        else:
+            self.witness.complain("what is known can be read", f"{payment_id.hex()} is not found")
 
     # -- faults ----------------------------------------------------------------------------------------------
 

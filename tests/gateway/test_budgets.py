@@ -11,9 +11,9 @@ from gateway.budgets import POLL_S, SHARED, QueryBudgets, QueryLimits
 class World:
     def __init__(self, rate: float = 10.0, burst: int = 5, callers_max: int = 100) -> None:
         self.now_s = 1000.0
-        self.in_flight = 0
+        self.lingering = 0
         self.budgets = QueryBudgets(
-            QueryLimits(rate, burst), lambda: self.in_flight, clock=lambda: self.now_s, callers_max=callers_max
+            QueryLimits(rate, burst), lambda: self.lingering, clock=lambda: self.now_s, callers_max=callers_max
         )
 
     def ask(self, caller: str = "shop", times: int = 1, *, proven: bool = True) -> int:
@@ -57,7 +57,7 @@ def test_callers_do_not_share_what_they_have() -> None:
 
 def test_who_asks_about_each_payment_in_flight_at_the_fields_pace_is_never_refused() -> None:
     world = World(rate=0.1, burst=300)
-    world.in_flight = 8192
+    world.lingering = 8192
     for _ in range(40):  # in waves of 273 each tenth of a second
         assert world.ask(times=273) == 273
         world.now_s += POLL_S / 30

@@ -215,7 +215,7 @@ def test_what_was_written_is_read_back(url: str) -> None:
     assert stored.counters == ((b"c" * 16, 5, 0, 0),)
     assert [row.payment_id for row in reader.events(0, 10, payment.payment_id)] == [payment.payment_id]
     assert reader.events(4, 10) == []
-    assert reader.refunds(payment.payment_id) == []
+    assert reader.refunds([payment.payment_id]) == []
     assert reader.payment(bytes(16)) is None
     assert list(journal.repeats([payment.idempotency, bytes(16)])) == [payment.idempotency]
     journal.close()
