@@ -49,7 +49,7 @@ class SearchDesk(Desk):
         """The same for several at once, which are searched together."""
         try:
             answers = self._searched(asked, now_us)
-        except GalleryUnavailable:
+        except (GalleryUnavailable, TimeoutError):
             raise HutongError(Reason.ERROR_REASON_FACE_UNAVAILABLE) from None
         self._outcomes.update(answer.decision.outcome.value for answer in answers)
         return answers

@@ -190,6 +190,12 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
 
         return await self._operate(context, work)
 
+    async def RenewGallery(  # noqa: N802
+        self, _: face_pb2.RenewGalleryRequest, context: Context
+    ) -> face_pb2.RenewGalleryResponse:
+        """See the contract."""
+        return await self._operate(context, lambda: face_pb2.RenewGalleryResponse(epoch=self._service.renew()))
+
     async def GetStatus(  # noqa: N802
         self, request: face_pb2.GetStatusRequest, context: Context
     ) -> face_pb2.GetStatusResponse:

@@ -1,4 +1,4 @@
-"""`hutong face enroll|identify|delete|status`: on a running network, over gRPC."""
+"""`hutong face enroll|identify|delete|renew|status`: on a running network, over gRPC."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 import grpc
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from clients.command.connection import Connection, connection_options
 from clients.command.face_options import SECRET_VARIABLE, secret_of
@@ -26,6 +27,8 @@ from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 
 TERMINAL: Final = "hutong-face-command"
 MERCHANT: Final = "operator"
+RENEWAL_S: Final = 3_600.0
+"""Longest wait for a renewal: some ten million templates."""
 CUES_OF_FILE: Final = {"texture": 0.8, "frequency": 0.8, "specular": 0.8}
 """What this command states of an image file: no camera looked. It says so in its answer."""
 
@@ -260,6 +263,17 @@ def delete(name: str, connection: Connection, as_json: bool) -> None:
 @click.command()
 @connection_options
 @json_option
+def renew(connection: Connection, as_json: bool) -> None:
+    """Rotate all templates under a fresh secret, and destroy the old one. Searches go on meanwhile."""
+    with _service(connection, as_json) as stub, Console(stderr=True).status("rotating every template"):
+        request, secret = face_pb2.RenewGalleryRequest(), secret_of(SECRET_VARIABLE)
+        answer = stub.RenewGallery(request, timeout=RENEWAL_S, metadata=operator_metadata(secret))
+    _say({"epoch": answer.epoch}, as_json)
+
+
+@click.command()
+@connection_options
+@json_option
 def status(connection: Connection, as_json: bool) -> None:
     """Show how many are enrolled, the thresholds that follow, and the filing counter."""
     with _service(connection, as_json) as stub:
@@ -277,4 +291,4 @@ def _say(result: dict[str, Any], as_json: bool) -> None:
             click.echo(f"{name}: {value}")
 
 
-COMMANDS: Final = (enroll, identify, delete, status)
+COMMANDS: Final = (enroll, identify, delete, renew, status)

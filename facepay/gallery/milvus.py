@@ -34,6 +34,10 @@ IDS_AT_ONCE: Final = 1_024
 """Templates named in one request."""
 IDS_PAGE: Final = 8_192
 """Ids read at a time, of the 16,384 rows that Milvus gives at most."""
+SEARCH_S: Final = 5.0
+"""Longest wait for a search: less than a caller of the face service waits."""
+CALL_S: Final = 30.0
+"""Longest wait for anything else."""
 LOAD_ROWS: Final = 8_192
 """Templates decrypted at a time."""
 TEMPLATES_EXPECTED: Final = 4
@@ -69,10 +73,10 @@ class MilvusGallery:
         self._epoch = epoch
         self._source: Source | None = None
         with self._reaching():
-            self._client: Any = MilvusClient(uri=uri, token=token.reveal() if token else "")
-            if not self._client.has_collection(collection):
+            self._client: Any = MilvusClient(uri=uri, token=token.reveal() if token else "", timeout=CALL_S)
+            if not self._client.has_collection(collection, timeout=CALL_S):
                 self._create(index, index_params or {})
-            self._client.load_collection(collection)
+            self._client.load_collection(collection, timeout=CALL_S)
 
     @classmethod
     def of_epoch(
@@ -83,9 +87,9 @@ class MilvusGallery:
         collection = f"{prefix}{epoch:04d}"
         gallery = cls(uri, projection, token=token, collection=collection, epoch=epoch)
         with gallery._reaching():
-            for other in gallery._client.list_collections():
+            for other in gallery._client.list_collections(timeout=CALL_S):
                 if other.startswith(prefix) and other < collection:
-                    gallery._client.drop_collection(other)
+                    gallery._client.drop_collection(other, timeout=CALL_S)
         return gallery
 
     @contextmanager
@@ -112,7 +116,9 @@ class MilvusGallery:
         indexes = self._client.prepare_index_params()
         indexes.add_index("vector", index_type=index, metric_type="IP", params=params)
         # Strong: what is enrolled is found, and what is deleted is not, by whoever asks next on any node.
-        self._client.create_collection(self._name, schema=schema, index_params=indexes, consistency_level="Strong")
+        self._client.create_collection(
+            self._name, schema=schema, index_params=indexes, consistency_level="Strong", timeout=CALL_S
+        )
 
     def add(self, enrolled: Enrolled) -> None:
         """See Engine."""
@@ -130,12 +136,12 @@ class MilvusGallery:
                 )
             ]
             with self._reaching():
-                self._client.upsert(self._name, rows)
+                self._client.upsert(self._name, rows, timeout=CALL_S)
 
     def flush(self) -> None:
         """Seals growing segments, which are slower to search; after a bulk load."""
         with self._reaching():
-            self._client.flush(self._name)
+            self._client.flush(self._name, timeout=CALL_S)
 
     def remove(self, templates: Sequence[int]) -> int:
         """See Engine."""
@@ -143,8 +149,8 @@ class MilvusGallery:
         with self._reaching():
             for start in range(0, len(templates), IDS_AT_ONCE):
                 ids = list(templates[start : start + IDS_AT_ONCE])
-                removed += len(self._client.get(self._name, ids=ids, output_fields=["template"]))
-                self._client.delete(self._name, ids=ids)
+                removed += len(self._client.get(self._name, ids=ids, output_fields=["template"], timeout=CALL_S))
+                self._client.delete(self._name, ids=ids, timeout=CALL_S)
         return removed
 
     def search(self, batch: Batch) -> list[tuple[Candidate, ...]]:
@@ -202,7 +208,7 @@ class MilvusGallery:
 
     def __len__(self) -> int:
         with self._reaching():
-            rows = self._client.query(self._name, filter="", output_fields=["count(*)"])
+            rows = self._client.query(self._name, filter="", output_fields=["count(*)"], timeout=CALL_S)
         return int(rows[0]["count(*)"])
 
     def close(self) -> None:
@@ -212,7 +218,7 @@ class MilvusGallery:
     def destroy(self) -> None:
         """See Gallery."""
         with self._reaching():
-            self._client.drop_collection(self._name)
+            self._client.drop_collection(self._name, timeout=CALL_S)
         self.close()
 
     def _hits(self, rotated: Vectors, test: str) -> Any:
@@ -224,13 +230,16 @@ class MilvusGallery:
                 filter=test,
                 output_fields=["person"],
                 search_params={"metric_type": "IP"},
+                timeout=SEARCH_S,
             )
 
     def _ids(self) -> Ids:
         """Template ids in the collection, ascending."""
         out: list[int] = []
         with self._reaching():
-            pages = self._client.query_iterator(self._name, batch_size=IDS_PAGE, output_fields=["template"])
+            pages = self._client.query_iterator(
+                self._name, batch_size=IDS_PAGE, output_fields=["template"], timeout=CALL_S
+            )
             while page := pages.next():
                 out += [int(row["template"]) for row in page]
             pages.close()

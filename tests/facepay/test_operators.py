@@ -73,6 +73,7 @@ def test_operator_calls_need_the_secret_and_other_calls_do_not(desk: Any) -> Non
         requests = (
             (stub.RegisterTerminal, face_pb2.RegisterTerminalRequest(terminal_id="t9", merchant_id="m9")),
             (stub.Enroll, face_pb2.EnrollRequest(subject="x")),
+            (stub.RenewGallery, face_pb2.RenewGalleryRequest()),
             (stub.DeleteSubject, face_pb2.DeleteSubjectRequest(subject="anna")),
         )
         terminal = FaceTerminal(stub, desk.people, "t2", "m2", operator=Secret(SECRET))
@@ -95,6 +96,10 @@ def test_commands_take_the_secret_from_the_environment(desk: Any) -> None:
         assert json.loads(refused.stdout)["error"]["reason"] == "FACE_OPERATOR_ONLY"
         done = CliRunner().invoke(face, enroll, env={SECRET_VARIABLE: SECRET})
         assert done.exit_code == 0, done.output
+        renewed = CliRunner().invoke(face, ["renew", "--target", target, "--json"], env={SECRET_VARIABLE: SECRET})
+        assert json.loads(renewed.stdout) == {"epoch": 2}
+        found = CliRunner().invoke(face, ["identify", "--person", "5", *enroll[-3:]], env={SECRET_VARIABLE: SECRET})
+        assert json.loads(found.stdout)["outcome"] == "matched"
         delete = ["delete", "anna", "--target", target]
         assert CliRunner().invoke(face, delete, env={SECRET_VARIABLE: ""}).exit_code == 1
         assert CliRunner().invoke(face, delete, env={SECRET_VARIABLE: SECRET}).exit_code == 0

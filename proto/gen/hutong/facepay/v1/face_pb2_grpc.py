@@ -66,6 +66,11 @@ class FaceServiceStub:
                 request_serializer=hutong_dot_facepay_dot_v1_dot_face__pb2.DeleteSubjectRequest.SerializeToString,
                 response_deserializer=hutong_dot_facepay_dot_v1_dot_face__pb2.DeleteSubjectResponse.FromString,
                 _registered_method=True)
+        self.RenewGallery = channel.unary_unary(
+                '/hutong.facepay.v1.FaceService/RenewGallery',
+                request_serializer=hutong_dot_facepay_dot_v1_dot_face__pb2.RenewGalleryRequest.SerializeToString,
+                response_deserializer=hutong_dot_facepay_dot_v1_dot_face__pb2.RenewGalleryResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/hutong.facepay.v1.FaceService/GetStatus',
                 request_serializer=hutong_dot_facepay_dot_v1_dot_face__pb2.GetStatusRequest.SerializeToString,
@@ -120,6 +125,14 @@ class FaceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewGallery(self, request, context):
+        """Operator. Starts a new gallery epoch: a fresh secret rotation for all templates, and the old secret destroyed. Takes as
+        long as reading every template (a second for some 10,000); searches go on, enrolment waits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """How many are enrolled, which threshold follows, what the filing counters say.
         """
@@ -159,6 +172,11 @@ def add_FaceServiceServicer_to_server(servicer, server):
                     servicer.DeleteSubject,
                     request_deserializer=hutong_dot_facepay_dot_v1_dot_face__pb2.DeleteSubjectRequest.FromString,
                     response_serializer=hutong_dot_facepay_dot_v1_dot_face__pb2.DeleteSubjectResponse.SerializeToString,
+            ),
+            'RenewGallery': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewGallery,
+                    request_deserializer=hutong_dot_facepay_dot_v1_dot_face__pb2.RenewGalleryRequest.FromString,
+                    response_serializer=hutong_dot_facepay_dot_v1_dot_face__pb2.RenewGalleryResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -330,6 +348,33 @@ class FaceService:
             '/hutong.facepay.v1.FaceService/DeleteSubject',
             hutong_dot_facepay_dot_v1_dot_face__pb2.DeleteSubjectRequest.SerializeToString,
             hutong_dot_facepay_dot_v1_dot_face__pb2.DeleteSubjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewGallery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hutong.facepay.v1.FaceService/RenewGallery',
+            hutong_dot_facepay_dot_v1_dot_face__pb2.RenewGalleryRequest.SerializeToString,
+            hutong_dot_facepay_dot_v1_dot_face__pb2.RenewGalleryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,10 @@ class FaceServiceStub:
     """Is this the face of this subject? Spends the capture's nonce."""
     DeleteSubject: _grpc.UnaryUnaryMultiCallable[_face_pb2.DeleteSubjectRequest, _face_pb2.DeleteSubjectResponse]
     """Operator. Deletes a subject: destroys its key, its templates and its rows in the gallery."""
+    RenewGallery: _grpc.UnaryUnaryMultiCallable[_face_pb2.RenewGalleryRequest, _face_pb2.RenewGalleryResponse]
+    """Operator. Starts a new gallery epoch: a fresh secret rotation for all templates, and the old secret destroyed. Takes as
+    long as reading every template (a second for some 10,000); searches go on, enrolment waits.
+    """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_face_pb2.GetStatusRequest, _face_pb2.GetStatusResponse]
     """How many are enrolled, which threshold follows, what the filing counters say."""
 
@@ -69,6 +73,10 @@ class FaceServiceAsyncStub(FaceServiceStub):
     """Is this the face of this subject? Spends the capture's nonce."""
     DeleteSubject: _aio.UnaryUnaryMultiCallable[_face_pb2.DeleteSubjectRequest, _face_pb2.DeleteSubjectResponse]  # type: ignore[assignment]
     """Operator. Deletes a subject: destroys its key, its templates and its rows in the gallery."""
+    RenewGallery: _aio.UnaryUnaryMultiCallable[_face_pb2.RenewGalleryRequest, _face_pb2.RenewGalleryResponse]  # type: ignore[assignment]
+    """Operator. Starts a new gallery epoch: a fresh secret rotation for all templates, and the old secret destroyed. Takes as
+    long as reading every template (a second for some 10,000); searches go on, enrolment waits.
+    """
     GetStatus: _aio.UnaryUnaryMultiCallable[_face_pb2.GetStatusRequest, _face_pb2.GetStatusResponse]  # type: ignore[assignment]
     """How many are enrolled, which threshold follows, what the filing counters say."""
 
@@ -124,6 +132,16 @@ class FaceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_face_pb2.DeleteSubjectResponse, _abc.Awaitable[_face_pb2.DeleteSubjectResponse]]:
         """Operator. Deletes a subject: destroys its key, its templates and its rows in the gallery."""
+
+    @_abc_1.abstractmethod
+    def RenewGallery(
+        self,
+        request: _face_pb2.RenewGalleryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_face_pb2.RenewGalleryResponse, _abc.Awaitable[_face_pb2.RenewGalleryResponse]]:
+        """Operator. Starts a new gallery epoch: a fresh secret rotation for all templates, and the old secret destroyed. Takes as
+        long as reading every template (a second for some 10,000); searches go on, enrolment waits.
+        """
 
     @_abc_1.abstractmethod
     def GetStatus(
