@@ -89,7 +89,7 @@ class FaceService(EnrolmentDesk, SearchDesk):
     def renew(self) -> int:
         """Starts a new gallery epoch under a fresh secret, and destroys the old one; returns the epoch's number.
 
-        Searches go on meanwhile; enrolment waits. Raises FACE_UNAVAILABLE: the old epoch then stands till the next start.
+        Searches go on meanwhile; enrolment waits. Raises FACE_UNAVAILABLE: the old epoch stands till the next start.
         """
         with self._changing, self._changing_gallery():
             old = self._gallery
