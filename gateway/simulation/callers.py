@@ -34,8 +34,8 @@ class SimulatedCall:
         self.other = other
         self.told = told
         self.node = 0
-        self.ask: tuple[int, int, int] = (0, 0, 0)
-        """When it was asked by the engine's clock, how often the disk had failed by then, and the clocks leapt."""
+        self.ask: tuple[int, int, int, int] = (0, 0, 0, 0)
+        """When it was asked by the engine's clock, and what had happened by then that keeps callers waiting."""
         self.answers = 0
         self.lost = False
         """The connection ended; nobody hears an answer any more."""

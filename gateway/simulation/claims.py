@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping, Set
 from typing import Final
 
 from gateway.engine.model import LegKind, LegOut, Result
 from gateway.engine.states import State
+from gateway.simulation.storage import Rows
 
 SUSPENSE: Final = "suspense"
 _MAY_FOLLOW: Final = {
@@ -47,12 +47,12 @@ class Claims:
         self._last_state: dict[bytes, int] = {}
         self._last_posting = 0
 
-    def look(self, reader: sqlite3.Connection) -> None:
+    def look(self, reader: Rows) -> None:
         """Looks at what came since the last time."""
         self._look_at_postings(reader)
         self._look_at_events(reader)
 
-    def _look_at_postings(self, reader: sqlite3.Connection) -> None:
+    def _look_at_postings(self, reader: Rows) -> None:
         totals: Counter[str] = Counter()
         for posting, payment_id, number, account, currency, amount in reader.execute(
             "SELECT posting, payment_id, number, account, currency, amount_minor FROM postings WHERE posting > ? "
@@ -77,7 +77,7 @@ class Claims:
         elif sum_now and (sum_now < 0) != (number == 1 or leg.kind is LegKind.CAPTURE):
             self._complain("postings follow answers", f"leg {leg_id.hex()} is posted the wrong way round")
 
-    def _look_at_events(self, reader: sqlite3.Connection) -> None:
+    def _look_at_events(self, reader: Rows) -> None:
         after = self.published[-1][0] if self.published else 0
         for row in reader.execute(
             "SELECT sequence, payment_id, state FROM events WHERE sequence > ? ORDER BY sequence", (after,)
@@ -91,7 +91,7 @@ class Claims:
                 self._complain("events in order", f"{payment_id.hex()} is published {state.name} after {before}")
             self._last_state[payment_id] = number
 
-    def look_again(self, reader: sqlite3.Connection) -> None:
+    def look_again(self, reader: Rows) -> None:
         """What watchers saw before a crash is still there."""
         if not self.published:
             return

@@ -10,25 +10,27 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.engine.core import Core
+from gateway.engine.loop import Engine
+from gateway.journal.conservation import Report, examine
+from gateway.journal.interface import Reader
+from gateway.journal.sqlite import SqliteJournal, SqliteReader
+from gateway.simulation.plan import DiskFault
+from gateway.simulation.storage import Life, Rows, TornError
+
+NEWEST_KEYS_MAX: Final = 4
+"""So few that most keys are in the journal's table, and some are written there in nearly every tick."""
 _FULL: Final = 2
 """PRAGMA synchronous from which a commit in WAL mode is synced."""
 _READS: Final = ("SELECT", "PRAGMA")
 
 
-class CrashError(BaseException):
-    """The engine's process ended here. No `except Exception` of the engine may see it."""
-
-
-class TornError(CrashError):
-    """It ended with the machine, in the midst of a commit."""
-
-
 class Disk:
-    """The files, and what is wrong with them now."""
+    """The files, and what is wrong with them now. See gateway.simulation.storage.Storage."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -61,6 +63,61 @@ class Disk:
             with log.open("rb") as whole:
                 self._wal.write_bytes(whole.read(self._synced_bytes))
         self.hole = False
+
+    # -- as storage ------------------------------------------------------------------------------------------
+
+    @property
+    def faulty(self) -> bool:
+        """See the interface."""
+        return bool(self.mode)
+
+    @property
+    def hidden(self) -> bool:
+        """See the interface: SQLite shows a commit whose sync failed to nobody."""
+        return self.hole
+
+    def process(self, number: int, life: Life) -> Files:
+        """See the interface."""
+        return Files(self, number, life)
+
+    def rows(self) -> Rows:
+        """See the interface."""
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    def reader(self) -> Reader:
+        """See the interface."""
+        return SqliteReader(self.path)
+
+    def fail(self, fault: DiskFault) -> None:
+        """See the interface."""
+        self.mode, self.failing_statement = fault.mode, fault.statement
+
+    def mend(self) -> None:
+        """See the interface."""
+        self.mode = ""
+
+    def tear(self, part: float | None) -> None:
+        """See the interface."""
+        self.torn_part = part
+
+    def leap(self, by_us: int) -> None:
+        """See the interface: a file has no clock."""
+
+    def at_rest(self, living: Mapping[str, int]) -> bool:
+        """See the interface: engines on one file know nothing of each other."""
+        return True
+
+    def skip(self, idle_us: int, engines: list[int]) -> None:
+        """See the interface."""
+
+    def examine(self) -> Report:
+        """See the interface."""
+        return examine(self.path)
+
+    def close(self) -> None:
+        """See the interface."""
 
     def connections(self, step: Callable[[], None]) -> Connections:
         """What one process uses the disk through. `step` is called before each statement; it may raise CrashError."""
@@ -145,6 +202,26 @@ class Connections:
         for connection in self.open:
             connection.close()
         self.open.clear()
+
+
+class Files(Connections):
+    """See gateway.simulation.storage.Process."""
+
+    def __init__(self, disk: Disk, number: int, life: Life) -> None:
+        super().__init__(disk, life.step)
+        self._number = number
+
+    def open_journal(self) -> SqliteJournal:
+        """See the interface."""
+        number = self._number + 1
+        return SqliteJournal(self.disk.path, number, factory=self.factory, newest_keys_max=NEWEST_KEYS_MAX)
+
+    def open_reader(self) -> Reader:
+        """See the interface."""
+        return SqliteReader(self.disk.path)
+
+    def join(self, engine: Engine, core: Core) -> None:
+        """See the interface."""
 
 
 class _Connection(sqlite3.Connection):

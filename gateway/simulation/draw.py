@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 from gateway.engine.transitions import Timing
@@ -11,6 +12,7 @@ from gateway.simulation.plan import (
     ISSUERS,
     PARTICIPANTS,
     SECOND,
+    SERVER_MODES,
     Again,
     Cancel,
     Capture,
@@ -19,10 +21,12 @@ from gateway.simulation.plan import (
     DiskFault,
     Down,
     Item,
+    Pause,
     Pay,
     Plan,
     Read,
     Refund,
+    ServerClockJump,
     Slow,
     TornCommit,
 )
@@ -57,6 +61,36 @@ def draw(seed: int) -> Plan:
         heal_us=heal_us,
         items=tuple(sorted(items, key=lambda item: item.at_us)),
     )
+
+
+def draw_shared(seed: int) -> Plan:
+    """The run of a seed on a journal that engines share: the same workload and weather, more engines, and what can go
+    wrong between them."""
+    plan = draw(seed)
+    rng = random.Random(f"{seed} shared")
+    nodes = max(plan.nodes, rng.choice((1, 2, 2, 3)))
+    items = [dataclasses.replace(it, renamed=rng.random() < 0.3) if isinstance(it, Crash) else it for it in plan.items]
+
+    def moment() -> int:
+        return rng.randint(0, plan.heal_us - 2 * SECOND)
+
+    for _ in range(rng.choice((0, 1, 2))):
+        down_us = rng.choice((rng.randint(1000, SECOND), rng.randint(4 * SECOND, 12 * SECOND)))
+        renamed, steps = rng.random() < 0.3, rng.randint(0, 60)
+        items.append(Crash(moment(), rng.randrange(nodes), steps, False, down_us, 0, renamed=renamed))
+    for _ in range(rng.choice((0, 1, 2, 4)) if nodes > 1 else 0):
+        # Where there is something to do.
+        at_us = rng.choice([item.at_us for item in plan.items if isinstance(item, Pay)]) + rng.randint(0, SECOND // 10)
+        lasts_us = rng.choice((rng.randint(1000, SECOND), rng.randint(6 * SECOND, 9 * SECOND)))
+        items.append(Pause(at_us, rng.randrange(nodes), rng.randint(0, 40), lasts_us, rng.random() < 0.7))
+    for _ in range(rng.choice((0, 1, 2))):
+        at_us = moment()
+        lasts_us = min(rng.randint(50_000, 8 * SECOND), plan.heal_us - at_us - SECOND)
+        items.append(DiskFault(at_us, lasts_us, rng.choice(SERVER_MODES), rng.randint(1, 12)))
+    if rng.random() < 0.15:
+        items.append(ServerClockJump(moment(), rng.choice((-2 * SECOND, SECOND, 6 * SECOND, HOUR))))
+    ordered = tuple(sorted(items, key=lambda item: item.at_us))
+    return dataclasses.replace(plan, nodes=nodes, items=ordered, strays=rng.choice((0.0, 0.1, 0.5)))
 
 
 def _payments(rng: random.Random, span_us: int, counters: int) -> list[Pay]:

@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.engine.model import LegKind
 from gateway.engine.states import FINAL, State
-from gateway.journal.conservation import compare, compare_holds, examine
+from gateway.journal.conservation import compare, compare_holds
 from gateway.simulation.callers import name_of
 from gateway.simulation.participants import DONE
 from gateway.simulation.plan import ISSUERS, SECOND, Pay, Refund
@@ -44,6 +44,7 @@ def _settle(world: World) -> None:
     witness = world.witness
     if witness.violations:
         return
+    witness.after_tick()
     if world.in_flight:
         witness.complain("everything is settled in the end", f"left: {', '.join(world.in_flight)}")
     for node in world.nodes:
@@ -79,7 +80,7 @@ def _ask(world: World, ops: list[int], *, other: bool) -> list[int]:
         ops = [op for op in ops if witness.refusals.get(op, set()) & _PUT_OFF or _was_held(world, op)]
         if not ops or witness.violations:
             break
-        world.now_us += CIRCUITS_CLOSE_US
+        world.let_pass(CIRCUITS_CLOSE_US)
     for op in ops:
         witness.complain("it works again after repairs", f"operation {op}: {sorted(witness.refusals.get(op, ()))}")
     return [op for op in asked if "IDEMPOTENCY_KEY_REUSED" in witness.refusals.get(op, ())]
@@ -94,7 +95,7 @@ def _was_held(world: World, op: int) -> bool:
 
 def _repeat_requests(world: World) -> None:
     """Fault 2: every caller asks again and gets the one answer, or the reason why there is none."""
-    world.now_us += CIRCUITS_CLOSE_US
+    world.let_pass(CIRCUITS_CLOSE_US)
     witness = world.witness
     for kind in (Pay, Refund):
         ops = [op for op, asked in witness.asked.items() if isinstance(asked, kind)]
@@ -220,7 +221,7 @@ def _compare_effects(world: World) -> None:
                 debit = number == 1 or line.kind is LegKind.CAPTURE
                 amount = -line.amount_minor if debit else line.amount_minor
                 books[key] = books.get(key, 0) + amount
-    report = examine(world.disk.path)
+    report = world.storage.examine()
     compare(report, {key: net for key, net in books.items() if net})
     compare_holds(report, _held(world))
     for finding in report.findings:

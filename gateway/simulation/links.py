@@ -57,6 +57,7 @@ class Network:
         self._notice = notice
         self._sent: Counter[str] = Counter()
         self._sender: dict[bytes, int] = {}
+        self._returned: Counter[bytes] = Counter()
         self._leaving: dict[str, list[tuple[Answer, Fate]]] = {name: [] for name in PARTICIPANTS}
         self.answered: list[tuple[str, Answer]] = []
         """Every answer that ever left a participant."""
@@ -136,8 +137,16 @@ class Network:
             self._time.after(delay_us, lambda: self._return(answered))
 
     def _return(self, answered: Answered) -> None:
-        """To the engine that sent the leg last."""
-        self._deliver(answered, self.sender(answered.leg_id[:_OF_INQUIRY]))
+        """To the engine that sent the leg last, or astray to another."""
+        payment_id = answered.leg_id[:_OF_INQUIRY]
+        node = self.sender(payment_id)
+        if self._plan.strays:
+            self._returned[answered.leg_id] += 1
+            name = f"{self._witness.labels.get(payment_id)}/{answered.leg_id[-1]}/{self._returned[answered.leg_id]}"
+            if by := self._plan.strays_to(name, self._plan.nodes):
+                self.counts["answer_astray"] += 1
+                node = (node + by) % self._plan.nodes
+        self._deliver(answered, node)
 
     def sender(self, payment_id: bytes) -> int:
         """The engine that sent legs of a payment; the first where none did."""

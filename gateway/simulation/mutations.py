@@ -27,17 +27,20 @@ SEEDS_MAX: Final = 200
 """Seeds within which a planted bug must be found."""
 RUN_S: Final = 600.0
 _FILE: Final = re.compile(r"^\+\+\+ b/(\S+)")
+_ONLY_SQLITE: Final = ("gateway/journal/sqlite",)
+_ONLY_POSTGRES: Final = ("gateway/journal/postgres", "gateway/journal/leases")
 _PACKAGES: Final = ("contract", "facepay", "gateway", "tokenization")
 _RUN: Final = """
 import json, sys
-from gateway.simulation.run import play_seed
-for seed in range(int(sys.argv[1]), int(sys.argv[1]) + int(sys.argv[2])):
-    violations = play_seed(seed).violations
-    if violations:
-        print(json.dumps({"seed": seed, "rule": violations[0].rule, "text": violations[0].text}))
-        break
-else:
-    print("null")
+from gateway.simulation.run import open_runner
+with open_runner(sys.argv[3]) as runner:
+    for seed in range(int(sys.argv[1]), int(sys.argv[1]) + int(sys.argv[2])):
+        violations = runner.play_seed(seed).violations
+        if violations:
+            print(json.dumps({"seed": seed, "rule": violations[0].rule, "text": violations[0].text}))
+            break
+    else:
+        print("null")
 """
 
 
@@ -91,21 +94,29 @@ def _hunks(patch: str) -> Iterator[tuple[str, str, str]]:
                 after.append(kept)
 
 
+def concerns(patch: str, *, postgres: bool) -> bool:
+    """Whether a patch breaks what runs on this journal."""
+    files = [named[1] for line in patch.splitlines() if (named := _FILE.match(line))]
+    other = _ONLY_SQLITE if postgres else _ONLY_POSTGRES
+    return not any(file.startswith(other) for file in files)
+
+
 def about(patch: str) -> str:
     """What a patch breaks, in its author's words."""
     first = patch.partition("\n")[0]
     return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
-def hunt(path: Path, *, first_seed: int = 0, seeds: int = SEEDS_MAX) -> Found:
-    """Plants one bug in a copy of the packages and lets the simulator look for it, in a process of its own."""
+def hunt(path: Path, *, first_seed: int = 0, seeds: int = SEEDS_MAX, url: str = "") -> Found:
+    """Plants one bug in a copy of the packages and lets the simulator look for it, in a process of its own; on SQLite,
+    or on the server at `url`."""
     patch = path.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="hutong-mutation-") as folder:
         root = Path(folder)
         _copy(root)
         apply(patch, root)
         done = subprocess.run(  # noqa: S603 - this interpreter, on the copy
-            [sys.executable, "-c", _RUN, str(first_seed), str(seeds)],
+            [sys.executable, "-c", _RUN, str(first_seed), str(seeds), url],
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(_generated())]), "PYTHONHASHSEED": "0"},
             cwd=root,
             capture_output=True,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from gateway.engine.clock import Clock, PaymentIds
@@ -13,13 +14,12 @@ from gateway.engine.loop import Engine
 from gateway.engine.model import Answered, Create, EngineEvent
 from gateway.engine.transitions import Outcome
 from gateway.intake import PaymentIntake
-from gateway.journal.interface import JournalMismatchError, JournalUnavailableError
-from gateway.journal.sqlite import SqliteJournal
+from gateway.journal.interface import JournalFencedError, JournalMismatchError, JournalUnavailableError
 from gateway.routing import Router
 from gateway.simulation.callers import SimulatedCall, directory
-from gateway.simulation.disk import CrashError, TornError
 from gateway.simulation.links import SimulatedLink
-from gateway.simulation.plan import SECOND, Crash
+from gateway.simulation.plan import SECOND, Crash, Pause
+from gateway.simulation.storage import CrashError, GoneError, Neighbour, TornError
 
 if TYPE_CHECKING:
     from gateway.simulation.world import World
@@ -31,9 +31,11 @@ TICK_US: Final = 200
 RETRY_US: Final = 100_000
 """Between attempts while the journal cannot be used, as in the engine's own loop."""
 IDLE_US: Final = 5_000
-NEWEST_KEYS_MAX: Final = 4
-"""So few that most keys are in the journal's table, and some are written there in nearly every tick."""
 START_RETRY_US: Final = 1 * SECOND
+RESTART_US: Final = 2 * SECOND
+"""Until whatever looks after processes starts one again that ended by itself."""
+ENGINE, NEIGHBOURS = "engine", "neighbours"
+"""The threads of a process that the world plays."""
 CRASH_AT_LATEST_US: Final = 1 * SECOND
 """An engine that has nothing to do crashes after this all the same."""
 _DIRECTORY: Final = directory()
@@ -79,13 +81,22 @@ class Node:
         self.calls: list[SimulatedCall] = []
         """On their way in the engine that lives now."""
         self.tick_at_us: int | None = None
+        self.turn_at_us: int | None = None
+        """When the thread that looks after other engines takes its next turn."""
+        self.neighbours: Neighbour | None = None
+        self.holder = ""
         self.recovered = 0
         """Payments in flight that the last start found."""
         self._world = world
         self._link: SimulatedLink | None = None
-        self._connections = world.disk.connections(self.step)
+        self._process = world.storage.process(number, self)
         self._crash: Crash | None = None
         self._steps_left = 0
+        self._pause: Pause | None = None
+        self._pause_steps_left = 0
+        self._still: set[str] = set()
+        """Threads that are in the midst of something, or stand still."""
+        self._names = 0
         self._lives = 0
         self._failures = 0
 
@@ -97,30 +108,31 @@ class Node:
             return
         world = self._world
         self._lives += 1
-        failed = world.disk.failed
+        self.holder = f"process {self.number}/{self._names}"
+        failed = world.storage.failed
         try:
             engine = self._build()
         except CrashError as crash:
             self.die(crash)
         except (sqlite3.Error, JournalMismatchError, JournalUnavailableError) as error:
-            self._connections.close_all()
-            if world.disk.failed > failed:
+            self._process.close_all()
+            if world.storage.failed > failed:
                 world.witness.disk_failed = True
                 world.after(START_RETRY_US, self.start)
             else:
                 world.witness.complain("a gateway starts on a sound disk", repr(error))
         else:
             self.engine, self._failures = engine, 0
-            world.witness.open(world.disk.path)
+            world.witness.open(world.storage.rows)
             world.witness.after_restart()
             world.say(f"engine {self.number} starts with {self.recovered} payments in flight")
             self.tick_at_us = world.now_us
+            if self.neighbours is not None:
+                self.turn_at_us = world.now_us + self.neighbours.waits_us
 
     def _build(self) -> Engine:
         world = self._world
-        journal = SqliteJournal(
-            world.disk.path, self.number + 1, factory=self._connections.factory, newest_keys_max=NEWEST_KEYS_MAX
-        )
+        journal = self._process.open_journal()
         link = self._link = SimulatedLink(world.network, self.number, self.step, world.witness)
         router = Router(_DIRECTORY, link.reachable)
         ids = PaymentIds(random.Random(f"{world.plan.seed}/{self.number}/{self._lives}").randbytes)
@@ -136,15 +148,56 @@ class Node:
             on_commit=self.step,
             observe=router.observe,
         )
+        self.neighbours = self._process.join(engine, self.core)
         self.recovered = engine.recover()
         return engine
 
-    def step(self) -> None:
-        """Called between any two steps that the world could see: the process may end here."""
+    def step(self, *, pause: bool = True) -> None:
+        """Called between any two steps that the world could see: the process may end here, or stand still."""
         if self._crash is not None:
             self._steps_left -= 1
             if self._steps_left < 0:
                 raise CrashError
+        # Most of what the other thread does matters to nobody: a process stands still in a tick.
+        if self._pause is not None and (ENGINE in self._still or not self._pause.whole):
+            self._pause_steps_left -= 1
+            if pause and self._pause_steps_left < 0:
+                self._stand_still(self._pause)
+
+    def _stand_still(self, pause: Pause) -> None:
+        """Others go on meanwhile, in the midst of what this process does."""
+        self._pause = None
+        life, still = self._lives, self._still
+        added = {ENGINE, NEIGHBOURS} - still if pause.whole else set()
+        still |= added
+        self._world.stand_still(self.number, pause.lasts_us)
+        still -= added
+        if self._lives != life or self.engine is None:
+            raise GoneError
+
+    def pause_soon(self, pause: Pause) -> None:
+        """The process stands still after some further steps."""
+        if self.engine is not None:
+            self._pause, self._pause_steps_left = pause, pause.steps
+
+    def monotonic_s(self) -> float:
+        """The process's monotonic clock."""
+        return self._world.now_us / SECOND
+
+    @property
+    def awake(self) -> bool:
+        """Whether the process lives and does not stand still."""
+        return self.engine is not None and NEIGHBOURS not in self._still
+
+    @contextmanager
+    def _acting(self, thread: str) -> Iterator[None]:
+        """A thread is in the midst of something; what it does may let others go on."""
+        still = self._still
+        still.add(thread)
+        try:
+            yield
+        finally:
+            still.discard(thread)
 
     def crash_soon(self, crash: Crash) -> None:
         """The process ends after some further steps, or soon where nothing happens."""
@@ -158,7 +211,7 @@ class Node:
 
     def spare(self) -> None:
         """No crash is to come any more."""
-        self._crash = None
+        self._crash = self._pause = None
 
     def die(self, crash: CrashError) -> None:
         """The process ended; where the power failed with it, so does every other."""
@@ -167,6 +220,8 @@ class Node:
         power = torn or (planned is not None and planned.power)
         world.result.faults["torn_commit" if torn else "power_cut" if power else "crash"] += 1
         down_us = planned.down_us if planned is not None else SECOND
+        if planned is not None and planned.renamed:
+            self._names += 1
         if planned is not None and planned.clock_us:
             self.clock.ahead_us += planned.clock_us
             world.witness.clocks_differ = True
@@ -180,12 +235,26 @@ class Node:
 
     def vanish(self) -> None:
         """What the process held is gone."""
-        self._crash = None
-        self._connections.close_all()
+        self._crash = self._pause = None
+        self._still = set()
+        self._process.close_all()
         for call in self.calls:
             call.lost = True
         self.calls.clear()
-        self.engine = self._link = self.tick_at_us = None
+        self.engine = self._link = self.tick_at_us = self.neighbours = self.turn_at_us = None
+
+    def _end(self, engine: Engine, error: JournalFencedError) -> None:
+        """The engine's lease was taken: it ends, as its own thread does, and is started again."""
+        world = self._world
+        world.say(f"engine {self.number} is fenced and ends")
+        world.result.faults["fenced"] += 1
+        world.witness.disk_failed = True
+        engine.failure = error
+        engine.end()
+        for call in self.calls:
+            world.witness.complain("each request has one answer", f"operation {call.op} has none from a fenced engine")
+        self.vanish()
+        world.after(RESTART_US, self.start)
 
     # -- ticks -----------------------------------------------------------------------------------------------
 
@@ -194,17 +263,56 @@ class Node:
         engine, world = self.engine, self._world
         assert engine is not None, "ticks are planned for living engines only"
         try:
-            busy = engine.tick()
-            world.witness.disk_failed |= bool(world.disk.failed)
-            if not world.disk.hole:
-                # SQLite shows a commit whose sync failed to nobody, until it is written anew.
+            commits = engine.counts.commits
+            with self._acting(ENGINE):
+                busy = self._tick(engine)
+            world.witness.disk_failed |= bool(world.storage.failed)
+            if engine.counts.commits != commits and not world.storage.hidden:
                 world.witness.after_tick()
+        except GoneError:
+            return
         except CrashError as crash:
             self.die(crash)
         except Exception as error:  # noqa: BLE001 - whatever the engine raises is a finding
             world.witness.complain("the engine does not break", f"{type(error).__name__}: {error}")
         else:
-            self._plan_tick(engine, busy)
+            if self.engine is engine:
+                self._plan_tick(engine, busy)
+
+    def _tick(self, engine: Engine) -> bool:
+        try:
+            return engine.tick()
+        except JournalFencedError as error:
+            self._end(engine, error)
+            return False
+
+    def turn(self) -> None:
+        """One turn of the thread that looks after other engines."""
+        neighbours = self.neighbours
+        assert neighbours is not None, "turns are planned for living engines only"
+        try:
+            with self._acting(NEIGHBOURS):
+                neighbours.turn()
+        except GoneError:
+            return
+        except CrashError as crash:
+            self.die(crash)
+            return
+        if self.neighbours is neighbours:
+            self._world.witness.disk_failed |= bool(self._world.storage.failed)
+            self.turn_at_us = self._world.now_us + neighbours.waits_us
+            self.wake()
+
+    def turn_soon(self) -> None:
+        """Somebody waits for what other engines do."""
+        if self.turn_at_us is not None:
+            self.turn_at_us = min(self.turn_at_us, self._world.now_us + TICK_US)
+
+    def next_at_us(self, thread: str) -> int | None:
+        """When a thread does something next; None while it has nothing to do, or stands still."""
+        if thread in self._still:
+            return None
+        return self.tick_at_us if thread == ENGINE else self.turn_at_us
 
     def _plan_tick(self, engine: Engine, busy: bool) -> None:
         now_us = self._world.now_us

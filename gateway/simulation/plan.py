@@ -110,6 +110,21 @@ class Crash:
     armed_by: str = ""
     """What the steps are counted from: the next message of this kind that leaves (`reversal`, `credit`, `capture`,
     `inquiry`), the next `lie`, or, empty, `at_us` itself."""
+    renamed: bool = False
+    """Whether it starts again as another process, with another folder: on a shared journal, under another number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """An engine's process, or a thread of it, stands still in the midst of what it does, and then goes on."""
+
+    at_us: int
+    node: int
+    steps: int
+    """After so many further steps."""
+    lasts_us: int
+    whole: bool
+    """Whether all of the process stands still, in a tick; else one thread of it, and the other goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +177,30 @@ class ClockJump:
     by_us: int
 
 
-Item = Pay | Refund | Again | Capture | Cancel | Read | Crash | TornCommit | DiskFault | Down | Slow | ClockJump
+@dataclass(frozen=True, slots=True)
+class ServerClockJump:
+    """The clock of the journal's server leaps, by which leases run out."""
+
+    at_us: int
+    by_us: int
+
+
+Item = (
+    Pay
+    | Refund
+    | Again
+    | Capture
+    | Cancel
+    | Read
+    | Crash
+    | Pause
+    | TornCommit
+    | DiskFault
+    | Down
+    | Slow
+    | ClockJump
+    | ServerClockJump
+)
 
 DISK_MODES: Final = (
     "full",
@@ -175,6 +213,9 @@ DISK_MODES: Final = (
 )
 """Disk full; I/O error at a statement; reads fail too; the commit fails and is not in the file, or is; and both with
 the file not to be opened until the fault ends."""
+SERVER_MODES: Final = (*DISK_MODES, "conflict", "conflict", "killed", "killed")
+"""On a database server the same, as errors that it raises or as connections that break in a commit, and: transactions
+fail as they do when they meet another's, some times; the server ends a connection."""
 
 
 # -- what becomes of messages --------------------------------------------------------------------------------
@@ -236,8 +277,15 @@ class Plan:
     heal_us: int
     """From then on nothing breaks any more."""
     items: tuple[Item, ...]
+    strays: float = 0.0
+    """Share of participants' answers that arrive at another engine than the one that asked."""
     fates: Mapping[str, Fate] | None = field(default=None)
     """What happens to which message; None: drawn from the seed. Others arrive as usual."""
+
+    def strays_to(self, message: str, engines: int) -> int:
+        """How far from the engine that asked an answer arrives; 0: there."""
+        dice = _Dice(self.seed, f"stray {message}")
+        return dice.between(1, engines - 1) if engines > 1 and dice.unit() < self.strays else 0
 
     def fate(self, message: str, kind: LegKind, participant: str, now_us: int) -> Fate:
         """The fate of a message, named by its operation, leg and how many times it was sent."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.simulation.plan import Fate, Item, Plan
-from gateway.simulation.run import play
+from gateway.simulation.run import Runner
 from gateway.simulation.world import Result
 
 RUNS_MAX: Final = 400
@@ -16,9 +16,15 @@ _Entry = Item | tuple[str, Fate]
 
 
 def shrink(
-    plan: Plan, result: Result, *, runs_max: int = RUNS_MAX, say: Callable[[str], None] = lambda _: None
+    plan: Plan,
+    result: Result,
+    *,
+    runner: Runner | None = None,
+    runs_max: int = RUNS_MAX,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[Plan, Result]:
     """The shortest plan found that breaks the same rule first, and its run with the trace."""
+    runner = runner or Runner()
     rule = result.violations[0].rule
     entries: list[_Entry] = [*plan.items, *result.fates.items()]
     runs = 0
@@ -29,7 +35,7 @@ def shrink(
             fewer = entries[:at] + entries[at + size :]
             runs += 1
             say(f"shortening: {len(entries)} entries, run {runs} of at most {runs_max}")
-            violations = play(_with(plan, fewer)).violations
+            violations = runner.play(_with(plan, fewer)).violations
             if violations and violations[0].rule == rule:
                 entries, shorter = fewer, True
             else:
@@ -38,7 +44,7 @@ def shrink(
             break
         size = max(1, size // 2)
     least = _with(plan, entries)
-    return least, play(least, trace=True)
+    return least, runner.play(least, trace=True)
 
 
 def _with(plan: Plan, entries: list[_Entry]) -> Plan:

@@ -7,10 +7,8 @@ release must survive.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from contract.errors import HutongError
@@ -22,6 +20,7 @@ from gateway.simulation.callers import SimulatedCall, label_of
 from gateway.simulation.claims import Claims
 from gateway.simulation.participants import BARRED, DECLINED, DONE, UNDONE, Line, Participant
 from gateway.simulation.plan import OTHER_PAYLOAD_MINOR, Pay, Plan, Refund
+from gateway.simulation.storage import Rows
 from hutong.gateway.v1 import payment_pb2 as pb
 
 ORIGINALS: Final = frozenset({LegKind.DEBIT, LegKind.CREDIT, LegKind.REFUND, LegKind.AUTHORISATION, LegKind.CAPTURE})
@@ -69,7 +68,7 @@ class Witness:
         self.claims = Claims(self.complain, self.carried, self.told)
         self._now_us = now_us
         self._say = say
-        self._reader: sqlite3.Connection | None = None
+        self._reader: Rows | None = None
 
     def complain(self, rule: str, text: str) -> None:
         """Records a violation."""
@@ -77,12 +76,9 @@ class Witness:
             self.violations.append(Violation(rule, text, self._now_us()))
             self._say(f"VIOLATION of {rule!r}: {text}")
 
-    def open(self, path: Path) -> None:
+    def open(self, rows: Callable[[], Rows]) -> None:
         """Reads this journal, unless it is read already."""
-        if self._reader is not None:
-            return
-        self._reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._reader.execute("PRAGMA query_only = ON")
+        self._reader = self._reader or rows()
 
     def close(self) -> None:
         """Ends the connection."""
@@ -91,8 +87,8 @@ class Witness:
             self._reader = None
 
     @property
-    def reader(self) -> sqlite3.Connection:
-        """A connection that sees what is committed."""
+    def reader(self) -> Rows:
+        """What is committed."""
         assert self._reader is not None, "opened with the journal"
         return self._reader
 
@@ -200,7 +196,8 @@ class Witness:
         return line is not None and line.state in NOTHING_MORE
 
     def _is_last(self, leg: LegOut) -> bool:
-        return leg is self.legs_of[leg.leg_id[:16]][-1]
+        """By number: an engine that stood still may send an earlier one later."""
+        return leg.leg_id == max(other.leg_id for other in self.legs_of[leg.leg_id[:16]])
 
     def refused(self, call: SimulatedCall, error: HutongError) -> None:
         """A caller got an error."""
@@ -338,8 +335,7 @@ class Witness:
 
     def _recorded(self, where: str, leg_id: bytes, *values: int) -> bool:
         statement = f"SELECT 1 FROM legs WHERE payment_id = ? AND {where}"  # noqa: S608 - a constant of this module
-        row = self._reader and self._reader.execute(statement, (leg_id[:16], *values)).fetchone()
-        return bool(row)
+        return bool(self._reader and self._reader.execute(statement, (leg_id[:16], *values)).fetchone())
 
     def effect(self, line: Line, before: str) -> None:
         """A participant did something."""

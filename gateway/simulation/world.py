@@ -8,14 +8,12 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from contract.errors import HutongError
 from gateway.calls import CANCEL, CAPTURE
 from gateway.engine.model import Answered
 from gateway.engine.states import Event, State
-from gateway.journal.sqlite import SqliteReader
 from gateway.queries import shown
 from gateway.simulation import plan as plans
 from gateway.simulation.callers import (
@@ -26,15 +24,21 @@ from gateway.simulation.callers import (
     create_call,
     refund_call,
 )
-from gateway.simulation.disk import Disk
 from gateway.simulation.links import Network
-from gateway.simulation.node import START_US, Node
+from gateway.simulation.node import ENGINE, NEIGHBOURS, START_US, Node
 from gateway.simulation.plan import SECOND, Fate, Pay, Plan, Refund
+from gateway.simulation.storage import Storage
 from gateway.simulation.witness import Violation, Witness
 
 STEPS_MAX: Final = 60_000
 """Moments of one run; one that needs more does not come to rest."""
 NEVER: Final = 1 << 62
+LOOK_US: Final = 50_000
+"""After something happened, engines on one journal look at each other's mail within this time."""
+SKIP_US: Final = 4 * SECOND
+"""Idle time from which engines are taken to have kept their leases, instead of playing each heartbeat."""
+TAKEN_OVER_US: Final = 60 * SECOND
+"""Idle time after which everything that an engine left must have been taken over."""
 
 
 @dataclass(slots=True)
@@ -54,9 +58,10 @@ class Result:
 
 
 class World:
-    """One run of one plan on a folder of its own."""
+    """One run of one plan on a storage of its own."""
 
-    def __init__(self, plan: Plan, folder: Path, *, trace: bool = False) -> None:
+    def __init__(self, plan: Plan, storage: Callable[[Callable[[], int]], Storage], *, trace: bool = False) -> None:
+        """`storage` is made with a function that tells the time, in microseconds since the Unix epoch."""
         self.plan = plan
         self.result = Result(plan.seed)
         self.now_us = 0
@@ -66,7 +71,9 @@ class World:
         self._order = itertools.count()
         self.witness = Witness(plan, lambda: self.now_us, self.say)
         self.network = Network(plan, self.witness, self, self._deliver, self.say, self._notice)
-        self.disk = Disk(folder)
+        self.storage = storage(lambda: START_US + self.now_us)
+        self._active_us = 0
+        self._pauses = 0
         self._armed: list[plans.Crash] = []
         self._turns: Counter[int] = Counter()
         """How many times each operation was asked for: callers take the engines in turn."""
@@ -81,11 +88,13 @@ class World:
             plans.Cancel: self._play_cancel,
             plans.Read: self._play_read,
             plans.Crash: self._play_crash,
+            plans.Pause: self._play_pause,
             plans.TornCommit: self._play_torn,
             plans.DiskFault: self._play_disk,
             plans.Down: self._play_down,
             plans.Slow: self._play_slow,
             plans.ClockJump: self._play_jump,
+            plans.ServerClockJump: self._play_server_jump,
         }
 
     def add_pay(self, pay: Pay) -> None:
@@ -118,22 +127,94 @@ class World:
         for _ in range(STEPS_MAX):
             if self.witness.violations:
                 return True
-            tick_at, node = min((self._next_tick(node), node.number) for node in self.nodes)
-            if tick_at < NEVER and (not self._queue or tick_at <= self._queue[0][0]):
-                self.now_us = max(self.now_us, tick_at)
-                self.nodes[node].tick()
-            elif self._queue:
-                at_us, _, do = heapq.heappop(self._queue)
-                self.now_us = max(self.now_us, at_us)
-                do()
-            else:
+            if not self._advance(NEVER - 1):
                 return True
         self.witness.complain("everything is settled in the end", f"not at rest after {STEPS_MAX} steps")
         return False
 
-    @staticmethod
-    def _next_tick(node: Node) -> int:
-        return NEVER if node.tick_at_us is None else node.tick_at_us
+    def stand_still(self, number: int, lasts_us: int) -> None:
+        """One engine stands still; all else goes on, until its time is over."""
+        until_us = self.now_us + lasts_us
+        self.result.faults["pause"] += 1
+        self._pauses += 1
+        self.witness.clocks_differ = self.witness.disk_failed = True  # its lease may run out
+        self.say(f"engine {number} stands still")
+        while not self.witness.violations and self._advance(until_us):
+            pass
+        self.now_us = max(self.now_us, until_us)
+        self._pauses += 1
+        self.say(f"engine {number} goes on")
+
+    def _advance(self, until_us: int) -> bool:
+        """Does what comes next; False where that is later, or nothing."""
+        tick_at, ticking = self._next(ENGINE)
+        turn_at, turning = self._next(NEIGHBOURS)
+        queued_at = self._queue[0][0] if self._queue else NEVER
+        at_us = min(tick_at, queued_at)
+        if turn_at < at_us:
+            if self._at_rest():
+                if min(at_us, until_us) >= NEVER - 1:
+                    return False
+                self._leave_out_turns(min(at_us, until_us))
+                turn_at, turning = self._next(NEIGHBOURS)
+            if turn_at < at_us:
+                return self._take_turn(turn_at, turning, until_us)
+        if at_us > until_us:
+            return False
+        if tick_at <= queued_at:
+            self.now_us = max(self.now_us, tick_at)
+            self.nodes[ticking].tick()
+        else:
+            _, _, do = heapq.heappop(self._queue)
+            self.now_us = max(self.now_us, queued_at)
+            do()
+            self._something_happened()
+        return True
+
+    def _next(self, thread: str) -> tuple[int, int]:
+        moments = ((node.next_at_us(thread), node.number) for node in self.nodes)
+        return min((NEVER if at_us is None else at_us, number) for at_us, number in moments)
+
+    def _something_happened(self) -> None:
+        self._active_us = self.now_us
+        for node in self.nodes:
+            if node.turn_at_us is not None:
+                node.turn_at_us = min(node.turn_at_us, self.now_us + LOOK_US)
+
+    def _at_rest(self) -> bool:
+        """Whether engines on one journal have nothing to learn from each other, until something else happens."""
+        awake = {node.holder: node.neighbours for node in self.nodes if node.awake and node.neighbours is not None}
+        return all(neighbours.at_rest for neighbours in awake.values()) and self.storage.at_rest(
+            {holder: neighbours.engine for holder, neighbours in awake.items()}
+        )
+
+    def _leave_out_turns(self, next_us: int) -> None:
+        """At rest until then: turns are left out that are not heartbeats, and in a long time these too, as if they had
+        been."""
+        idle_us = next_us - self.now_us
+        engines: list[int] = []
+        for node in self.nodes:
+            if node.awake and node.neighbours is not None and node.turn_at_us is not None:
+                if idle_us < SKIP_US:
+                    node.turn_at_us = max(node.turn_at_us, node.neighbours.next_beat_us)
+                else:
+                    node.turn_at_us = next_us + LOOK_US
+                    node.neighbours.skip(idle_us)
+                    engines.append(node.neighbours.engine)
+        if engines:
+            self.storage.skip(idle_us, engines)
+
+    def let_pass(self, idle_us: int) -> None:
+        """So much time passes."""
+        self.after(idle_us, lambda: None)
+        self.run()
+
+    def _take_turn(self, at_us: int, number: int, until_us: int) -> bool:
+        if at_us > until_us or at_us - self._active_us > TAKEN_OVER_US:
+            return False
+        self.now_us = max(self.now_us, at_us)
+        self.nodes[number].turn()
+        return True
 
     @property
     def in_flight(self) -> list[str]:
@@ -147,12 +228,12 @@ class World:
     def cut_power(self, down_us: int = SECOND) -> None:
         """The machine loses power now, and starts again."""
         self.say("the power fails")
-        self.disk.power_cut()
+        self.storage.power_cut()
         self.witness.close()
         for node in self.nodes:
             node.vanish()
             self.after(down_us, node.start)
-        self.disk.forget_former()
+        self.storage.forget_former()
 
     def _deliver(self, answered: Answered, node: int) -> None:
         if not self.nodes[node].deliver(answered):
@@ -182,7 +263,7 @@ class World:
         self._check_in_time(call, node)
         if isinstance(answer, HutongError):
             self.say(f"operation {call.op} is refused: {answer.name}")
-            self.witness.disk_failed |= bool(self.disk.failed)
+            self.witness.disk_failed |= bool(self.storage.failed)
             self.witness.refused(call, answer)
         else:
             self._digest.update(answer)
@@ -190,9 +271,9 @@ class World:
             self.say(f"operation {call.op} is answered")
 
     @property
-    def troubles(self) -> tuple[int, int]:
-        """What may keep a caller waiting: how often the disk failed, and the clocks leapt."""
-        return self.disk.failed, self.result.faults["clock_jump"]
+    def troubles(self) -> tuple[int, int, int]:
+        """What may keep a caller waiting: how often the disk failed, the clocks leapt, and engines stood still."""
+        return self.storage.failed, self.result.faults["clock_jump"], self._pauses
 
     def _check_in_time(self, call: SimulatedCall, node: Node) -> None:
         asked_us, *troubles = call.ask
@@ -255,9 +336,9 @@ class World:
 
     def _play_read(self, item: plans.Read) -> None:
         payment_id = self.payment_of(item.of)
-        if payment_id is None or self.disk.mode:
+        if payment_id is None or self.storage.faulty:
             return
-        reader = SqliteReader(self.disk.path)
+        reader = self.storage.reader()
         try:
             found = shown(reader, [payment_id])
         finally:
@@ -284,16 +365,16 @@ class World:
                 return
 
     def _play_torn(self, item: plans.TornCommit) -> None:
-        self.disk.torn_part = item.part
+        self.storage.tear(item.part)
 
     def _play_disk(self, item: plans.DiskFault) -> None:
         self.result.faults[f"disk_{item.mode}"] += 1
         self.say(f"the disk fails: {item.mode}")
-        self.disk.mode, self.disk.failing_statement = item.mode, item.statement
+        self.storage.fail(item)
         self.after(item.lasts_us, self._mend_disk)
 
     def _mend_disk(self) -> None:
-        self.disk.mode = ""
+        self.storage.mend()
         self.say("the disk works")
 
     def _play_down(self, item: plans.Down) -> None:
@@ -327,10 +408,20 @@ class World:
             node.clock.ahead_us += item.by_us
             node.wake()
 
+    def _play_pause(self, item: plans.Pause) -> None:
+        self.nodes[item.node].pause_soon(item)
+
+    def _play_server_jump(self, item: plans.ServerClockJump) -> None:
+        self.result.faults["server_clock_jump"] += 1
+        self.say(f"the clock of the journal's server leaps by {item.by_us / SECOND} s")
+        self.witness.disk_failed = True  # leases may run out
+        self.storage.leap(item.by_us)
+
     def _heal(self) -> None:
         """From now on nothing breaks."""
         self.say("all is repaired")
-        self.disk.mode, self.disk.torn_part = "", None
+        self.storage.mend()
+        self.storage.tear(None)
         self._armed.clear()
         for name, participant in self.network.participants.items():
             participant.down = participant.known_down = False
@@ -344,6 +435,7 @@ class World:
         for node in self.nodes:
             node.vanish()
         self.witness.close()
+        self.storage.close()
         result = self.result
         result.violations = self.witness.violations
         result.states = self.witness.claims.states

@@ -16,16 +16,18 @@ from clients.command.simulate import simulate
 from gateway.engine.model import Writes
 from gateway.engine.states import TABLE, Action, Event, Rule, State
 from gateway.journal.sqlite import SqliteJournal, connect
-from gateway.simulation.disk import Disk, TornError
+from gateway.simulation.disk import Disk
 from gateway.simulation.draw import draw
-from gateway.simulation.mutations import PatchError, apply, hunt
+from gateway.simulation.mutations import PatchError, apply, concerns, hunt
 from gateway.simulation.plan import PARTICIPANTS
-from gateway.simulation.run import play, play_seed
+from gateway.simulation.run import Runner
 from gateway.simulation.shrink import shrink
+from gateway.simulation.storage import TornError
 from gateway.simulation.summary import REACHABLE, UNREACHABLE, Summary
 
 ROOT = Path(__file__).parents[2]
 MUTATIONS = sorted((Path(__file__).parent / "mutations").glob("*.patch"))
+RUNNER = Runner()
 QUICK = (
     "answers_before_commit",
     "code_spent_twice",
@@ -42,7 +44,7 @@ QUICK = (
 def test_fifty_seeds_break_nothing() -> None:
     summary = Summary()
     for seed in range(50):
-        summary.add(play_seed(seed))
+        summary.add(RUNNER.play_seed(seed))
     assert not summary.failures
     assert summary.states == set(State)
     assert summary.payments > 1000
@@ -52,7 +54,7 @@ def test_fifty_seeds_break_nothing() -> None:
 
 
 def test_a_seed_replays_exactly() -> None:
-    first, second = play_seed(7, trace=True), play_seed(7)
+    first, second = RUNNER.play_seed(7, trace=True), RUNNER.play_seed(7)
     assert first.digest == second.digest
     assert len(first.trace) > 100
 
@@ -60,21 +62,21 @@ def test_a_seed_replays_exactly() -> None:
 def test_a_seed_replays_exactly_in_another_process() -> None:
     """Also where strings hash differently."""
     done = subprocess.run(
-        [sys.executable, "-c", "from gateway.simulation.run import play_seed; print(play_seed(12).digest)"],
+        [sys.executable, "-c", "from gateway.simulation.run import Runner; print(Runner().play_seed(12).digest)"],
         env={**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto' / 'gen'}"},
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == play_seed(12).digest
+    assert done.stdout.strip() == RUNNER.play_seed(12).digest
 
 
 def test_recorded_fates_are_the_run() -> None:
     """What shrinking starts from is the run itself."""
-    result = play_seed(2)
+    result = RUNNER.play_seed(2)
     assert result.fates
-    assert play(replace(draw(2), fates=result.fates)).digest == result.digest
+    assert RUNNER.play(replace(draw(2), fates=result.fates)).digest == result.digest
 
 
 def test_calm_weather_pays_everything() -> None:
@@ -83,7 +85,7 @@ def test_calm_weather_pays_everything() -> None:
     calm = replace(
         plan, weather=dict.fromkeys(PARTICIPANTS, 0.0), items=tuple(i for i in plan.items if hasattr(i, "op"))
     )
-    result = play(calm)
+    result = RUNNER.play(calm)
     assert not result.violations
     assert result.payments > 10
 
@@ -107,7 +109,8 @@ def test_a_planted_bug_is_found(path: Path) -> None:
 
 
 def test_every_planted_bug_fits_the_code(tmp_path: Path) -> None:
-    assert len(MUTATIONS) >= 15
+    patches = [path.read_text(encoding="utf-8") for path in MUTATIONS]
+    assert all(sum(concerns(patch, postgres=postgres) for patch in patches) >= 15 for postgres in (False, True))
     assert set(QUICK) <= {path.stem for path in MUTATIONS}
     for path in MUTATIONS:
         patch = path.read_text(encoding="utf-8")
@@ -128,11 +131,11 @@ def test_a_failing_run_is_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
     """A guessed failure needs a payment or two and what delays a message to be seen."""
     guess = Rule(State.DECLINED, (Action.END,))
     monkeypatch.setitem(TABLE[State.DEBIT_UNKNOWN], Event.DEBIT_NOT_FOUND, guess)
-    seed, result = next((seed, result) for seed in range(50) if (result := play_seed(seed)).violations)
+    seed, result = next((seed, result) for seed in range(50) if (result := RUNNER.play_seed(seed)).violations)
     plan, least = shrink(draw(seed), result)
     assert least.violations[0].rule == result.violations[0].rule
     assert len(plan.items) + len(plan.fates or {}) <= 10 < len(draw(seed).items) + len(result.fates)
-    assert len(least.trace) < len(play_seed(seed, trace=True).trace)
+    assert len(least.trace) < len(RUNNER.play_seed(seed, trace=True).trace)
     assert any("VIOLATION" in line for line in least.trace[-10:])
 
 
