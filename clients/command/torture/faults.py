@@ -245,8 +245,8 @@ class Fault(NamedTuple):
 
 
 FAULTS: Final = (
-    Fault(8, kill_gateway),
-    Fault(4, kill_participants),
+    Fault(6, kill_gateway),
+    Fault(5, kill_participants),
     Fault(3, kill_together),
     Fault(3, kill_postmaster, database=True),
     Fault(4, kill_backend, database=True),

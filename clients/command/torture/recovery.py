@@ -113,11 +113,11 @@ class Recovery:
         """Whether something has not recovered yet."""
         return bool(self._waiting)
 
-    def give_up(self) -> list[str]:
-        """What did not recover, and is waited for no longer."""
-        kinds = [hurt.kind for hurt in self._waiting]
-        self._waiting = []
-        return kinds
+    def late(self, before_ns: int) -> list[str]:
+        """Kinds of what was put back before that time and has not recovered; it is waited for no longer."""
+        late = [hurt for hurt in self._waiting if hurt.since_ns < before_ns]
+        self._waiting = [hurt for hurt in self._waiting if hurt.since_ns >= before_ns]
+        return [hurt.kind for hurt in late]
 
     def _run(self) -> None:
         while not self._stop.wait(POLL_S):
