@@ -17,9 +17,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from clients.command.torture.disk import Disk, small_disk
 
-DISK_BYTES: Final = 768 << 20
+DISK_BYTES: Final = 512 << 20
 """Of the small disk, at least; each minute adds MINUTE_BYTES for what it writes."""
-MINUTE_BYTES: Final = 192 << 20
+MINUTE_BYTES: Final = 128 << 20
 
 
 @click.command()

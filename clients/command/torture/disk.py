@@ -21,8 +21,8 @@ CLONE_NEWUSER: Final = 0x10000000
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 1 << 18
 MNT_DETACH: Final = 2
-BLOCKS: Final = (1 << 20, 1 << 16, 1 << 12)
-"""What the ballast is written in: large first, until not even a page has room."""
+PAGE_BYTES: Final = 4096
+"""What the last of the ballast is written in."""
 LIMITED_BYTES: Final = 1
 """Size beyond which no file grows while the disk counts as full; what lies beyond it cannot be written anew either."""
 
@@ -62,10 +62,13 @@ class SmallTmpfs:
     def fill(self, pids: Iterable[int]) -> None:
         """See Disk."""
         with self._ballast.open("ab", buffering=0) as file:
-            for block in BLOCKS:
-                with suppress(OSError):
-                    while file.write(bytes(block)) == block:
-                        pass
+            room = os.statvfs(self._folder)
+            with suppress(OSError):  # others took some of it meanwhile
+                os.posix_fallocate(file.fileno(), file.tell(), room.f_bavail * room.f_frsize)
+                file.seek(0, os.SEEK_END)
+            with suppress(OSError):
+                while file.write(bytes(PAGE_BYTES)) == PAGE_BYTES:
+                    pass
 
     def free(self, pids: Iterable[int]) -> None:
         """See Disk."""

@@ -209,10 +209,12 @@ def pause_backend(stage: Stage, rng: random.Random) -> list[Hurt]:
 def fill_disk(stage: Stage, rng: random.Random) -> list[Hurt]:
     """No space left, for journal, books and vault alike; a gateway may die meanwhile."""
     stage.full_disks += 1
-    until_s = time.monotonic() + rng.uniform(*FULL_S)
+    full_s = rng.uniform(*FULL_S)
     stage.trouble()
     victim = rng.choice(stage.gateways) if rng.random() < KILL_WHILE_FULL_SHARE else None
     try:
+        stage.disk.fill(stage.pids())  # itself takes a while
+        until_s = time.monotonic() + full_s
         while time.monotonic() < until_s and not stage.stop.is_set():
             stage.disk.fill(stage.pids())
             if victim is not None and victim.listens():

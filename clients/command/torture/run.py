@@ -381,4 +381,9 @@ class Run:
 
     def keep(self, folder: Path) -> None:
         """Copies disk, logs and record to a place that stays."""
-        shutil.copytree(self._options.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".s.PGSQL*"))
+        shutil.copytree(self._options.folder, folder, dirs_exist_ok=True, ignore=_sockets)
+
+
+def _sockets(folder: str, names: list[str]) -> set[str]:
+    """What cannot be copied."""
+    return {name for name in names if (Path(folder) / name).is_socket()}
