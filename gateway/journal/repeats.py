@@ -35,6 +35,8 @@ _ADMITTED: Final = (
 )
 _LAST_EVENT: Final = "SELECT COALESCE(max(sequence), 0) FROM events"
 _PUT_KEYS: Final = ManyRows("INSERT OR IGNORE INTO keys (idempotency, payment_id)", 2)
+_TOUCH_KEY: Final = "UPDATE keys SET payment_id = payment_id WHERE idempotency = ?"
+"""Changes nothing, and its row count is how many there are: the cheapest way to ask for many rows one by one."""
 _PUT_KEYED: Final = "INSERT OR REPLACE INTO meta (name, value) VALUES ('keyed', ?)"
 
 _KEYED: Final = "(SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'keyed')"
@@ -97,6 +99,10 @@ class Repeats:
     def newest(self, key: bytes) -> bytes | None:
         """The payment that has this key, if it is one of the newest."""
         return self._parts[key[0]].get(key)
+
+    def any_older(self, database: sqlite3.Connection, keys: Iterable[bytes]) -> bool:
+        """Whether the table has one of these keys; within a transaction only."""
+        return database.executemany(_TOUCH_KEY, [(bytearray(key),) for key in keys]).rowcount > 0
 
     def find(self, database: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """Those of the keys that a payment has, with its id."""

@@ -48,11 +48,7 @@ Answer = TypeVar("Answer")
 
 _PAYMENTS: Final = ", ".join(PAYMENT_COLUMNS)
 _LEGS: Final = ", ".join(LEG_COLUMNS)
-_KEY: Final = PAYMENT_COLUMNS.index("idempotency") + 1
-_INSERT_PAYMENT: Final = (
-    f"INSERT INTO payments ({_PAYMENTS}) SELECT {', '.join(f'?{at + 1}' for at in range(len(PAYMENT_COLUMNS)))} "
-    f"WHERE NOT EXISTS (SELECT 1 FROM keys WHERE idempotency = ?{_KEY})"
-)
+_INSERT_PAYMENT: Final = f"INSERT INTO payments ({_PAYMENTS}) VALUES ({', '.join('?' * len(PAYMENT_COLUMNS))})"
 _INSERT_REFUSAL: Final = (
     f"INSERT INTO refusals ({', '.join(REFUSAL_COLUMNS)}) VALUES ({', '.join('?' * len(REFUSAL_COLUMNS))})"
 )
@@ -258,15 +254,18 @@ class SqliteJournal:
         engine = self._engine
         self._keep_routes(payments)
         self._keep_judgements(payments, ())
-        newest, first = self._repeats.newest, dict[bytes, Payment]()
+        db, repeats, newest = self._connection, self._repeats, self._repeats.newest
+        first: dict[bytes, Payment] = {}
         for payment in payments:
             if newest(payment.idempotency) is None:
                 first.setdefault(payment.idempotency, payment)
-        rows = [payment_row(payment, engine) for payment in first.values()]
-        if self._connection.executemany(_INSERT_PAYMENT, rows).rowcount == len(payments):
+        all_new = len(first) == len(payments) and not repeats.any_older(db, first)
+        known = {} if all_new else repeats.find(db, [payment.idempotency for payment in payments])
+        rows = [payment_row(payment, engine) for key, payment in first.items() if key not in known]
+        db.executemany(_INSERT_PAYMENT, rows)
+        if all_new:
             return [None] * len(payments)
-        holders = {key: payment.payment_id for key, payment in first.items()}
-        holders.update(self._repeats.find(self._connection, (payment.idempotency for payment in payments)))
+        holders = {key: payment.payment_id for key, payment in first.items()} | known
         lost = [payment for payment in payments if holders[payment.idempotency] != payment.payment_id]
         found = {one.payment_id: one for one in self.load(sorted({holders[payment.idempotency] for payment in lost}))}
         refusals = {payment.payment_id: Refused(0, found[holders[payment.idempotency]]) for payment in lost}
