@@ -74,9 +74,9 @@ def test_a_seed_replays_exactly_in_another_process() -> None:
 
 def test_recorded_fates_are_the_run() -> None:
     """What shrinking starts from is the run itself."""
-    result = RUNNER.play_seed(2)
+    result = RUNNER.play_seed(4)
     assert result.fates
-    assert RUNNER.play(replace(draw(2), fates=result.fates)).digest == result.digest
+    assert RUNNER.play(replace(draw(4), fates=result.fates)).digest == result.digest
 
 
 def test_calm_weather_pays_everything() -> None:
@@ -97,6 +97,8 @@ def test_the_list_of_unreachable_transitions_is_right_about_actions() -> None:
     assert acting == {
         (State.DEBITING, Event.LATE_APPROVAL),
         (State.DEBIT_UNKNOWN, Event.LATE_APPROVAL),
+        (State.CAPTURING, Event.LATE_APPROVAL),
+        (State.CAPTURE_UNKNOWN, Event.LATE_APPROVAL),
         (State.CANCELLED, Event.CANCEL),
     }
     assert listed.isdisjoint(REACHABLE)
