@@ -110,6 +110,11 @@ class HutongClient:
         request = pb.CapturePaymentRequest(payment_id=payment_id, amount_minor=amount_minor)
         return self.call(self._payments.CapturePayment, request, deadline_s, repeatable=True).payment
 
+    def get_receipt(self, payment_id: str, *, deadline_s: float | None = None) -> pb.Receipt:
+        """What is printed of a payment or refund that has ended, or whose funds are held."""
+        request = pb.GetReceiptRequest(payment_id=payment_id)
+        return self.call(self._payments.GetReceipt, request, deadline_s, repeatable=True).receipt
+
     def cancel_payment(self, payment_id: str, *, deadline_s: float | None = None) -> pb.Payment:
         """Cancels a payment that has not ended, or frees what it holds. Never sent again by itself."""
         request = pb.CancelPaymentRequest(payment_id=payment_id)
@@ -176,8 +181,13 @@ class HutongClient:
             return payment
         limit = self.options.deadline_s if deadline_s is None else deadline_s
         for event in self.watch_payments(payment_id=payment.payment_id, deadline_s=limit):
-            if event.state in SETTLED_STATES:
+            if event.state in FINAL_STATES:
                 break
+            # It may have been captured since.
+            if event.state == pb.PAYMENT_STATE_HELD:
+                now = self.get_payment(payment.payment_id).payment
+                if now.state in SETTLED_STATES:
+                    return now
         return self.get_payment(payment.payment_id).payment
 
     def call(

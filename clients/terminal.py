@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clients import keys
+from clients import keys, receipt
 from clients.client import HutongClient
 from clients.optics import CodePrinter, Optics
 from clients.population import Merchant
@@ -70,6 +70,10 @@ class SimulatedTerminal:
     def void(self, payment_id: str) -> pb.Payment:
         """Frees what was set aside."""
         return self._client.cancel_payment(payment_id)
+
+    def receipt(self, payment_id: str) -> str:
+        """The paper that the terminal prints."""
+        return receipt.render(self._client.get_receipt(payment_id))
 
     def refund(self, payment_id: str, amount_minor: int = 0) -> pb.Payment:
         """Gives back a part of a payment, or all that is left of it."""

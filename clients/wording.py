@@ -9,7 +9,16 @@ from google.protobuf.message import Message
 
 from hutong.gateway.v1 import payment_pb2 as pb
 
-_NUMBERS: Final = frozenset({"amount_minor", "refunded_minor", "authorised_minor"})
+_NUMBERS: Final = frozenset(
+    {
+        "amount_minor",
+        "authorised_minor",
+        "held_minor",
+        "paid_minor",
+        "refundable_minor",
+        "refunded_minor",
+    }
+)
 """64-bit fields, which protobuf's own JSON writes as strings."""
 KEY_NAMES: Final = {
     pb.KEY_KIND_MERCHANT: "merchant id",

@@ -13,7 +13,8 @@ CANCEL: Final = 2
 REFUND: Final = 3
 CAPTURE: Final = 4
 GET: Final = 5
-WATCH: Final = 6
+RECEIPT: Final = 6
+WATCH: Final = 7
 METHODS: Final = (
     "/hutong.gateway.v1.PaymentService/CreatePayment",
     "/hutong.gateway.v1.PaymentService/BatchCreatePayments",
@@ -21,10 +22,11 @@ METHODS: Final = (
     "/hutong.gateway.v1.PaymentService/RefundPayment",
     "/hutong.gateway.v1.PaymentService/CapturePayment",
     "/hutong.gateway.v1.PaymentService/GetPayment",
+    "/hutong.gateway.v1.PaymentService/GetReceipt",
     "/hutong.gateway.v1.PaymentService/WatchPayments",
 )
 """The paths of the methods, indexed by the numbers above; the engine takes those before GET."""
-QUERIES: Final = frozenset({GET, WATCH})
+QUERIES: Final = frozenset({GET, RECEIPT, WATCH})
 """Methods that cost their caller a query of its budget."""
 NEW_WORK: Final = frozenset({CREATE, CREATE_BATCH, REFUND})
 """Methods that begin payments or refunds: refused first in an overload."""

@@ -1,4 +1,4 @@
-"""GetPayment: reads committed state on a thread of its own, many at once, so that queries leave payments alone."""
+"""GetPayment and GetReceipt: read committed state on a thread of their own, many at once, and leave payments alone."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from contract.errors import HutongError, Reason
 from gateway.admission import overloaded
-from gateway.calls import Call
+from gateway.calls import RECEIPT, Call
+from gateway.directory import Merchant
 from gateway.engine.answer import id_text, to_message
 from gateway.engine.model import LegState, Payment
 from gateway.journal.interface import Reader
+from gateway.receipts import receipt_of
 from gateway.requests import payment_id_bytes
 from hutong.gateway.v1 import payment_pb2 as pb
 
@@ -34,10 +36,17 @@ IDLE_WAIT_S: Final = 60.0
 
 
 class Queries:
-    """Answers GetPayment calls."""
+    """Answers GetPayment and GetReceipt calls."""
 
-    def __init__(self, open_reader: Callable[[], Reader], *, busy: Callable[[], bool] = lambda: False) -> None:
-        """`busy`: whether payments are in flight, which come first."""
+    def __init__(
+        self,
+        open_reader: Callable[[], Reader],
+        merchants: Mapping[str, Merchant],
+        *,
+        busy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`merchants`: whose names receipts show; `busy`: whether payments are in flight, which come first."""
+        self._merchants = merchants
         self._open_reader = open_reader
         self._busy = busy
         self._reader: Reader | None = None
@@ -74,6 +83,7 @@ class Queries:
         asked: list[tuple[Call, bytes]] = []
         for call in calls:
             try:
+                # A GetReceiptRequest is the same bytes.
                 asked.append((call, payment_id_bytes(pb.GetPaymentRequest.FromString(call.payload).payment_id)))
             except DecodeError:
                 call.fail(HutongError(Reason.ERROR_REASON_MESSAGE_MALFORMED))
@@ -89,10 +99,20 @@ class Queries:
             self._refuse([call for call, _ in asked], Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
             return
         for call, payment_id in asked:
-            if payment_id in found:
-                call.answer(found[payment_id])
-            else:
+            if payment_id not in found:
                 call.fail(HutongError(Reason.ERROR_REASON_PAYMENT_NOT_FOUND, payment_id=id_text(payment_id)))
+            elif call.method == RECEIPT:
+                self._print(call, responses[payment_id])
+            else:
+                call.answer(found[payment_id])
+
+    def _print(self, call: Call, shown: pb.GetPaymentResponse) -> None:
+        try:
+            receipt = receipt_of(shown, self._merchants.get(shown.payment.merchant_id))
+        except HutongError as error:
+            call.fail(error)
+        else:
+            call.answer(pb.GetReceiptResponse(receipt=receipt).SerializeToString())
 
     def _refuse(self, calls: Iterable[Call], reason: int) -> None:
         for call in calls:

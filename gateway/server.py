@@ -93,7 +93,7 @@ class Gateway:
         self.options = options
         self._services = services
         self._workers = ThreadPoolExecutor(FACE_WORKERS, thread_name_prefix="face")
-        self.queries = Queries(open_reader, busy=lambda: self.engine.in_flight > 0)
+        self.queries = Queries(open_reader, directory.merchants, busy=lambda: self.engine.in_flight > 0)
         self.watch = WatchHub(open_reader)
         self.router = Router(directory, lambda participant: self._link.reachable(participant))
         intake = PaymentIntake(

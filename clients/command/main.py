@@ -10,6 +10,7 @@ import click
 COMMANDS: Final = {
     "barcode": ("clients.command.barcode", "Read, write, scan and translate payment barcodes."),
     "bench": ("clients.command.bench", "Measure payments a second against an empty gRPC echo."),
+    "capture": ("clients.command.payments", "Take what a payment holds, or a part of it."),
     "check": ("clients.command.check", "Check on a data directory that no money was lost."),
     "code": ("clients.command.code", "Show and provision one-time payment codes."),
     "demo": ("clients.command.demo", "Let every wallet pay every merchant, and check the books."),
@@ -17,12 +18,14 @@ COMMANDS: Final = {
     "keys": ("clients.command.keys", "Rotate, show and erase the token vault's keys."),
     "participants": ("clients.command.participants", "Run simulated issuers and acquirers for several gateways."),
     "pay": ("clients.command.payments", "Make a payment on a running network."),
+    "receipt": ("clients.command.receipt", "Print the receipt of a payment or refund."),
     "refund": ("clients.command.payments", "Refund a payment on a running network."),
     "settle": ("clients.command.settle", "Close settlement windows, write statements, reconcile books."),
     "show": ("clients.command.payments", "Show a payment of a running network."),
     "simulate": ("clients.command.simulate", "Run the whole switch through every fault, from seeds."),
     "token": ("clients.command.token", "Request, show, suspend, resume and delete tokens."),
     "torture": ("clients.command.torture.command", "Kill real processes under load, and look for anything lost."),
+    "void": ("clients.command.payments", "Free what a payment holds."),
     "up": ("clients.command.up", "Run the network until stopped."),
 }
 """Command name to the module that defines a click command of the same name, and its line in the help text."""

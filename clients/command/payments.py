@@ -1,4 +1,4 @@
-"""`hutong pay`, `hutong refund`, `hutong show`: payments on a running network, from the command line."""
+"""`hutong pay`, `refund`, `capture`, `void`, `show`: payments on a running network, from the command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 from rich.console import Console
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clients import keys
-from clients.client import FINAL_STATES, HutongClient
+from clients.client import SETTLED_STATES, HutongClient
 from clients.command.connection import Connection, connection_options
 from clients.errors import CallError, DeadlineExceeded, Unreachable
 from clients.wording import as_json, key_name, money, state_name
@@ -24,6 +24,7 @@ from gateway.barcode.amounts import to_minor
 from gateway.barcode.currencies import EXPONENT_OF
 from hutong.gateway.v1 import payment_pb2 as pb
 
+UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 json_option = click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
 wait_option = click.option(
     "--wait/--no-wait", default=True, show_default=True, help="Wait until a payment of unknown fate is settled."
@@ -45,6 +46,8 @@ key_option = click.option("--idempotency-key", default="", help="To repeat a req
 @click.option("--amount", default="", help="Such as 12.50. Default: what the payee's code says.")
 @click.option("--currency", default="", help="ISO 4217, such as CNY. Default: the payee's code's; CNY with an amount.")
 @click.option("--reference", default="", help="An order number, kept with the payment.")
+@click.option("--hold", is_flag=True, help="Only hold the amount (pre-authorisation); `hutong capture` takes it.")
+@click.option("--hold-for", default="", metavar="TIME", help="How long, such as 90s, 45m, 1h or 7d. Default: 7d.")
 @key_option
 @wait_option
 @json_option
@@ -54,7 +57,9 @@ def pay(
     currency: str,
     reference: str,
     idempotency_key: str,
+    hold_for: str,
     *,
+    hold: bool,
     wait: bool,
     as_json_: bool,
     **ends: Any,
@@ -63,12 +68,12 @@ def pay(
 
     Name one payer (--code, --token, --payer-barcode or --payer-image) and one payee (--merchant, --barcode or --image).
     Give secrets on standard input (-) rather than on the command line, which other users of the machine can see.
-    Exits with 1 unless the payment succeeded.
+    Exits with 1 unless the payment succeeded, or its amount is held where that was asked for.
     """
     payer, payee = _payer(ends), _payee(ends)
     currency = currency or ("CNY" if amount else "")
     amount_minor = _minor(amount, currency) if amount else 0
-    with _gateway(connection, as_json_) as client:
+    with gateway_client(connection, as_json_) as client:
         payment = client.create_payment(
             payer=payer,
             payee=payee,
@@ -76,8 +81,10 @@ def pay(
             currency=currency,
             idempotency_key=idempotency_key,
             reference=reference,
+            hold_s=_seconds(hold_for) if hold or hold_for else None,
         )
-        _finish(client, payment, wait=wait, as_json_=as_json_)
+        good = pb.PAYMENT_STATE_HELD if hold or hold_for else pb.PAYMENT_STATE_SUCCEEDED
+        _finish(client, payment, good, wait=wait, as_json_=as_json_)
 
 
 @click.command()
@@ -99,7 +106,7 @@ def refund(
     as_json_: bool,
 ) -> None:
     """Refund a payment on a running network, in part or what is left of it. Exits with 1 unless it succeeded."""
-    with _gateway(connection, as_json_) as client:
+    with gateway_client(connection, as_json_) as client:
         currency = client.get_payment(payment_id).payment.currency if amount else ""
         made = client.refund_payment(
             payment_id,
@@ -107,7 +114,37 @@ def refund(
             idempotency_key=idempotency_key,
             reference=reference,
         )
-        _finish(client, made, wait=wait, as_json_=as_json_)
+        _finish(client, made, pb.PAYMENT_STATE_SUCCEEDED, wait=wait, as_json_=as_json_)
+
+
+@click.command()
+@connection_options
+@click.argument("payment_id")
+@click.argument("amount", default="")
+@wait_option
+@json_option
+def capture(connection: Connection, payment_id: str, amount: str, *, wait: bool, as_json_: bool) -> None:
+    """Take what a payment holds: all of it, or an AMOUNT such as 12.50; the rest is freed.
+
+    Done once: the same amount may be asked for again, and gets the same answer. Exits with 1 unless the payment
+    succeeded.
+    """
+    with gateway_client(connection, as_json_) as client:
+        currency = client.get_payment(payment_id).payment.currency if amount else ""
+        amount_minor = _minor(amount, currency) if amount else 0
+        payment = client.capture_payment(payment_id, amount_minor=amount_minor)
+        _finish(client, payment, pb.PAYMENT_STATE_SUCCEEDED, wait=wait, as_json_=as_json_)
+
+
+@click.command()
+@connection_options
+@click.argument("payment_id")
+@json_option
+def void(connection: Connection, payment_id: str, *, as_json_: bool) -> None:
+    """Free what a payment holds, or cancel a payment that has not ended. Exits with 1 unless it was cancelled."""
+    with gateway_client(connection, as_json_) as client:
+        payment = client.cancel_payment(payment_id)
+        _finish(client, payment, pb.PAYMENT_STATE_CANCELLED, wait=False, as_json_=as_json_)
 
 
 @click.command()
@@ -116,7 +153,7 @@ def refund(
 @json_option
 def show(connection: Connection, payment_id: str, *, as_json_: bool) -> None:
     """Show a payment with its legs, its refunds, and why it took its route."""
-    with _gateway(connection, as_json_) as client:
+    with gateway_client(connection, as_json_) as client:
         found = client.get_payment(payment_id)
     if as_json_:
         click.echo(json.dumps(as_json(found), ensure_ascii=False))
@@ -176,8 +213,18 @@ def _minor(amount: str, currency: str) -> int:
     return minor
 
 
+def _seconds(lasts: str) -> int:
+    """A time such as 90s, 45m, 1h or 7d in seconds; nothing means the gateway's default."""
+    unit = UNITS_S.get(lasts[-1:])
+    if not lasts:
+        return 0
+    if unit is None or not (lasts[:-1].isascii() and lasts[:-1].isdigit()) or not int(lasts[:-1]):
+        raise click.UsageError(f"--hold-for {lasts}: write it as 90s, 45m, 1h or 7d.")
+    return int(lasts[:-1]) * unit
+
+
 @contextmanager
-def _gateway(connection: Connection, as_json_: bool) -> Iterator[HutongClient]:
+def gateway_client(connection: Connection, as_json_: bool) -> Iterator[HutongClient]:
     """A client whose errors become exit status 1 with a text that says what to do."""
     try:
         with HutongClient(connection.target, connection.options) as client:
@@ -204,9 +251,9 @@ def _stop(as_json_: bool, reason: str, text: str, fields: dict[str, str]) -> NoR
     raise click.ClickException(f"{reason}: {text}{facts}")
 
 
-def _finish(client: HutongClient, payment: pb.Payment, *, wait: bool, as_json_: bool) -> None:
-    """Waits where asked to, prints the payment, and exits with 1 unless it succeeded."""
-    if wait and payment.state not in FINAL_STATES:
+def _finish(client: HutongClient, payment: pb.Payment, good: int, *, wait: bool, as_json_: bool) -> None:
+    """Waits where asked to, prints the payment, and exits with 1 unless it is in the state that was wanted."""
+    if wait and payment.state not in SETTLED_STATES:
         quiet = Console(stderr=True, quiet=as_json_)
         with quiet.status(f"{payment.payment_id} is {state_name(payment.state)}; waiting until it is settled"):
             payment = client.settled(payment)
@@ -214,7 +261,7 @@ def _finish(client: HutongClient, payment: pb.Payment, *, wait: bool, as_json_: 
         click.echo(json.dumps(as_json(payment), ensure_ascii=False))
     else:
         Console().print(_facts(payment))
-    if payment.state != pb.PAYMENT_STATE_SUCCEEDED:
+    if payment.state != good:
         sys.exit(1)
 
 
@@ -226,6 +273,8 @@ def _facts(payment: pb.Payment) -> Table:
         ("id", payment.payment_id),
         ("state", state_name(payment.state) + (f" ({payment.reason})" if payment.reason else "")),
         ("amount", money(payment.amount_minor, payment.currency, exponent)),
+        ("held first", money(payment.authorised_minor, payment.currency, exponent) if payment.authorised_minor else ""),
+        ("hold ends", payment.hold_expire_time.ToJsonString() if payment.state == pb.PAYMENT_STATE_HELD else ""),
         ("from", f"{payment.issuer_id} by {key_name(payment.payer_key)} ····{payment.payer_last_four}"),
         ("to", f"{payment.merchant_id} {payment.terminal_id} by {key_name(payment.payee_key)}"),
         ("through", payment.acquirer_id),

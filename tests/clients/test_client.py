@@ -95,6 +95,10 @@ class Gateway(rpc.PaymentServiceServicer):
         payment = pb.Payment(payment_id=request.payment_id, amount_minor=request.amount_minor)
         return pb.CapturePaymentResponse(payment=payment)
 
+    def GetReceipt(self, request: Any, context: Any) -> pb.GetReceiptResponse:  # noqa: N802
+        self._meet(request, context)
+        return pb.GetReceiptResponse(receipt=pb.Receipt(payment_id=request.payment_id))
+
     def CancelPayment(self, request: Any, context: Any) -> pb.CancelPaymentResponse:  # noqa: N802
         self._meet(request, context)
         return pb.CancelPaymentResponse(payment=pb.Payment(payment_id=request.payment_id))

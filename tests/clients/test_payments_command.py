@@ -142,3 +142,47 @@ def test_no_gateway_says_how_to_start_one() -> None:
     assert result.exit_code == 1
     assert json.loads(result.output)["error"]["reason"] == "UNREACHABLE"
     assert "hutong up" in result.output
+
+
+def test_a_hold_is_captured_and_its_receipt_printed(network: Network) -> None:
+    payment = paid(network, *SHOP, "--amount", "12.50", "--hold-for", "1h", "--reference", "room 7")
+    payment_id = payment["payment_id"]
+    assert (payment["state"], payment["authorised_minor"]) == ("PAYMENT_STATE_HELD", 1250)
+    slip = hutong(network, "receipt", payment_id).output
+    assert "PRE-AUTHORISED, NOT PAID" in slip
+    assert "12.50 CNY" in slip
+
+    captured = hutong(network, "capture", payment_id, "10.00")
+    assert (captured.exit_code, "SUCCEEDED" in captured.output) == (0, True), captured.output
+    again = hutong(network, "capture", payment_id, "10.00", "--json")
+    assert json.loads(again.output)["amount_minor"] == 1000
+    other = hutong(network, "capture", payment_id, "--json")
+    assert other.exit_code == 1
+    assert json.loads(other.output)["error"]["reason"] == "CAPTURE_DIFFERS"
+
+    hutong(network, "refund", payment_id, "--amount", "4.00")
+    found = json.loads(hutong(network, "receipt", payment_id, "--json").output)
+    assert (found["paid_minor"], found["refunded_minor"], found["refundable_minor"]) == (1000, 400, 600)
+    for columns in (32, 40, 48):
+        slip = hutong(network, "receipt", payment_id, "--text", "--columns", str(columns)).output
+        assert max(map(len, slip.splitlines())) <= columns
+        assert "room 7" in slip
+        assert token(network) not in slip
+    assert hutong(network, "receipt", payment_id, "--columns", "20").exit_code == 2
+
+
+def test_a_hold_is_voided_once(network: Network) -> None:
+    payment_id = paid(network, *SHOP, "--amount", "3.00", "--hold")["payment_id"]
+    voided = hutong(network, "void", payment_id)
+    assert (voided.exit_code, "CANCELLED" in voided.output) == (0, True)
+    late = hutong(network, "capture", payment_id, "--json")
+    assert json.loads(late.output)["error"]["reason"] == "PAYMENT_NOT_HELD"
+    settled = paid(network, *SHOP, "--amount", "3.00")["payment_id"]
+    refused = hutong(network, "void", settled)
+    assert (refused.exit_code, "Refund it" in refused.output) == (1, True)
+
+
+@pytest.mark.parametrize("lasts", ["1", "h", "0s", "-1h", "1.5h", "1w", "٣s"])
+def test_a_hold_for_no_known_time_is_wrong_usage(network: Network, lasts: str) -> None:
+    result = hutong(network, "pay", "--token", "-", *SHOP, "--amount", "1", "--hold-for", lasts, given="x\n")
+    assert (result.exit_code, "90s, 45m, 1h or 7d" in result.output) == (2, True), result.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import grpc
 import pytest
+from google.protobuf import duration_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -112,6 +114,10 @@ BAD: dict[str, tuple[dict[str, object], str]] = {
     "a barcode of nothing": ({"payee": pb.RoutingKey(barcode="hello")}, "BARCODE_UNKNOWN"),
     "a truncated barcode": ({"payee": pb.RoutingKey(barcode="00020101021126")}, "BARCODE_MALFORMED"),
     "a payment code as payee": ({"payee": pb.RoutingKey(barcode="6600000000000000000")}, "KEY_NOT_PAYEE"),
+    "a hold of no time": ({"hold": pb.Hold(lifetime=duration_pb2.Duration())}, "FIELD_INVALID"),
+    "a hold of less than no time": ({"hold": pb.Hold(lifetime=duration_pb2.Duration(seconds=-1))}, "FIELD_INVALID"),
+    "a hold of half a second": ({"hold": pb.Hold(lifetime=duration_pb2.Duration(nanos=1))}, "FIELD_INVALID"),
+    "a hold of 31 days": ({"hold": pb.Hold(lifetime=duration_pb2.Duration(seconds=31 * 86_400))}, "FIELD_INVALID"),
     "a long reference": ({"reference": "r" * 65}, "FIELD_INVALID"),
     "a face that is none": ({"payer": pb.RoutingKey(face=face_pb2.FaceCapture(sealed=b"x"))}, "CAPTURE_INVALID"),
 }
@@ -331,3 +337,135 @@ def test_health_and_reflection(side: Side) -> None:
         "hutong.facepay.v1.FaceService",
         "grpc.health.v1.Health",
     } <= names
+
+
+def held(side: Side, **changes: object) -> pb.Payment:
+    made = side.stub.CreatePayment(side.request(hold=pb.Hold(), **changes), timeout=CALL_S).payment
+    assert made.state == pb.PAYMENT_STATE_HELD
+    return made
+
+
+CAPTURES: dict[str, tuple[dict[str, object], str]] = {
+    "no payment": ({}, "FIELD_MISSING"),
+    "a payment that is no id": ({"payment_id": "x"}, "FIELD_INVALID"),
+    "a payment that nobody made": ({"payment_id": "00000000-0000-7000-8000-000000000000"}, "PAYMENT_NOT_FOUND"),
+    "less than nothing": ({"payment_id": "held", "amount_minor": -1}, "AMOUNT_NOT_POSITIVE"),
+    "more than is held": ({"payment_id": "held", "amount_minor": 1251}, "CAPTURE_EXCEEDS_HOLD"),
+    "the most that there is": ({"payment_id": "held", "amount_minor": 2**63 - 1}, "CAPTURE_EXCEEDS_HOLD"),
+    "a payment that asked for no hold": ({"payment_id": "paid"}, "PAYMENT_NOT_HELD"),
+    "a hold that was voided": ({"payment_id": "void"}, "PAYMENT_NOT_HELD"),
+    "another amount than before": ({"payment_id": "captured", "amount_minor": 1}, "CAPTURE_DIFFERS"),
+    "all of what was captured in part": ({"payment_id": "captured"}, "CAPTURE_DIFFERS"),
+}
+
+
+@pytest.fixture(scope="module")
+def payments(side: Side) -> dict[str, str]:
+    """A payment in each state that a capture may meet."""
+    made = {name: held(side).payment_id for name in ("held", "void", "captured")}
+    side.stub.CancelPayment(pb.CancelPaymentRequest(payment_id=made["void"]), timeout=CALL_S)
+    capture = pb.CapturePaymentRequest(payment_id=made["captured"], amount_minor=1000)
+    side.stub.CapturePayment(capture, timeout=CALL_S)
+    made["paid"] = side.stub.CreatePayment(side.request(), timeout=CALL_S).payment.payment_id
+    return made
+
+
+@pytest.mark.parametrize("name", CAPTURES)
+def test_captures_that_cannot_be_get_the_same_typed_error(side: Side, payments: dict[str, str], name: str) -> None:
+    fields, reason = CAPTURES[name]
+    named = {**fields, "payment_id": payments.get(str(fields.get("payment_id", "")), fields.get("payment_id", ""))}
+    request = pb.CapturePaymentRequest(**named)  # type: ignore[arg-type]
+    _, found = refusal(lambda: side.stub.CapturePayment(request, timeout=CALL_S))
+    assert found == reason
+
+
+def test_a_hold_is_captured_once_and_refunded(side: Side) -> None:
+    payment = held(side)
+    assert (payment.authorised_minor, payment.HasField("end_time")) == (1250, False)
+    seconds = payment.hold_expire_time.seconds - payment.create_time.seconds
+    assert seconds == 7 * 86_400
+    request = pb.CapturePaymentRequest(payment_id=payment.payment_id, amount_minor=1000)
+    body = side.raw("CapturePayment", request.SerializeToString())
+    assert side.raw("CapturePayment", request.SerializeToString()) == body
+    captured = pb.CapturePaymentResponse.FromString(body).payment
+    assert (captured.state, captured.amount_minor) == (pb.PAYMENT_STATE_SUCCEEDED, 1000)
+    shown = side.stub.GetPayment(pb.GetPaymentRequest(payment_id=payment.payment_id), timeout=CALL_S)
+    assert [leg.kind for leg in shown.legs] == ["authorisation", "capture", "credit"]
+    back = pb.RefundPaymentRequest(idempotency_key=payment.payment_id, payment_id=payment.payment_id)
+    refund = side.stub.RefundPayment(back, timeout=CALL_S).refund
+    assert (refund.state, refund.amount_minor) == (pb.PAYMENT_STATE_SUCCEEDED, 1000)
+    gone, reason = refusal(lambda: side.stub.CancelPayment(pb.CancelPaymentRequest(payment_id=payment.payment_id)))
+    assert (gone, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PAYMENT_FINAL")
+
+
+def test_a_repeat_of_a_hold_gets_it_as_it_stands(side: Side) -> None:
+    request = side.request(hold=pb.Hold(lifetime=duration_pb2.Duration(seconds=60)))
+    body = side.raw("CreatePayment", request.SerializeToString())
+    assert side.raw("CreatePayment", request.SerializeToString()) == body
+    other = side.request(idempotency_key=request.idempotency_key, hold=pb.Hold())
+    _, reason = refusal(lambda: side.stub.CreatePayment(other, timeout=CALL_S))
+    assert reason == "IDEMPOTENCY_KEY_REUSED"
+    payment_id = pb.CreatePaymentResponse.FromString(body).payment.payment_id
+    voided = side.raw("CancelPayment", pb.CancelPaymentRequest(payment_id=payment_id).SerializeToString())
+    assert side.raw("CreatePayment", request.SerializeToString()) == voided
+
+
+def test_captures_and_voids_racing_have_one_winner(side: Side) -> None:
+    for _ in range(10):
+        payment_id = held(side).payment_id
+        outcomes: list[str] = []
+
+        def capture(payment_id: str = payment_id, outcomes: list[str] = outcomes) -> None:
+            request = pb.CapturePaymentRequest(payment_id=payment_id)
+            try:
+                state = side.stub.CapturePayment(request, timeout=CALL_S).payment.state
+                outcomes.append(pb.PaymentState.Name(state))
+            except grpc.RpcError as error:
+                refused = from_rpc_error(error)
+                outcomes.append(refused.name if refused else str(error))
+
+        def void(payment_id: str = payment_id) -> None:
+            with contextlib.suppress(grpc.RpcError):
+                side.stub.CancelPayment(pb.CancelPaymentRequest(payment_id=payment_id), timeout=CALL_S)
+
+        racers = [threading.Thread(target=one) for one in (capture, void, capture, void)]
+        for racer in racers:
+            racer.start()
+        for racer in racers:
+            racer.join()
+        shown = side.stub.GetPayment(pb.GetPaymentRequest(payment_id=payment_id), timeout=CALL_S).payment
+        assert shown.state in (pb.PAYMENT_STATE_SUCCEEDED, pb.PAYMENT_STATE_CANCELLED)
+        assert len(set(outcomes)) == 1, "both who capture are told the same"
+        assert ("SUCCEEDED" in outcomes[0]) == (shown.state == pb.PAYMENT_STATE_SUCCEEDED)
+
+
+def test_receipts_are_for_what_has_ended_or_is_held(side: Side, payments: dict[str, str]) -> None:
+    for payment_id, reason in (
+        ("", "FIELD_MISSING"),
+        ("x", "FIELD_INVALID"),
+        ("00000000-0000-7000-8000-000000000000", "PAYMENT_NOT_FOUND"),
+    ):
+        request = pb.GetReceiptRequest(payment_id=payment_id)
+        assert refusal(lambda request=request: side.stub.GetReceipt(request, timeout=CALL_S))[1] == reason  # type: ignore[misc]
+    found = {
+        name: side.stub.GetReceipt(pb.GetReceiptRequest(payment_id=made)).receipt for name, made in payments.items()
+    }
+    amounts = {name: (one.paid_minor, one.authorised_minor, one.held_minor) for name, one in found.items()}
+    assert amounts == {"held": (0, 1250, 1250), "void": (0, 1250, 0), "captured": (1000, 1250, 0), "paid": (1250, 0, 0)}
+    one = found["captured"]
+    assert (one.exponent, one.currency, one.refundable_minor) == (2, "CNY", 1000)
+    assert one.merchant_name
+    assert one.masked_account.startswith("**** ")
+    again = side.stub.GetReceipt(pb.GetReceiptRequest(payment_id=payments["captured"])).receipt
+    assert again == one
+    assert len({receipt.receipt_number for receipt in found.values()}) == len(found)
+
+
+def test_no_receipt_while_under_way(side: Side) -> None:
+    issuer = side.network.participants["issuer-a"]
+    issuer.plan_next(Plan(Behaviour.LOSE_ANSWER))
+    made = side.stub.CreatePayment(side.request(), timeout=0.3).payment
+    assert made.state == pb.PAYMENT_STATE_DEBITING
+    _, reason = refusal(lambda: side.stub.GetReceipt(pb.GetReceiptRequest(payment_id=made.payment_id), timeout=CALL_S))
+    assert reason == "PAYMENT_NOT_SETTLED"
+    side.stub.CancelPayment(pb.CancelPaymentRequest(payment_id=made.payment_id), timeout=CALL_S)

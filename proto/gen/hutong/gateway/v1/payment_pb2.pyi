@@ -661,6 +661,199 @@ class RefundPaymentResponse(_message.Message):
 Global___RefundPaymentResponse: _TypeAlias = RefundPaymentResponse  # noqa: Y015
 
 @_typing.final
+class GetReceiptRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The id of a payment or refund."""
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReceiptRequest: _TypeAlias = GetReceiptRequest  # noqa: Y015
+
+@_typing.final
+class GetReceiptResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> Global___Receipt: ...
+    def __init__(
+        self,
+        *,
+        receipt: Global___Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReceiptResponse: _TypeAlias = GetReceiptResponse  # noqa: Y015
+
+@_typing.final
+class Receipt(_message.Message):
+    """What is printed of a payment or refund. It names no account, but for its last four digits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_NUMBER_FIELD_NUMBER: _builtins.int
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    MERCHANT_NAME_FIELD_NUMBER: _builtins.int
+    MERCHANT_CITY_FIELD_NUMBER: _builtins.int
+    TERMINAL_ID_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    ISSUER_ID_FIELD_NUMBER: _builtins.int
+    ACQUIRER_ID_FIELD_NUMBER: _builtins.int
+    PAYER_KEY_FIELD_NUMBER: _builtins.int
+    MASKED_ACCOUNT_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    EXPONENT_FIELD_NUMBER: _builtins.int
+    AMOUNT_MINOR_FIELD_NUMBER: _builtins.int
+    PAID_MINOR_FIELD_NUMBER: _builtins.int
+    AUTHORISED_MINOR_FIELD_NUMBER: _builtins.int
+    HELD_MINOR_FIELD_NUMBER: _builtins.int
+    REFUNDED_MINOR_FIELD_NUMBER: _builtins.int
+    REFUNDABLE_MINOR_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    HOLD_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ORIGINAL_PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    REFUNDS_FIELD_NUMBER: _builtins.int
+    receipt_number: _builtins.str
+    """16 letters and digits, the same whenever it is printed."""
+    payment_id: _builtins.str
+    kind: Global___PaymentKind.ValueType
+    state: Global___PaymentState.ValueType
+    reason: _builtins.str
+    """Why it is in this state, where that needs saying."""
+    merchant_id: _builtins.str
+    merchant_name: _builtins.str
+    """From the gateway's directory; empty where it no longer knows the merchant."""
+    merchant_city: _builtins.str
+    terminal_id: _builtins.str
+    reference: _builtins.str
+    issuer_id: _builtins.str
+    acquirer_id: _builtins.str
+    payer_key: Global___KeyKind.ValueType
+    """How the payer was named."""
+    masked_account: _builtins.str
+    """The account, masked but for its last four digits: "**** 5678". Empty where they are not known."""
+    currency: _builtins.str
+    exponent: _builtins.int
+    """Decimals of the currency (ISO 4217): 2 means that amounts are in hundredths."""
+    amount_minor: _builtins.int
+    """What was asked for or, once it was captured, what the capture asked for; minor units like all amounts."""
+    paid_minor: _builtins.int
+    """What was taken, or of a refund given back: 0 unless it succeeded."""
+    authorised_minor: _builtins.int
+    """What was to be held first; 0 for payments that ask for no hold."""
+    held_minor: _builtins.int
+    """What is held now."""
+    refunded_minor: _builtins.int
+    """What refunds that succeeded gave back."""
+    refundable_minor: _builtins.int
+    """What can still be refunded: neither given back nor on its way back."""
+    original_payment_id: _builtins.str
+    """Of a refund: the payment that it refunds."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; unset while funds are held."""
+
+    @_builtins.property
+    def hold_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """While funds are held: when they are freed."""
+
+    @_builtins.property
+    def refunds(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReceiptRefund]:
+        """Refunds of the payment, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        receipt_number: _builtins.str = ...,
+        payment_id: _builtins.str = ...,
+        kind: Global___PaymentKind.ValueType = ...,
+        state: Global___PaymentState.ValueType = ...,
+        reason: _builtins.str = ...,
+        merchant_id: _builtins.str = ...,
+        merchant_name: _builtins.str = ...,
+        merchant_city: _builtins.str = ...,
+        terminal_id: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        issuer_id: _builtins.str = ...,
+        acquirer_id: _builtins.str = ...,
+        payer_key: Global___KeyKind.ValueType = ...,
+        masked_account: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        exponent: _builtins.int = ...,
+        amount_minor: _builtins.int = ...,
+        paid_minor: _builtins.int = ...,
+        authorised_minor: _builtins.int = ...,
+        held_minor: _builtins.int = ...,
+        refunded_minor: _builtins.int = ...,
+        refundable_minor: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        hold_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        original_payment_id: _builtins.str = ...,
+        refunds: _abc.Iterable[Global___ReceiptRefund] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "hold_expire_time", b"hold_expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquirer_id", b"acquirer_id", "amount_minor", b"amount_minor", "authorised_minor", b"authorised_minor", "create_time", b"create_time", "currency", b"currency", "end_time", b"end_time", "exponent", b"exponent", "held_minor", b"held_minor", "hold_expire_time", b"hold_expire_time", "issuer_id", b"issuer_id", "kind", b"kind", "masked_account", b"masked_account", "merchant_city", b"merchant_city", "merchant_id", b"merchant_id", "merchant_name", b"merchant_name", "original_payment_id", b"original_payment_id", "paid_minor", b"paid_minor", "payer_key", b"payer_key", "payment_id", b"payment_id", "reason", b"reason", "receipt_number", b"receipt_number", "reference", b"reference", "refundable_minor", b"refundable_minor", "refunded_minor", b"refunded_minor", "refunds", b"refunds", "state", b"state", "terminal_id", b"terminal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class ReceiptRefund(_message.Message):
+    """One line of a receipt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    AMOUNT_MINOR_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    state: Global___PaymentState.ValueType
+    amount_minor: _builtins.int
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        state: Global___PaymentState.ValueType = ...,
+        amount_minor: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "create_time", b"create_time", "payment_id", b"payment_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiptRefund: _TypeAlias = ReceiptRefund  # noqa: Y015
+
+@_typing.final
 class WatchPaymentsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -65,6 +65,11 @@ class PaymentServiceStub:
                 request_serializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.RefundPaymentRequest.SerializeToString,
                 response_deserializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.RefundPaymentResponse.FromString,
                 _registered_method=True)
+        self.GetReceipt = channel.unary_unary(
+                '/hutong.gateway.v1.PaymentService/GetReceipt',
+                request_serializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.GetReceiptRequest.SerializeToString,
+                response_deserializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.GetReceiptResponse.FromString,
+                _registered_method=True)
         self.WatchPayments = channel.unary_stream(
                 '/hutong.gateway.v1.PaymentService/WatchPayments',
                 request_serializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.WatchPaymentsRequest.SerializeToString,
@@ -123,6 +128,13 @@ class PaymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReceipt(self, request, context):
+        """What a terminal or wallet prints of a payment or refund that has ended, or whose funds are held.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchPayments(self, request, context):
         """Sends every change of every payment in the order of the journal, at least once, never before it
         is durable. Resume with the last sequence number seen.
@@ -163,6 +175,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.RefundPayment,
                     request_deserializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.RefundPaymentRequest.FromString,
                     response_serializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.RefundPaymentResponse.SerializeToString,
+            ),
+            'GetReceipt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceipt,
+                    request_deserializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.GetReceiptRequest.FromString,
+                    response_serializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.GetReceiptResponse.SerializeToString,
             ),
             'WatchPayments': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchPayments,
@@ -333,6 +350,33 @@ class PaymentService:
             '/hutong.gateway.v1.PaymentService/RefundPayment',
             hutong_dot_gateway_dot_v1_dot_payment__pb2.RefundPaymentRequest.SerializeToString,
             hutong_dot_gateway_dot_v1_dot_payment__pb2.RefundPaymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceipt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hutong.gateway.v1.PaymentService/GetReceipt',
+            hutong_dot_gateway_dot_v1_dot_payment__pb2.GetReceiptRequest.SerializeToString,
+            hutong_dot_gateway_dot_v1_dot_payment__pb2.GetReceiptResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,8 @@ class PaymentServiceStub:
     """
     RefundPayment: _grpc.UnaryUnaryMultiCallable[_payment_pb2.RefundPaymentRequest, _payment_pb2.RefundPaymentResponse]
     """Gives back a part or all of a payment that succeeded; several are allowed up to its amount."""
+    GetReceipt: _grpc.UnaryUnaryMultiCallable[_payment_pb2.GetReceiptRequest, _payment_pb2.GetReceiptResponse]
+    """What a terminal or wallet prints of a payment or refund that has ended, or whose funds are held."""
     WatchPayments: _grpc.UnaryStreamMultiCallable[_payment_pb2.WatchPaymentsRequest, _payment_pb2.WatchPaymentsResponse]
     """Sends every change of every payment in the order of the journal, at least once, never before it
     is durable. Resume with the last sequence number seen.
@@ -83,6 +85,8 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """
     RefundPayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.RefundPaymentRequest, _payment_pb2.RefundPaymentResponse]  # type: ignore[assignment]
     """Gives back a part or all of a payment that succeeded; several are allowed up to its amount."""
+    GetReceipt: _aio.UnaryUnaryMultiCallable[_payment_pb2.GetReceiptRequest, _payment_pb2.GetReceiptResponse]  # type: ignore[assignment]
+    """What a terminal or wallet prints of a payment or refund that has ended, or whose funds are held."""
     WatchPayments: _aio.UnaryStreamMultiCallable[_payment_pb2.WatchPaymentsRequest, _payment_pb2.WatchPaymentsResponse]  # type: ignore[assignment]
     """Sends every change of every payment in the order of the journal, at least once, never before it
     is durable. Resume with the last sequence number seen.
@@ -146,6 +150,14 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_payment_pb2.RefundPaymentResponse, _abc.Awaitable[_payment_pb2.RefundPaymentResponse]]:
         """Gives back a part or all of a payment that succeeded; several are allowed up to its amount."""
+
+    @_abc_1.abstractmethod
+    def GetReceipt(
+        self,
+        request: _payment_pb2.GetReceiptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payment_pb2.GetReceiptResponse, _abc.Awaitable[_payment_pb2.GetReceiptResponse]]:
+        """What a terminal or wallet prints of a payment or refund that has ended, or whose funds are held."""
 
     @_abc_1.abstractmethod
     def WatchPayments(
