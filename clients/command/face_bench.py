@@ -153,12 +153,12 @@ def single(engine: Engine, probes: Vectors, floor: float) -> dict[str, float]:
     return {"p50": round(float(np.median(taken)), 3), "p99": round(float(np.quantile(taken, 0.99)), 3)}
 
 
-def rate(engine: Engine, probes: Vectors, floor: float, seconds: float = BATCH_SECONDS) -> float:
+def rate(engine: Engine, probes: Vectors, floor: float) -> float:
     """Queries a second in full batches."""
     full = [batch for batch in batches(probes, floor, BATCH_MAX) if len(batch.vectors) == BATCH_MAX]
     engine.search(full[0])
     done, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
+    while time.perf_counter() - start < BATCH_SECONDS:
         engine.search(full[done % len(full)])
         done += 1
     return round(done * BATCH_MAX / (time.perf_counter() - start), 1)
