@@ -98,7 +98,8 @@ def _disk(folder: Path, minutes: float, full_disk: str | None) -> Disk:
 def _play(folder: Path, disk: Disk, keep: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     # Only now: these begin threads, which would stay where the disk cannot be seen.
     from clients.command.torture.processes import TortureError
-    from clients.command.torture.run import Options, Run
+    from clients.command.torture.run import Run
+    from clients.command.torture.scene import Options
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

@@ -7,32 +7,20 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from clients.client import HutongClient
 from clients.command.check import check_folder
-from clients.command.institutions import BOOKS_FOLDER, Institutions
+from clients.command.institutions import BOOKS_FOLDER
 from clients.command.journals import JournalError
-from clients.command.presentations import SHARED_FILES
-from clients.command.token_calls import WALLET
 from clients.command.torture.disk import Disk
-from clients.command.torture.faults import Stage, draw
-from clients.command.torture.load import Asker, Payer, Plan, Shop
-from clients.command.torture.processes import (
-    START_S,
-    GatewayProcess,
-    LoadProcess,
-    ParticipantProcess,
-    PostgresProcess,
-    TortureError,
-    free_ports,
-)
-from clients.command.torture.record import Record
+from clients.command.torture.faults import draw
+from clients.command.torture.load import Asker
+from clients.command.torture.processes import TortureError
 from clients.command.torture.recovery import JournalView, Recovery
+from clients.command.torture.scene import POLL_S, Options, Scene
 from clients.command.torture.verify import (
     Losses,
     Told,
@@ -42,15 +30,9 @@ from clients.command.torture.verify import (
     compare_codes,
     compare_journal,
 )
-from clients.command.vaults import open_vault
-from clients.errors import CallError
 from clients.participants.books import FILE_NAME, totals
-from clients.population import Population, populate
-from contract.errors import HutongError
 from gateway.journal.conservation import Report
-from hutong.tokenization.v1 import token_pb2, token_pb2_grpc
 
-POLL_S: Final = 0.05
 BETWEEN_S: Final = (0.2, 1.2)
 """Load between two faults."""
 DARK_SHARE: Final = 0.3
@@ -61,24 +43,10 @@ CHECK_S: Final = 15.0
 """Between checks while everything runs and dies."""
 SETTLE_S: Final = 150.0
 """After the last fault, until nothing is in flight: reversals wait up to 60 s between two attempts."""
-TOKEN_CALL_S: Final = 20.0
+ASK_AGAIN_S: Final = 30.0
+"""For a call at the end."""
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What kind of run."""
-
-    folder: Path
-    """Where the disk is mounted and the logs are."""
-    seconds: float
-    """Of torture, after everything has started."""
-    seed: int = 1
-    postgres: bool = False
-    gateways: int = 1
-    kills_max: int = 1_000_000
-    callers: int = 12
 
 
 @dataclass(slots=True)
@@ -105,137 +73,29 @@ class Run:
         self._options = options
         self._progress = progress
         self._rng = random.Random(options.seed)
-        self._data = options.folder / "disk" / "gateway-1"
-        self._logs = options.folder / "logs"
-        self._record = Record(options.folder / "record.jsonl")
-        self._population: Population = populate(options.seed)
+        self._scene = Scene(options, disk)
+        self._stage, self._record = self._scene.stage, self._scene.record
+        self._view = JournalView(self._scene.data, self._scene.url)
         self._outcome = Outcome()
         self._checking = threading.Thread()
-        self._stage = self._build(disk)
-
-    def _build(self, disk: Disk) -> Stage:
-        options = self._options
-        self._logs.mkdir(parents=True, exist_ok=True)
-        postgres = None
-        if options.postgres:
-            folder = options.folder / "disk" / "postgres"
-            postgres = PostgresProcess("postgres", self._logs / "postgres.log", folder=folder)
-        self._url = postgres.url if postgres else ""
-        gateways = [
-            GatewayProcess(
-                f"gateway-{number}",
-                self._logs / f"gateway-{number}.log",
-                data=self._data.with_name(f"gateway-{number}"),
-                vault=self._data / "vault",
-                shared=self._data if number > 1 else None,
-                port=port,
-                seed=options.seed,
-                journal=self._url,
-            )
-            for number, port in enumerate(free_ports(options.gateways), start=1)
-        ]
-        self._targets = [gateway.target for gateway in gateways]
-        institutions = self._institutions = Institutions(self._population, self._data)
-        participants = [
-            ParticipantProcess(
-                one.id, self._logs / f"{one.id}.log", institution=one, institutions=institutions, targets=self._targets
-            )
-            for one in self._population.institutions
-        ]
-        return Stage(gateways, participants, postgres, disk)
 
     def play(self) -> Outcome:
         """Plays the run, and leaves no process behind. Raises TortureError where it cannot even begin."""
         began_s = time.monotonic()
-        with self._everything():
-            load = self._start()
-            recovery = Recovery(JournalView(self._data, self._url))
+        with self._scene.held():
+            self._progress("starting")
+            self._scene.start()
+            recovery = Recovery(self._view)
             recovery.start()
             try:
                 self._torture(recovery)
-                load.end()
+                self._scene.load.end()
                 self._finish()
             finally:
                 recovery.stop()
             self._report(recovery)
         self._outcome.report["seconds"] = round(time.monotonic() - began_s, 1)
         return self._outcome
-
-    @contextmanager
-    def _everything(self) -> Iterator[None]:
-        """Whatever runs at the end is killed."""
-        stage = self._stage
-        with ExitStack() as stack:
-            if stage.postgres is not None:
-                stack.callback(stage.postgres.stop)
-            for victim in [*stage.gateways, *stage.participants]:
-                stack.callback(victim.kill)
-            self._load = LoadProcess("load", self._logs / "load.log")
-            stack.callback(self._load.kill)
-            stack.callback(stage.stop.set)
-            yield
-
-    # -- beginning -------------------------------------------------------------------------------------------
-
-    def _start(self) -> LoadProcess:
-        stage = self._stage
-        self._progress("starting")
-        if stage.postgres is not None:
-            stage.postgres.prepare()
-            stage.postgres.start()
-            self._wait(stage.postgres.answers, "PostgreSQL did not start")
-        self._data.mkdir(parents=True)
-        vault = open_vault(self._data / "vault")
-        try:
-            self._institutions.open_accounts(self._institutions.register(vault.service))
-        finally:
-            vault.close()
-        for participant in stage.participants:
-            participant.start()
-        stage.gateways[0].start()
-        self._wait(
-            lambda: all((self._data / name).exists() for name in SHARED_FILES), "the first gateway did not start"
-        )
-        for gateway in stage.gateways[1:]:
-            gateway.start()
-        self._wait(lambda: all(gateway.listens() for gateway in stage.gateways), "a gateway did not start")
-        self._payers = self._tokens()
-        shops = [Shop(shop.id, shop.home) for shop in self._population.merchants]
-        options = self._options
-        self._load.plan = Plan(
-            self._targets, self._payers, shops, options.seed, str(self._record.path), options.callers
-        )
-        self._load.start()
-        self._wait(self._paid, "no payment succeeded at the beginning")
-        return self._load
-
-    def _wait(self, ready: Callable[[], bool], failure: str) -> None:
-        until_s = time.monotonic() + START_S
-        while not ready():
-            ended = next((one for one in [*self._stage.victims(), self._load] if one.ended()), None)
-            if ended is not None or time.monotonic() > until_s:
-                said = ended or self._stage.gateways[0]
-                raise TortureError(f"{failure}: {said.name} said {said.last_words()[-500:]}")
-            time.sleep(POLL_S)
-
-    def _paid(self) -> bool:
-        return any(answer.state == "SUCCEEDED" for answer in self._record.read())
-
-    def _tokens(self) -> list[Payer]:
-        """Tokens for every wallet, asked for as a wallet asks."""
-        with HutongClient(self._targets[0]) as client:
-            stub = token_pb2_grpc.TokenServiceStub(client.channel)
-            found = []
-            for wallet in self._population.wallets:
-                request = token_pb2.RequestTokenRequest(
-                    requestor_id=WALLET, issuer_id=wallet.issuer_id, account_number=wallet.account.reveal()
-                )
-                try:
-                    token = str(client.call(stub.RequestToken, request, TOKEN_CALL_S).token)
-                except (HutongError, CallError) as error:
-                    raise TortureError(f"no token could be had: {error}") from None
-                found.append(Payer(token, wallet.issuer_id))
-        return found
 
     # -- middle ----------------------------------------------------------------------------------------------
 
@@ -269,8 +129,8 @@ class Run:
 
     def _look(self, recovery: Recovery) -> None:
         self._stage.supervise()
-        if self._load.ended():
-            raise TortureError(f"the load ended: {self._load.last_words()}")
+        if self._scene.load.ended():
+            raise TortureError(f"the load ended: {self._scene.load.last_words()}")
         recovery.told(self._record.read(), self._record.asked)
         self._outcome.findings.extend(
             f"after a fault ({kind}) no payment succeeded for {RECOVER_S:.0f} s"
@@ -292,7 +152,7 @@ class Run:
     def _check(self) -> Report | None:
         """The conservation check, in use or not; what is wrong is a finding."""
         try:
-            report = check_folder(self._data, self._url)
+            report = check_folder(self._scene.data, self._scene.url)
         except (JournalError, sqlite3.Error, OSError):
             self._outcome.checks_skipped += 1
             return None
@@ -312,7 +172,7 @@ class Run:
         if self._checking.is_alive():
             self._checking.join()
         self._progress("asking everything again")
-        asker = Asker(self._targets, self._payers, deadline_s=30.0)
+        asker = Asker(self._scene.targets, self._scene.payers, deadline_s=ASK_AGAIN_S)
         try:
             self._ask_again(asker)
             self._settle()
@@ -329,9 +189,9 @@ class Run:
         if report.in_flight:
             outcome.findings.append(f"{report.in_flight} payments are in flight {SETTLE_S:.0f} s after the last fault")
         compare_answers(record, again, outcome.losses)
-        compare_journal(record, JournalView(self._data, self._url).states(), outcome.losses)
+        compare_journal(record, self._view.states(), outcome.losses)
         books: dict[tuple[str, bytes, str], int] = {}
-        for path in sorted((self._data / BOOKS_FOLDER).rglob(FILE_NAME)):
+        for path in sorted((self._scene.data / BOOKS_FOLDER).rglob(FILE_NAME)):
             books.update(totals(path))
         compare_books(record, books, outcome.losses)
         compare_codes(record, again, outcome.losses)
@@ -349,11 +209,10 @@ class Run:
         return ask_again(asker, self._record.asked.values(), self._rng, progress)
 
     def _settle(self) -> None:
-        view = JournalView(self._data, self._url)
         until_s = time.monotonic() + SETTLE_S
         while time.monotonic() < until_s:
             self._stage.supervise()
-            left = view.open_payments()
+            left = self._view.open_payments()
             if left is not None and not left:
                 return
             self._progress(f"{'?' if left is None else len(left)} in flight are being settled")
