@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -20,14 +21,19 @@ from gateway.admission import overloaded
 from gateway.calls import CANCEL, CAPTURE, CREATE, CREATE_BATCH, REFUND, BatchWaiter, Call
 from gateway.engine.answer import response
 from gateway.engine.clock import PaymentIds
-from gateway.engine.model import Cancel, Capture, Create, EngineEvent, Join, Kind, Payment, Waiter
+from gateway.engine.model import Cancel, Capture, Create, Decline, EngineEvent, Join, Kind, Payment, Waiter
 from gateway.engine.states import RESTING
 from gateway.journal.interface import Journal, JournalUnavailableError
 from gateway.keys import Payee
 from gateway.refunds import refund_of
+from gateway.risk.judge import Judge
+from gateway.risk.rule_file import default_rules
 from gateway.routing import Router
 from hutong.gateway.v1 import payment_pb2 as pb
 from tokenization.interface import KeyUse, Resolution, TokenResolver
+
+DECLINES_PER_TICK_MAX: Final = 1_000
+"""Payments that risk rules refuse in one tick, each a row of the journal; further ones are told to come back."""
 
 
 @dataclass(slots=True)
@@ -47,6 +53,8 @@ class Draft:
     payee: Payee | None = None
     face: FaceMatch | HutongError | None = None
     """What the face service said; set when the draft comes back from it."""
+    payment: Payment | None = None
+    """The payment that risk rules refused, to be kept with their decision."""
 
     def fail(self, error: HutongError) -> None:
         """Answers the caller."""
@@ -67,8 +75,10 @@ class PaymentIntake:
         workers: Executor | None = None,
         give_back: Callable[[Sequence[Draft]], None] = lambda _: None,
         ids: PaymentIds | None = None,
+        judge: Judge | None = None,
     ) -> None:
-        """`faces` works on `workers`; what it finished comes back through `give_back`, the engine's inbox."""
+        """`faces` works on `workers`; what it finished comes back through `give_back`, the engine's inbox. `judge`
+        holds the risk rules; without it the package's own are in force."""
         self._router = router
         self._tokens = tokens
         self._journal = journal
@@ -77,6 +87,7 @@ class PaymentIntake:
         self._workers = workers
         self._give_back = give_back
         self._ids = ids or PaymentIds()
+        self._judge = judge or Judge(default_rules())
 
     def refuse(self, call: Call | Draft, reason: int) -> None:
         """See the interface."""
@@ -87,6 +98,7 @@ class PaymentIntake:
         events: list[EngineEvent] = []
         drafts: list[Draft] = []
         refunds: list[tuple[pb.RefundPaymentRequest, Call]] = []
+        self._judge.begin()
         for call in calls:
             try:
                 if isinstance(call, Draft):
@@ -244,6 +256,10 @@ class PaymentIntake:
         )
         if draft.hold_until_us:
             payment.authorised_minor, payment.hold_until_us = payment.amount_minor, draft.hold_until_us
+        refusal = self._judge.judge(payment, use, resolution, payee, now_us)
+        if refusal is not None:
+            draft.payment = payment
+            raise refusal
         return Create(payment, draft.waiter, min(draft.reply_by_us, draft.deadline_us + requests.REPLY_MAX_US))
 
     # -- faces: searched and checked on worker threads ---------------------------------------------------
@@ -316,12 +332,18 @@ class PaymentIntake:
         except JournalUnavailableError:
             _put_off(draft for draft, _ in refused)
             return
+        declines = 0
         for draft, error in refused:
             found = standing.get(draft.idempotency)
-            if found is None:
-                draft.fail(error)
-            else:
+            if found is not None:
                 self._repeat(draft, found, events)
+            elif draft.payment is None:
+                draft.fail(error)
+            elif declines < DECLINES_PER_TICK_MAX:
+                declines += 1
+                events.append(Decline(draft.payment, draft.waiter, error))
+            else:
+                draft.fail(overloaded())
 
     def _repeat(self, draft: Draft, found: Payment, events: list[EngineEvent]) -> None:
         if found.fingerprint != draft.fingerprint:

@@ -43,6 +43,8 @@ class Payee:
     amount_minor: int | None = None
     currency: str | None = None
     reference: str = ""
+    static: bool = False
+    """The payer scanned a code that does not change. A dynamic code past its time is refused, not taken for one."""
 
 
 def payee(key: pb.RoutingKey, directory: Directory, now_us: int) -> Payee:
@@ -79,6 +81,7 @@ def _payee_of_barcode(text: str, directory: Directory, now_us: int) -> Payee:
         decoded.amount_minor,
         decoded.currency,
         (decoded.reference or "")[:REFERENCE_CHARACTERS_MAX],
+        decoded.initiation != "dynamic",
     )
 
 

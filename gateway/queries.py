@@ -21,6 +21,7 @@ from gateway.engine.model import LegState, Payment
 from gateway.journal.interface import Reader
 from gateway.receipts import receipt_of
 from gateway.requests import payment_id_bytes
+from gateway.risk.records import judgement_message
 from hutong.gateway.v1 import payment_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -144,6 +145,7 @@ def _response(payment: Payment, refunds: Iterable[Payment]) -> pb.GetPaymentResp
         legs=_legs(payment),
         candidates=_candidates(payment),
         refunds=[to_message(refund) for refund in refunds],
+        risk=judgement_message(payment.risk) if payment.risk else None,
     )
 
 

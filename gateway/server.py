@@ -34,8 +34,12 @@ from gateway.links.interface import Link
 from gateway.links.remote import RemoteLink, SwitchLink
 from gateway.listen import Address, Tls, check
 from gateway.queries import Queries
+from gateway.risk.book import POLL_S as RULES_POLL_S
+from gateway.risk.book import RuleBook
+from gateway.risk.server import RiskServicer
 from gateway.routing import Router
 from gateway.watch import WatchHub
+from hutong.gateway.v1 import risk_pb2_grpc
 from hutong.participant.v1 import participant_pb2_grpc
 from tokenization.interface import TokenResolver
 
@@ -84,8 +88,10 @@ class Gateway:
         local_ids: frozenset[str] = frozenset(),
         services: Sequence[Register] = (),
         neighbours: Callable[[Core, Inbox[Any]], Neighbours] | None = None,
+        risk: RuleBook | None = None,
     ) -> None:
-        """`neighbours`: how the engine joins others on the same journal."""
+        """`neighbours`: how the engine joins others on the same journal. `risk`: the rules by which payments are let
+        in; without it the package's own."""
         secured = options.tls is not None
         check(options.listen, secured=secured, plaintext_allowed=options.plaintext_anywhere)
         if secured and options.front == "native":
@@ -96,6 +102,8 @@ class Gateway:
         self.queries = Queries(open_reader, directory.merchants, busy=lambda: self.engine.in_flight > 0)
         self.watch = WatchHub(open_reader)
         self.router = Router(directory, lambda participant: self._link.reachable(participant))
+        self.risk = risk or RuleBook()
+        self._risk_servicer = RiskServicer(self.risk, open_reader)
         intake = PaymentIntake(
             self.router,
             tokens,
@@ -104,6 +112,7 @@ class Gateway:
             faces=faces,
             workers=self._workers,
             give_back=lambda drafts: self.engine.inbox.put(drafts),
+            judge=self.risk.judge,
         )
         core = Core(options.timing)
         self.engine = Engine(
@@ -114,6 +123,7 @@ class Gateway:
             in_flight_max=options.in_flight_max,
             on_commit=self.watch.notify,
             observe=self.router.observe,
+            on_refusal=self.risk.judge.not_taken,
         )
         if neighbours is not None:
             self.engine.join(neighbours(core, self.engine.inbox))
@@ -143,6 +153,7 @@ class Gateway:
         asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(START_S)
         self.engine.start()
         asyncio.run_coroutine_threadsafe(self._follow_health(), self._loop)
+        asyncio.run_coroutine_threadsafe(self._follow_rules(), self._loop)
         return recovered
 
     def _run_loop(self) -> None:
@@ -160,7 +171,12 @@ class Gateway:
         front = AioFront(self._loop, self.gate, self.budgets, self.queries.submit, self.watch.subscribe)
         server.add_generic_rpc_handlers((front.handler(),))
         participant_pb2_grpc.add_ParticipantServiceServicer_to_server(self._remote, server)
-        names = ["hutong.gateway.v1.PaymentService", "hutong.participant.v1.ParticipantService"]
+        risk_pb2_grpc.add_RiskServiceServicer_to_server(self._risk_servicer, server)
+        names = [
+            "hutong.gateway.v1.PaymentService",
+            "hutong.gateway.v1.RiskService",
+            "hutong.participant.v1.ParticipantService",
+        ]
         for register in self._services:
             names.extend(register(server))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -221,6 +237,13 @@ class Gateway:
                 await self._say(serving)
             await asyncio.sleep(HEALTH_S)
 
+    async def _follow_rules(self) -> None:
+        """Reads the file of risk rules again when it changes; parsing keeps neither calls nor ticks waiting."""
+        while self._server is not None:
+            await asyncio.sleep(RULES_POLL_S)
+            if self.risk.stale:
+                await asyncio.to_thread(self.risk.poll)
+
     async def _say(self, serving: bool) -> None:
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in self._names:
@@ -249,6 +272,7 @@ class Gateway:
         self._thread.join(STOP_S)
         if not self._thread.is_alive():
             self._loop.close()
+        self._risk_servicer.close()
         self._journal.close()
         return empty
 

@@ -124,8 +124,9 @@ class CodeReader:
         self._failures = failures
         self.failed: list[tuple[bytes, int]] = []
 
-    def read(self, use: KeyUse, now_us: int) -> tuple[KeyEntry, bytes]:
-        """The key behind a code and what it spends. Raises HutongError: CODE_UNKNOWN, _EXPIRED, _LOCKED."""
+    def read(self, use: KeyUse, now_us: int) -> tuple[KeyEntry, bytes, int]:
+        """The key behind a code, what it spends, and when it was made (microseconds). Raises HutongError: CODE_UNKNOWN,
+        _EXPIRED, _LOCKED."""
         code = use.value.reveal()
         if not code_format.is_payment_code(code):
             raise HutongError(Reason.ERROR_REASON_CODE_UNKNOWN)
@@ -144,16 +145,17 @@ class CodeReader:
         self._failures.add(subject, now_us)
         self.failed.append((subject, now_us))
 
-    def _online(self, code: str, now_us: int) -> tuple[KeyEntry, bytes] | None:
+    def _online(self, code: str, now_us: int) -> tuple[KeyEntry, bytes, int] | None:
         mac = self._purposes.code(code.encode())
         entry = self._index.code(mac)
         if entry is None:
             return None
         if now_us >= entry.expires_us:
             raise HutongError(Reason.ERROR_REASON_CODE_EXPIRED)
-        return self._index.keys[entry.key], self._purposes.spend(b"online " + mac[:REF_BYTES])[:REF_BYTES]
+        spend = self._purposes.spend(b"online " + mac[:REF_BYTES])[:REF_BYTES]
+        return self._index.keys[entry.key], spend, entry.expires_us - code_format.ONLINE_LIFETIME_US
 
-    def _offline(self, code: str, now_us: int) -> tuple[KeyEntry, bytes] | None:
+    def _offline(self, code: str, now_us: int) -> tuple[KeyEntry, bytes, int] | None:
         start = len(code_format.OFFLINE_PREFIX)
         split = start + code_format.ALIAS_DIGITS
         entry = self._index.aliases.get(int(code[start:split]))
@@ -168,7 +170,8 @@ class CodeReader:
             self._fail(subject, now_us)
             return None
         # Named by the key and not by the alias: one payment for each account, device and step.
-        return key, self._purposes.spend(b"offline %d " % step + key.row.ref)[:REF_BYTES]
+        spend = self._purposes.spend(b"offline %d " % step + key.row.ref)[:REF_BYTES]
+        return key, spend, step * code_format.STEP_US
 
     def _matching_step(self, key: KeyEntry, day: int, shown: int, now_us: int) -> int | None:
         """The accepted step that the digits belong to. Raises HutongError(CODE_EXPIRED) for one of the last minutes."""

@@ -97,6 +97,11 @@ class Resolution:
     """The hutong.status.v1.ErrorReason to answer with when one of `spends` was spent before."""
     epoch: int = 0
     """The token's change counter; `still_valid` compares it."""
+    made_us: int = 0
+    """When what was presented was made, UTC in microseconds: a code's step, a cryptogram's payment; 0: it does not
+    change."""
+    key_since_us: int = 0
+    """When the routing key was created; 0 where the token itself was presented."""
 
 
 class TokenResolver(Protocol):

@@ -34,8 +34,9 @@ _CODE_SPENT: Final = int(Reason.ERROR_REASON_CODE_SPENT)
 _CRYPTOGRAM_INVALID: Final = int(Reason.ERROR_REASON_CRYPTOGRAM_INVALID)
 _BUDGET_SPENT: Final = int(Reason.ERROR_REASON_TOKEN_BUDGET_SPENT)
 _ACTIVE: Final = int(State.ACTIVE)
-Found = tuple[int, KeyEntry | None, bytes | None, int]
-"""Account's slot, routing key (None: the token itself), what is spent, reason when it was spent before."""
+Found = tuple[int, KeyEntry | None, bytes | None, int, int]
+"""Account's slot, routing key (None: the token itself), what is spent, reason when it was spent before, when what was
+presented was made (microseconds; 0: it does not change)."""
 
 
 class Resolver:
@@ -79,7 +80,7 @@ class Resolver:
     def _resolve(self, use: KeyUse, now_us: int) -> Resolution:
         if use.amount_minor <= 0:
             raise HutongError(Reason.ERROR_REASON_AMOUNT_NOT_POSITIVE)
-        slot, key, spend, spend_reason = self._finders[use.kind](use, now_us)
+        slot, key, spend, spend_reason, made_us = self._finders[use.kind](use, now_us)
         index = self._index
         policy = index.policies[index.account_policies[slot]]
         self._check_states(slot, key, now_us)
@@ -112,6 +113,8 @@ class Resolver:
             amount_max or None,
             spend_reason,
             index.versions[slot],
+            made_us,
+            0 if key is None else key.row.created_us,
         )
 
     def _check_states(self, slot: int, key: KeyEntry | None, now_us: int) -> None:
@@ -158,10 +161,10 @@ class Resolver:
             if slot is not None:
                 policy = self._index.policies[self._index.account_policies[slot]]
                 self._check_requestor(policy, use)
-                return slot, None, None, _CODE_SPENT
+                return slot, None, None, _CODE_SPENT, 0
         key = self._by_number(number, (KeyKind.DEVICE,))
         self._check_requestor(key.policy, use)
-        return self._device(key, number, use)
+        return self._device(key, number, use, now_us)
 
     def _consumer_code(self, use: KeyUse, now_us: int) -> Found:
         number = use.value.reveal()
@@ -171,8 +174,8 @@ class Resolver:
         if use.requestor_id:
             self._check_requestor(key.policy, use)
         if key.row.kind == KeyKind.DEVICE:
-            return self._device(key, number, use)
-        return key.slot, key, None, _CODE_SPENT
+            return self._device(key, number, use, now_us)
+        return key.slot, key, None, _CODE_SPENT, 0
 
     def _by_number(self, number: str, kinds: tuple[KeyKind, ...]) -> KeyEntry:
         key = self._index.key_by_lookup(self._purposes.lookup(number_message(number)))
@@ -189,7 +192,7 @@ class Resolver:
         if (policy.requestors and trid not in policy.requestors) or (trid and trid not in self._index.requestors):
             raise HutongError(Reason.ERROR_REASON_REQUESTOR_NOT_ALLOWED, action="present")
 
-    def _device(self, key: KeyEntry, number: str, use: KeyUse) -> Found:
+    def _device(self, key: KeyEntry, number: str, use: KeyUse, now_us: int) -> Found:
         """A device token: its cryptogram must verify, and each counter is spent once."""
         proof = use.cryptogram
         if proof is None:
@@ -206,17 +209,17 @@ class Resolver:
         if not hmac.compare_digest(expected, proof.value):
             raise HutongError(Reason.ERROR_REASON_CRYPTOGRAM_INVALID)
         spend = self._purposes.spend(b"cryptogram %d " % proof.counter + row.ref)[:REF_BYTES]
-        return key.slot, key, spend, _CRYPTOGRAM_INVALID
+        return key.slot, key, spend, _CRYPTOGRAM_INVALID, now_us
 
     def _payment_code(self, use: KeyUse, now_us: int) -> Found:
-        key, spend = self._codes.read(use, now_us)
-        return key.slot, key, spend, _CODE_SPENT
+        key, spend, made_us = self._codes.read(use, now_us)
+        return key.slot, key, spend, _CODE_SPENT, made_us
 
     def _face(self, use: KeyUse, now_us: int) -> Found:
         key = self._index.key_by_lookup(self._purposes.lookup(face_message(use.value.reveal())))
         if key is None or key.row.kind != KeyKind.FACE:
             raise HutongError(Reason.ERROR_REASON_TOKEN_UNKNOWN)
-        return key.slot, key, None, _CODE_SPENT
+        return key.slot, key, None, _CODE_SPENT, 0
 
     def _transit(self, use: KeyUse, now_us: int) -> Found:
         try:
@@ -237,7 +240,7 @@ class Resolver:
             raise HutongError(Reason.ERROR_REASON_CODE_UNKNOWN)
         # Named by what was signed, not by the signature: signing the same statement again is the same code.
         spend = self._purposes.spend(b"transit %d " % code.time_us + certificate.credential)[:REF_BYTES]
-        return key.slot, key, spend, _CODE_SPENT
+        return key.slot, key, spend, _CODE_SPENT, code.time_us
 
     def _check_certificate(self, code: transit.TransitCode) -> None:
         """Verifies a certificate once: 88 microseconds that a commuter's second ride does not cost."""

@@ -29,6 +29,8 @@ BOOKS_FOLDER: Final = "participants"
 END_S: Final = 20.0
 """How long a participant may take to end."""
 OPENING_MERCHANT_MINOR: Final = 0
+ASSURED_BY_ISSUER: Final = "14"
+"""EMV assurance method of the simulated people's accounts: their issuers have verified them with two factors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,9 @@ class Institutions:
     def register(self, tokens: TokenService) -> dict[str, Secret[str]]:
         """Gives every account its token at the token service; wallet id to token. Once done, changes nothing."""
         wallets = self.population.wallets
-        done = tokens.register_accounts([Account(wallet.issuer_id, wallet.account) for wallet in wallets])
+        done = tokens.register_accounts(
+            [Account(wallet.issuer_id, wallet.account) for wallet in wallets], assurance_method=ASSURED_BY_ISSUER
+        )
         return {wallet.id: one.token for wallet, one in zip(wallets, done, strict=True)}
 
     def folder(self, participant_id: str) -> Path:

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "pay": ("clients.command.payments", "Make a payment on a running network."),
     "receipt": ("clients.command.receipt", "Print the receipt of a payment or refund."),
     "refund": ("clients.command.payments", "Refund a payment on a running network."),
+    "risk": ("clients.command.risk", "Show, check, reload and try risk rules; list what they decided."),
     "settle": ("clients.command.settle", "Close settlement windows, write statements, reconcile books."),
     "show": ("clients.command.payments", "Show a payment of a running network."),
     "simulate": ("clients.command.simulate", "Run the whole switch through every fault, from seeds."),

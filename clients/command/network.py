@@ -51,6 +51,8 @@ from gateway.engine.loop import IN_FLIGHT_MAX
 from gateway.engine.model import Close
 from gateway.engine.transitions import Timing
 from gateway.links.loopback import LoopbackLink
+from gateway.risk.book import RuleBook
+from gateway.risk.rule_file import RulesError
 from gateway.server import Gateway, GatewayOptions, Register
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 from hutong.gateway.v1 import barcode_pb2, barcode_pb2_grpc, settlement_pb2, settlement_pb2_grpc
@@ -115,6 +117,8 @@ class NetworkOptions:
     """Or who sends this. With neither: whoever reaches the port, where that is this machine alone."""
     key_module: KeyModule | None = None
     """Hardware module that keeps the vault's key-encryption keys; None: a sealed file in the vault's folder."""
+    risk_rules: Path | None = None
+    """File of risk rules; None: the package's own."""
     timing: Timing = field(default_factory=Timing)
     in_flight_max: int = IN_FLIGHT_MAX
     queries: QueryLimits = field(default_factory=QueryLimits)
@@ -129,6 +133,7 @@ class Network:
     def __init__(self, options: NetworkOptions) -> None:
         self.options = options
         self.data = options.data
+        self._risk = RuleBook(options.risk_rules)
         self.population: Population = populate(
             options.seed,
             wallets_per_issuer=options.wallets_per_issuer,
@@ -162,7 +167,15 @@ class Network:
         options = replace(options, seed=_settle_seed(options))
         try:
             network = cls(options)
-        except (listening.ListenError, JournalError, VaultError, GalleryUnavailable, ValueError, OSError) as error:
+        except (
+            listening.ListenError,
+            JournalError,
+            VaultError,
+            GalleryUnavailable,
+            RulesError,
+            ValueError,
+            OSError,
+        ) as error:
             raise NetworkError(str(error)) from error
         network._run()
         return network
@@ -255,6 +268,7 @@ class Network:
             local_ids=frozenset(self.participants),
             services=self._services(),
             neighbours=opened.neighbours,
+            risk=self._risk,
         )
 
     def _services(self) -> Sequence[Register]:

@@ -162,6 +162,10 @@ def show(connection: Connection, payment_id: str, *, as_json_: bool) -> None:
     console.print(_facts(found.payment))
     _print_rows(console, "Legs", ("#", "kind", "participant", "state", "code", "undoes"), map(_leg_row, found.legs))
     _print_rows(console, "Route", ("acquirer", "score", "reasons", "tried"), map(_candidate_row, found.candidates))
+    if found.HasField("risk"):
+        judged = found.risk
+        console.print(f"Risk: {judged.action}, score {judged.score}, tier {judged.tier}, rules {judged.version}")
+        _print_rows(console, "Rules that fired", ("rule", "points", "action"), map(_finding_row, judged.findings))
     _print_rows(console, "Refunds", ("id", "amount", "state"), map(_refund_row, found.refunds))
 
 
@@ -297,6 +301,10 @@ def _leg_row(leg: pb.PaymentLeg) -> tuple[str, ...]:
 
 def _candidate_row(one: pb.RouteCandidate) -> tuple[str, ...]:
     return one.acquirer_id, f"{one.score:.2f}", ", ".join(one.reasons), "yes" if one.tried else ""
+
+
+def _finding_row(one: pb.RiskFinding) -> tuple[str, ...]:
+    return one.rule, str(one.points), one.action
 
 
 def _refund_row(payment: pb.Payment) -> tuple[str, ...]:

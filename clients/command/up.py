@@ -83,6 +83,11 @@ SHOWN_MAX: Final = 12
     metavar="TIME",
     help="Close a settlement window at every turn of this period, such as 15m, 6h or 1d, counted from midnight UTC.",
 )
+@click.option(
+    "--risk-rules",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of risk rules, read again when it changes or on SIGHUP. Default: the package's own.",
+)
 @click.option("--accounts", is_flag=True, help="Also show the simulated wallets' account numbers.")
 @click.option("--plaintext-anywhere", is_flag=True, help="Allow a plaintext port that other machines can reach.")
 def up(
@@ -106,6 +111,7 @@ def up(
     key_module: KeyModule | None,
     faces: Faces,
     settle_every: int | None,
+    risk_rules: Path | None,
     accounts: bool,
     plaintext_anywhere: bool,
 ) -> None:
@@ -135,6 +141,7 @@ def up(
             face_gallery=faces.gallery,
             face_operators=faces.operators,
             face_operator_secret=faces.secret,
+            risk_rules=risk_rules,
             in_flight_max=in_flight,
             queries=QueryLimits(query_rate, query_burst),
             drain_s=drain_seconds,
@@ -147,6 +154,7 @@ def up(
             network = Network.start(options)
         except NetworkError as error:
             raise click.ClickException(str(error)) from None
+        signal.signal(signal.SIGHUP, lambda *_: network.gateway.risk.ask())
         _show(network, Console(), accounts=accounts)
         failed = False
         while not stop.wait(1.0):

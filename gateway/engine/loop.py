@@ -22,6 +22,8 @@ from gateway.engine.model import (
     Expire,
     Join,
     LegOut,
+    Payment,
+    Refused,
 )
 from gateway.engine.neighbours import Neighbours
 from gateway.engine.transitions import Outcome
@@ -108,7 +110,9 @@ class Engine:
         in_flight_max: int = IN_FLIGHT_MAX,
         on_commit: Callable[[], None] = lambda: None,
         observe: Callable[[str, bool, int, int], None] = lambda *_: None,
+        on_refusal: Callable[[Payment, bool], None] = lambda *_: None,
     ) -> None:
+        """`on_refusal`: told of each payment that the journal did not take, and whether it repeats another."""
         self.inbox: Inbox[Call | EngineEvent] = Inbox()
         self.counts = Counts()
         self.in_flight_max = in_flight_max
@@ -119,6 +123,7 @@ class Engine:
         self._clock = clock or Clock()
         self._on_commit = on_commit
         self._observe = observe
+        self._on_refusal = on_refusal
         self._neighbours: Neighbours | None = None
         self._sources: list[Source] = []
         self._events: list[EngineEvent] = []
@@ -329,8 +334,8 @@ class Engine:
             verdicts = []
         self._act(out, verdicts)
 
-    def _act(self, out: Outcome, verdicts: Sequence[object]) -> None:
-        effects = self._core.settle(out, verdicts)  # type: ignore[arg-type]
+    def _act(self, out: Outcome, verdicts: Sequence[Refused | None]) -> None:
+        effects = self._core.settle(out, verdicts)
         for waiter, body in effects.answers:
             waiter.answer(body)
         for waiter, error in effects.errors:
@@ -347,10 +352,14 @@ class Engine:
     def _send(self, legs: Sequence[LegOut], now_us: int) -> None:
         self._events.extend(self._link.send(legs, now_us))
 
-    def _count(self, out: Outcome, verdicts: Sequence[object]) -> None:
+    def _count(self, out: Outcome, verdicts: Sequence[Refused | None]) -> None:
         counts = self.counts
         refused = sum(verdict is not None for verdict in verdicts)
         counts.refused += refused
+        if refused:
+            for create, verdict in zip(out.creates, verdicts, strict=True):
+                if verdict is not None:
+                    self._on_refusal(create.payment, verdict.standing is not None)
         counts.admitted += len(verdicts) - refused
         for participant, well, latency_us in out.observations:
             self._observe(participant, well, latency_us, out.now_us)

@@ -15,6 +15,8 @@ from gateway.engine.model import Answered, Create, EngineEvent
 from gateway.engine.transitions import Outcome
 from gateway.intake import PaymentIntake
 from gateway.journal.interface import JournalFencedError, JournalMismatchError, JournalUnavailableError
+from gateway.risk.judge import Judge
+from gateway.risk.rule_file import default_rules
 from gateway.routing import Router
 from gateway.simulation.callers import SimulatedCall, directory
 from gateway.simulation.links import SimulatedLink
@@ -136,7 +138,8 @@ class Node:
         link = self._link = SimulatedLink(world.network, self.number, self.step, world.witness)
         router = Router(_DIRECTORY, link.reachable)
         ids = PaymentIds(random.Random(f"{world.plan.seed}/{self.number}/{self._lives}").randbytes)
-        intake = PaymentIntake(router, world.tokens, journal, bytes(32), ids=ids)
+        judge = Judge(default_rules())
+        intake = PaymentIntake(router, world.tokens, journal, bytes(32), ids=ids, judge=judge)
         self.core = WatchedCore(world)
         engine = Engine(
             self.core,
@@ -147,6 +150,7 @@ class Node:
             in_flight_max=world.plan.in_flight_max,
             on_commit=self.step,
             observe=router.observe,
+            on_refusal=judge.not_taken,
         )
         self.neighbours = self._process.join(engine, self.core)
         self.recovered = engine.recover()

@@ -1187,6 +1187,8 @@ class ResolvedKey(_message.Message):
     AMOUNT_MAX_MINOR_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     SPEND_REASON_FIELD_NUMBER: _builtins.int
+    MAKE_TIME_FIELD_NUMBER: _builtins.int
+    KEY_CREATE_TIME_FIELD_NUMBER: _builtins.int
     issuer_id: _builtins.str
     token: _builtins.str
     token_ref: _builtins.bytes
@@ -1203,6 +1205,14 @@ class ResolvedKey(_message.Message):
 
     @_builtins.property
     def counters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CounterCondition]: ...
+    @_builtins.property
+    def make_time(self) -> _timestamp_pb2.Timestamp:
+        """When what was presented was made (a code's step, a cryptogram's payment); unset: it does not change."""
+
+    @_builtins.property
+    def key_create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the routing key was created; unset where the token itself was presented."""
+
     def __init__(
         self,
         *,
@@ -1217,10 +1227,12 @@ class ResolvedKey(_message.Message):
         amount_max_minor: _builtins.int = ...,
         epoch: _builtins.int = ...,
         spend_reason: _builtins.int = ...,
+        make_time: _timestamp_pb2.Timestamp | None = ...,
+        key_create_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key_create_time", b"key_create_time", "make_time", b"make_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_max_minor", b"amount_max_minor", "assurance_method", b"assurance_method", "counters", b"counters", "epoch", b"epoch", "issuer_id", b"issuer_id", "key_ref", b"key_ref", "last_four", b"last_four", "spend_reason", b"spend_reason", "spends", b"spends", "token", b"token", "token_ref", b"token_ref"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_max_minor", b"amount_max_minor", "assurance_method", b"assurance_method", "counters", b"counters", "epoch", b"epoch", "issuer_id", b"issuer_id", "key_create_time", b"key_create_time", "key_ref", b"key_ref", "last_four", b"last_four", "make_time", b"make_time", "spend_reason", b"spend_reason", "spends", b"spends", "token", b"token", "token_ref", b"token_ref"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

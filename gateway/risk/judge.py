@@ -1,0 +1,231 @@
+"""Judging payments before they are committed: which rules fire, what that asks for, which limits the commit must hold.
+
+On the engine's thread, in memory alone. A payment that no rule is asked about and no limit holds for costs a look into
+one table. What a velocity rule counts here are payments that were let in, by this gateway, since it started; what must
+be exact over all gateways becomes a condition of the commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+from contract.errors import HutongError, Reason
+from gateway.engine.answer import id_text
+from gateway.engine.model import Payment
+from gateway.keys import Payee
+from gateway.risk.facts import Facts
+from gateway.risk.rules import APPROVE, DECLINE, HOLD, STEP_UP, Finding, Rule, RuleSet, Velocity
+from gateway.risk.tiers import counts_as_static, missing_factor, tier_of
+from gateway.risk.windows import Subject, Windows
+from hutong.gateway.v1 import payment_pb2 as pb
+from tokenization.interface import KeyUse, Resolution
+
+DAY_US: Final = 86_400_000_000
+COUNTER_BYTES: Final = 16
+SEEN_MAX: Final = 65_536
+"""Codes remembered that were presented and not paid, oldest forgotten first; they live about a minute."""
+_DAILY_LIMIT: Final = int(Reason.ERROR_REASON_DAILY_LIMIT)
+_DECLINED: Final = int(Reason.ERROR_REASON_RISK_DECLINED)
+
+Limit = tuple[str, tuple[bytes, int, int, int]]
+"""Name, and the condition of the commit: (counter, add, cap, reason)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What rules make of a payment."""
+
+    action: str
+    finding: Finding
+    tier: str
+    factor: str = ""
+    """What a step-up asks for."""
+    limits: tuple[Limit, ...] = ()
+    counted: tuple[Subject, ...] = ()
+    """Windows that the payment counts in, if it is let in."""
+    fired: tuple[Rule, ...] = ()
+
+
+class Judge:
+    """Holds the rules in force against payments."""
+
+    def __init__(self, rules: RuleSet) -> None:
+        self.rules = rules
+        """Replaced as a whole when the file is read again."""
+        self.windows = Windows()
+        self.actions: Counter[str] = Counter()
+        self.fired: Counter[str] = Counter()
+        self._seen: dict[bytes, bytes] = {}
+        self._batch: dict[bytes, tuple[Judgement, bytes]] = {}
+        """Judgements of the batch by request, with the payment that was counted: a request that is in it twice is
+        judged once, so that both get the same answer."""
+        self._counted_spends: set[bytes] = set()
+
+    def begin(self) -> None:
+        """A batch of payments begins, which will be committed together."""
+        if self._batch:
+            self._batch.clear()
+            self._counted_spends.clear()
+
+    def judge(
+        self, payment: Payment, use: KeyUse, resolution: Resolution, payee: Payee, now_us: int
+    ) -> HutongError | None:
+        """Judges a payment that is about to be committed: notes on it what was found and which limits hold, and says
+        why it must not be committed, if it must not."""
+        rules = self.rules
+        kind, account = payment.payer_key, payment.account_ref
+        static_code = counts_as_static(
+            kind, resolution.made_us, now_us, rules.fresh_us, seen=bool(self._seen) and self._presented_before(payment)
+        )
+        tier = tier_of(
+            kind,
+            resolution.assurance_method,
+            static_code=static_code,
+            scanned=payee.kind == pb.KEY_KIND_MERCHANT_CODE,
+            static_merchant=payee.static,
+            agreement=bool(rules.agreements) and (account, payment.currency) in rules.agreements,
+        )
+        if kind not in rules.by_kind and rules.limit(tier, payment.currency, account) is None:
+            finding = rules.finding(tier, APPROVE, ())
+            payment.risk_id, payment.risk = finding.risk_id, finding.text
+            self.actions[APPROVE] += 1
+            return None
+        since_us = resolution.key_since_us
+        facts = Facts(
+            now_us,
+            kind,
+            payment.amount_minor,
+            payment.currency,
+            tier,
+            resolution.assurance_method,
+            static_code,
+            payee.static,
+            use.cryptogram is not None or kind == pb.KEY_KIND_TRANSIT,
+            account,
+            payment.key_ref,
+            now_us - since_us if since_us else -1,
+            payment.debtor,
+            payment.merchant_id,
+            payee.merchant.mcc,
+            payment.terminal_id,
+            payment.caller,
+        )
+        return self._settle(payment, facts)
+
+    def _settle(self, payment: Payment, facts: Facts) -> HutongError | None:
+        request = payment.idempotency + payment.fingerprint
+        judged = self._batch.get(request)
+        if judged is not None:
+            judgement = judged[0]
+        else:
+            judgement = self.find(facts)
+            self._batch[request] = judgement, payment.payment_id
+            self.actions[judgement.action] += 1
+            self.fired.update(rule.name for rule in judgement.fired)
+            self._count(payment, judgement, facts.now_us)
+        payment.risk_id, payment.risk = judgement.finding.risk_id, judgement.finding.text
+        if judgement.limits:
+            payment.counters += tuple(condition for _, condition in judgement.limits)
+            payment.limits = tuple(name for name, _ in judgement.limits)
+        error = refusal_of(judgement, payment)
+        if error is not None:
+            self._remember(payment)
+        return error
+
+    def find(self, facts: Facts) -> Judgement:
+        """What the rules in force make of these facts. Changes nothing."""
+        rules = self.rules
+        asked = [rule for rule in rules.by_kind.get(facts.key_kind, ()) if rule.holds(facts)]
+        fired: list[Rule] = []
+        limits: list[Limit] = []
+        counted: list[Subject] = []
+        cap = rules.limit(facts.tier, facts.currency, facts.account)
+        if cap is not None:
+            limits.append(_daily(facts, rules, cap))
+        for rule in asked:
+            velocity = rule.velocity
+            if velocity is None:
+                fired.append(rule)
+            elif velocity.exact:
+                limits.append(_exact(rule, velocity, facts))
+            else:
+                subject = (rule.name, velocity.window_us, velocity.subject(facts))
+                counted.append(subject)
+                if self._exceeded(velocity, subject, facts):
+                    fired.append(rule)
+        score = sum(rule.points for rule in fired)
+        found = tuple(fired)
+        action, factor = rules.action_of(score, found), ""
+        if action == STEP_UP:
+            factor = missing_factor(facts.key_kind, facts.assurance, static_code=facts.static_code, proven=facts.proven)
+            if not factor:
+                action = APPROVE  # there is nothing that the payer could add
+        finding = rules.finding(facts.tier, action, found)
+        return Judgement(action, finding, facts.tier, factor, tuple(limits), tuple(counted), found)
+
+    def _exceeded(self, velocity: Velocity, subject: Subject, facts: Facts) -> bool:
+        payments, amount = self.windows.look(subject, facts.now_us)
+        return (0 < velocity.payments < payments + 1) or (0 < velocity.amount_minor < amount + facts.amount_minor)
+
+    def _count(self, payment: Payment, judgement: Judgement, now_us: int) -> None:
+        """Counts what is let in, so that the next payment of the same batch sees it. One code pays once, however often
+        it is shown."""
+        if judgement.action not in (APPROVE, HOLD) or self._counted_spends.intersection(payment.spends):
+            return
+        self._counted_spends.update(payment.spends)
+        for subject in judgement.counted:
+            self.windows.add(subject, now_us, payment.amount_minor)
+
+    def _presented_before(self, payment: Payment) -> bool:
+        """Whether this code was presented for another request, which did not pay."""
+        return any(self._seen.get(spend, payment.idempotency) != payment.idempotency for spend in payment.spends)
+
+    def _remember(self, payment: Payment) -> None:
+        for spend in payment.spends:
+            if len(self._seen) >= SEEN_MAX:
+                del self._seen[next(iter(self._seen))]
+            self._seen.setdefault(spend, payment.idempotency)
+
+    def not_taken(self, payment: Payment, repeat: bool) -> None:
+        """The journal did not take this payment of the last batch: it does not count. `repeat`: the request was made
+        before; otherwise its code was seen, and is a screenshot when it comes again."""
+        judgement, counted = self._batch.get(payment.idempotency + payment.fingerprint, (None, b""))
+        if judgement is not None and counted == payment.payment_id:
+            for subject in judgement.counted:
+                self.windows.take_back(subject, payment.amount_minor)
+        if not repeat:
+            self._remember(payment)
+
+
+def refusal_of(judgement: Judgement, payment: Payment) -> HutongError | None:
+    """What a caller is told: not which rule it was, which is the operator's business."""
+    decision = id_text(payment.payment_id)
+    if judgement.action == STEP_UP:
+        return HutongError(Reason.ERROR_REASON_STEP_UP_NEEDED, factor=judgement.factor, decision=decision)
+    if judgement.action in (DECLINE, HOLD):
+        return HutongError(Reason.ERROR_REASON_RISK_DECLINED, decision=decision)
+    return None
+
+
+def _daily(facts: Facts, rules: RuleSet, cap: int) -> Limit:
+    """What a payer spends in a day, of payments of this tier and currency."""
+    day = rules.zone.local_us(facts.now_us) // DAY_US
+    counter = _counter(f"day {day} {facts.tier} {facts.currency} ".encode() + facts.account)
+    return f"day {facts.tier}", (counter, facts.amount_minor, cap, _DAILY_LIMIT)
+
+
+def _exact(rule: Rule, velocity: Velocity, facts: Facts) -> Limit:
+    who = velocity.subject(facts)
+    window = facts.now_us // velocity.window_us
+    name = f"velocity {window} {velocity.window_us} {len(rule.name)} {rule.name} ".encode()
+    counter = _counter(name + (who if isinstance(who, bytes) else who.encode("utf-8", "surrogatepass")))
+    if velocity.payments:
+        return rule.name, (counter, 1, velocity.payments, _DECLINED)
+    return rule.name, (counter, facts.amount_minor, velocity.amount_minor, _DECLINED)
+
+
+def _counter(name: bytes) -> bytes:
+    return hashlib.blake2b(name, digest_size=COUNTER_BYTES, person=b"hutong risk").digest()
