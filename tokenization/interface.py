@@ -10,13 +10,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from contract.errors import HutongError, Reason
 from contract.secret import Secret
 
 
-class PayerKeyKind(enum.Enum):
+class PayerKeyKind(enum.StrEnum):
     """What was presented as the payer's key."""
 
     PAYMENT_CODE = "payment_code"
@@ -40,8 +40,7 @@ class Cryptogram:
     unpredictable_number: int
 
 
-@dataclass(frozen=True, slots=True)
-class KeyUse:
+class KeyUse(NamedTuple):
     """One key presented for one payment: the key, and the facts that its domain is checked against."""
 
     kind: PayerKeyKind
@@ -74,8 +73,7 @@ class CounterUse:
     """The hutong.status.v1.ErrorReason to answer with when the condition fails."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(NamedTuple):
     """Where a payer's key leads."""
 
     issuer_id: str

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
+import itertools
 import os
 import secrets
 import sqlite3
@@ -55,7 +56,11 @@ CREATE TABLE IF NOT EXISTS entries (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entries_original ON entries (original, participant) WHERE original IS NOT NULL;
 """
-_INSERT: Final = "INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_ROW: Final = "(?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_INSERT: Final = f"INSERT INTO entries VALUES {_ROW}"  # noqa: S608 - a constant
+ROWS_PER_STATEMENT: Final = 16
+"""Rows that go together cost half of what they cost one by one."""
+_INSERT_MANY: Final = f"INSERT INTO entries VALUES {', '.join([_ROW] * ROWS_PER_STATEMENT)}"  # noqa: S608 - a constant
 
 
 class BooksError(Exception):
@@ -172,7 +177,11 @@ class Books:
         if not self._pending:
             return
         with self._transaction() as database:
-            database.executemany(_INSERT, self._pending)
+            lines, size = self._pending, ROWS_PER_STATEMENT
+            whole = len(lines) - len(lines) % size
+            parts = (tuple(itertools.chain.from_iterable(lines[at : at + size])) for at in range(0, whole, size))
+            database.executemany(_INSERT_MANY, parts)
+            database.executemany(_INSERT, lines[whole:])
         self._pending.clear()
         self._moved = None
 

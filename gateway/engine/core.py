@@ -58,6 +58,9 @@ from gateway.engine.transitions import (
 DUE_PER_TICK_MAX: Final = 4096
 """Overdue payments looked at in one tick; the rest follow in the next."""
 
+_WITHOUT_PAYMENT: Final = (Create, Decline, Close)
+"""Events that name no payment that there is already."""
+
 
 @dataclass(slots=True)
 class Effects:
@@ -85,12 +88,17 @@ class Core:
 
     def missing(self, events: Sequence[EngineEvent]) -> list[bytes]:
         """Payments that these events name and that are not in memory; the loop loads them before `step`."""
-        ids = {
-            event.leg_id[:16] if isinstance(event, Answered) else event.payment_id
-            for event in events
-            if not isinstance(event, Create | Decline | Close)
-        }
-        return [payment_id for payment_id in ids if payment_id not in self.book]
+        book, absent = self.book, dict[bytes, None]()
+        for event in events:
+            if isinstance(event, Answered):
+                payment_id = event.leg_id[:16]
+            elif isinstance(event, _WITHOUT_PAYMENT):
+                continue
+            else:
+                payment_id = event.payment_id
+            if payment_id not in book:
+                absent[payment_id] = None
+        return list(absent)
 
     # -- first half ---------------------------------------------------------------------------------
 

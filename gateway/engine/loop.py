@@ -236,7 +236,7 @@ class Engine:
         error = HutongError(reason)
         if self._stalled is not None and self.failure is not None:
             self._refuse_uncommitted(self._stalled)
-        for item in self._take():
+        for item in (*self._take(), *self._take_calls()):
             if not isinstance(item, Answered | Expire):
                 (item.waiter if isinstance(item, ENGINE_EVENTS) else item).fail(error)
         for payment in self._core.book.values():
@@ -257,6 +257,7 @@ class Engine:
         events.extend(self._link.poll(now_us))
         calls = [item for item in items if not isinstance(item, ENGINE_EVENTS)]
         events.extend(item for item in items if isinstance(item, ENGINE_EVENTS))
+        calls.extend(self._take_calls())
         look = now_us >= self._next_look_us
         if calls:
             self._prepare(calls, events, now_us)
@@ -272,7 +273,7 @@ class Engine:
             self._put_off(events, error)
             return False
         if not events and not (look and self._core.book):
-            return bool(items)
+            return bool(items or calls)
         if look:
             self._next_look_us = now_us + LOOK_INTERVAL_US
         out = self._core.step(events, now_us, look_for_due=look)
@@ -307,9 +308,11 @@ class Engine:
         if self._neighbours is not None:
             items.extend(self._neighbours.poll(EVENTS_PER_TICK_MAX))
         items.extend(self.inbox.take(EVENTS_PER_TICK_MAX))
-        for source in self._sources:
-            items.extend(source.poll(EVENTS_PER_TICK_MAX))
         return items
+
+    def _take_calls(self) -> list[Call]:
+        """What waits at the fronts that the engine empties itself."""
+        return [call for source in self._sources for call in source.poll(EVENTS_PER_TICK_MAX)]
 
     def _prepare(self, calls: list[Call], events: list[EngineEvent], now_us: int) -> None:
         if self._draining.is_set():
@@ -395,7 +398,7 @@ class Engine:
         """Tries the tick that could not be committed once more; meanwhile refuses new calls and keeps answers."""
         out = self._stalled
         assert out is not None, "called only while stalled"
-        for item in self._take():
+        for item in (*self._take(), *self._take_calls()):
             if isinstance(item, Answered | Expire):
                 self._hold(item)
             elif isinstance(item, ENGINE_EVENTS):

@@ -127,10 +127,11 @@ class Transitions:
     def plan(self, payment: Payment) -> None:
         """Sets when this payment must be looked at again."""
         due = self.retry_due_us(payment)
-        if not payment.deadline_seen and payment.state not in FINAL:
-            due = min(due, payment.deadline_us)
+        if payment.deadline_us < due and not payment.deadline_seen and payment.state not in FINAL:
+            due = payment.deadline_us
         for _, by_us in payment.waiters:
-            due = min(due, by_us)
+            if by_us < due:
+                due = by_us
         payment.due_us = due
         if due < self._timers.horizon_us:
             self._timers.note(payment)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from gateway.engine.model import Kind, Leg, LegKind, LegState, Payment, first_leg
 from gateway.engine.states import RESTING, State
+from gateway.engine.transitions import open_reversals
 from gateway.journal.schema import CLOSED, HELD, OPEN, PAYMENT_COLUMNS
 
 _COUNTER_BYTES: Final = 16
@@ -56,9 +57,7 @@ def payment_row(payment: Payment, engine: int) -> tuple[object, ...]:
 
 def payment_change(payment: Payment) -> tuple[object, ...]:
     """What changed of a payment: open, state, goal, reason, attempt, ended_us, and its id."""
-    if payment.state not in RESTING or any(
-        leg.kind == LegKind.REVERSAL and leg.state == LegState.SENT for leg in payment.legs
-    ):
+    if payment.state not in RESTING or open_reversals(payment):
         open_now = OPEN
     else:
         open_now = HELD if payment.state is State.HELD else CLOSED

@@ -96,8 +96,8 @@ def test_count_and_total_of_a_key(world: World) -> None:
     assert journal.admit(world.resolved(one)) is None
     assert journal.admit(world.resolved(one)) is None
     assert journal.admit(world.resolved(one)) == Reason.ERROR_REASON_TOKEN_BUDGET_SPENT
-    assert journal.admit(world.resolved(replace(one, amount_minor=500))) is None
-    assert journal.admit(world.resolved(replace(one, amount_minor=1))) == Reason.ERROR_REASON_TOKEN_BUDGET_SPENT
+    assert journal.admit(world.resolved(one._replace(amount_minor=500))) is None
+    assert journal.admit(world.resolved(one._replace(amount_minor=1))) == Reason.ERROR_REASON_TOKEN_BUDGET_SPENT
     assert journal.admit(world.resolved(use(PayerKeyKind.FACE, "face-two"))) is None, "another key's own count"
 
 
