@@ -314,8 +314,15 @@ def _subject(event: EngineEvent) -> bytes:
 def _is_settled(one: _Followed, payment: Payment) -> bool:
     """Whether there is something to tell a caller before his time is over. Who cancels or captures while the funds are
     held, waits for the engine that has the payment to do it."""
-    waits_for_the_end = one.cancels or one.captures is not None
-    return payment.state in (FINAL if waits_for_the_end else RESTING)
+    if one.captures is not None and payment.state is not State.HELD:
+        return payment.state in FINAL or _capture_refusal(one, payment) is not None
+    return payment.state in (FINAL if one.cancels or one.captures is not None else RESTING)
+
+
+def _capture_refusal(one: _Followed, payment: Payment) -> HutongError | None:
+    if one.captures is None:
+        return None
+    return capture_refusal(payment, one.captures or payment.authorised_minor)
 
 
 def _tell(one: _Followed, payment: Payment | None) -> None:
@@ -325,10 +332,7 @@ def _tell(one: _Followed, payment: Payment | None) -> None:
         waiter.fail(HutongError(Reason.ERROR_REASON_PAYMENT_NOT_FOUND))
         return
     named = {"payment_id": id_text(payment.payment_id)}
-    refusal = None
-    if one.captures is not None:
-        refusal = capture_refusal(payment, one.captures or payment.authorised_minor)
-    if refusal is not None:
+    if (refusal := _capture_refusal(one, payment)) is not None:
         waiter.fail(refusal)
     elif payment.state is State.HELD and one.captures is not None:
         waiter.fail(HutongError(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS, **named))

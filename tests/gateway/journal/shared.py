@@ -17,7 +17,7 @@ from contract.secret import Secret
 from gateway.engine.clock import Clock, PaymentIds
 from gateway.engine.core import Core
 from gateway.engine.loop import Engine
-from gateway.engine.model import Answered, Cancel, Create, EngineEvent, Kind, LegOut, Payment
+from gateway.engine.model import Answered, Cancel, Capture, Create, EngineEvent, Kind, LegOut, Payment
 from gateway.engine.states import State
 from gateway.engine.transitions import Timing
 from gateway.journal.postgres import PostgresJournal
@@ -138,6 +138,11 @@ class Node:
         self.engine.inbox.put([Cancel(payment_id, caller)])
         return caller
 
+    def capture(self, payment_id: bytes, amount_minor: int = 0, *, reply_in_us: int = 15_000_000) -> Caller:
+        caller = Caller()
+        self.engine.inbox.put([Capture(payment_id, amount_minor, caller, CLOCK.now_us() + reply_in_us)])
+        return caller
+
     def stop(self) -> None:
         self.engine.drain(5.0)
         self.journal.close()
@@ -164,6 +169,13 @@ def draft(amount_minor: int = 1000, key: str = "", **changes: object) -> Payment
     )
     for name, value in changes.items():
         setattr(payment, name, value)
+    return payment
+
+
+def hold(amount_minor: int = 1000, lasts_us: int = 3_600_000_000, **changes: object) -> Payment:
+    """A payment whose funds are to be held."""
+    payment = draft(amount_minor, **changes)  # type: ignore[arg-type]
+    payment.authorised_minor, payment.hold_until_us = amount_minor, CLOCK.now_us() + lasts_us
     return payment
 
 
