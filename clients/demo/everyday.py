@@ -24,6 +24,8 @@ FACE_SMALL_MINOR: Final = 4_200
 """Below what the face service lets a face pay alone by default, 50.00 CNY."""
 FACE_LARGE_MINOR: Final = 8_800
 """Above it."""
+HELD: Final = "HELD"
+CANCELLED: Final = "CANCELLED"
 CAPTURES_MAX: Final = 3
 """Times that a payer is asked to look into the camera."""
 CAPTURE_AGAIN: Final = frozenset({"FACE_NOT_LIVE", "FACE_NO_MATCH"})
@@ -161,4 +163,35 @@ def _show_face(stage: Stage, wallet: SimulatedWallet, first: Merchant, second: M
         look("a face and a small amount", first, FACE_SMALL_MINOR, SUCCEEDED),
         look("a face and a larger amount", second, FACE_LARGE_MINOR, "FACE_NEEDS_PASSCODE"),
         look("a face, its passcode and a larger amount", second, FACE_LARGE_MINOR, SUCCEEDED, passcode=True),
+    ]
+
+
+def holds(stage: Stage) -> list[Task]:
+    """Every acquirer's first shop sets an amount aside, takes a part of it, and frees another."""
+    shops = [stage.home_merchant(acquirer.id) for acquirer in stage.population.acquirers]
+    wallets = list(stage.wallets.values())
+    return [
+        partial(_hold, stage, wallets[number % len(wallets)], shop, stage.amount_minor())
+        for number, shop in enumerate(shops)
+    ]
+
+
+def _hold(stage: Stage, wallet: SimulatedWallet, merchant: Merchant, amount: int) -> list[Line]:
+    """As a hotel does: hold, then capture less; and hold, then void, after which nothing can be captured."""
+    terminal = stage.terminal_of(merchant)
+
+    def one(scene: str, pay: Callable[[], pb.Payment], expected: str, minor: int) -> Line:
+        return attempt(stage.client, scene, wallet.person, merchant, pay, expected=expected, amount_minor=minor)
+
+    def hold() -> Line:
+        return one("a hold", lambda: terminal.hold(wallet.payer_key(), amount), HELD, amount)
+
+    kept, freed = hold(), hold()
+    part = amount // 2
+    return [
+        kept,
+        one("a hold is captured in part", lambda: terminal.capture(kept.payment_id, part), SUCCEEDED, part),
+        freed,
+        one("a hold is voided", lambda: terminal.void(freed.payment_id), CANCELLED, amount),
+        one("a capture after the void", lambda: terminal.capture(freed.payment_id), "PAYMENT_NOT_HELD", amount),
     ]

@@ -35,6 +35,7 @@ SCENES: Final = (
     Scene("terminals scan wallets' codes", everyday.wallet_codes),
     Scene("tokens", everyday.tokens),
     Scene("faces", everyday.faces),
+    Scene("amounts are held, captured and voided", everyday.holds),
     Scene("an answer is lost: unknown, then settled", trouble.answer_lost, meanwhile=True),
     Scene("refunds in parts, and one too many", trouble.refunds),
     Scene("a payer without enough money", trouble.decline),

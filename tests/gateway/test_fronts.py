@@ -340,7 +340,7 @@ def test_health_and_reflection(side: Side) -> None:
 
 
 def held(side: Side, **changes: object) -> pb.Payment:
-    made = side.stub.CreatePayment(side.request(hold=pb.Hold(), **changes), timeout=CALL_S).payment
+    made = side.stub.CreatePayment(side.request(**({"hold": pb.Hold()} | changes)), timeout=CALL_S).payment
     assert made.state == pb.PAYMENT_STATE_HELD
     return made
 
@@ -469,3 +469,21 @@ def test_no_receipt_while_under_way(side: Side) -> None:
     _, reason = refusal(lambda: side.stub.GetReceipt(pb.GetReceiptRequest(payment_id=made.payment_id), timeout=CALL_S))
     assert reason == "PAYMENT_NOT_SETTLED"
     side.stub.CancelPayment(pb.CancelPaymentRequest(payment_id=made.payment_id), timeout=CALL_S)
+
+
+def test_a_hold_ends_by_itself_and_is_seen_to(side: Side) -> None:
+    """A second's hold on the engine's own clock: EXPIRED is watched for, and then nothing can be captured."""
+    payment_id = held(side, hold=pb.Hold(lifetime=duration_pb2.Duration(seconds=1))).payment_id
+    stream = side.stub.WatchPayments(pb.WatchPaymentsRequest(payment_id=payment_id), timeout=CALL_S)
+    states: list[int] = []
+    for response in stream:
+        states.extend(int(event.state) for event in response.events)
+        if pb.PAYMENT_STATE_EXPIRED in states:
+            break
+    stream.cancel()
+    wanted = ("DEBITING", "HELD", "REVERSING", "EXPIRED")
+    assert states == [pb.PaymentState.Value(f"PAYMENT_STATE_{name}") for name in wanted]
+    request = pb.CapturePaymentRequest(payment_id=payment_id)
+    assert refusal(lambda: side.stub.CapturePayment(request, timeout=CALL_S))[1] == "PAYMENT_NOT_HELD"
+    receipt = side.stub.GetReceipt(pb.GetReceiptRequest(payment_id=payment_id), timeout=CALL_S).receipt
+    assert (receipt.held_minor, receipt.paid_minor) == (0, 0)
