@@ -199,7 +199,9 @@ class SqliteJournal:
         file, which is synced, and the log begins anew."""
         busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
-            raise sqlite3.OperationalError("readers are in the way of writing the journal anew")
+            raise sqlite3.OperationalError(
+                "a reader is in the way of writing the log anew: end what reads this file, then start again"
+            )
 
     def last_was_taken(self) -> bool:
         """See the interface."""
