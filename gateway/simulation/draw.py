@@ -17,6 +17,7 @@ from gateway.simulation.plan import (
     Cancel,
     Capture,
     ClockJump,
+    CloseWindow,
     Crash,
     DiskFault,
     Down,
@@ -45,6 +46,7 @@ def draw(seed: int) -> Plan:
     nodes = rng.choice((1, 1, 2))
     items.extend(_captures(rng, pays))
     items.extend(_faults(rng, heal_us, nodes))
+    items.extend(_closings(random.Random(f"{seed} windows"), heal_us))
     return Plan(
         seed=seed,
         nodes=nodes,
@@ -130,6 +132,20 @@ def _refunds(rng: random.Random, pays: list[Pay], heal_us: int) -> list[Refund]:
                 )
             )
     return refunds
+
+
+def _closings(rng: random.Random, heal_us: int) -> list[Item]:
+    """Operators who close windows, alone or several at once, and crashes in the midst of it."""
+    items: list[Item] = []
+    for _ in range(rng.choice((0, 2, 5, 12))):
+        moment = rng.randint(0, heal_us)
+        for _ in range(rng.choice((1, 1, 2, 3))):
+            at_us = moment + rng.choice((0, 0, rng.randint(0, SECOND // 100)))
+            items.append(CloseWindow(at_us, rng.randrange(6), rng.choice((1, 1, 1, 1, 0, -1, 2))))
+        if rng.random() < 0.1 and moment < heal_us - 2 * SECOND:
+            node, steps = rng.randrange(6), rng.randint(0, 10)
+            items.append(Crash(moment, node, steps, rng.random() < 0.5, rng.randint(1000, SECOND), 0, "closing"))
+    return items
 
 
 def _captures(rng: random.Random, pays: list[Pay]) -> list[Item]:

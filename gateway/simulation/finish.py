@@ -32,7 +32,16 @@ _PATIENCE_US: Final = 30 * SECOND
 
 def finish(world: World) -> None:
     """From the repairs to the verdict. Stops at the first violation."""
-    for part in (_settle, _repeat_answers, _repeat_requests, _probe_limits, _probe_refunds, _restart, _compare):
+    for part in (
+        _settle,
+        _repeat_answers,
+        _repeat_requests,
+        _probe_limits,
+        _probe_refunds,
+        _close_window,
+        _restart,
+        _compare,
+    ):
         if world.witness.violations:
             return
         part(world)
@@ -50,6 +59,8 @@ def _settle(world: World) -> None:
     for node in world.nodes:
         for call in node.calls:
             witness.complain("each request has one answer", f"operation {call.op} is left without")
+        for closing in node.closings:
+            witness.complain("each request has one answer", f"the closing of window {closing.number} is left without")
 
 
 def _repeat_answers(world: World) -> None:
@@ -173,6 +184,15 @@ def _refunded(world: World, refund: Refund) -> int:
     return int(pb.CreatePaymentResponse.FromString(body).payment.amount_minor)
 
 
+def _close_window(world: World) -> None:
+    """Fault 20: a last window takes all that no other has."""
+    number = world.witness.windows.last + 1
+    world.close_window(number)
+    _settle(world)
+    if world.witness.windows.last != number and not world.witness.violations:
+        world.witness.complain("it works again after repairs", f"window {number} is not closed")
+
+
 def _restart(world: World) -> None:
     """Faults 11 and 12, a last time: nothing is in flight, and nothing is lost by a power cut."""
     world.cut_power()
@@ -221,6 +241,11 @@ def _compare_effects(world: World) -> None:
                 debit = number == 1 or line.kind is LegKind.CAPTURE
                 amount = -line.amount_minor if debit else line.amount_minor
                 books[key] = books.get(key, 0) + amount
+    if not witness.violations:
+        succeeded = {
+            payment_id for op, payment_id in witness.payment_of.items() if _final_state(world, op) is State.SUCCEEDED
+        }
+        witness.windows.compare(succeeded, books)
     report = world.storage.examine()
     compare(report, {key: net for key, net in books.items() if net})
     compare_holds(report, _held(world))

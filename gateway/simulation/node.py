@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.engine.clock import Clock, PaymentIds
 from gateway.engine.core import Core
 from gateway.engine.loop import Engine
-from gateway.engine.model import Answered, Create, EngineEvent
+from gateway.engine.model import Answered, Close, Create, EngineEvent
 from gateway.engine.transitions import Outcome
 from gateway.intake import PaymentIntake
 from gateway.journal.interface import JournalFencedError, JournalMismatchError, JournalUnavailableError
@@ -22,6 +22,7 @@ from gateway.simulation.callers import SimulatedCall, directory
 from gateway.simulation.links import SimulatedLink
 from gateway.simulation.plan import SECOND, Crash, Pause
 from gateway.simulation.storage import CrashError, GoneError, Neighbour, TornError
+from gateway.simulation.windows import SimulatedClosing
 
 if TYPE_CHECKING:
     from gateway.simulation.world import World
@@ -82,6 +83,8 @@ class Node:
         self.clock = VirtualClock(lambda: world.now_us)
         self.calls: list[SimulatedCall] = []
         """On their way in the engine that lives now."""
+        self.closings: list[SimulatedClosing] = []
+        """The same of settlement windows that are to be closed."""
         self.tick_at_us: int | None = None
         self.turn_at_us: int | None = None
         """When the thread that looks after other engines takes its next turn."""
@@ -244,7 +247,10 @@ class Node:
         self._process.close_all()
         for call in self.calls:
             call.lost = True
+        for closing in self.closings:
+            closing.lost = True
         self.calls.clear()
+        self.closings.clear()
         self.engine = self._link = self.tick_at_us = self.neighbours = self.turn_at_us = None
 
     def _end(self, engine: Engine, error: JournalFencedError) -> None:
@@ -358,6 +364,14 @@ class Node:
         self.engine.inbox.put([call])
         self.wake()
         return True
+
+    def close_window(self, number: int) -> None:
+        """An operator's request arrives, where anybody listens."""
+        if self.engine is not None:
+            closing = SimulatedClosing(self._world, self, number)
+            self.closings.append(closing)
+            self.engine.inbox.put([Close(number, closing)])
+            self.wake()
 
     def deliver(self, answered: Answered) -> bool:
         """A participant's answer arrives; False where nobody listens."""

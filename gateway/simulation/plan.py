@@ -92,6 +92,16 @@ class Read:
     of: int
 
 
+@dataclass(frozen=True, slots=True)
+class CloseWindow:
+    """An operator closes a settlement window at one of the engines."""
+
+    at_us: int
+    node: int
+    ahead: int
+    """Which: 1 is the next, less is one that is closed already, more one that is not yet its turn."""
+
+
 # -- what breaks ---------------------------------------------------------------------------------------------
 
 
@@ -109,7 +119,7 @@ class Crash:
     """By how much the wall clock differs after the restart; may be negative."""
     armed_by: str = ""
     """What the steps are counted from: the next message of this kind that leaves (`reversal`, `credit`, `capture`,
-    `inquiry`), the next `lie`, or, empty, `at_us` itself."""
+    `inquiry`), the next `lie` or `closing`, or, empty, `at_us` itself."""
     renamed: bool = False
     """Whether it starts again as another process, with another folder: on a shared journal, under another number."""
 
@@ -186,7 +196,8 @@ class ServerClockJump:
 
 
 Item = (
-    Pay
+    CloseWindow
+    | Pay
     | Refund
     | Again
     | Capture

@@ -21,6 +21,7 @@ from gateway.simulation.claims import Claims
 from gateway.simulation.participants import BARRED, DECLINED, DONE, UNDONE, Line, Participant
 from gateway.simulation.plan import OTHER_PAYLOAD_MINOR, Pay, Plan, Refund
 from gateway.simulation.storage import Rows
+from gateway.simulation.windows import Windows
 from hutong.gateway.v1 import payment_pb2 as pb
 
 ORIGINALS: Final = frozenset({LegKind.DEBIT, LegKind.CREDIT, LegKind.REFUND, LegKind.AUTHORISATION, LegKind.CAPTURE})
@@ -65,6 +66,7 @@ class Witness:
         self.refusals: dict[int, set[str]] = {}
         self.disk_failed = False
         self.clocks_differ = False
+        self.windows = Windows(self.complain, lambda: self.reader)
         self.claims = Claims(self.complain, self.carried, self.told)
         self._now_us = now_us
         self._say = say
@@ -431,7 +433,9 @@ class Witness:
     def after_tick(self) -> None:
         """Looks at what was posted and published since the last time."""
         self.claims.look(self.reader)
+        self.windows.look()
 
     def after_restart(self) -> None:
         """Looks whether what was published before is still there."""
         self.claims.look_again(self.reader)
+        self.windows.look_again()

@@ -87,6 +87,7 @@ class World:
             plans.Capture: self._play_capture,
             plans.Cancel: self._play_cancel,
             plans.Read: self._play_read,
+            plans.CloseWindow: self._play_closing,
             plans.Crash: self._play_crash,
             plans.Pause: self._play_pause,
             plans.TornCommit: self._play_torn,
@@ -334,6 +335,17 @@ class World:
             self.witness.cancelled.add(item.of)
             self.submit(cancel_call(item.of, payment_id, self.told), self.network.sender(payment_id))
 
+    def _play_closing(self, item: plans.CloseWindow) -> None:
+        number = self.witness.windows.last + item.ahead
+        if number > 0:
+            self.close_window(number, item.node)
+
+    def close_window(self, number: int, node: int = 0) -> None:
+        """An operator asks one of the engines to close a window."""
+        self.say(f"window {number} is to be closed")
+        self._notice("closing")
+        self.nodes[node % len(self.nodes)].close_window(number)
+
     def _play_read(self, item: plans.Read) -> None:
         payment_id = self.payment_of(item.of)
         if payment_id is None or self.storage.faulty:
@@ -361,7 +373,7 @@ class World:
         for item in self._armed:
             if item.armed_by == kind:
                 self._armed.remove(item)
-                self.nodes[item.node].crash_soon(item)
+                self.nodes[item.node % len(self.nodes)].crash_soon(item)
                 return
 
     def _play_torn(self, item: plans.TornCommit) -> None:
