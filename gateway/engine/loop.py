@@ -272,6 +272,11 @@ class Engine:
         except JournalUnavailableError as error:
             self._put_off(events, error)
             return False
+        except JournalFencedError:
+            for event in events:
+                if not isinstance(event, Answered | Expire):
+                    event.waiter.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
+            raise
         if not events and not (look and self._core.book):
             return bool(items or calls)
         if look:

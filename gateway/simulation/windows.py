@@ -30,6 +30,7 @@ class SimulatedClosing:
         self.lost = False
         """The connection ended; nobody hears an answer any more."""
         self.number = number
+        self._due = number <= world.witness.windows.last + 1
         self._world = world
         self._node = node
 
@@ -37,7 +38,7 @@ class SimulatedClosing:
         """See the interface."""
         self._end()
         self._world.say(f"whether window {self.number} was to be closed is decided")
-        self._world.witness.windows.told(self.number)
+        self._world.witness.windows.told(self.number, due=self._due)
 
     def fail(self, error: HutongError) -> None:
         """See the interface."""
@@ -83,10 +84,9 @@ class Windows:
             self._members[number] = self._successes(after, last)
             self._seen = rows[:number]
 
-    def told(self, number: int) -> None:
-        """An operator heard that it is decided whether this window is closed."""
-        rows = self._rows()
-        if self.last < number <= self.last + 1 and len(rows) < number:
+    def told(self, number: int, *, due: bool) -> None:
+        """An operator heard that it is decided whether this window is closed; `due`: it was its turn when he asked."""
+        if due and len(self._rows()) < number:
             self._complain("nothing is told before it is durable", f"window {number} is said to be closed and is not")
         self.look()
 
