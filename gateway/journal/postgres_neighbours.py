@@ -124,7 +124,9 @@ class PostgresNeighbours:
         while self._done:
             _tell(*self._done.popleft())
         for followed in self._followed:
-            followed.waiter.fail(HutongError(Reason.ERROR_REASON_DRAINING))
+            # Not DRAINING, which says that nothing was done: the payment is under way at another engine.
+            named = {"payment_id": id_text(followed.payment_id)}
+            followed.waiter.fail(HutongError(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS, **named))
         self._followed.clear()
 
     # -- on the engine's thread ---------------------------------------------------------------------------------
