@@ -23,9 +23,8 @@ from facepay.gallery.certificate import Exact, Top2
 from facepay.gallery.engine import Enrolled, Ids, Vectors
 
 DIMENSION: Final = 512
-CHUNK: Final = 20_000
-"""People made and enrolled at a time: a multiple of the population's own chunk, and 40 MB, which an allocator gives
-back to the system (glibc: above 32 MiB), so that making people does not count as the gallery's memory."""
+CHUNK: Final = 16_000
+"""People made and enrolled at a time; a multiple of the population's own chunk."""
 MATRIX_ROWS_MAX: Final = 1_200_000
 """Up to so many rows the float scan is timed over one matrix (2.4 GB); beyond, block by block."""
 QUERY_CHUNK: Final = 8_192
