@@ -214,7 +214,7 @@ def test_what_a_stopped_gateway_leaves_is_taken_over_at_once(url: str, tmp_path:
     caller = leaving.create(draft(key="k"))
     wait_until(lambda: leaving.engine.in_flight == 1)
     assert leaving.engine.drain(0.01) is False
-    assert caller.outcome == "PAYMENT_IN_PROGRESS"
+    assert caller.outcome == "DRAINING"
     leaving.journal.close()
     assert staying.create(draft(key="k")).outcome == "SUCCEEDED"
     staying.stop()
