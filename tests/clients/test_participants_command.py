@@ -1,0 +1,62 @@
+"""`hutong participants` for a gateway that starts none: it waits for them, pays through them, refuses without them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from clients import keys
+from clients.client import HutongClient
+from clients.command.check import check_folder
+from clients.command.main import main
+from clients.command.network import Network, NetworkOptions, Where
+from contract.errors import HutongError
+from hutong.gateway.v1 import payment_pb2 as pb
+from tests.gateway.journal.shared import wait_until
+
+WAIT_S = 30.0
+
+
+def pay(network: Network) -> pb.Payment:
+    with HutongClient(network.target) as client:
+        return client.create_payment(
+            payer=keys.token(network.wallet_tokens["wallet-01"].reveal()),
+            payee=keys.merchant("m1001"),
+            amount_minor=100,
+            currency="CNY",
+        )
+
+
+def test_they_connect_to_where_the_folder_says(tmp_path: Path) -> None:
+    options = NetworkOptions(data=tmp_path, listen="127.0.0.1:0", participants=Where.CONNECT)
+    command = [sys.executable, "-m", "clients.command.main", "participants", "--data", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with ThreadPoolExecutor(1) as thread:
+        starting = thread.submit(Network.start, options)
+        wait_until((tmp_path / "network.json").exists, WAIT_S)
+        with (
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as participants,
+            starting.result(WAIT_S) as network,
+        ):
+            assert network.participants == {}
+            assert pay(network).state == pb.PAYMENT_STATE_SUCCEEDED
+            participants.terminate()
+            said, _ = participants.communicate(timeout=WAIT_S)
+            assert (participants.returncode, "9 participants connect to" in said) == (0, True)
+            wait_until(lambda: not network.gateway.reachable("issuer-a"), WAIT_S)
+            with pytest.raises(HutongError, match="ACQUIRER_UNAVAILABLE"):
+                pay(network)
+    report = check_folder(tmp_path)
+    assert (report.findings, report.by_state) == ([], {"SUCCEEDED": 1})
+
+
+def test_without_a_gateway_it_says_what_to_name(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["participants", "--data", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "--target" in result.output
