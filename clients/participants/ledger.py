@@ -298,7 +298,7 @@ class Ledger:
         memory.refunded = sum(line.amount_minor for line in about if self._counts(line))
         captures = [line for line in about if line.kind == _CAPTURE and line.result == _OK]
         memory.captured_by = captures[0].leg_id if captures else None
-        if entry is not None and entry.kind == _CAPTURE and entry.original is not None:
+        if entry is not None and entry.kind == _CAPTURE and entry.result == _OK and entry.original is not None:
             _, of_hold = self._books.find(self.participant, entry.original)
             memory.reversed |= any(line.kind == _REVERSAL and line.result == _OK for line in of_hold)
         return memory

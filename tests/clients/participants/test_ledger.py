@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clients.participants import ledger as ledger_module
-from clients.participants.books import Books, totals
+from clients.participants.books import Books, holds, totals
 from clients.participants.ledger import Ledger, Role
 from hutong.participant.v1 import participant_pb2 as pb
 
@@ -34,6 +34,14 @@ def debit(id_: bytes, amount: int = 100, account: str = TOKEN) -> pb.Leg:
 
 def credit(id_: bytes, amount: int = 100, account: str = MERCHANT) -> pb.Leg:
     return leg(pb.LEG_KIND_CREDIT, id_, amount, account=account, terminal_id="t1")
+
+
+def authorisation(id_: bytes, amount: int = 100, account: str = TOKEN) -> pb.Leg:
+    return leg(pb.LEG_KIND_AUTHORISATION, id_, amount, account=account)
+
+
+def capture(id_: bytes, original: bytes, amount: int = 100) -> pb.Leg:
+    return leg(pb.LEG_KIND_CAPTURE, id_, amount, original)
 
 
 def refund(id_: bytes, original: bytes, amount: int) -> pb.Leg:
@@ -197,6 +205,33 @@ def test_a_reversal_after_a_partial_refund_gives_back_the_rest_only(issuer: Ledg
     assert issuer.balance_minor(TOKEN, "CNY") == OPENING
 
 
+def test_a_hold_is_captured_in_part_and_reversed_as_a_whole(issuer: Ledger) -> None:
+    hold, taken = leg_id(1, 1), leg_id(1, 2)
+    assert issuer.apply(authorisation(hold, 600), 1) == (APPROVED, "00")
+    assert issuer.apply(debit(leg_id(2, 1), 500), 1) == (DECLINED, "51")
+    assert issuer.apply(capture(taken, hold, 601), 1) == (DECLINED, "13")
+    assert issuer.apply(capture(leg_id(1, 3), hold, 250), 1) == (APPROVED, "00")
+    assert issuer.balance_minor(TOKEN, "CNY") == OPENING - 250
+    assert issuer.apply(capture(leg_id(1, 4), hold, 100), 1) == (DECLINED, "12")
+    assert issuer.apply(refund(leg_id(3, 2), hold, 100), 1) == (DECLINED, "25")
+    assert issuer.apply(refund(leg_id(4, 2), leg_id(1, 3), 100), 1) == (APPROVED, "00")
+    assert issuer.apply(reversal(leg_id(1, 5), hold), 1) == (APPROVED, "00")
+    assert issuer.balance_minor(TOKEN, "CNY") == OPENING
+    assert issuer.apply(inquiry(leg_id(1, 3)), 1) == (pb.ANSWER_RESULT_REVERSED, "00")
+
+
+def test_a_capture_that_comes_after_the_reversal_of_its_hold_takes_nothing(issuer: Ledger) -> None:
+    issuer.apply(authorisation(leg_id(1, 1), 600), 1)
+    issuer.apply(reversal(leg_id(1, 3), leg_id(1, 1)), 1)
+    assert issuer.apply(capture(leg_id(1, 2), leg_id(1, 1), 600), 1) == (DECLINED, "12")
+    assert issuer.balance_minor(TOKEN, "CNY") == OPENING
+
+
+def test_an_acquirer_holds_nothing(acquirer: Ledger) -> None:
+    assert acquirer.apply(authorisation(leg_id(1, 1), account=MERCHANT), 1) == (DECLINED, "12")
+    assert acquirer.apply(capture(leg_id(1, 2), leg_id(1, 1)), 1) == (DECLINED, "12")
+
+
 class Model:
     """The same semantics in the plainest form: everything in dictionaries, looked at afresh each time."""
 
@@ -205,12 +240,28 @@ class Model:
         self.sign = role.sign
         self.opening = opening
         self.done: dict[bytes, tuple[bytes, int, int, str]] = {}  # contents, effect, result, code
+        self.held: dict[bytes, int] = {}
         self.kinds: dict[bytes, tuple[int, bytes, int]] = {}
 
     def balance(self) -> int:
-        return self.opening + sum(effect for _, effect, _, _ in self.done.values())
+        """What can be spent."""
+        return self.opening + sum(effect for _, effect, _, _ in self.done.values()) - sum(self.held.values())
+
+    def captured(self, id_: bytes) -> bytes | None:
+        """The capture of an authorisation."""
+        return next(
+            (
+                key
+                for key, (kind, original, _) in self.kinds.items()
+                if kind == pb.LEG_KIND_CAPTURE and original == id_ and self.done[key][2] == APPROVED
+            ),
+            None,
+        )
 
     def reversed(self, id_: bytes) -> bool:
+        kind, original, _ = self.kinds.get(id_, (0, b"", 0))
+        if kind == pb.LEG_KIND_CAPTURE and self.done[id_][2] == APPROVED and self.reversed(original):
+            return True
         return any(
             kind == pb.LEG_KIND_REVERSAL and original == id_ and self.done[key][2] == APPROVED
             for key, (kind, original, _) in self.kinds.items()
@@ -246,7 +297,16 @@ class Model:
             if self.sign < 0 and self.balance() < one.amount_minor:
                 return 0, DECLINED, "51"
             return self.sign * one.amount_minor, APPROVED, "00"
+        if one.kind == pb.LEG_KIND_AUTHORISATION:
+            if self.balance() < one.amount_minor:
+                return 0, DECLINED, "51"
+            self.held[one.leg_id] = one.amount_minor
+            return 0, APPROVED, "00"
         kind, _, amount = self.kinds.get(original, (0, b"", 0))
+        if one.kind == pb.LEG_KIND_CAPTURE:
+            return self.capture(one, kind, amount)
+        if one.kind == pb.LEG_KIND_REVERSAL and kind == pb.LEG_KIND_AUTHORISATION:
+            return self.release(original), APPROVED, "00"
         effect = self.done[original][1] if original in self.done else 0
         if one.kind == pb.LEG_KIND_REVERSAL:
             if kind == pb.LEG_KIND_REVERSAL:
@@ -254,13 +314,31 @@ class Model:
             if self.reversed(original) or not effect:
                 return 0, APPROVED, "00"
             return -effect + self.sign * self.refunded(original), APPROVED, "00"
-        if kind != self.kind or not effect:
+        if kind not in (self.kind, pb.LEG_KIND_CAPTURE) or not effect:
             return 0, DECLINED, "25"
         if self.reversed(original):
             return 0, DECLINED, "12"
         if self.refunded(original) + one.amount_minor > amount:
             return 0, DECLINED, "13"
         return -self.sign * one.amount_minor, APPROVED, "00"
+
+    def capture(self, one: pb.Leg, kind: int, amount: int) -> tuple[int, int, str]:
+        hold = one.original_leg_id
+        if kind != pb.LEG_KIND_AUTHORISATION or self.done[hold][2] != APPROVED:
+            return 0, DECLINED, "25"
+        if self.reversed(hold) or self.captured(hold):
+            return 0, DECLINED, "12"
+        if one.amount_minor > amount:
+            return 0, DECLINED, "13"
+        del self.held[hold]
+        return -one.amount_minor, APPROVED, "00"
+
+    def release(self, hold: bytes) -> int:
+        self.held.pop(hold, None)
+        capture = self.captured(hold)
+        if capture is None or self.reversed(capture):
+            return 0
+        return -self.done[capture][1] + self.sign * self.refunded(capture)
 
     def inquire(self, original: bytes) -> tuple[int, str]:
         if self.reversed(original):
@@ -275,7 +353,12 @@ IDS = st.builds(leg_id, st.integers(1, 3), st.integers(1, 3))
 
 def legs(role: Role) -> st.SearchStrategy[pb.Leg]:
     build = debit if role is Role.ISSUER else credit
+    holds = [
+        st.builds(authorisation, IDS, st.sampled_from([100, 400])),
+        st.builds(capture, IDS, IDS, st.sampled_from([40, 100, 400])),
+    ]
     return st.one_of(
+        *(holds if role is Role.ISSUER else ()),
         st.builds(build, IDS, st.sampled_from([100, 400])),
         st.builds(refund, IDS, IDS, st.sampled_from([40, 100])),
         st.builds(reversal, IDS, IDS),
@@ -311,6 +394,8 @@ def test_any_sequence_agrees_with_the_model_across_commits_restarts_and_forgetti
                 ledger = Ledger(ledger.participant, role, books)
         books.commit()
         books.close()
-        assert sum(totals(folder / "books.db").values()) == model.balance() - model.opening
+        held = sum(holds(folder / "books.db").values())
+        assert held == sum(model.held.values())
+        assert sum(totals(folder / "books.db").values()) - held == model.balance() - model.opening
 
     run()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from clients.participants.books import totals
+from clients.participants.books import holds, totals
 from clients.participants.script import Behaviour, Plan
 from contract.errors import Reason
-from gateway.journal.conservation import Report, compare, examine
+from gateway.journal.conservation import Report, compare, compare_holds, examine
 from tests.gateway.engine.world import World
 
 
@@ -26,6 +26,12 @@ def folder(tmp_path: Path) -> Path:
     world.create()
     world.participants["issuer-a"].plan_next(Plan(Behaviour.DECLINE, code="05"))
     world.run()
+    world.create(world.hold(500))
+    captured = world.hold(700)
+    world.create(captured)
+    world.run(seconds=60)
+    world.capture(captured.payment_id, 600)
+    world.run(seconds=60)
     world.close()
     return tmp_path
 
@@ -33,13 +39,15 @@ def folder(tmp_path: Path) -> Path:
 def checked(folder: Path) -> Report:
     report = examine(folder / "gateway.db")
     compare(report, totals(folder / "books.db"))
+    compare_holds(report, holds(folder / "books.db"))
     return report
 
 
 def test_a_right_journal_is_right(folder: Path) -> None:
     report = checked(folder)
     assert report.conserved, report.findings
-    assert report.payments == 3
+    assert report.payments == 5
+    assert sum(report.held.values()) == 500
     assert report.postings > 0
 
 
@@ -50,6 +58,12 @@ DAMAGES = {
     "UPDATE payments SET state = 3, open = 0 WHERE kind = 2": "no engine looks after",
     "UPDATE payments SET open = 1 WHERE kind = 1": "marked open",
     "UPDATE payments SET ended_us = 0": "without a time",
+    "UPDATE payments SET open = 0 WHERE state = 12": "no engine looks after",
+    "UPDATE payments SET open = 2 WHERE state = 8": "put down although",
+    "UPDATE payments SET hold_until_us = 0 WHERE state = 12": "put down although",
+    "UPDATE payments SET authorised_minor = 599 WHERE state = 7 AND authorised_minor > 0": "beyond what was held",
+    "UPDATE payments SET authorised_minor = 501 WHERE state = 12": "have set aside 500",
+    "UPDATE legs SET kind = 1 WHERE kind = 6": "began without an authorisation",
     "UPDATE payments SET refunded_minor = 0": "more refunds than there are, or fewer",
     "DELETE FROM legs WHERE number = 1": "without an answer of their first leg",
     "DELETE FROM payments WHERE kind = 2": "belong to no payment",
