@@ -332,12 +332,14 @@ class PostgresJournal:
         """See the interface."""
         database = self._database()
         ids = byteas(payment_ids)
-        if any(row[2] == HELD for row in database.execute(sql.OWNERS, (ids,))):
+        rows = database.execute(sql.OWNERS, (ids,)).fetchall()
+        if any(row[2] == HELD for row in rows):
             with database.transaction():
                 if not leases.beat(database, self.lease):
                     raise JournalFencedError(f"another gateway has taken over engine number {self.engine}")
                 database.execute(sql.TAKE_UP, (self.engine, ids))
-        owners = self._owners(ids)
+            rows = database.execute(sql.OWNERS, (ids,)).fetchall()
+        owners = {bytes(row[0]): row[1] for row in rows}
         others = sorted({engine for engine in owners.values() if engine != self.engine})
         if others:
             with database.transaction():
