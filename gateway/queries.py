@@ -73,7 +73,12 @@ class Queries:
             self._wake.clear()
             while self._calls and not self._stopped:
                 began_s = time.thread_time()
-                self._answer([self._calls.popleft() for _ in range(min(len(self._calls), BATCH_MAX))])
+                calls = [self._calls.popleft() for _ in range(min(len(self._calls), BATCH_MAX))]
+                try:
+                    self._answer(calls)
+                except Exception as error:  # the callers get an answer, the log the cause
+                    log.error("queries failed", exc_info=error)
+                    self._refuse(calls, Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
                 if self._busy():
                     time.sleep(min((time.thread_time() - began_s) * (1 / SHARE - 1), REST_MAX_S))
         self._refuse(self._calls, Reason.ERROR_REASON_DRAINING)
@@ -90,22 +95,16 @@ class Queries:
                 call.fail(HutongError(Reason.ERROR_REASON_MESSAGE_MALFORMED))
             except HutongError as error:
                 call.fail(error)
-        try:
-            if self._reader is None:
-                self._reader = self._open_reader()
-            responses = shown(self._reader, {payment_id for _, payment_id in asked})
-            found = {payment_id: response.SerializeToString() for payment_id, response in responses.items()}
-        except Exception as error:  # the callers get an answer, the log the cause
-            log.error("queries failed", exc_info=error)
-            self._refuse([call for call, _ in asked], Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
-            return
+        if self._reader is None:
+            self._reader = self._open_reader()
+        found = shown(self._reader, {payment_id for _, payment_id in asked})
         for call, payment_id in asked:
             if payment_id not in found:
                 call.fail(HutongError(Reason.ERROR_REASON_PAYMENT_NOT_FOUND, payment_id=id_text(payment_id)))
             elif call.method == RECEIPT:
-                self._print(call, responses[payment_id])
+                self._print(call, found[payment_id])
             else:
-                call.answer(found[payment_id])
+                call.answer(found[payment_id].SerializeToString())
 
     def _print(self, call: Call, shown: pb.GetPaymentResponse) -> None:
         try:

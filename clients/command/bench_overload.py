@@ -19,7 +19,8 @@ from loadtest.fleet import Closed, Fleet, Open, percentiles
 TIMES: Final = 2.0
 """What is offered, in rates at saturation."""
 CONCURRENCY: Final = 1024
-WARM_UP_S: Final = 2.0
+WALLETS_PER_ISSUER: Final = 50
+WARM_UP_S: Final = 1.0
 SAMPLE_S: Final = 0.25
 
 
@@ -30,7 +31,7 @@ def run(seconds: float, generators: int, front: str, journal: str, say: Callable
         say("starting the servers")
         server = stack.enter_context(local_server()) if journal == LOCAL_SERVER else None
         url = server.url if server else journal
-        child = Child(serve_gateway, Setting(str(folder), front, url))
+        child = Child(serve_gateway, Setting(str(folder), front, url, wallets=WALLETS_PER_ISSUER))
         fleet = Fleet(generators, *child.first)
         _peak(fleet, generators, WARM_UP_S)
         say("peak")

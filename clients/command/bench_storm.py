@@ -23,6 +23,7 @@ from loadtest.payments import CREATE_PATH, Payments
 
 ROUNDS: Final = 2
 CONCURRENCY: Final = 1024
+WALLETS_PER_ISSUER: Final = 50
 WARM_UP_S: Final = 1.0
 PAY_S: Final = 0.2
 CALLERS: Final = 16
@@ -39,7 +40,7 @@ def run(seconds: float, front: str, journal: str, say: Callable[[str], None]) ->
         say("starting the servers")
         server = stack.enter_context(local_server()) if journal == LOCAL_SERVER else None
         url = server.url if server else journal
-        child = Child(serve_gateway, Setting(str(folder), front, url))
+        child = Child(serve_gateway, Setting(str(folder), front, url, wallets=WALLETS_PER_ISSUER))
         payer, stormer = Fleet(1, *child.first, prefix="payer"), Fleet(1, *child.first, prefix="storm")
         ids = _pay_some(*child.first)
         storm = Storm(CALLERS, QueryLimits().rate_per_s * TIMES, 0.0, ids)

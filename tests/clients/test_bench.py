@@ -26,3 +26,11 @@ def test_recovery_settles_everything_that_was_in_flight() -> None:
     assert result["by_state"]["SUCCEEDED"] > 200
     assert result["by_state"]["FAILED"] > 200
     assert 0 < result["start_s"] < result["first_payment_s"] <= result["settled_s"]
+
+
+def test_overload_keeps_serving_and_refuses_the_rest() -> None:
+    result = bench("--overload", "--seconds", "1")
+    assert result["goodput_per_s"] > 0
+    assert result["other_failures"] == {}
+    assert result["offered_per_s"] > result["peaks_per_s"][0]
+    assert result["refusal_ms"].keys() == ({"p50", "p99"} if result["refused"] else set())
