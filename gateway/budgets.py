@@ -33,7 +33,7 @@ class QueryLimits:
 
     rate_per_s: float = 100.0
     """Queries a second in the long run, besides one each POLL_S for each payment that takes long."""
-    burst: int = 300
+    burst: int = 100
     """Queries at once, after a pause."""
 
 

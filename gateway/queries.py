@@ -30,9 +30,13 @@ WAITING_MAX: Final = 2048
 """Queries that may wait; further ones are refused at once."""
 BATCH_MAX: Final = 64
 """Queries answered from one reading of the journal: the statements are shared, and so are the turns at the GIL."""
-SHARE: Final = 0.2
-"""Of one core, for queries while there are payments to serve: after each batch the thread rests accordingly."""
-REST_MAX_S: Final = 0.05
+SHARE: Final = 0.1
+"""Of the gateway's CPU time that queries may take while payments are in flight: after each batch the thread rests until
+the others have had the rest."""
+REST_MAX_S: Final = 0.25
+"""Longest rest, where the others do not want their part."""
+LOOK_S: Final = 0.005
+"""Between looks at what the others have had."""
 IDLE_WAIT_S: Final = 60.0
 
 
@@ -72,18 +76,23 @@ class Queries:
             self._wake.wait(IDLE_WAIT_S)
             self._wake.clear()
             while self._calls and not self._stopped:
-                began_s = time.thread_time()
+                own_s, all_s = time.thread_time(), time.process_time()
                 calls = [self._calls.popleft() for _ in range(min(len(self._calls), BATCH_MAX))]
                 try:
                     self._answer(calls)
                 except Exception as error:  # the callers get an answer, the log the cause
                     log.error("queries failed", exc_info=error)
                     self._refuse(calls, Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
-                if self._busy():
-                    time.sleep(min((time.thread_time() - began_s) * (1 / SHARE - 1), REST_MAX_S))
+                self._rest(all_s + (time.thread_time() - own_s) / SHARE)
         self._refuse(self._calls, Reason.ERROR_REASON_DRAINING)
         if self._reader is not None:
             self._reader.close()
+
+    def _rest(self, until_s: float) -> None:
+        """Waits while payments are in flight, until this process has used so much CPU time."""
+        end_s = time.monotonic() + REST_MAX_S
+        while self._busy() and time.process_time() < until_s and time.monotonic() < end_s and not self._stopped:
+            time.sleep(LOOK_S)
 
     def _answer(self, calls: Sequence[Call]) -> None:
         asked: list[tuple[Call, bytes]] = []

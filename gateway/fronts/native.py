@@ -115,7 +115,7 @@ class NativeFront:
 
     def poll(self, at_most: int) -> list[Any]:
         """See the interface."""
-        if not self._shedding and not self._receive(0):
+        if not self._shedding and self._receive(0) is False:
             self._shedding = True
             self._turn.set()
         return self._gate.poll(at_most)
