@@ -464,7 +464,7 @@ def test_receipts_are_for_what_has_ended_or_is_held(side: Side, payments: dict[s
 def test_no_receipt_while_under_way(side: Side) -> None:
     issuer = side.network.participants["issuer-a"]
     issuer.plan_next(Plan(Behaviour.LOSE_ANSWER))
-    made = side.stub.CreatePayment(side.request(), timeout=0.3).payment
+    made = side.stub.CreatePayment(side.request(), timeout=1.0).payment
     assert made.state == pb.PAYMENT_STATE_DEBITING
     _, reason = refusal(lambda: side.stub.GetReceipt(pb.GetReceiptRequest(payment_id=made.payment_id), timeout=CALL_S))
     assert reason == "PAYMENT_NOT_SETTLED"
