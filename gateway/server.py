@@ -103,7 +103,7 @@ class Gateway:
         self.watch = WatchHub(open_reader)
         self.router = Router(directory, lambda participant: self._link.reachable(participant))
         self.risk = risk or RuleBook()
-        self._risk_servicer = RiskServicer(self.risk, open_reader)
+        self._risk_servicer = RiskServicer(self.risk, open_reader, lambda events: self.engine.inbox.put(events))
         intake = PaymentIntake(
             self.router,
             tokens,

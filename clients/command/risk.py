@@ -134,6 +134,37 @@ def _row(one: risk_pb2.RiskDecision) -> tuple[str, ...]:
 
 @risk.command()
 @connection_options
+@click.argument("payment_id")
+@json_option
+def release(connection: Connection, payment_id: str, *, as_json_: bool) -> None:
+    """Let a payment go on that the rules hold: its merchant is paid. Exits with 1 unless it succeeded."""
+    with gateway_client(connection, as_json_) as client:
+        stub = risk_pb2_grpc.RiskServiceStub(client.channel)
+        asked = risk_pb2.ReleaseHeldPaymentRequest(payment_id=payment_id)
+        _tell_end(client.call(stub.ReleaseHeldPayment, asked).payment, as_json_, payment_pb2.PAYMENT_STATE_SUCCEEDED)
+
+
+@risk.command()
+@connection_options
+@click.argument("payment_id")
+@json_option
+def reject(connection: Connection, payment_id: str, *, as_json_: bool) -> None:
+    """Reject a payment that the rules hold: its payer's funds are freed. Exits with 1 unless it was cancelled."""
+    with gateway_client(connection, as_json_) as client:
+        _tell_end(client.cancel_payment(payment_id), as_json_, payment_pb2.PAYMENT_STATE_CANCELLED)
+
+
+def _tell_end(payment: payment_pb2.Payment, as_json_: bool, wanted: int) -> None:
+    if as_json_:
+        click.echo(json.dumps(as_json(payment), ensure_ascii=False))
+    else:
+        click.echo(f"{payment.payment_id} is {state_name(payment.state)}")
+    if payment.state != wanted:
+        raise click.exceptions.Exit(1)
+
+
+@risk.command()
+@connection_options
 @click.option("--payment", default="", help="Take everything from this payment; the other options replace parts.")
 @click.option("--key-kind", type=click.Choice(sorted(KINDS)), help="Of the payer's key. Default: payment_code.")
 @click.option("--amount", default="", help="Such as 12.50; needed without --payment.")

@@ -19,6 +19,7 @@ from gateway.engine.model import (
     INQUIRY_NUMBER_MIN,
     LEG_ID_BYTES,
     NOT_SENT,
+    RISK_HOLD,
     Answered,
     Cancel,
     Capture,
@@ -280,7 +281,7 @@ class Core:
             return
         self._end_hold(payment, out)  # also where the journal was not asked yet
         amount = event.amount_minor or payment.authorised_minor
-        refusal = capture_refusal(payment, amount)
+        refusal = capture_refusal(payment, amount, operator=event.operator)
         if refusal is not None:
             out.errors.append((event.waiter, refusal))
             return
@@ -410,7 +411,7 @@ class Core:
             errors.append((create.waiter, ElsewhereError(standing.payment_id, create.reply_by_us)))
 
 
-def capture_refusal(payment: Payment, amount_minor: int) -> HutongError | None:
+def capture_refusal(payment: Payment, amount_minor: int, *, operator: bool = False) -> HutongError | None:
     """Why a payment cannot be captured with this amount, or None: it can be now, or was with the same amount."""
     named = {"payment_id": id_text(payment.payment_id)}
     if capture_of(payment) is not None:
@@ -423,6 +424,8 @@ def capture_refusal(payment: Payment, amount_minor: int) -> HutongError | None:
     if amount_minor > payment.authorised_minor:
         held = str(payment.authorised_minor)
         return HutongError(Reason.ERROR_REASON_CAPTURE_EXCEEDS_HOLD, held_minor=held, **named)
+    if payment.reason == RISK_HOLD and not operator:
+        return HutongError(Reason.ERROR_REASON_RISK_HELD, **named)
     return None
 
 

@@ -20,6 +20,8 @@ LEGS_MAX: Final = 100
 NOT_SENT: Final = -1
 """In place of a Result: the link knows that the message never left, so it had no effect."""
 ACQUIRERS_MAX: Final = 8
+RISK_HOLD: Final = "risk_hold"
+"""The reason of a payment that risk rules hold: its funds rest until the operator releases or rejects it."""
 
 
 class Kind(enum.IntEnum):
@@ -324,6 +326,8 @@ class Capture(NamedTuple):
     amount_minor: int
     waiter: Waiter
     reply_by_us: int
+    operator: bool = False
+    """Whether the operator asks, who alone releases what risk rules hold."""
 
 
 class Expire(NamedTuple):

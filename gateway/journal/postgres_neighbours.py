@@ -47,6 +47,8 @@ CANCEL_US: Final = 30_000_000
 CANCEL_KIND: Final = 1
 ANSWER_KIND: Final = 2
 CAPTURE_KIND: Final = 3
+OPERATOR: Final = "operator"
+"""In the place of a code: who asks for a capture."""
 LIVE: Final = f"SELECT count(*) FROM leases WHERE engine != %s AND expires_us > {sql.NOW_US}"
 
 
@@ -58,6 +60,7 @@ class _Followed:
     cancels: bool = False
     captures: int | None = None
     """The amount that a capture asked for, 0 for all; None for those who do not capture."""
+    operator: bool = False
 
 
 class _Nobody:
@@ -179,8 +182,11 @@ class PostgresNeighbours:
                 mail.append((self._mail_ids.next(now_us), engine, CANCEL_KIND, key, "", 0, ""))
                 followed.append(_Followed(key, event.waiter, now_us + CANCEL_US, cancels=True))
             elif isinstance(event, Capture):
-                mail.append((self._mail_ids.next(now_us), engine, CAPTURE_KIND, key, "", event.amount_minor, ""))
-                followed.append(_Followed(key, event.waiter, event.reply_by_us, captures=event.amount_minor))
+                who = OPERATOR if event.operator else ""
+                mail.append((self._mail_ids.next(now_us), engine, CAPTURE_KIND, key, "", event.amount_minor, who))
+                followed.append(
+                    _Followed(key, event.waiter, event.reply_by_us, False, event.amount_minor, event.operator)
+                )
             elif isinstance(event, Join):
                 followed.append(_Followed(key, event.waiter, event.reply_by_us))
         if mail:
@@ -275,7 +281,8 @@ class PostgresNeighbours:
             if kind == CANCEL_KIND:
                 self._mail.append(Cancel(bytes(subject), _Nobody()))
             elif kind == CAPTURE_KIND:
-                self._mail.append(Capture(bytes(subject), result, _Nobody(), self._clock.now_us() + CANCEL_US))
+                until_us = self._clock.now_us() + CANCEL_US
+                self._mail.append(Capture(bytes(subject), result, _Nobody(), until_us, code == OPERATOR))
             else:
                 self._mail.append(Answered(participant, bytes(subject), result, code))
         if self._mail:
@@ -324,7 +331,7 @@ def _is_settled(one: _Followed, payment: Payment) -> bool:
 def _capture_refusal(one: _Followed, payment: Payment) -> HutongError | None:
     if one.captures is None:
         return None
-    return capture_refusal(payment, one.captures or payment.authorised_minor)
+    return capture_refusal(payment, one.captures or payment.authorised_minor, operator=one.operator)
 
 
 def _tell(one: _Followed, payment: Payment | None) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 from contract.errors import HutongError, Reason
 from gateway.engine.answer import id_text
-from gateway.engine.model import Payment
+from gateway.engine.model import RISK_HOLD, Payment
 from gateway.keys import Payee
 from gateway.risk.facts import Facts
 from gateway.risk.rules import APPROVE, DECLINE, HOLD, STEP_UP, Finding, Rule, RuleSet, Velocity
@@ -122,15 +122,19 @@ class Judge:
             judgement = judged[0]
         else:
             judgement = self.find(facts)
-            self._batch[request] = judgement, payment.payment_id
+            counted = self._count(payment, judgement, facts.now_us)
+            self._batch[request] = judgement, payment.payment_id if counted else b""
             self.actions[judgement.action] += 1
-            self.fired.update(rule.name for rule in judgement.fired)
-            self._count(payment, judgement, facts.now_us)
+            if judgement.fired:
+                self.fired.update(rule.name for rule in judgement.fired)
         payment.risk_id, payment.risk = judgement.finding.risk_id, judgement.finding.text
         if judgement.limits:
             payment.counters += tuple(condition for _, condition in judgement.limits)
             payment.limits = tuple(name for name, _ in judgement.limits)
         error = refusal_of(judgement, payment)
+        if judgement.action == HOLD and error is None:
+            payment.reason, payment.authorised_minor = RISK_HOLD, payment.amount_minor
+            payment.hold_until_us = facts.now_us + self.rules.hold_us
         if error is not None:
             self._remember(payment)
         return error
@@ -170,14 +174,15 @@ class Judge:
         payments, amount = self.windows.look(subject, facts.now_us)
         return (0 < velocity.payments < payments + 1) or (0 < velocity.amount_minor < amount + facts.amount_minor)
 
-    def _count(self, payment: Payment, judgement: Judgement, now_us: int) -> None:
+    def _count(self, payment: Payment, judgement: Judgement, now_us: int) -> bool:
         """Counts what is let in, so that the next payment of the same batch sees it. One code pays once, however often
         it is shown."""
         if judgement.action not in (APPROVE, HOLD) or self._counted_spends.intersection(payment.spends):
-            return
+            return False
         self._counted_spends.update(payment.spends)
         for subject in judgement.counted:
             self.windows.add(subject, now_us, payment.amount_minor)
+        return True
 
     def _presented_before(self, payment: Payment) -> bool:
         """Whether this code was presented for another request, which did not pay."""
@@ -205,7 +210,8 @@ def refusal_of(judgement: Judgement, payment: Payment) -> HutongError | None:
     decision = id_text(payment.payment_id)
     if judgement.action == STEP_UP:
         return HutongError(Reason.ERROR_REASON_STEP_UP_NEEDED, factor=judgement.factor, decision=decision)
-    if judgement.action in (DECLINE, HOLD):
+    if judgement.action == DECLINE or (judgement.action == HOLD and payment.hold_until_us):
+        # What the caller holds for itself, it could capture itself.
         return HutongError(Reason.ERROR_REASON_RISK_DECLINED, decision=decision)
     return None
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path as File
 from typing import Any, Final
 
+from gateway.requests import HOLD_MAX_S
 from gateway.risk.fields import Problems, Section
 from gateway.risk.rule_fields import read_rule
 from gateway.risk.rules import ACTIONS, APPROVE, Rule, RuleSet
@@ -18,12 +20,14 @@ from gateway.risk.zone import Zone
 
 DEFAULT_FILE: Final = File(__file__).with_name("default.toml")
 """The rules that hold where nobody gives others."""
+_PLACE: Final = re.compile(r"line (\d+), column")
 FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 RULES_MAX: Final = 500
 ZONE_DEFAULT: Final = "UTC+8"
 FRESH_S_DEFAULT: Final = 40
 """A wallet draws a new code each 30 seconds; ten more for the scanner and the way."""
 FRESH_S_MAX: Final = 300
+HOLD_HOURS_DEFAULT: Final = 24
 SCORE_MAX: Final = 1_000
 
 
@@ -60,7 +64,7 @@ def parse_rules(content: bytes, name: str) -> RuleSet:
     except UnicodeDecodeError as error:
         raise RulesError([f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8"]) from None
     except tomllib.TOMLDecodeError as error:
-        raise RulesError([f"{name} is not TOML: {error}"]) from None
+        raise RulesError([_not_toml(name, content, str(error))]) from None
     problems = Problems(name, lines_of(text))
     rules = _read(Section(tree, (), problems), hashlib.blake2b(content, digest_size=8).hexdigest())
     if problems.found:
@@ -68,18 +72,30 @@ def parse_rules(content: bytes, name: str) -> RuleSet:
     return rules
 
 
+def _not_toml(name: str, content: bytes, said: str) -> str:
+    """What the standard library says, with the line in front as in every other message."""
+    what, _, where = said.rpartition(" (at ")
+    place = _PLACE.match(where)
+    line = place[1] if place is not None else str(len(content.splitlines()))
+    return f"{name}, line {line}: is not TOML: {what or said}"
+
+
 def _read(root: Section, version: str) -> RuleSet:
-    root.allow("version", "zone", "codes", "limits", "agreement", "score", "rule")
-    if root.integer("version", 1, 1) is None:
+    root.allow("version", "zone", "codes", "hold", "limits", "agreement", "score", "rule")
+    if root.integer("version", 1, 1) is None and not root.has("version"):
         root.problem("version", "is missing; write version = 1 at the top")
     zone = _zone(root)
     codes = root.table("codes")
     codes.allow("fresh_seconds")
     fresh_s = codes.integer("fresh_seconds", 1, FRESH_S_MAX) or FRESH_S_DEFAULT
+    hold = root.table("hold")
+    hold.allow("hours")
+    hold_hours = hold.integer("hours", 1, HOLD_MAX_S // 3600) or HOLD_HOURS_DEFAULT
     return RuleSet(
         version,
         zone,
         fresh_s * 1_000_000,
+        hold_hours * 3_600_000_000,
         _thresholds(root.table("score")),
         _limits(root.table("limits")),
         _agreements(root),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import grpc
@@ -13,7 +13,7 @@ from contract.errors import HutongError, Reason
 from contract.serving import abort
 from gateway.engine.answer import set_time
 from gateway.engine.clock import Clock
-from gateway.engine.model import Payment
+from gateway.engine.model import Capture, Payment
 from gateway.journal.interface import JournalUnavailableError, Reader
 from gateway.journal.refusals import DecisionRow
 from gateway.requests import payment_id_bytes
@@ -26,6 +26,9 @@ from hutong.gateway.v1 import risk_pb2_grpc as rpc
 
 PAGE_DEFAULT: Final = 50
 PAGE_MAX: Final = 500
+RELEASE_US: Final = 20_000_000
+"""How long a release is waited for; the payment is answered as it stands then."""
+RELEASE_MARGIN_S: Final = 5.0
 PROBLEMS_TOLD_MAX: Final = 5
 """Mistakes of a file that an error names; the status names all that were found."""
 
@@ -35,9 +38,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class RiskServicer(rpc.RiskServiceServicer):
     """Risk over gRPC, for the operator."""
 
-    def __init__(self, book: RuleBook, open_reader: Callable[[], Reader]) -> None:
+    def __init__(
+        self, book: RuleBook, open_reader: Callable[[], Reader], put: Callable[[Iterable[Capture]], None]
+    ) -> None:
+        """`put` gives the engine an event."""
         self._book = book
         self._open_reader = open_reader
+        self._put = put
         self._reader: Reader | None = None
         self._lock = threading.Lock()
 
@@ -100,6 +107,22 @@ class RiskServicer(rpc.RiskServiceServicer):
         except HutongError as error:
             await abort(context, error)
 
+    async def ReleaseHeldPayment(  # noqa: N802 - gRPC's name
+        self, request: pb.ReleaseHeldPaymentRequest, context: Context
+    ) -> pb.ReleaseHeldPaymentResponse:
+        """Lets a held payment go on, and answers with its end."""
+        waiter = _Waiter(asyncio.get_running_loop())
+        try:
+            key = payment_id_bytes(request.payment_id)
+            self._put((Capture(key, 0, waiter, Clock().now_us() + RELEASE_US, operator=True),))
+            payload = await asyncio.wait_for(waiter.told, RELEASE_US / 1e6 + RELEASE_MARGIN_S)
+        except TimeoutError:
+            await abort(context, HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
+        except HutongError as error:
+            await abort(context, error)
+        # The payment is field 1 of this answer as of every other.
+        return pb.ReleaseHeldPaymentResponse.FromString(payload)
+
     def _read(self, ask: Callable[[Reader], Any]) -> Any:
         """Asks the one reader, on whatever thread; one question at a time."""
         with self._lock:
@@ -116,6 +139,28 @@ class RiskServicer(rpc.RiskServiceServicer):
             if self._reader is not None:
                 self._reader.close()
                 self._reader = None
+
+
+class _Waiter:
+    """Hears of the release on the engine's thread and tells the caller's loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.told: asyncio.Future[bytes] = loop.create_future()
+
+    def answer(self, payload: bytes) -> None:
+        self._loop.call_soon_threadsafe(self._tell, payload, None)
+
+    def fail(self, error: HutongError) -> None:
+        self._loop.call_soon_threadsafe(self._tell, b"", error)
+
+    def _tell(self, payload: bytes, error: HutongError | None) -> None:
+        if self.told.done():
+            return  # its caller waited no longer
+        if error is None:
+            self.told.set_result(payload)
+        else:
+            self.told.set_exception(error)
 
 
 def _token(text: str) -> bytes | None:

@@ -6,6 +6,7 @@ without a payment are forgotten first. Used by the engine's thread alone, except
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 SLICES: Final = 64
@@ -15,8 +16,19 @@ each has a payment in every slice."""
 
 Subject = tuple[str, int, str | bytes]
 """Name of the rule, length of its window in microseconds, and who: a rule whose window changes begins anew."""
-Slice = list[int]
-"""Number of the slice, payments in it, their sum in minor units."""
+
+
+class _Window:
+    """What one subject did."""
+
+    __slots__ = ("amount_minor", "payments", "slices")
+
+    def __init__(self) -> None:
+        self.slices: deque[list[int]] = deque()
+        """Number of the slice, payments in it, their sum in minor units; oldest first."""
+        self.payments = 0
+        """In all slices."""
+        self.amount_minor = 0
 
 
 class Windows:
@@ -24,41 +36,53 @@ class Windows:
 
     def __init__(self, subjects_max: int = SUBJECTS_MAX) -> None:
         self.subjects_max = subjects_max
-        self._slices: dict[Subject, list[Slice]] = {}
+        self._windows: dict[Subject, _Window] = {}
 
     def __len__(self) -> int:
-        return len(self._slices)
+        return len(self._windows)
 
     def look(self, subject: Subject, now_us: int) -> tuple[int, int]:
-        """Payments in the window that ends now, and their sum. Changes nothing."""
-        oldest = _number(subject, now_us) - SLICES
-        inside = [one for one in self._slices.get(subject, ()) if one[0] > oldest]
-        return sum(one[1] for one in inside), sum(one[2] for one in inside)
+        """Payments in the window that ends now, and their sum. Changes nothing, so any thread may ask."""
+        window = self._windows.get(subject)
+        if window is None:
+            return 0, 0
+        payments, amount_minor = window.payments, window.amount_minor
+        oldest = now_us * SLICES // subject[1] - SLICES
+        if window.slices and window.slices[0][0] <= oldest:
+            for number, count, amount in tuple(window.slices):
+                if number > oldest:
+                    break
+                payments -= count
+                amount_minor -= amount
+        return payments, amount_minor
 
     def add(self, subject: Subject, now_us: int, amount_minor: int) -> None:
         """Counts a payment."""
-        slices = self._slices.pop(subject, None)
-        number = _number(subject, now_us)
-        if slices is None:
-            slices = []
-            if len(self._slices) >= self.subjects_max:
-                del self._slices[next(iter(self._slices))]
-        self._slices[subject] = slices  # at the end: the last to be forgotten
+        window = self._windows.pop(subject, None)
+        number = now_us * SLICES // subject[1]
+        if window is None:
+            window = _Window()
+            if len(self._windows) >= self.subjects_max:
+                del self._windows[next(iter(self._windows))]
+        self._windows[subject] = window  # at the end: the last to be forgotten
+        slices = window.slices
         while slices and slices[0][0] <= number - SLICES:
-            del slices[0]
+            _, count, amount = slices.popleft()
+            window.payments -= count
+            window.amount_minor -= amount
         if slices and slices[-1][0] >= number:
             slices[-1][1] += 1
             slices[-1][2] += amount_minor
         else:
             slices.append([number, 1, amount_minor])
+        window.payments += 1
+        window.amount_minor += amount_minor
 
     def take_back(self, subject: Subject, amount_minor: int) -> None:
         """Uncounts the payment that was counted last for this subject."""
-        slices = self._slices.get(subject)
-        if slices:
-            slices[-1][1] -= 1
-            slices[-1][2] -= amount_minor
-
-
-def _number(subject: Subject, now_us: int) -> int:
-    return now_us * SLICES // subject[1]
+        window = self._windows.get(subject)
+        if window is not None and window.slices:
+            window.slices[-1][1] -= 1
+            window.slices[-1][2] -= amount_minor
+            window.payments -= 1
+            window.amount_minor -= amount_minor

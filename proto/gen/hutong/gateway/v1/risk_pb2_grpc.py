@@ -56,6 +56,11 @@ class RiskServiceStub:
                 request_serializer=hutong_dot_gateway_dot_v1_dot_risk__pb2.ExplainRiskRequest.SerializeToString,
                 response_deserializer=hutong_dot_gateway_dot_v1_dot_risk__pb2.ExplainRiskResponse.FromString,
                 _registered_method=True)
+        self.ReleaseHeldPayment = channel.unary_unary(
+                '/hutong.gateway.v1.RiskService/ReleaseHeldPayment',
+                request_serializer=hutong_dot_gateway_dot_v1_dot_risk__pb2.ReleaseHeldPaymentRequest.SerializeToString,
+                response_deserializer=hutong_dot_gateway_dot_v1_dot_risk__pb2.ReleaseHeldPaymentResponse.FromString,
+                _registered_method=True)
 
 
 class RiskServiceServicer:
@@ -91,6 +96,13 @@ class RiskServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleaseHeldPayment(self, request, context):
+        """Lets a payment go on that the rules hold: its funds are captured and its merchant is paid. To reject it, cancel it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RiskServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -113,6 +125,11 @@ def add_RiskServiceServicer_to_server(servicer, server):
                     servicer.ExplainRisk,
                     request_deserializer=hutong_dot_gateway_dot_v1_dot_risk__pb2.ExplainRiskRequest.FromString,
                     response_serializer=hutong_dot_gateway_dot_v1_dot_risk__pb2.ExplainRiskResponse.SerializeToString,
+            ),
+            'ReleaseHeldPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseHeldPayment,
+                    request_deserializer=hutong_dot_gateway_dot_v1_dot_risk__pb2.ReleaseHeldPaymentRequest.FromString,
+                    response_serializer=hutong_dot_gateway_dot_v1_dot_risk__pb2.ReleaseHeldPaymentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -225,6 +242,33 @@ class RiskService:
             '/hutong.gateway.v1.RiskService/ExplainRisk',
             hutong_dot_gateway_dot_v1_dot_risk__pb2.ExplainRiskRequest.SerializeToString,
             hutong_dot_gateway_dot_v1_dot_risk__pb2.ExplainRiskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseHeldPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hutong.gateway.v1.RiskService/ReleaseHeldPayment',
+            hutong_dot_gateway_dot_v1_dot_risk__pb2.ReleaseHeldPaymentRequest.SerializeToString,
+            hutong_dot_gateway_dot_v1_dot_risk__pb2.ReleaseHeldPaymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,8 @@ class RiskServiceStub:
     """Lists payments of which a rule fired or that were refused, newest first."""
     ExplainRisk: _grpc.UnaryUnaryMultiCallable[_risk_pb2.ExplainRiskRequest, _risk_pb2.ExplainRiskResponse]
     """Says which rules would fire for a payment, without making it or counting it."""
+    ReleaseHeldPayment: _grpc.UnaryUnaryMultiCallable[_risk_pb2.ReleaseHeldPaymentRequest, _risk_pb2.ReleaseHeldPaymentResponse]
+    """Lets a payment go on that the rules hold: its funds are captured and its merchant is paid. To reject it, cancel it."""
 
 @_typing.type_check_only
 class RiskServiceAsyncStub(RiskServiceStub):
@@ -59,6 +61,8 @@ class RiskServiceAsyncStub(RiskServiceStub):
     """Lists payments of which a rule fired or that were refused, newest first."""
     ExplainRisk: _aio.UnaryUnaryMultiCallable[_risk_pb2.ExplainRiskRequest, _risk_pb2.ExplainRiskResponse]  # type: ignore[assignment]
     """Says which rules would fire for a payment, without making it or counting it."""
+    ReleaseHeldPayment: _aio.UnaryUnaryMultiCallable[_risk_pb2.ReleaseHeldPaymentRequest, _risk_pb2.ReleaseHeldPaymentResponse]  # type: ignore[assignment]
+    """Lets a payment go on that the rules hold: its funds are captured and its merchant is paid. To reject it, cancel it."""
 
 class RiskServiceServicer(metaclass=_abc_1.ABCMeta):
     """For the operator: shows the rules in force, reloads their file, lists decisions, and tries a payment without making
@@ -96,5 +100,13 @@ class RiskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_risk_pb2.ExplainRiskResponse, _abc.Awaitable[_risk_pb2.ExplainRiskResponse]]:
         """Says which rules would fire for a payment, without making it or counting it."""
+
+    @_abc_1.abstractmethod
+    def ReleaseHeldPayment(
+        self,
+        request: _risk_pb2.ReleaseHeldPaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_risk_pb2.ReleaseHeldPaymentResponse, _abc.Awaitable[_risk_pb2.ReleaseHeldPaymentResponse]]:
+        """Lets a payment go on that the rules hold: its funds are captured and its merchant is paid. To reject it, cancel it."""
 
 def add_RiskServiceServicer_to_server(servicer: RiskServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -65,6 +65,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_RISK_DECLINED: _ErrorReason.ValueType  # 131
     ERROR_REASON_STEP_UP_NEEDED: _ErrorReason.ValueType  # 132
     ERROR_REASON_RISK_RULES_INVALID: _ErrorReason.ValueType  # 133
+    ERROR_REASON_RISK_HELD: _ErrorReason.ValueType  # 134
     ERROR_REASON_BARCODE_MALFORMED: _ErrorReason.ValueType  # 200
     ERROR_REASON_BARCODE_UNKNOWN: _ErrorReason.ValueType  # 201
     ERROR_REASON_CODE_EXPIRED: _ErrorReason.ValueType  # 202
@@ -145,6 +146,7 @@ ERROR_REASON_DAILY_LIMIT: ErrorReason.ValueType  # 130
 ERROR_REASON_RISK_DECLINED: ErrorReason.ValueType  # 131
 ERROR_REASON_STEP_UP_NEEDED: ErrorReason.ValueType  # 132
 ERROR_REASON_RISK_RULES_INVALID: ErrorReason.ValueType  # 133
+ERROR_REASON_RISK_HELD: ErrorReason.ValueType  # 134
 ERROR_REASON_BARCODE_MALFORMED: ErrorReason.ValueType  # 200
 ERROR_REASON_BARCODE_UNKNOWN: ErrorReason.ValueType  # 201
 ERROR_REASON_CODE_EXPIRED: ErrorReason.ValueType  # 202
