@@ -23,11 +23,11 @@ import contract
 import gateway
 from hutong.gateway.v1 import payment_pb2
 
-SEEDS_MAX: Final = 200
+SEEDS_MAX: Final = 400
 """Seeds within which a planted bug must be found."""
 RUN_S: Final = 600.0
 _FILE: Final = re.compile(r"^\+\+\+ b/(\S+)")
-_ONLY_SQLITE: Final = ("gateway/journal/sqlite",)
+_ONLY_SQLITE: Final = ("gateway/journal/sqlite", "gateway/journal/repeats")
 _ONLY_POSTGRES: Final = ("gateway/journal/postgres", "gateway/journal/leases")
 _PACKAGES: Final = ("contract", "facepay", "gateway", "tokenization")
 _RUN: Final = """
