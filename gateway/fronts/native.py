@@ -8,6 +8,7 @@ a tick than may wait, the thread takes over: it looks each PACE_S, so that what 
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ IO_THREADS: Final = 1
 IDLE_WAIT_MS: Final = 100
 PACE_S: Final = 0.002
 """How often the thread looks in an overload: a refusal waits half of it, and each look costs the engine a turn."""
+SWITCH_S: Final = 0.001
+"""How long this thread waits for the engine to let go of the GIL; Python's own 5 ms would be most of a refusal."""
 CALM_S: Final = 0.25
 """Without a refusal for so long, the engine empties this front again."""
 STREAMS_PER_CONNECTION_MAX: Final = 10_000
@@ -151,11 +154,14 @@ class NativeFront:
 
     def _shed(self) -> None:
         """The engine is overloaded: takes what may wait, and refuses the rest, until nothing had to be refused."""
+        interval_s = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_S)
         calm_s = time.monotonic()
         while not self._closed and time.monotonic() - calm_s < CALM_S:
             if self._receive(0) is False:
                 calm_s = time.monotonic()
             time.sleep(PACE_S)
+        sys.setswitchinterval(interval_s)
         self._shedding = False
         self._gate.wake()
 
