@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from clients.command.check import check_folder
 from clients.command.network import Network, NetworkError, NetworkOptions
 from clients.command.optics import GatewaySymbols, MerchantPrinter
+from clients.command.settlements import FolderDesk
 from clients.demo.camera import TerminalCamera
 from clients.demo.play import Progress as Tell
 from clients.demo.play import books_against_receipts, play
@@ -88,6 +89,8 @@ def run(folder: Path, seed: int, console: Console, **options: int) -> Result:
                 differences = books_against_receipts(stage, lines)
             finally:
                 stage.close()
+        tell("a settlement window is closed", 0, 1)
+        settlement = _settle(folder)
         tell("the books are checked", 0, 1)
         checked = check_folder(folder)
         if checked.in_flight:
@@ -99,7 +102,16 @@ def run(folder: Path, seed: int, console: Console, **options: int) -> Result:
         conserved=checked.conserved,
         conservation=checked.findings or [CONSERVED.format(payments=checked.payments, postings=checked.postings)],
         seconds=time.monotonic() - start,
+        settlement=settlement,
     )
+
+
+def _settle(folder: Path) -> list[tuple[str, str, int]]:
+    """Closes the window that takes everything: each participant's net position in it."""
+    with ExitStack() as stack:
+        desk = FolderDesk(folder, "", stack)
+        positions = desk.positions(desk.close_window(1), lambda *_: None)
+        return [(one.participant, one.currency, one.net_minor) for one in positions]
 
 
 CONSERVED: Final = (

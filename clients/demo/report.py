@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import itertools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
@@ -19,6 +21,7 @@ from rich.text import Text
 from clients.demo.attempts import SUCCEEDED
 from clients.demo.record import EVERYWHERE, KEY_TEXTS, Key, Line, missing, percentile_us
 from clients.population import Population
+from clients.wording import money
 
 WIDTH: Final = 112
 """Columns of the picture."""
@@ -48,6 +51,9 @@ class Result:
     conservation: Sequence[str]
     """What that check says."""
     seconds: float
+    settlement: Sequence[tuple[str, str, int]] = ()
+    """(participant, currency, net in minor units) after the settlement window that takes all of it: what each receives,
+    negative where it pays."""
 
     @property
     def gaps(self) -> list[str]:
@@ -65,7 +71,11 @@ class Result:
             if not line.ok
         ]
         check = [] if self.conserved else ["the conservation check failed"]
-        return wrong + self.gaps + list(self.differences) + check
+        sums: Counter[str] = Counter()
+        for _, currency, net_minor in self.settlement:
+            sums[currency] += net_minor
+        unsettled = [f"net positions in {currency} sum to {net}" for currency, net in sums.items() if net]
+        return wrong + self.gaps + list(self.differences) + check + unsettled
 
     @property
     def ok(self) -> bool:
@@ -86,6 +96,10 @@ class Result:
             "events": [line.as_json() for line in self.lines if not line.key],
             "latency_ms": {name: percentile_us(latencies, share) / 1_000 for name, share in shares.items()},
             "conserved": self.conserved,
+            "settlement": [
+                {"participant": participant, "currency": currency, "net_minor": net_minor}
+                for participant, currency, net_minor in self.settlement
+            ],
             "failures": self.failures,
         }
 
@@ -97,6 +111,7 @@ def show(result: Result, console: Console) -> None:
         _matrix(result, wide=wide),
         _latencies(result.lines),
         _events(result.lines),
+        *([_settlement(result)] if result.settlement else []),
         _verdict(result),
     ]
     console.print(
@@ -189,6 +204,15 @@ def _events(lines: Sequence[Line]) -> Table:
         remark = group[0].note if ok else group[0].wrong or f"expected {group[0].expected}"
         table.add_row(mark.append(scene, "default"), outcome, str(len(group)), Text(remark, "dim"))
     return table
+
+
+def _settlement(result: Result) -> Group:
+    """Who pays and who receives when the window is settled."""
+    nets = [
+        Text.assemble((participant, "dim"), " ", (money(net, currency), "red" if net < 0 else "green"))
+        for participant, currency, net in sorted(result.settlement, key=lambda one: (one[1], one[2]))
+    ]
+    return Group(Text("net positions after settlement", "bold"), Columns(nets, padding=(0, 2)))
 
 
 def _verdict(result: Result) -> Text:

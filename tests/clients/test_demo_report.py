@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,14 @@ def test_percentiles_are_nearest_rank() -> None:
     assert percentile_us([3, 1, 2], 0.5) == 2
     assert percentile_us(list(range(100)), 0.99) == 99
     assert percentile_us([5], 1.0) == 5
+
+
+def test_net_positions_are_shown_and_must_sum_to_zero() -> None:
+    nets = [("acquirer-a", "CNY", 1250), ("issuer-a", "CNY", -1250)]
+    settled = result(matrix(), settlement=nets)
+    assert settled.ok
+    assert {"issuer-a -12.50 CNY", "acquirer-a 12.50 CNY"} <= {
+        part.strip() for part in re.split(r"  +|\n|│", text_of(settled))
+    }
+    assert settled.as_json()["settlement"][0] == {"participant": "acquirer-a", "currency": "CNY", "net_minor": 1250}
+    assert result(matrix(), settlement=nets[:1]).failures == ["net positions in CNY sum to 1250"]
