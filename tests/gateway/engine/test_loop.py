@@ -143,3 +143,34 @@ def test_what_is_in_flight_at_a_hard_end_is_settled_by_the_next_start(tmp_path: 
             assert repeated.payment.state == pb.PAYMENT_STATE_SUCCEEDED
     report = check_folder(tmp_path)
     assert report.conserved, report.findings
+
+
+def test_holds_do_not_count_as_in_flight_and_survive_restarts(tmp_path: Path) -> None:
+    """More are held than may be in flight; they need no memory, and the next start can capture them."""
+    held: list[str] = []
+    with (
+        Network.start(options(tmp_path, in_flight_max=64)) as network,
+        grpc.insecure_channel(network.target) as channel,
+    ):
+        stub = rpc.PaymentServiceStub(channel)
+        for start in (0, 60, 120):
+            batch = pb.BatchCreatePaymentsRequest()
+            for number in range(start, start + 60):
+                asked = request(network, f"hold-{number}")
+                asked.hold.SetInParent()
+                batch.requests.append(asked)
+            results = stub.BatchCreatePayments(batch, timeout=CALL_S).results
+            assert {result.payment.state for result in results} == {pb.PAYMENT_STATE_HELD}
+            held += [result.payment.payment_id for result in results]
+            assert network.gateway.engine.in_flight == 0
+        assert stub.CreatePayment(request(network, "paid"), timeout=CALL_S).payment.state == pb.PAYMENT_STATE_SUCCEEDED
+    assert len(check_folder(tmp_path).held) == 180
+    with Network.start(options(tmp_path)) as network, grpc.insecure_channel(network.target) as channel:
+        assert network.recovered == 0
+        stub = rpc.PaymentServiceStub(channel)
+        for payment_id in held[::20]:
+            captured = stub.CapturePayment(pb.CapturePaymentRequest(payment_id=payment_id), timeout=CALL_S).payment
+            assert captured.state == pb.PAYMENT_STATE_SUCCEEDED
+    report = check_folder(tmp_path)
+    assert report.conserved, report.findings
+    assert report.by_state == {"HELD": 171, "SUCCEEDED": 10}
