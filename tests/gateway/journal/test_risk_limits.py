@@ -1,8 +1,9 @@
-"""A payer's limit of a day over two gateways on one PostgreSQL: 64 callers at once, exactly what fits is let in."""
+"""Two gateways on one PostgreSQL: of 64 callers at once exactly what a limit has room for is let in; holds are one."""
 
 from __future__ import annotations
 
 import shutil
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,12 +13,14 @@ import grpc
 from clients.command.check import check_folder
 from clients.command.network import Network, NetworkOptions
 from contract.errors import from_rpc_error
+from gateway.engine.model import RISK_HOLD, Capture
 from gateway.journal.postgres_reader import PostgresReader
 from gateway.risk.rule_file import default_rules
 from hutong.gateway.v1 import barcode_pb2, barcode_pb2_grpc
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
+from tests.gateway.journal.shared import CLOCK, Caller, Node, SharedLink, draft, open_participants
 
 CALLERS = 64
 CALL_S = 30.0
@@ -83,3 +86,22 @@ def test_64_callers_at_two_gateways_reach_the_limit_and_do_not_pass_it(url: str,
     report = check_folder(folders[0], url)
     assert report.by_state["SUCCEEDED"] == CAP // AMOUNT + 1
     assert [finding for finding in report.findings if "counter" in finding or "judgement" in finding] == []
+
+
+def test_what_rules_hold_at_one_gateway_the_operator_releases_at_another(url: str, tmp_path: Path) -> None:
+    """Whoever is not the operator is refused at both."""
+    books, participants = open_participants(tmp_path)
+    link = SharedLink(threading.Lock(), participants)
+    nodes = [Node(url, link).start() for _ in range(2)]
+    now_us = CLOCK.now_us()
+    payment = draft(5_000, authorised_minor=5_000, hold_until_us=now_us + 3_600_000_000, reason=RISK_HOLD)
+    assert nodes[0].create(payment).outcome == "HELD"
+    for operator, outcome in ((False, "RISK_HELD"), (True, "SUCCEEDED"), (True, "SUCCEEDED")):
+        for node in reversed(nodes):
+            caller = Caller()
+            until_us = CLOCK.now_us() + 10_000_000
+            node.engine.inbox.put([Capture(payment.payment_id, 0, caller, until_us, operator)])
+            assert caller.outcome == outcome
+    for node in nodes:
+        node.stop()
+    books.close()
