@@ -49,8 +49,10 @@ class Queries:
         merchants: Mapping[str, Merchant],
         *,
         busy: Callable[[], bool] = lambda: False,
+        threaded: bool = True,
     ) -> None:
-        """`merchants`: whose names receipts show; `busy`: whether payments are in flight, which come first."""
+        """`merchants`: whose names receipts show; `busy`: whether payments are in flight, which come first. Without a
+        thread (`threaded`) its maker takes the turns."""
         self._merchants = merchants
         self._open_reader = open_reader
         self._busy = busy
@@ -59,7 +61,8 @@ class Queries:
         self._wake = threading.Event()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="query", daemon=True)
-        self._thread.start()
+        if threaded:
+            self._thread.start()
 
     def submit(self, call: Call) -> None:
         """Has the call answered by the thread, or refuses it now."""
@@ -77,16 +80,21 @@ class Queries:
             self._wake.clear()
             while self._calls and not self._stopped:
                 own_s, all_s = time.thread_time(), time.process_time()
-                calls = [self._calls.popleft() for _ in range(min(len(self._calls), BATCH_MAX))]
-                try:
-                    self._answer(calls)
-                except Exception as error:  # the callers get an answer, the log the cause
-                    log.error("queries failed", exc_info=error)
-                    self._refuse(calls, Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
+                self.turn()
                 self._rest(all_s + (time.thread_time() - own_s) / SHARE)
         self._refuse(self._calls, Reason.ERROR_REASON_DRAINING)
         if self._reader is not None:
             self._reader.close()
+
+    def turn(self) -> bool:
+        """Answers a batch of those that wait. Returns whether more wait."""
+        calls = [self._calls.popleft() for _ in range(min(len(self._calls), BATCH_MAX))]
+        try:
+            self._answer(calls)
+        except Exception as error:  # the callers get an answer, the log the cause
+            log.error("queries failed", exc_info=error)
+            self._refuse(calls, Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
+        return bool(self._calls)
 
     def _rest(self, until_s: float) -> None:
         """Waits while payments are in flight, until this process has used so much CPU time."""
@@ -131,7 +139,8 @@ class Queries:
         """Ends the thread and its connection."""
         self._stopped = True
         self._wake.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
 
 def shown(reader: Reader, payment_ids: Collection[bytes]) -> dict[bytes, pb.GetPaymentResponse]:

@@ -63,15 +63,18 @@ class _Position:
 class WatchHub:
     """Serves all subscribers of one gateway."""
 
-    def __init__(self, open_reader: Callable[[], Reader]) -> None:
+    def __init__(self, open_reader: Callable[[], Reader], *, threaded: bool = True) -> None:
+        """Without a thread (`threaded`) its maker takes the turns."""
         self._open_reader = open_reader
+        self._reader: Reader | None = None
         self._positions: list[_Position] = []
         """The thread's own."""
         self._new: deque[_Position] = deque()
         self._wake = threading.Event()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-        self._thread.start()
+        if threaded:
+            self._thread.start()
 
     def notify(self) -> None:
         """There may be new events. Called by the engine after each commit."""
@@ -97,17 +100,20 @@ class WatchHub:
             self._wake.set()
 
     def _run(self) -> None:
-        reader: Reader | None = None
         while not self._stopped:
             self._wake.wait(POLL_S if self._positions else None)
             self._wake.clear()
-            try:
-                reader = reader or self._open_reader()
-                self._serve(reader)
-            except Exception as error:  # a journal that cannot be read now is read again later
-                log.error("events cannot be read now", exc_info=error)
-        if reader is not None:
-            reader.close()
+            self.turn()
+        if self._reader is not None:
+            self._reader.close()
+
+    def turn(self) -> None:
+        """Sends what there is to those who are there."""
+        try:
+            self._reader = self._reader or self._open_reader()
+            self._serve(self._reader)
+        except Exception as error:  # a journal that cannot be read now is read again later
+            log.error("events cannot be read now", exc_info=error)
 
     def _serve(self, reader: Reader) -> None:
         came = [self._new.popleft() for _ in range(len(self._new))]
@@ -132,7 +138,8 @@ class WatchHub:
         """Ends the thread; streams end with their connections."""
         self._stopped = True
         self._wake.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         for position in (*self._positions, *self._new):
             position.subscriber.fail(HutongError(Reason.ERROR_REASON_DRAINING))
 

@@ -86,10 +86,6 @@ class Disk:
         connection.execute("PRAGMA query_only = ON")
         return connection
 
-    def reader(self) -> Reader:
-        """See the interface."""
-        return SqliteReader(self.path)
-
     def fail(self, fault: DiskFault) -> None:
         """See the interface."""
         self.mode, self.failing_statement = fault.mode, fault.statement
@@ -210,6 +206,7 @@ class Files(Connections):
     def __init__(self, disk: Disk, number: int, life: Life) -> None:
         super().__init__(disk, life.step)
         self._number = number
+        self._readers: list[SqliteReader] = []
 
     def open_journal(self) -> SqliteJournal:
         """See the interface."""
@@ -218,7 +215,16 @@ class Files(Connections):
 
     def open_reader(self) -> Reader:
         """See the interface."""
-        return SqliteReader(self.disk.path)
+        reader = SqliteReader(self.disk.path)
+        self._readers.append(reader)
+        return reader
+
+    def close_all(self) -> None:
+        """See the interface."""
+        super().close_all()
+        for reader in self._readers:
+            reader.close()
+        self._readers.clear()
 
     def join(self, engine: Engine, core: Core) -> None:
         """See the interface."""

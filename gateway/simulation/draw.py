@@ -30,6 +30,7 @@ from gateway.simulation.plan import (
     ServerClockJump,
     Slow,
     TornCommit,
+    Watch,
 )
 
 
@@ -47,6 +48,7 @@ def draw(seed: int) -> Plan:
     items.extend(_captures(rng, pays))
     items.extend(_faults(rng, heal_us, nodes))
     items.extend(_closings(random.Random(f"{seed} windows"), heal_us))
+    items = _readers(seed, items, pays, heal_us)
     return Plan(
         seed=seed,
         nodes=nodes,
@@ -93,6 +95,16 @@ def draw_shared(seed: int) -> Plan:
         items.append(ServerClockJump(moment(), rng.choice((-2 * SECOND, SECOND, 6 * SECOND, HOUR))))
     ordered = tuple(sorted(items, key=lambda item: item.at_us))
     return dataclasses.replace(plan, nodes=nodes, items=ordered, strays=rng.choice((0.0, 0.1, 0.5)))
+
+
+def _readers(seed: int, items: list[Item], pays: list[Pay], heal_us: int) -> list[Item]:
+    """Queries in storms and watchers, which leave all else as it is."""
+    rng = random.Random(f"{seed} readers")
+    storm = rng.choice((1, 1, 5, 100))
+    read = [dataclasses.replace(it, times=rng.randint(1, storm)) if isinstance(it, Read) else it for it in items]
+    watched = [rng.choice((None, rng.choice(pays).op)) for _ in range(rng.choice((0, 1, 1, 3)))]
+    read += [Watch(rng.randint(0, heal_us), of) for of in watched]
+    return read
 
 
 def _payments(rng: random.Random, span_us: int, counters: int) -> list[Pay]:

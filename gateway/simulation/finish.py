@@ -222,6 +222,8 @@ def _compare(world: World) -> None:
         witness.complain("nothing acknowledged is lost", f"operation {known[payment_id]}: its payment is gone")
     _compare_effects(world)
     _compare_spends(world)
+    for watcher in world.watchers:
+        world.reading.watched(watcher)
 
 
 def _compare_effects(world: World) -> None:

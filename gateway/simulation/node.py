@@ -15,14 +15,17 @@ from gateway.engine.model import Answered, Close, Create, EngineEvent
 from gateway.engine.transitions import Outcome
 from gateway.intake import PaymentIntake
 from gateway.journal.interface import JournalFencedError, JournalMismatchError, JournalUnavailableError
+from gateway.queries import Queries
 from gateway.risk.judge import Judge
 from gateway.risk.rule_file import default_rules
 from gateway.routing import Router
 from gateway.simulation.callers import SimulatedCall, directory
 from gateway.simulation.links import SimulatedLink
 from gateway.simulation.plan import SECOND, Crash, Pause
+from gateway.simulation.readers import Query, Stream, Watcher
 from gateway.simulation.storage import CrashError, GoneError, Neighbour, TornError
 from gateway.simulation.windows import SimulatedClosing
+from gateway.watch import WatchHub
 
 if TYPE_CHECKING:
     from gateway.simulation.world import World
@@ -37,8 +40,12 @@ IDLE_US: Final = 5_000
 START_RETRY_US: Final = 1 * SECOND
 RESTART_US: Final = 2 * SECOND
 """Until whatever looks after processes starts one again that ended by itself."""
-ENGINE, NEIGHBOURS = "engine", "neighbours"
+ENGINE, NEIGHBOURS, READERS = "engine", "neighbours", "readers"
 """The threads of a process that the world plays."""
+READ_US: Final = 300
+"""Until queries and watchers are served that were woken."""
+POLL_US: Final = 200_000
+"""Between looks at watchers that are full, and at journals that others write; see gateway.watch."""
 CRASH_AT_LATEST_US: Final = 1 * SECOND
 """An engine that has nothing to do crashes after this all the same."""
 _DIRECTORY: Final = directory()
@@ -104,6 +111,10 @@ class Node:
         self._names = 0
         self._lives = 0
         self._failures = 0
+        self._queries: Queries | None = None
+        self._hub: WatchHub | None = None
+        self._reads: list[Query] = []
+        self.streams: list[Stream] = []
 
     # -- life and death --------------------------------------------------------------------------------------
 
@@ -151,11 +162,13 @@ class Node:
             intake,  # type: ignore[arg-type]
             clock=self.clock,
             in_flight_max=world.plan.in_flight_max,
-            on_commit=self.step,
+            on_commit=self._committed,
             observe=router.observe,
             on_refusal=judge.not_taken,
         )
         self.neighbours = self._process.join(engine, self.core)
+        self._queries = Queries(self._process.open_reader, _DIRECTORY.merchants, threaded=False)
+        self._hub = WatchHub(self._process.open_reader, threaded=False)
         self.recovered = engine.recover()
         return engine
 
@@ -175,7 +188,7 @@ class Node:
         """Others go on meanwhile, in the midst of what this process does."""
         self._pause = None
         life, still = self._lives, self._still
-        added = {ENGINE, NEIGHBOURS} - still if pause.whole else set()
+        added = {ENGINE, NEIGHBOURS, READERS} - still if pause.whole else set()
         still |= added
         self._world.stand_still(self.number, pause.lasts_us)
         still -= added
@@ -249,8 +262,16 @@ class Node:
             call.lost = True
         for closing in self.closings:
             closing.lost = True
-        self.calls.clear()
         self.closings.clear()
+        for query in self._reads:
+            query.lost = True
+        self.calls.clear()
+        self._reads.clear()
+        streams, self.streams = self.streams, []
+        for stream in streams:
+            stream.closed = True
+            self._world.after(RESTART_US, lambda stream=stream: self._world.watch(stream.watcher))  # type: ignore[misc]
+        self._queries = self._hub = None
         self.engine = self._link = self.tick_at_us = self.neighbours = self.turn_at_us = None
 
     def _end(self, engine: Engine, error: JournalFencedError) -> None:
@@ -352,6 +373,68 @@ class Node:
         if self.engine is not None and self.engine.writable:
             soon_us = self._world.now_us + TICK_US
             self.tick_at_us = soon_us if self.tick_at_us is None else min(self.tick_at_us, soon_us)
+
+    # -- readers ---------------------------------------------------------------------------------------------
+
+    def ask(self, queries: Sequence[Query]) -> None:
+        """Status queries arrive; lost where nobody listens."""
+        if self._queries is None:
+            return
+        self._reads.extend(queries)
+        for query in queries:
+            self._queries.submit(query)
+        self.read_soon(READ_US)
+
+    def answered(self, query: Query) -> None:
+        """A status query was answered."""
+        self.step()
+        self._reads.remove(query)
+
+    def watch(self, watcher: Watcher) -> bool:
+        """A watcher comes; False where nobody listens."""
+        if self._hub is None or self.engine is None:
+            return False
+        payload, stream = watcher.request()
+        self.streams.append(stream)
+        self._hub.subscribe(payload, stream)
+        self.read_soon(READ_US)
+        return True
+
+    def _committed(self) -> None:
+        self.step()
+        for node in self._world.nodes:
+            if node.streams:
+                node.read_soon(READ_US if node is self else POLL_US)
+
+    def read_soon(self, delay_us: int) -> None:
+        """The threads that read are woken."""
+        life = self._lives
+        self._world.after(delay_us, lambda: self._read(life))
+
+    def _read(self, life: int) -> None:
+        if self._lives != life or self._queries is None or self._hub is None:
+            return
+        if READERS in self._still:
+            self.read_soon(POLL_US)
+            return
+        try:
+            with self._acting(READERS):
+                while self._queries.turn():
+                    pass
+                if self.streams:
+                    self._hub.turn()
+        except GoneError:
+            return
+        except CrashError as crash:
+            self.die(crash)
+            return
+        if self._world.storage.faulty or any(stream.full for stream in self.streams):
+            for stream in self.streams:
+                stream.full = False
+            if self.streams:
+                self.read_soon(POLL_US)
+
+    # -- what arrives ----------------------------------------------------------------------------------------
 
     def submit(self, call: SimulatedCall) -> bool:
         """A request arrives; False where nobody listens."""

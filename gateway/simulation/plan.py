@@ -86,10 +86,19 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A status query."""
+    """Status queries, all at once."""
 
     at_us: int
     of: int
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Somebody begins to watch, for good: the payment of an operation, if it is known by then, or, with None, all."""
+
+    at_us: int
+    of: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +210,7 @@ Item = (
     | Refund
     | Again
     | Capture
+    | Watch
     | Cancel
     | Read
     | Crash

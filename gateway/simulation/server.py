@@ -76,10 +76,6 @@ class Server:
         """See the interface."""
         return CommittedRows(self._database.control)
 
-    def reader(self) -> Reader:
-        """See the interface."""
-        return PostgresReader(self._database.url)
-
     # -- faults ----------------------------------------------------------------------------------------------
 
     def fail(self, fault: DiskFault) -> None:

@@ -151,10 +151,6 @@ class Storage(Protocol):
         """For the witness."""
         ...
 
-    def reader(self) -> Reader:
-        """Committed state as queries read it."""
-        ...
-
     def fail(self, fault: DiskFault) -> None:
         """A fault begins."""
         ...

@@ -14,7 +14,6 @@ from contract.errors import HutongError
 from gateway.calls import CANCEL, CAPTURE
 from gateway.engine.model import Answered
 from gateway.engine.states import Event, State
-from gateway.queries import shown
 from gateway.simulation import plan as plans
 from gateway.simulation.callers import (
     SimulatedCall,
@@ -27,8 +26,10 @@ from gateway.simulation.callers import (
 from gateway.simulation.links import Network
 from gateway.simulation.node import ENGINE, NEIGHBOURS, START_US, Node
 from gateway.simulation.plan import SECOND, Fate, Pay, Plan, Refund
+from gateway.simulation.readers import Query, Reading, Watcher
 from gateway.simulation.storage import Storage
 from gateway.simulation.witness import Violation, Witness
+from hutong.gateway.v1 import payment_pb2 as pb
 
 STEPS_MAX: Final = 60_000
 """Moments of one run; one that needs more does not come to rest."""
@@ -71,6 +72,9 @@ class World:
         self._order = itertools.count()
         self.witness = Witness(plan, lambda: self.now_us, self.say)
         self.network = Network(plan, self.witness, self, self._deliver, self.say, self._notice)
+        self.reading = Reading(self.witness.complain, lambda: self.witness.reader)
+        self.watchers: list[Watcher] = []
+        self._reads: Counter[int] = Counter()
         self.storage = storage(lambda: START_US + self.now_us)
         self._active_us = 0
         self._pauses = 0
@@ -88,6 +92,7 @@ class World:
             plans.Cancel: self._play_cancel,
             plans.Read: self._play_read,
             plans.CloseWindow: self._play_closing,
+            plans.Watch: self._play_watch,
             plans.Crash: self._play_crash,
             plans.Pause: self._play_pause,
             plans.TornCommit: self._play_torn,
@@ -348,17 +353,41 @@ class World:
 
     def _play_read(self, item: plans.Read) -> None:
         payment_id = self.payment_of(item.of)
-        if payment_id is None or self.storage.faulty:
-            return
-        reader = self.storage.reader()
-        try:
-            found = shown(reader, [payment_id])
-        finally:
-            reader.close()
-        if payment_id in found:
-            self.witness.read(payment_id, found[payment_id])
-        else:
-            self.witness.complain("what is known can be read", f"{payment_id.hex()} is not found")
+        if payment_id is not None:
+            self._reads[item.of] += 1
+            floor = self.reading.floor(payment_id)
+            node = self.nodes[self._reads[item.of] % len(self.nodes)]
+            self.result.faults["status_query"] += item.times
+            node.ask([Query(payment_id, floor, lambda *told: self._shown(node, *told)) for _ in range(item.times)])
+
+    def _shown(self, node: Node, query: Query, answer: pb.GetPaymentResponse | HutongError) -> None:
+        """A status query is answered."""
+        node.answered(query)
+        query.answers += 1
+        if query.lost or query.answers > 1:
+            self.witness.complain(
+                "each request has one answer", "a status query had another, or one from a dead engine"
+            )
+        elif isinstance(answer, pb.GetPaymentResponse):
+            self._digest.update(answer.SerializeToString(deterministic=True))
+            self.witness.read(query.payment_id, answer)
+            self.reading.shown(query.payment_id, answer.payment.state, query.floor)
+        elif answer.name != "JOURNAL_UNAVAILABLE" or not (self.storage.failed or self.witness.disk_failed):
+            self.witness.complain("what is known can be read", f"{query.payment_id.hex()}: {answer.name}")
+
+    def _play_watch(self, item: plans.Watch) -> None:
+        payment_id = None if item.of is None else self.payment_of(item.of)
+        if item.of is None or payment_id is not None:
+            self.watchers.append(Watcher(item, payment_id, self.witness.complain))
+            self.watch(self.watchers[-1])
+
+    def watch(self, watcher: Watcher) -> None:
+        """A watcher begins a stream at whichever engine lives, or tries again later."""
+        self.result.faults["watch"] += 1
+        turn = self.result.faults["watch"]
+        nodes = [self.nodes[(turn + place) % len(self.nodes)] for place in range(len(self.nodes))]
+        if not any(node.watch(watcher) for node in nodes):
+            self.after(SECOND, lambda: self.watch(watcher))
 
     # -- faults ----------------------------------------------------------------------------------------------
 
