@@ -159,7 +159,8 @@ def positions_table(positions: list[Position]) -> Table:
     """Who owes whom, for a person."""
     table = Table("participant", "", "payments out", "payments in", "refunds out", "refunds in", "net")
     for column in table.columns[2:]:
-        column.justify = "right"
+        column.justify, column.overflow = "right", "fold"
+    table.columns[0].no_wrap = table.columns[-1].no_wrap = True  # who, and how much in the end
     for one in positions:
         parts = (one.debits, one.credits, one.refunds_paid, one.refunds_received)
         shown = [f"{part.count:,}: {_amount(part.amount_minor, one.currency)}" if part.count else "" for part in parts]
