@@ -33,6 +33,7 @@ from gateway.journal.interface import Journal, Reader
 from gateway.links.interface import Link
 from gateway.links.remote import RemoteLink, SwitchLink
 from gateway.listen import Address, Tls, check
+from gateway.operators import Operators
 from gateway.queries import Queries
 from gateway.risk.book import POLL_S as RULES_POLL_S
 from gateway.risk.book import RuleBook
@@ -83,6 +84,7 @@ class Gateway:
         tokens: TokenResolver,
         fingerprint_key: bytes,
         *,
+        operators: Operators,
         faces: FaceResolver | None = None,
         local: Link | None = None,
         local_ids: frozenset[str] = frozenset(),
@@ -90,8 +92,8 @@ class Gateway:
         neighbours: Callable[[Core, Inbox[Any]], Neighbours] | None = None,
         risk: RuleBook | None = None,
     ) -> None:
-        """`neighbours`: how the engine joins others on the same journal. `risk`: the rules by which payments are let
-        in; without it the package's own."""
+        """`operators`: who may ask what only an operator may. `neighbours`: how the engine joins others on the same
+        journal. `risk`: the rules by which payments are let in; without it the package's own."""
         secured = options.tls is not None
         check(options.listen, secured=secured, plaintext_allowed=options.plaintext_anywhere)
         if secured and options.front == "native":
@@ -103,7 +105,9 @@ class Gateway:
         self.watch = WatchHub(open_reader)
         self.router = Router(directory, lambda participant: self._link.reachable(participant))
         self.risk = risk or RuleBook()
-        self._risk_servicer = RiskServicer(self.risk, open_reader, lambda events: self.engine.inbox.put(events))
+        self._risk_servicer = RiskServicer(
+            self.risk, operators, open_reader, lambda events: self.engine.inbox.put(events)
+        )
         intake = PaymentIntake(
             self.router,
             tokens,

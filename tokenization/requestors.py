@@ -42,7 +42,8 @@ class Action(enum.Enum):
     DETOKENIZE = "detokenize"
     ROTATE_KEYS = "rotate_keys"
     ERASE = "erase"
-    SETTLE = "settle"
+    OPERATE = "operate"
+    """To run the gateway: settlement, and the rules of risk."""
 
 
 _MANAGE: Final = frozenset(
@@ -54,7 +55,7 @@ ALLOWED: Final = {
     Role.ISSUER: _MANAGE | {Action.DETOKENIZE, Action.ERASE},
     Role.GATEWAY: frozenset({Action.RESOLVE}),
     Role.OPERATOR: frozenset(
-        {Action.SHOW, Action.CHANGE_STATE, Action.RESOLVE, Action.ROTATE_KEYS, Action.ERASE, Action.SETTLE}
+        {Action.SHOW, Action.CHANGE_STATE, Action.RESOLVE, Action.ROTATE_KEYS, Action.ERASE, Action.OPERATE}
     ),
 }
 """Role to what it may ask for."""

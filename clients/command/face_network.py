@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from clients.command.connection import Connection, connection_options
-from clients.command.face_options import SECRET_VARIABLE, secret_of
+from clients.command.face_options import SECRET_VARIABLE
+from clients.command.operators import secret_of
 from clients.faces import camera
 from clients.faces.capturing import TIMEOUT_S, FaceTerminal, Factors, operator_metadata
 from clients.faces.people import People

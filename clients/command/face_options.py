@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import click
 
+from clients.command.operators import secret_of
 from contract.secret import Secret
 from facepay.gallery.opening import Milvus, Place
 
@@ -29,12 +29,6 @@ class Faces:
     gallery: Place | None
     operators: frozenset[str]
     secret: Secret[str] | None = field(repr=False)
-
-
-def secret_of(variable: str) -> Secret[str] | None:
-    """A secret from the environment, where it does not appear in a list of processes; None where there is none."""
-    value = os.environ.get(variable, "")
-    return Secret(value) if value else None
 
 
 def face_options(command: Command) -> Command:

@@ -263,6 +263,7 @@ class Network:
             opened.open_reader,
             self.tokens,
             _key(self.data / "gateway.key"),
+            operators=self._admit_operator,
             faces=self.faces,
             local=local,
             local_ids=frozenset(self.participants),
@@ -294,9 +295,9 @@ class Network:
         return (barcodes, tokens, faces, settlement)
 
     def _admit_operator(self, trid: str, secret: str) -> None:
-        """Raises HutongError unless this requestor may run settlement."""
+        """Raises HutongError unless this requestor may run the gateway."""
         self.tokens.authenticate(trid, secret)
-        self.tokens.permit(trid, Action.SETTLE)
+        self.tokens.permit(trid, Action.OPERATE)
 
     def _open_clearing(self) -> ClearingReader:
         return ClearingReader(self._opened.open_reader())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 from rich.console import Console
@@ -14,16 +16,37 @@ from rich.table import Table
 from rich.text import Text
 
 from clients.command.connection import Connection, connection_options
+from clients.command.operators import OPERATOR_VARIABLE, operator_option, secret_of
 from clients.command.payments import gateway_client
+from clients.risk import RiskClient
 from clients.wording import as_json, key_name, money, state_name
 from gateway.barcode.amounts import to_minor
 from gateway.barcode.currencies import EXPONENT_OF
 from gateway.risk.rule_fields import KINDS
 from gateway.risk.rule_file import RulesError, describe, read_rules
-from hutong.gateway.v1 import payment_pb2, risk_pb2, risk_pb2_grpc
+from hutong.gateway.v1 import payment_pb2, risk_pb2
 
-PAGE: Final = 200
+Command = Callable[..., None]
+OpenDesk = Callable[[bool], Any]
 json_option = click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
+
+
+def desk_options(command: Command) -> Command:
+    """Adds the options that name the gateway and the operator; the command gets, as `desk`, what opens a RiskClient
+    whose errors become exit status 1."""
+
+    @operator_option
+    @connection_options
+    @functools.wraps(command)
+    def with_desk(connection: Connection, operator: str, **rest: Any) -> None:
+        @contextmanager
+        def opened(as_json_: bool) -> Iterator[RiskClient]:
+            with gateway_client(connection, as_json_) as client:
+                yield RiskClient(client, requestor=operator, secret=secret_of(OPERATOR_VARIABLE))
+
+        command(desk=opened, **rest)
+
+    return with_desk
 
 
 @click.group()
@@ -50,13 +73,12 @@ def check(file: Path, *, as_json_: bool) -> None:
 
 
 @risk.command()
-@connection_options
+@desk_options
 @json_option
-def status(connection: Connection, *, as_json_: bool) -> None:
+def status(desk: OpenDesk, *, as_json_: bool) -> None:
     """Show which rules are in force, and how often they acted."""
-    with gateway_client(connection, as_json_) as client:
-        stub = risk_pb2_grpc.RiskServiceStub(client.channel)
-        found = client.call(stub.GetRiskStatus, risk_pb2.GetRiskStatusRequest())
+    with desk(as_json_) as client:
+        found = client.status()
     if as_json_:
         click.echo(json.dumps(_plain(found), ensure_ascii=False))
         return
@@ -74,25 +96,23 @@ def status(connection: Connection, *, as_json_: bool) -> None:
 
 
 @risk.command(name="reload")
-@connection_options
+@desk_options
 @json_option
-def reload_(connection: Connection, *, as_json_: bool) -> None:
+def reload_(desk: OpenDesk, *, as_json_: bool) -> None:
     """Read the file of rules again. Where it has errors the old rules stay, and this exits with 1."""
-    with gateway_client(connection, as_json_) as client:
-        stub = risk_pb2_grpc.RiskServiceStub(client.channel)
-        version = client.call(stub.ReloadRiskRules, risk_pb2.ReloadRiskRulesRequest()).version
+    with desk(as_json_) as client:
+        version = client.reload()
     click.echo(json.dumps({"version": version}) if as_json_ else f"version {version} is in force")
 
 
 @risk.command()
-@connection_options
+@desk_options
 @click.option("--limit", "most", type=click.IntRange(1), default=50, show_default=True, help="How many, newest first.")
 @json_option
-def decisions(connection: Connection, most: int, *, as_json_: bool) -> None:
+def decisions(desk: OpenDesk, most: int, *, as_json_: bool) -> None:
     """List payments of which a rule fired or that were refused, newest first."""
-    with gateway_client(connection, as_json_) as client:
-        stub = risk_pb2_grpc.RiskServiceStub(client.channel)
-        found = list(_decisions(client, stub, most))
+    with desk(as_json_) as client:
+        found = list(client.decisions(most))
     if as_json_:
         click.echo(json.dumps([_plain(one) for one in found], ensure_ascii=False))
         return
@@ -102,17 +122,6 @@ def decisions(connection: Connection, most: int, *, as_json_: bool) -> None:
     for one in found:
         table.add_row(*map(Text, _row(one)))
     Console().print(table if found else "no rule has fired and nothing was refused")
-
-
-def _decisions(client: Any, stub: Any, most: int) -> Iterator[risk_pb2.RiskDecision]:
-    token = ""
-    while most > 0:
-        request = risk_pb2.ListRiskDecisionsRequest(page_size=min(most, PAGE), page_token=token)
-        page = client.call(stub.ListRiskDecisions, request)
-        yield from page.decisions
-        most, token = most - len(page.decisions), page.next_page_token
-        if not token:
-            return
 
 
 def _row(one: risk_pb2.RiskDecision) -> tuple[str, ...]:
@@ -133,25 +142,23 @@ def _row(one: risk_pb2.RiskDecision) -> tuple[str, ...]:
 
 
 @risk.command()
-@connection_options
+@desk_options
 @click.argument("payment_id")
 @json_option
-def release(connection: Connection, payment_id: str, *, as_json_: bool) -> None:
+def release(desk: OpenDesk, payment_id: str, *, as_json_: bool) -> None:
     """Let a payment go on that the rules hold: its merchant is paid. Exits with 1 unless it succeeded."""
-    with gateway_client(connection, as_json_) as client:
-        stub = risk_pb2_grpc.RiskServiceStub(client.channel)
-        asked = risk_pb2.ReleaseHeldPaymentRequest(payment_id=payment_id)
-        _tell_end(client.call(stub.ReleaseHeldPayment, asked).payment, as_json_, payment_pb2.PAYMENT_STATE_SUCCEEDED)
+    with desk(as_json_) as client:
+        _tell_end(client.release(payment_id), as_json_, payment_pb2.PAYMENT_STATE_SUCCEEDED)
 
 
 @risk.command()
-@connection_options
+@desk_options
 @click.argument("payment_id")
 @json_option
-def reject(connection: Connection, payment_id: str, *, as_json_: bool) -> None:
+def reject(desk: OpenDesk, payment_id: str, *, as_json_: bool) -> None:
     """Reject a payment that the rules hold: its payer's funds are freed. Exits with 1 unless it was cancelled."""
-    with gateway_client(connection, as_json_) as client:
-        _tell_end(client.cancel_payment(payment_id), as_json_, payment_pb2.PAYMENT_STATE_CANCELLED)
+    with desk(as_json_) as client:
+        _tell_end(client.reject(payment_id), as_json_, payment_pb2.PAYMENT_STATE_CANCELLED)
 
 
 def _tell_end(payment: payment_pb2.Payment, as_json_: bool, wanted: int) -> None:
@@ -164,7 +171,7 @@ def _tell_end(payment: payment_pb2.Payment, as_json_: bool, wanted: int) -> None
 
 
 @risk.command()
-@connection_options
+@desk_options
 @click.option("--payment", default="", help="Take everything from this payment; the other options replace parts.")
 @click.option("--key-kind", type=click.Choice(sorted(KINDS)), help="Of the payer's key. Default: payment_code.")
 @click.option("--amount", default="", help="Such as 12.50; needed without --payment.")
@@ -182,7 +189,7 @@ def _tell_end(payment: payment_pb2.Payment, as_json_: bool, wanted: int) -> None
     "--at", type=click.DateTime(["%Y-%m-%dT%H:%M:%S%z"]), help="Such as 2026-11-22T02:30:00+0800. Default: now."
 )
 @json_option
-def explain(connection: Connection, amount: str, at: datetime | None, *, as_json_: bool, **facts: Any) -> None:
+def explain(desk: OpenDesk, amount: str, at: datetime | None, *, as_json_: bool, **facts: Any) -> None:
     """Say which rules would fire for a payment, without making it.
 
     Also prints the references of the payer's account and key, to put into rules.
@@ -207,9 +214,8 @@ def explain(connection: Connection, amount: str, at: datetime | None, *, as_json
     )
     if at is not None:
         request.time.FromDatetime(at)
-    with gateway_client(connection, as_json_) as client:
-        stub = risk_pb2_grpc.RiskServiceStub(client.channel)
-        found = client.call(stub.ExplainRisk, request)
+    with desk(as_json_) as client:
+        found = client.explain(request)
     if as_json_:
         click.echo(json.dumps(_plain(found), ensure_ascii=False))
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import io
-import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ import click
 from clients.client import FINAL_STATES, HutongClient
 from clients.command.connection import Connection, connection_options
 from clients.command.journals import SQLITE_FILE, JournalError, open_journal, open_journal_reader, remembered_url
+from clients.command.operators import OPERATOR_VARIABLE, operator_option, secret_of
 from clients.errors import CallError
 from clients.settlement import SettlementClient
 from contract.errors import HutongError, Reason
@@ -31,9 +31,7 @@ from gateway.engine.model import LegKind, LegState, Writes
 from gateway.engine.states import FINAL, State
 from gateway.journal.interface import JournalUnavailableError, Reader
 from hutong.gateway.v1 import payment_pb2, settlement_pb2
-from tokenization.requestors import OPERATOR_TRID
 
-OPERATOR_VARIABLE: Final = "HUTONG_REQUESTOR_SECRET"
 PARTICIPANT_VARIABLE: Final = "HUTONG_PARTICIPANT_SECRET"
 KEY_FILE: Final = "gateway.key"
 
@@ -260,12 +258,7 @@ def desk_options(command: Command) -> Command:
     @click.option(
         "--journal", default="", metavar="URL", help="Of the folder's journal, where it does not remember it."
     )
-    @click.option(
-        "--operator",
-        default=OPERATOR_TRID,
-        show_default=True,
-        help=f"The operator (TRID) that asks; its secret, if it has one, in {OPERATOR_VARIABLE}.",
-    )
+    @operator_option
     @click.option(
         "--as",
         "asked_as",
@@ -279,8 +272,7 @@ def desk_options(command: Command) -> Command:
     ) -> None:
         if asked_as and data is not None:
             raise click.UsageError("--as speaks of a running gateway: whoever has the folder sees all of it")
-        shown = os.environ.get(PARTICIPANT_VARIABLE if asked_as else OPERATOR_VARIABLE)
-        secret = Secret(shown) if shown else None
+        secret = secret_of(PARTICIPANT_VARIABLE if asked_as else OPERATOR_VARIABLE)
         command(desk=_opener(connection, data, journal, "" if asked_as else operator, asked_as, secret), **rest)
 
     return with_desk

@@ -13,18 +13,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-import grpc
-
 from contract.errors import HutongError, Reason
 from contract.serving import abort
 from gateway.clearing import messages
-from gateway.clearing.callers import Operators, admit, check_operator, check_own
+from gateway.clearing.callers import admit, check_operator, check_own
 from gateway.clearing.closing import Put, close_window
 from gateway.clearing.model import Position, Window
 from gateway.clearing.reader import NUMBER_MAX, ClearingReader
 from gateway.clearing.statements import Format, Statement, check, content
 from gateway.directory import Directory
 from gateway.journal.interface import JournalUnavailableError
+from gateway.operators import Context, Operators
 from hutong.gateway.v1 import settlement_pb2 as pb
 from hutong.gateway.v1 import settlement_pb2_grpc as rpc
 
@@ -37,7 +36,6 @@ WAITING_MAX: Final = 64
 POSITIONS_KEPT_MAX: Final = 64
 """Windows whose positions are remembered: they never change again."""
 
-Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 

@@ -1,21 +1,21 @@
-"""Serves hutong.gateway.v1.RiskService on grpc.aio. Reads committed state on threads of its own."""
+"""Serves hutong.gateway.v1.RiskService on grpc.aio, to operators. Reads committed state on threads of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
-from collections.abc import Callable, Iterable
-from typing import Any, Final
-
-import grpc
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, TypeVar
 
 from contract.errors import HutongError, Reason
 from contract.serving import abort
 from gateway.engine.answer import set_time
 from gateway.engine.clock import Clock
-from gateway.engine.model import Capture, Payment
+from gateway.engine.model import RISK_HOLD, Cancel, Capture, Payment
 from gateway.journal.interface import JournalUnavailableError, Reader
 from gateway.journal.refusals import DecisionRow
+from gateway.operators import Context, Operators, admit_operator
 from gateway.requests import payment_id_bytes
 from gateway.risk.book import RuleBook
 from gateway.risk.explain import explain
@@ -28,28 +28,57 @@ PAGE_DEFAULT: Final = 50
 PAGE_MAX: Final = 500
 RELEASE_US: Final = 20_000_000
 """How long a release is waited for; the payment is answered as it stands then."""
-RELEASE_MARGIN_S: Final = 5.0
+END_S: Final = 25.0
+"""The same for whatever else does not come."""
 PROBLEMS_TOLD_MAX: Final = 5
 """Mistakes of a file that an error names; the status names all that were found."""
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+def _for_operators(
+    handler: Callable[[RiskServicer, Request], Awaitable[Response]],
+) -> Callable[[RiskServicer, Request, Context], Awaitable[Response]]:
+    """Admits the caller, and answers refusals with their details."""
+
+    @functools.wraps(handler)
+    async def call(self: RiskServicer, request: Request, context: Context) -> Response:
+        try:
+            self.admit(request, context)
+            return await handler(self, request)
+        except HutongError as refusal:
+            error = refusal
+        return await abort(context, error)
+
+    return call
 
 
 class RiskServicer(rpc.RiskServiceServicer):
-    """Risk over gRPC, for the operator."""
+    """Risk over gRPC, for operators alone."""
 
     def __init__(
-        self, book: RuleBook, open_reader: Callable[[], Reader], put: Callable[[Iterable[Capture]], None]
+        self,
+        book: RuleBook,
+        operators: Operators,
+        open_reader: Callable[[], Reader],
+        put: Callable[[Iterable[Capture | Cancel]], None],
     ) -> None:
         """`put` gives the engine an event."""
         self._book = book
+        self._operators = operators
         self._open_reader = open_reader
         self._put = put
         self._reader: Reader | None = None
         self._lock = threading.Lock()
 
+    def admit(self, request: Any, context: Context) -> None:
+        """Raises HutongError unless an operator asks."""
+        admit_operator(request.requestor_id, context, self._operators)
+
+    @_for_operators
     async def GetRiskStatus(  # noqa: N802 - gRPC's name
-        self, request: pb.GetRiskStatusRequest, context: Context
+        self, request: pb.GetRiskStatusRequest
     ) -> pb.GetRiskStatusResponse:
         """Which rules are in force."""
         status, judge = self._book.status(), self._book.judge
@@ -67,61 +96,76 @@ class RiskServicer(rpc.RiskServiceServicer):
         set_time(message.load_time, status.loaded_us)
         return message
 
+    @_for_operators
     async def ReloadRiskRules(  # noqa: N802 - gRPC's name
-        self, request: pb.ReloadRiskRulesRequest, context: Context
+        self, request: pb.ReloadRiskRulesRequest
     ) -> pb.ReloadRiskRulesResponse:
         """Reads the file again."""
         try:
             return pb.ReloadRiskRulesResponse(version=await asyncio.to_thread(self._book.reload))
         except RulesError as error:
             told = {str(number): text for number, text in enumerate(error.problems[:PROBLEMS_TOLD_MAX], 1)}
-            await abort(context, HutongError(Reason.ERROR_REASON_RISK_RULES_INVALID, **told))
+            raise HutongError(Reason.ERROR_REASON_RISK_RULES_INVALID, **told) from error
 
+    @_for_operators
     async def ListRiskDecisions(  # noqa: N802 - gRPC's name
-        self, request: pb.ListRiskDecisionsRequest, context: Context
+        self, request: pb.ListRiskDecisionsRequest
     ) -> pb.ListRiskDecisionsResponse:
         """A page of decisions, newest first."""
-        try:
-            if not 0 <= request.page_size <= PAGE_MAX:
-                raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="page_size", most=str(PAGE_MAX))
-            size = request.page_size or PAGE_DEFAULT
-            before = _token(request.page_token)
-            rows: list[DecisionRow] = await asyncio.to_thread(self._read, lambda reader: reader.decisions(before, size))
-        except HutongError as error:
-            await abort(context, error)
+        if not 0 <= request.page_size <= PAGE_MAX:
+            raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="page_size", most=str(PAGE_MAX))
+        size = request.page_size or PAGE_DEFAULT
+        before = _token(request.page_token)
+        rows: list[DecisionRow] = await asyncio.to_thread(self._read, lambda reader: reader.decisions(before, size))
         more = rows[-1].payment_id.hex() if len(rows) == size else ""
         return pb.ListRiskDecisionsResponse(decisions=map(decision_message, rows), next_page_token=more)
 
+    @_for_operators
     async def ExplainRisk(  # noqa: N802 - gRPC's name
-        self, request: pb.ExplainRiskRequest, context: Context
+        self, request: pb.ExplainRiskRequest
     ) -> pb.ExplainRiskResponse:
         """Which rules would fire."""
-        try:
-            payment: Payment | None = None
-            if request.payment_id:
-                key = payment_id_bytes(request.payment_id)
-                payment = await asyncio.to_thread(self._read, lambda reader: reader.payment(key))
-                if payment is None:
-                    raise HutongError(Reason.ERROR_REASON_PAYMENT_NOT_FOUND, payment_id=request.payment_id)
-            return explain(self._book.judge, request, payment, Clock().now_us())
-        except HutongError as error:
-            await abort(context, error)
+        payment = await self._payment(request.payment_id) if request.payment_id else None
+        return explain(self._book.judge, request, payment, Clock().now_us())
 
+    @_for_operators
     async def ReleaseHeldPayment(  # noqa: N802 - gRPC's name
-        self, request: pb.ReleaseHeldPaymentRequest, context: Context
+        self, request: pb.ReleaseHeldPaymentRequest
     ) -> pb.ReleaseHeldPaymentResponse:
         """Lets a held payment go on, and answers with its end."""
-        waiter = _Waiter(asyncio.get_running_loop())
-        try:
-            key = payment_id_bytes(request.payment_id)
-            self._put((Capture(key, 0, waiter, Clock().now_us() + RELEASE_US, operator=True),))
-            payload = await asyncio.wait_for(waiter.told, RELEASE_US / 1e6 + RELEASE_MARGIN_S)
-        except TimeoutError:
-            await abort(context, HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
-        except HutongError as error:
-            await abort(context, error)
+        key = payment_id_bytes(request.payment_id)
+        reply_by_us = Clock().now_us() + RELEASE_US
+        ended = await self._ended(lambda waiter: Capture(key, 0, waiter, reply_by_us, operator=True))
         # The payment is field 1 of this answer as of every other.
-        return pb.ReleaseHeldPaymentResponse.FromString(payload)
+        return pb.ReleaseHeldPaymentResponse.FromString(ended)
+
+    @_for_operators
+    async def RejectHeldPayment(  # noqa: N802 - gRPC's name
+        self, request: pb.RejectHeldPaymentRequest
+    ) -> pb.RejectHeldPaymentResponse:
+        """Cancels a payment that rules hold, or held until it was cancelled, and answers with its end."""
+        payment = await self._payment(request.payment_id)
+        if payment.reason != RISK_HOLD:
+            named = {"payment_id": request.payment_id, "state": payment.state.name}
+            raise HutongError(Reason.ERROR_REASON_PAYMENT_NOT_HELD, **named)
+        ended = await self._ended(lambda waiter: Cancel(payment.payment_id, waiter))
+        return pb.RejectHeldPaymentResponse.FromString(ended)
+
+    async def _payment(self, payment_id: str) -> Payment:
+        key = payment_id_bytes(payment_id)
+        payment: Payment | None = await asyncio.to_thread(self._read, lambda reader: reader.payment(key))
+        if payment is None:
+            raise HutongError(Reason.ERROR_REASON_PAYMENT_NOT_FOUND, payment_id=payment_id)
+        return payment
+
+    async def _ended(self, event: Callable[[_Waiter], Capture | Cancel]) -> bytes:
+        """Gives the engine an event, and waits for its answer."""
+        waiter = _Waiter(asyncio.get_running_loop())
+        self._put((event(waiter),))
+        try:
+            return await asyncio.wait_for(waiter.told, END_S)
+        except TimeoutError:
+            raise HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE) from None
 
     def _read(self, ask: Callable[[Reader], Any]) -> Any:
         """Asks the one reader, on whatever thread; one question at a time."""
@@ -142,7 +186,7 @@ class RiskServicer(rpc.RiskServiceServicer):
 
 
 class _Waiter:
-    """Hears of the release on the engine's thread and tells the caller's loop."""
+    """Hears of the end on the engine's thread and tells the caller's loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

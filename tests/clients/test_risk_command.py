@@ -14,11 +14,15 @@ from click.testing import CliRunner
 from clients.client import HutongClient
 from clients.command.main import main
 from clients.command.network import Network, NetworkError, NetworkOptions
+from clients.command.operators import OPERATOR_VARIABLE
 from clients.keys import merchant, token
 from contract.errors import HutongError
+from contract.secret import Secret
 from gateway.risk.book import RuleBook
 from gateway.risk.rule_file import RulesError
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong.gateway.v1 import risk_pb2, risk_pb2_grpc
+from tokenization.requestors import WALLET_TRID, Requestor, Role
 
 RULES = """version = 1
 [[rule]]
@@ -92,7 +96,7 @@ def test_decisions_come_by_pages(network: Network, monkeypatch: pytest.MonkeyPat
     for _ in range(5):
         pay(network)
     whole = run(network, "decisions", "--limit", "5")
-    monkeypatch.setattr("clients.command.risk.PAGE", 2)
+    monkeypatch.setattr("clients.risk.PAGE", 2)
     assert run(network, "decisions", "--limit", "5") == whole
     assert len({one["payment_id"] for one in whole}) == 5
 
@@ -104,8 +108,50 @@ def test_a_held_payment_is_released_or_rejected(network: Network) -> None:
         client.capture_payment(held[0].payment_id)
     assert run(network, "release", held[0].payment_id)["state"] == "PAYMENT_STATE_SUCCEEDED"
     assert run(network, "reject", held[1].payment_id)["state"] == "PAYMENT_STATE_CANCELLED"
+    assert run(network, "reject", held[1].payment_id)["state"] == "PAYMENT_STATE_CANCELLED"
+    assert run(network, "reject", held[0].payment_id, fails=True)["error"]["reason"] == "PAYMENT_NOT_HELD"
     again = run(network, "release", held[1].payment_id, fails=True)
     assert again["error"]["reason"] == "PAYMENT_NOT_HELD"
+
+
+METHODS = {
+    "GetRiskStatus": risk_pb2.GetRiskStatusRequest,
+    "ReloadRiskRules": risk_pb2.ReloadRiskRulesRequest,
+    "ListRiskDecisions": risk_pb2.ListRiskDecisionsRequest,
+    "ExplainRisk": risk_pb2.ExplainRiskRequest,
+    "ReleaseHeldPayment": risk_pb2.ReleaseHeldPaymentRequest,
+    "RejectHeldPayment": risk_pb2.RejectHeldPaymentRequest,
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_operators_alone_are_served(network: Network, method: str) -> None:
+    with HutongClient(network.target) as client:
+        call = getattr(risk_pb2_grpc.RiskServiceStub(client.channel), method)
+        for who, reason in (("", "FIELD_MISSING"), (WALLET_TRID, "REQUESTOR_NOT_ALLOWED"), ("x", "REQUESTOR_NOT_")):
+            with pytest.raises(HutongError, match=reason):
+                client.call(call, METHODS[method](requestor_id=who))
+    assert {one.name for one in risk_pb2.DESCRIPTOR.services_by_name["RiskService"].methods} == set(METHODS)
+
+
+def test_who_is_no_operator_releases_nothing(network: Network) -> None:
+    held = pay(network, 60_000)
+    refused = run(network, "release", held.payment_id, "--operator", WALLET_TRID, fails=True)["error"]
+    assert (refused["reason"], refused["fields"]["action"]) == ("REQUESTOR_NOT_ALLOWED", "operate")
+    assert run(network, "reject", held.payment_id, "--operator", WALLET_TRID, fails=True)
+    with HutongClient(network.target) as client:
+        assert client.get_payment(held.payment_id).payment.state == pb.PAYMENT_STATE_HELD
+    assert run(network, "release", held.payment_id)["state"] == "PAYMENT_STATE_SUCCEEDED"
+
+
+def test_an_operator_with_a_secret_sends_it(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    network.tokens.register_requestor(Requestor("10000000009", "night desk", Role.OPERATOR), Secret("swordfish"))
+    desk = ("--operator", "10000000009")
+    for wrong in ("", "guess"):
+        monkeypatch.setenv(OPERATOR_VARIABLE, wrong)
+        assert run(network, "status", *desk, fails=True)["error"]["reason"] == "REQUESTOR_NOT_ALLOWED"
+    monkeypatch.setenv(OPERATOR_VARIABLE, "swordfish")
+    assert run(network, "status", *desk)["rules"]
 
 
 def test_explain_says_what_would_fire_and_makes_nothing(network: Network) -> None:

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from hutong.gateway.v1 import payment_pb2 as hutong_dot_gateway_dot_v1_dot_payment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1chutong/gateway/v1/risk.proto\x12\x11hutong.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fhutong/gateway/v1/payment.proto\"\x16\n\x14GetRiskStatusRequest\"\xaf\x03\n\x15GetRiskStatusResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12-\n\tload_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05rules\x18\x04 \x03(\t\x12\x15\n\rrefused_files\x18\x05 \x01(\x03\x12\x10\n\x08problems\x18\x06 \x03(\t\x12\x46\n\x07\x61\x63tions\x18\x07 \x03(\x0b\x32\x35.hutong.gateway.v1.GetRiskStatusResponse.ActionsEntry\x12\x42\n\x05\x66ired\x18\x08 \x03(\x0b\x32\x33.hutong.gateway.v1.GetRiskStatusResponse.FiredEntry\x12\x10\n\x08subjects\x18\t \x01(\x03\x12\x14\n\x0csubjects_max\x18\n \x01(\x03\x1a.\n\x0c\x41\x63tionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a,\n\nFiredEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x18\n\x16ReloadRiskRulesRequest\"*\n\x17ReloadRiskRulesResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\"A\n\x18ListRiskDecisionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"h\n\x19ListRiskDecisionsResponse\x12\x32\n\tdecisions\x18\x01 \x03(\x0b\x32\x1f.hutong.gateway.v1.RiskDecision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x93\x03\n\x0cRiskDecision\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\tjudgement\x18\x03 \x01(\x0b\x32 .hutong.gateway.v1.RiskJudgement\x12\x0f\n\x07refused\x18\x04 \x01(\t\x12\r\n\x05limit\x18\x05 \x01(\t\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x1f.hutong.gateway.v1.PaymentState\x12\x0e\n\x06\x63\x61ller\x18\x07 \x01(\t\x12\x14\n\x0c\x61mount_minor\x18\x08 \x01(\x03\x12\x10\n\x08\x63urrency\x18\t \x01(\t\x12\x11\n\tissuer_id\x18\n \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x0b \x01(\t\x12\x0b\n\x03key\x18\x0c \x01(\t\x12-\n\tpayer_key\x18\r \x01(\x0e\x32\x1a.hutong.gateway.v1.KeyKind\x12\x13\n\x0bmerchant_id\x18\x0e \x01(\t\x12\x13\n\x0bterminal_id\x18\x0f \x01(\t\"\xe1\x02\n\x12\x45xplainRiskRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12-\n\tpayer_key\x18\x02 \x01(\x0e\x32\x1a.hutong.gateway.v1.KeyKind\x12\x14\n\x0c\x61mount_minor\x18\x03 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x18\n\x10\x61ssurance_method\x18\x05 \x01(\t\x12\x13\n\x0bstatic_code\x18\x06 \x01(\x08\x12\x1c\n\x14static_merchant_code\x18\x07 \x01(\x08\x12\x0f\n\x07\x61\x63\x63ount\x18\x08 \x01(\t\x12\x0b\n\x03key\x18\t \x01(\t\x12\x11\n\tissuer_id\x18\n \x01(\t\x12\x13\n\x0bmerchant_id\x18\x0b \x01(\t\x12\x13\n\x0bterminal_id\x18\x0c \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\r \x01(\t\x12(\n\x04time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb7\x01\n\x13\x45xplainRiskResponse\x12\x33\n\tjudgement\x18\x01 \x01(\x0b\x32 .hutong.gateway.v1.RiskJudgement\x12\x0f\n\x07refused\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\x03 \x01(\t\x12,\n\x06limits\x18\x04 \x03(\x0b\x32\x1c.hutong.gateway.v1.RiskLimit\x12\x0f\n\x07\x61\x63\x63ount\x18\x05 \x01(\t\x12\x0b\n\x03key\x18\x06 \x01(\t\"/\n\x19ReleaseHeldPaymentRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\"I\n\x1aReleaseHeldPaymentResponse\x12+\n\x07payment\x18\x01 \x01(\x0b\x32\x1a.hutong.gateway.v1.Payment\"4\n\tRiskLimit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x61\x64\x64\x18\x02 \x01(\x03\x12\x0c\n\x04most\x18\x03 \x01(\x03\x32\x9c\x04\n\x0bRiskService\x12\x62\n\rGetRiskStatus\x12\'.hutong.gateway.v1.GetRiskStatusRequest\x1a(.hutong.gateway.v1.GetRiskStatusResponse\x12h\n\x0fReloadRiskRules\x12).hutong.gateway.v1.ReloadRiskRulesRequest\x1a*.hutong.gateway.v1.ReloadRiskRulesResponse\x12n\n\x11ListRiskDecisions\x12+.hutong.gateway.v1.ListRiskDecisionsRequest\x1a,.hutong.gateway.v1.ListRiskDecisionsResponse\x12\\\n\x0b\x45xplainRisk\x12%.hutong.gateway.v1.ExplainRiskRequest\x1a&.hutong.gateway.v1.ExplainRiskResponse\x12q\n\x12ReleaseHeldPayment\x12,.hutong.gateway.v1.ReleaseHeldPaymentRequest\x1a-.hutong.gateway.v1.ReleaseHeldPaymentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1chutong/gateway/v1/risk.proto\x12\x11hutong.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fhutong/gateway/v1/payment.proto\",\n\x14GetRiskStatusRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\"\xaf\x03\n\x15GetRiskStatusResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12-\n\tload_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05rules\x18\x04 \x03(\t\x12\x15\n\rrefused_files\x18\x05 \x01(\x03\x12\x10\n\x08problems\x18\x06 \x03(\t\x12\x46\n\x07\x61\x63tions\x18\x07 \x03(\x0b\x32\x35.hutong.gateway.v1.GetRiskStatusResponse.ActionsEntry\x12\x42\n\x05\x66ired\x18\x08 \x03(\x0b\x32\x33.hutong.gateway.v1.GetRiskStatusResponse.FiredEntry\x12\x10\n\x08subjects\x18\t \x01(\x03\x12\x14\n\x0csubjects_max\x18\n \x01(\x03\x1a.\n\x0c\x41\x63tionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a,\n\nFiredEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\".\n\x16ReloadRiskRulesRequest\x12\x14\n\x0crequestor_id\x18\x01 \x01(\t\"*\n\x17ReloadRiskRulesResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\"W\n\x18ListRiskDecisionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0crequestor_id\x18\x03 \x01(\t\"h\n\x19ListRiskDecisionsResponse\x12\x32\n\tdecisions\x18\x01 \x03(\x0b\x32\x1f.hutong.gateway.v1.RiskDecision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x93\x03\n\x0cRiskDecision\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\tjudgement\x18\x03 \x01(\x0b\x32 .hutong.gateway.v1.RiskJudgement\x12\x0f\n\x07refused\x18\x04 \x01(\t\x12\r\n\x05limit\x18\x05 \x01(\t\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x1f.hutong.gateway.v1.PaymentState\x12\x0e\n\x06\x63\x61ller\x18\x07 \x01(\t\x12\x14\n\x0c\x61mount_minor\x18\x08 \x01(\x03\x12\x10\n\x08\x63urrency\x18\t \x01(\t\x12\x11\n\tissuer_id\x18\n \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x0b \x01(\t\x12\x0b\n\x03key\x18\x0c \x01(\t\x12-\n\tpayer_key\x18\r \x01(\x0e\x32\x1a.hutong.gateway.v1.KeyKind\x12\x13\n\x0bmerchant_id\x18\x0e \x01(\t\x12\x13\n\x0bterminal_id\x18\x0f \x01(\t\"\xf7\x02\n\x12\x45xplainRiskRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12-\n\tpayer_key\x18\x02 \x01(\x0e\x32\x1a.hutong.gateway.v1.KeyKind\x12\x14\n\x0c\x61mount_minor\x18\x03 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x18\n\x10\x61ssurance_method\x18\x05 \x01(\t\x12\x13\n\x0bstatic_code\x18\x06 \x01(\x08\x12\x1c\n\x14static_merchant_code\x18\x07 \x01(\x08\x12\x0f\n\x07\x61\x63\x63ount\x18\x08 \x01(\t\x12\x0b\n\x03key\x18\t \x01(\t\x12\x11\n\tissuer_id\x18\n \x01(\t\x12\x13\n\x0bmerchant_id\x18\x0b \x01(\t\x12\x13\n\x0bterminal_id\x18\x0c \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\r \x01(\t\x12(\n\x04time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crequestor_id\x18\x0f \x01(\t\"\xb7\x01\n\x13\x45xplainRiskResponse\x12\x33\n\tjudgement\x18\x01 \x01(\x0b\x32 .hutong.gateway.v1.RiskJudgement\x12\x0f\n\x07refused\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\x03 \x01(\t\x12,\n\x06limits\x18\x04 \x03(\x0b\x32\x1c.hutong.gateway.v1.RiskLimit\x12\x0f\n\x07\x61\x63\x63ount\x18\x05 \x01(\t\x12\x0b\n\x03key\x18\x06 \x01(\t\"E\n\x19ReleaseHeldPaymentRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x14\n\x0crequestor_id\x18\x02 \x01(\t\"I\n\x1aReleaseHeldPaymentResponse\x12+\n\x07payment\x18\x01 \x01(\x0b\x32\x1a.hutong.gateway.v1.Payment\"D\n\x18RejectHeldPaymentRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x14\n\x0crequestor_id\x18\x02 \x01(\t\"H\n\x19RejectHeldPaymentResponse\x12+\n\x07payment\x18\x01 \x01(\x0b\x32\x1a.hutong.gateway.v1.Payment\"4\n\tRiskLimit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x61\x64\x64\x18\x02 \x01(\x03\x12\x0c\n\x04most\x18\x03 \x01(\x03\x32\x8c\x05\n\x0bRiskService\x12\x62\n\rGetRiskStatus\x12\'.hutong.gateway.v1.GetRiskStatusRequest\x1a(.hutong.gateway.v1.GetRiskStatusResponse\x12h\n\x0fReloadRiskRules\x12).hutong.gateway.v1.ReloadRiskRulesRequest\x1a*.hutong.gateway.v1.ReloadRiskRulesResponse\x12n\n\x11ListRiskDecisions\x12+.hutong.gateway.v1.ListRiskDecisionsRequest\x1a,.hutong.gateway.v1.ListRiskDecisionsResponse\x12\\\n\x0b\x45xplainRisk\x12%.hutong.gateway.v1.ExplainRiskRequest\x1a&.hutong.gateway.v1.ExplainRiskResponse\x12q\n\x12ReleaseHeldPayment\x12,.hutong.gateway.v1.ReleaseHeldPaymentRequest\x1a-.hutong.gateway.v1.ReleaseHeldPaymentResponse\x12n\n\x11RejectHeldPayment\x12+.hutong.gateway.v1.RejectHeldPaymentRequest\x1a,.hutong.gateway.v1.RejectHeldPaymentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,33 +38,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETRISKSTATUSRESPONSE_FIREDENTRY']._loaded_options = None
   _globals['_GETRISKSTATUSRESPONSE_FIREDENTRY']._serialized_options = b'8\001'
   _globals['_GETRISKSTATUSREQUEST']._serialized_start=117
-  _globals['_GETRISKSTATUSREQUEST']._serialized_end=139
-  _globals['_GETRISKSTATUSRESPONSE']._serialized_start=142
-  _globals['_GETRISKSTATUSRESPONSE']._serialized_end=573
-  _globals['_GETRISKSTATUSRESPONSE_ACTIONSENTRY']._serialized_start=481
-  _globals['_GETRISKSTATUSRESPONSE_ACTIONSENTRY']._serialized_end=527
-  _globals['_GETRISKSTATUSRESPONSE_FIREDENTRY']._serialized_start=529
-  _globals['_GETRISKSTATUSRESPONSE_FIREDENTRY']._serialized_end=573
-  _globals['_RELOADRISKRULESREQUEST']._serialized_start=575
-  _globals['_RELOADRISKRULESREQUEST']._serialized_end=599
-  _globals['_RELOADRISKRULESRESPONSE']._serialized_start=601
-  _globals['_RELOADRISKRULESRESPONSE']._serialized_end=643
-  _globals['_LISTRISKDECISIONSREQUEST']._serialized_start=645
-  _globals['_LISTRISKDECISIONSREQUEST']._serialized_end=710
-  _globals['_LISTRISKDECISIONSRESPONSE']._serialized_start=712
-  _globals['_LISTRISKDECISIONSRESPONSE']._serialized_end=816
-  _globals['_RISKDECISION']._serialized_start=819
-  _globals['_RISKDECISION']._serialized_end=1222
-  _globals['_EXPLAINRISKREQUEST']._serialized_start=1225
-  _globals['_EXPLAINRISKREQUEST']._serialized_end=1578
-  _globals['_EXPLAINRISKRESPONSE']._serialized_start=1581
-  _globals['_EXPLAINRISKRESPONSE']._serialized_end=1764
-  _globals['_RELEASEHELDPAYMENTREQUEST']._serialized_start=1766
-  _globals['_RELEASEHELDPAYMENTREQUEST']._serialized_end=1813
-  _globals['_RELEASEHELDPAYMENTRESPONSE']._serialized_start=1815
-  _globals['_RELEASEHELDPAYMENTRESPONSE']._serialized_end=1888
-  _globals['_RISKLIMIT']._serialized_start=1890
-  _globals['_RISKLIMIT']._serialized_end=1942
-  _globals['_RISKSERVICE']._serialized_start=1945
-  _globals['_RISKSERVICE']._serialized_end=2485
+  _globals['_GETRISKSTATUSREQUEST']._serialized_end=161
+  _globals['_GETRISKSTATUSRESPONSE']._serialized_start=164
+  _globals['_GETRISKSTATUSRESPONSE']._serialized_end=595
+  _globals['_GETRISKSTATUSRESPONSE_ACTIONSENTRY']._serialized_start=503
+  _globals['_GETRISKSTATUSRESPONSE_ACTIONSENTRY']._serialized_end=549
+  _globals['_GETRISKSTATUSRESPONSE_FIREDENTRY']._serialized_start=551
+  _globals['_GETRISKSTATUSRESPONSE_FIREDENTRY']._serialized_end=595
+  _globals['_RELOADRISKRULESREQUEST']._serialized_start=597
+  _globals['_RELOADRISKRULESREQUEST']._serialized_end=643
+  _globals['_RELOADRISKRULESRESPONSE']._serialized_start=645
+  _globals['_RELOADRISKRULESRESPONSE']._serialized_end=687
+  _globals['_LISTRISKDECISIONSREQUEST']._serialized_start=689
+  _globals['_LISTRISKDECISIONSREQUEST']._serialized_end=776
+  _globals['_LISTRISKDECISIONSRESPONSE']._serialized_start=778
+  _globals['_LISTRISKDECISIONSRESPONSE']._serialized_end=882
+  _globals['_RISKDECISION']._serialized_start=885
+  _globals['_RISKDECISION']._serialized_end=1288
+  _globals['_EXPLAINRISKREQUEST']._serialized_start=1291
+  _globals['_EXPLAINRISKREQUEST']._serialized_end=1666
+  _globals['_EXPLAINRISKRESPONSE']._serialized_start=1669
+  _globals['_EXPLAINRISKRESPONSE']._serialized_end=1852
+  _globals['_RELEASEHELDPAYMENTREQUEST']._serialized_start=1854
+  _globals['_RELEASEHELDPAYMENTREQUEST']._serialized_end=1923
+  _globals['_RELEASEHELDPAYMENTRESPONSE']._serialized_start=1925
+  _globals['_RELEASEHELDPAYMENTRESPONSE']._serialized_end=1998
+  _globals['_REJECTHELDPAYMENTREQUEST']._serialized_start=2000
+  _globals['_REJECTHELDPAYMENTREQUEST']._serialized_end=2068
+  _globals['_REJECTHELDPAYMENTRESPONSE']._serialized_start=2070
+  _globals['_REJECTHELDPAYMENTRESPONSE']._serialized_end=2142
+  _globals['_RISKLIMIT']._serialized_start=2144
+  _globals['_RISKLIMIT']._serialized_end=2196
+  _globals['_RISKSERVICE']._serialized_start=2199
+  _globals['_RISKSERVICE']._serialized_end=2851
 # @@protoc_insertion_point(module_scope)

@@ -24,12 +24,17 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class GetRiskStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    """The operator's TRID."""
     def __init__(
         self,
+        *,
+        requestor_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requestor_id", b"requestor_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -142,12 +147,17 @@ Global___GetRiskStatusResponse: _TypeAlias = GetRiskStatusResponse  # noqa: Y015
 class ReloadRiskRulesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    requestor_id: _builtins.str
+    """The operator's TRID."""
     def __init__(
         self,
+        *,
+        requestor_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requestor_id", b"requestor_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -179,19 +189,23 @@ class ListRiskDecisionsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 for 50."""
     page_token: _builtins.str
     """From the answer before; empty for the newest."""
+    requestor_id: _builtins.str
+    """The operator's TRID."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        requestor_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "requestor_id", b"requestor_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -312,6 +326,7 @@ class ExplainRiskRequest(_message.Message):
     TERMINAL_ID_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """Takes everything from this payment; fields below that are set replace it."""
     payer_key: _payment_pb2.KeyKind.ValueType
@@ -331,6 +346,8 @@ class ExplainRiskRequest(_message.Message):
     merchant_id: _builtins.str
     terminal_id: _builtins.str
     caller: _builtins.str
+    requestor_id: _builtins.str
+    """The operator's TRID."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """Unset: now."""
@@ -352,10 +369,11 @@ class ExplainRiskRequest(_message.Message):
         terminal_id: _builtins.str = ...,
         caller: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        requestor_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount_minor", b"amount_minor", "assurance_method", b"assurance_method", "caller", b"caller", "currency", b"currency", "issuer_id", b"issuer_id", "key", b"key", "merchant_id", b"merchant_id", "payer_key", b"payer_key", "payment_id", b"payment_id", "static_code", b"static_code", "static_merchant_code", b"static_merchant_code", "terminal_id", b"terminal_id", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount_minor", b"amount_minor", "assurance_method", b"assurance_method", "caller", b"caller", "currency", b"currency", "issuer_id", b"issuer_id", "key", b"key", "merchant_id", b"merchant_id", "payer_key", b"payer_key", "payment_id", b"payment_id", "requestor_id", b"requestor_id", "static_code", b"static_code", "static_merchant_code", b"static_merchant_code", "terminal_id", b"terminal_id", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -407,15 +425,19 @@ class ReleaseHeldPaymentRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
+    requestor_id: _builtins.str
+    """The operator's TRID."""
     def __init__(
         self,
         *,
         payment_id: _builtins.str = ...,
+        requestor_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id", "requestor_id", b"requestor_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -440,6 +462,49 @@ class ReleaseHeldPaymentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReleaseHeldPaymentResponse: _TypeAlias = ReleaseHeldPaymentResponse  # noqa: Y015
+
+@_typing.final
+class RejectHeldPaymentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    REQUESTOR_ID_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    requestor_id: _builtins.str
+    """The operator's TRID."""
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        requestor_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id", "requestor_id", b"requestor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectHeldPaymentRequest: _TypeAlias = RejectHeldPaymentRequest  # noqa: Y015
+
+@_typing.final
+class RejectHeldPaymentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def payment(self) -> _payment_pb2.Payment: ...
+    def __init__(
+        self,
+        *,
+        payment: _payment_pb2.Payment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payment", b"payment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment", b"payment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectHeldPaymentResponse: _TypeAlias = RejectHeldPaymentResponse  # noqa: Y015
 
 @_typing.final
 class RiskLimit(_message.Message):

@@ -26,8 +26,11 @@ if _version_not_supported:
 
 
 class RiskServiceStub:
-    """For the operator: shows the rules in force, reloads their file, lists decisions, and tries a payment without making
-    it. Errors: hutong.status.v1.ErrorReason.
+    """For operators alone: shows the rules in force, reloads their file, lists decisions, tries a payment without making it,
+    and ends what the rules hold. Errors: hutong.status.v1.ErrorReason.
+
+    An operator names its requestor id (TRID) and, where it was registered with one, sends its secret in the metadata
+    `hutong-requestor-secret`.
     """
 
     def __init__(self, channel):
@@ -61,11 +64,19 @@ class RiskServiceStub:
                 request_serializer=hutong_dot_gateway_dot_v1_dot_risk__pb2.ReleaseHeldPaymentRequest.SerializeToString,
                 response_deserializer=hutong_dot_gateway_dot_v1_dot_risk__pb2.ReleaseHeldPaymentResponse.FromString,
                 _registered_method=True)
+        self.RejectHeldPayment = channel.unary_unary(
+                '/hutong.gateway.v1.RiskService/RejectHeldPayment',
+                request_serializer=hutong_dot_gateway_dot_v1_dot_risk__pb2.RejectHeldPaymentRequest.SerializeToString,
+                response_deserializer=hutong_dot_gateway_dot_v1_dot_risk__pb2.RejectHeldPaymentResponse.FromString,
+                _registered_method=True)
 
 
 class RiskServiceServicer:
-    """For the operator: shows the rules in force, reloads their file, lists decisions, and tries a payment without making
-    it. Errors: hutong.status.v1.ErrorReason.
+    """For operators alone: shows the rules in force, reloads their file, lists decisions, tries a payment without making it,
+    and ends what the rules hold. Errors: hutong.status.v1.ErrorReason.
+
+    An operator names its requestor id (TRID) and, where it was registered with one, sends its secret in the metadata
+    `hutong-requestor-secret`.
     """
 
     def GetRiskStatus(self, request, context):
@@ -97,7 +108,14 @@ class RiskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseHeldPayment(self, request, context):
-        """Lets a payment go on that the rules hold: its funds are captured and its merchant is paid. To reject it, cancel it.
+        """Lets a payment go on that the rules hold: its funds are captured and its merchant is paid.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectHeldPayment(self, request, context):
+        """Cancels a payment that the rules hold: its payer's funds are freed. Safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,6 +149,11 @@ def add_RiskServiceServicer_to_server(servicer, server):
                     request_deserializer=hutong_dot_gateway_dot_v1_dot_risk__pb2.ReleaseHeldPaymentRequest.FromString,
                     response_serializer=hutong_dot_gateway_dot_v1_dot_risk__pb2.ReleaseHeldPaymentResponse.SerializeToString,
             ),
+            'RejectHeldPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectHeldPayment,
+                    request_deserializer=hutong_dot_gateway_dot_v1_dot_risk__pb2.RejectHeldPaymentRequest.FromString,
+                    response_serializer=hutong_dot_gateway_dot_v1_dot_risk__pb2.RejectHeldPaymentResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'hutong.gateway.v1.RiskService', rpc_method_handlers)
@@ -140,8 +163,11 @@ def add_RiskServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RiskService:
-    """For the operator: shows the rules in force, reloads their file, lists decisions, and tries a payment without making
-    it. Errors: hutong.status.v1.ErrorReason.
+    """For operators alone: shows the rules in force, reloads their file, lists decisions, tries a payment without making it,
+    and ends what the rules hold. Errors: hutong.status.v1.ErrorReason.
+
+    An operator names its requestor id (TRID) and, where it was registered with one, sends its secret in the metadata
+    `hutong-requestor-secret`.
     """
 
     @staticmethod
@@ -269,6 +295,33 @@ class RiskService:
             '/hutong.gateway.v1.RiskService/ReleaseHeldPayment',
             hutong_dot_gateway_dot_v1_dot_risk__pb2.ReleaseHeldPaymentRequest.SerializeToString,
             hutong_dot_gateway_dot_v1_dot_risk__pb2.ReleaseHeldPaymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectHeldPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hutong.gateway.v1.RiskService/RejectHeldPayment',
+            hutong_dot_gateway_dot_v1_dot_risk__pb2.RejectHeldPaymentRequest.SerializeToString,
+            hutong_dot_gateway_dot_v1_dot_risk__pb2.RejectHeldPaymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,8 +27,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RiskServiceStub:
-    """For the operator: shows the rules in force, reloads their file, lists decisions, and tries a payment without making
-    it. Errors: hutong.status.v1.ErrorReason.
+    """For operators alone: shows the rules in force, reloads their file, lists decisions, tries a payment without making it,
+    and ends what the rules hold. Errors: hutong.status.v1.ErrorReason.
+
+    An operator names its requestor id (TRID) and, where it was registered with one, sends its secret in the metadata
+    `hutong-requestor-secret`.
     """
 
     @_typing.overload
@@ -44,12 +47,17 @@ class RiskServiceStub:
     ExplainRisk: _grpc.UnaryUnaryMultiCallable[_risk_pb2.ExplainRiskRequest, _risk_pb2.ExplainRiskResponse]
     """Says which rules would fire for a payment, without making it or counting it."""
     ReleaseHeldPayment: _grpc.UnaryUnaryMultiCallable[_risk_pb2.ReleaseHeldPaymentRequest, _risk_pb2.ReleaseHeldPaymentResponse]
-    """Lets a payment go on that the rules hold: its funds are captured and its merchant is paid. To reject it, cancel it."""
+    """Lets a payment go on that the rules hold: its funds are captured and its merchant is paid."""
+    RejectHeldPayment: _grpc.UnaryUnaryMultiCallable[_risk_pb2.RejectHeldPaymentRequest, _risk_pb2.RejectHeldPaymentResponse]
+    """Cancels a payment that the rules hold: its payer's funds are freed. Safe to repeat."""
 
 @_typing.type_check_only
 class RiskServiceAsyncStub(RiskServiceStub):
-    """For the operator: shows the rules in force, reloads their file, lists decisions, and tries a payment without making
-    it. Errors: hutong.status.v1.ErrorReason.
+    """For operators alone: shows the rules in force, reloads their file, lists decisions, tries a payment without making it,
+    and ends what the rules hold. Errors: hutong.status.v1.ErrorReason.
+
+    An operator names its requestor id (TRID) and, where it was registered with one, sends its secret in the metadata
+    `hutong-requestor-secret`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -62,11 +70,16 @@ class RiskServiceAsyncStub(RiskServiceStub):
     ExplainRisk: _aio.UnaryUnaryMultiCallable[_risk_pb2.ExplainRiskRequest, _risk_pb2.ExplainRiskResponse]  # type: ignore[assignment]
     """Says which rules would fire for a payment, without making it or counting it."""
     ReleaseHeldPayment: _aio.UnaryUnaryMultiCallable[_risk_pb2.ReleaseHeldPaymentRequest, _risk_pb2.ReleaseHeldPaymentResponse]  # type: ignore[assignment]
-    """Lets a payment go on that the rules hold: its funds are captured and its merchant is paid. To reject it, cancel it."""
+    """Lets a payment go on that the rules hold: its funds are captured and its merchant is paid."""
+    RejectHeldPayment: _aio.UnaryUnaryMultiCallable[_risk_pb2.RejectHeldPaymentRequest, _risk_pb2.RejectHeldPaymentResponse]  # type: ignore[assignment]
+    """Cancels a payment that the rules hold: its payer's funds are freed. Safe to repeat."""
 
 class RiskServiceServicer(metaclass=_abc_1.ABCMeta):
-    """For the operator: shows the rules in force, reloads their file, lists decisions, and tries a payment without making
-    it. Errors: hutong.status.v1.ErrorReason.
+    """For operators alone: shows the rules in force, reloads their file, lists decisions, tries a payment without making it,
+    and ends what the rules hold. Errors: hutong.status.v1.ErrorReason.
+
+    An operator names its requestor id (TRID) and, where it was registered with one, sends its secret in the metadata
+    `hutong-requestor-secret`.
     """
 
     @_abc_1.abstractmethod
@@ -107,6 +120,14 @@ class RiskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _risk_pb2.ReleaseHeldPaymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_risk_pb2.ReleaseHeldPaymentResponse, _abc.Awaitable[_risk_pb2.ReleaseHeldPaymentResponse]]:
-        """Lets a payment go on that the rules hold: its funds are captured and its merchant is paid. To reject it, cancel it."""
+        """Lets a payment go on that the rules hold: its funds are captured and its merchant is paid."""
+
+    @_abc_1.abstractmethod
+    def RejectHeldPayment(
+        self,
+        request: _risk_pb2.RejectHeldPaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_risk_pb2.RejectHeldPaymentResponse, _abc.Awaitable[_risk_pb2.RejectHeldPaymentResponse]]:
+        """Cancels a payment that the rules hold: its payer's funds are freed. Safe to repeat."""
 
 def add_RiskServiceServicer_to_server(servicer: RiskServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
