@@ -268,7 +268,7 @@ RIGHTS = {
     Role.MERCHANT: MANAGE,
     Role.ISSUER: f"{MANAGE} detokenize erase",
     Role.GATEWAY: "resolve",
-    Role.OPERATOR: "show change_state resolve rotate_keys erase settle",
+    Role.OPERATOR: "show change_state resolve rotate_keys erase operate",
 }
 
 
