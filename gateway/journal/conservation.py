@@ -54,6 +54,12 @@ _PROBLEMS: Final = (
         f"AND legs.state = {int(LegState.SENT)})",
     ),
     (
+        "payments have a reversal under way and no engine looks after them",
+        "SELECT payment_id FROM payments WHERE open != 1 AND EXISTS (SELECT 1 FROM legs "
+        f"WHERE legs.payment_id = payments.payment_id AND legs.kind = {int(LegKind.REVERSAL)} "
+        f"AND legs.state = {int(LegState.SENT)})",
+    ),
+    (
         "payments ended without a time",
         f"SELECT payment_id FROM payments WHERE state IN ({_FINAL}) AND ended_us = 0",
     ),

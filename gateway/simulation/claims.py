@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from typing import Final
 
-from gateway.engine.model import LegKind, LegOut, Result
-from gateway.engine.states import State
+from gateway.engine.model import LegKind, LegOut, LegState, Result
+from gateway.engine.states import RESTING, State
 from gateway.simulation.storage import Rows
 
 SUSPENSE: Final = "suspense"
@@ -101,3 +101,13 @@ class Claims:
         ).fetchall()
         if rows != self.published:
             self._complain("nothing is told before it is durable", "events that watchers saw are gone after a restart")
+
+    def look_at_unfinished(self, reader: Rows, engine: int, book: Collection[bytes]) -> None:
+        """An engine that starts takes up all that it left: payments under way, and reversals of those that ended."""
+        reversals = reader.execute(
+            "SELECT payment_id FROM legs WHERE kind = ? AND state = ?", (int(LegKind.REVERSAL), int(LegState.SENT))
+        )
+        undoing = {payment_id for (payment_id,) in reversals}
+        for payment_id, state in reader.execute("SELECT payment_id, state FROM payments WHERE engine = ?", (engine,)):
+            if (state not in RESTING or payment_id in undoing) and payment_id not in book:
+                self._complain("what is under way is taken up again", f"{payment_id.hex()} is not after a restart")

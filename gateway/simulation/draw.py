@@ -211,10 +211,11 @@ def _faults(rng: random.Random, heal_us: int, nodes: int) -> list[Item]:
         down_us = rng.randint(1000, 3 * SECOND)
         items.append(Crash(moment(), rng.randrange(nodes), rng.randint(0, 60), power, down_us, clock_us))
     for _ in range(rng.choice((0, 0, 1, 3))):
-        armed_by = rng.choice(("reversal", "reversal", "lie", "credit", "capture", "inquiry"))
+        armed_by = rng.choice(("reversal", "reversal", "undoing", "undoing", "lie", "credit", "capture", "inquiry"))
         power = rng.random() < 0.5
         node, down_us = rng.randrange(nodes), rng.randint(1000, SECOND)
-        items.append(Crash(moment(), node, rng.randint(0, 12), power, down_us, 0, armed_by))
+        latest_us = rng.choice((SECOND, rng.randint(1000, SECOND // 10)))
+        items.append(Crash(moment(), node, rng.randint(0, 12), power, down_us, 0, armed_by, latest_us))
     if rng.random() < 0.3:
         items.append(TornCommit(moment(), rng.choice((0.0, rng.random(), 1.0)), rng.randint(1000, 3 * SECOND)))
     for _ in range(rng.choice((0, 1, 1, 2))):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from gateway.engine.model import INQUIRY_NUMBER_MIN, Answered, LegOut, Result
+from gateway.engine.model import INQUIRY_NUMBER_MIN, Answered, LegKind, LegOut, Result
 from gateway.links.interface import not_sent
 from gateway.simulation.participants import BARRED, DECLINED, DONE, Answer, Participant
 from gateway.simulation.plan import PARTICIPANTS, SECOND, Fate, Plan
@@ -75,6 +75,8 @@ class Network:
             self.counts[fate.kind] += 1
         self._say(f"{leg.kind.name} {name} to {leg.participant}{': ' + fate.kind if fate.kind else ''}")
         self._notice(leg.kind.name.lower())
+        if leg.kind is LegKind.REVERSAL and self.participants[leg.participant].has_lied(leg.original_leg_id):
+            self._notice("undoing")
         for delay_us in fate.requests:
             self._time.after(delay_us, lambda: self._arrive(leg, fate, name))
 

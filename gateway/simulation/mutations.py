@@ -23,7 +23,7 @@ import contract
 import gateway
 from hutong.gateway.v1 import payment_pb2
 
-SEEDS_MAX: Final = 400
+SEEDS_MAX: Final = 200
 """Seeds within which a planted bug must be found."""
 RUN_S: Final = 600.0
 _FILE: Final = re.compile(r"^\+\+\+ b/(\S+)")

@@ -46,8 +46,6 @@ READ_US: Final = 300
 """Until queries and watchers are served that were woken."""
 POLL_US: Final = 200_000
 """Between looks at watchers that are full, and at journals that others write; see gateway.watch."""
-CRASH_AT_LATEST_US: Final = 1 * SECOND
-"""An engine that has nothing to do crashes after this all the same."""
 _DIRECTORY: Final = directory()
 
 
@@ -141,6 +139,11 @@ class Node:
             self.engine, self._failures = engine, 0
             world.witness.open(world.storage.rows)
             world.witness.after_restart()
+            world.witness.claims.look_at_unfinished(
+                world.witness.reader,
+                self.number + 1 if self.neighbours is None else self.neighbours.engine,
+                self.core.book,
+            )
             world.say(f"engine {self.number} starts with {self.recovered} payments in flight")
             self.tick_at_us = world.now_us
             if self.neighbours is not None:
@@ -223,7 +226,7 @@ class Node:
         """The process ends after some further steps, or soon where nothing happens."""
         if self.engine is not None and self._crash is None:
             self._crash, self._steps_left = crash, crash.steps
-            self._world.after(CRASH_AT_LATEST_US, lambda: self._crash_now(crash))
+            self._world.after(crash.latest_us, lambda: self._crash_now(crash))
 
     def _crash_now(self, crash: Crash) -> None:
         if self._crash is crash:

@@ -107,6 +107,11 @@ class Participant:
         self._set(Line(self.name, leg.leg_id, DONE, contents, lied=True))
         return self._remember(leg.leg_id, Result.APPROVED, APPROVED_CODE)
 
+    def has_lied(self, leg_id: bytes) -> bool:
+        """Whether it broke its word about this leg."""
+        line = self.lines.get(leg_id)
+        return line is not None and line.lied
+
     def reversed(self, leg_id: bytes) -> bool:
         """Whether a reversal of this leg came."""
         return any(

@@ -128,7 +128,10 @@ class Crash:
     """By how much the wall clock differs after the restart; may be negative."""
     armed_by: str = ""
     """What the steps are counted from: the next message of this kind that leaves (`reversal`, `credit`, `capture`,
-    `inquiry`), the next `lie` or `closing`, or, empty, `at_us` itself."""
+    `inquiry`; `undoing`: a reversal of what a participant did although it had said that it would not), the next `lie`
+    or `closing`, or, empty, `at_us` itself."""
+    latest_us: int = SECOND
+    """An engine that takes fewer steps crashes after this all the same: mostly while an answer is on its way to it."""
     renamed: bool = False
     """Whether it starts again as another process, with another folder: on a shared journal, under another number."""
 

@@ -34,6 +34,7 @@ QUICK = (
     "commits_not_synced",
     "failover_past_unknown_credit",
     "key_hash_over_payload",
+    "late_reversal_lost_in_restart",
     "limit_ignored",
     "refund_not_reserved",
     "silence_is_failure",

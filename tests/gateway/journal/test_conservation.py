@@ -57,6 +57,7 @@ DAMAGES = {
     "UPDATE payments SET state = 8 WHERE state = 7 AND kind = 1": "its state says 0",
     "UPDATE payments SET state = 3, open = 0 WHERE kind = 2": "no engine looks after",
     "UPDATE payments SET open = 1 WHERE kind = 1": "marked open",
+    "UPDATE legs SET state = 1 WHERE kind = 3": "a reversal under way and no engine looks after",
     "UPDATE payments SET ended_us = 0": "without a time",
     "UPDATE payments SET open = 0 WHERE state = 12": "no engine looks after",
     "UPDATE payments SET open = 2 WHERE state = 8": "put down although",
