@@ -21,6 +21,9 @@ WAITING_MIN: Final = 1024
 """So much may wait always: a burst is not an overload, and large ticks are cheap ones."""
 WAITING_MAX: Final = 4096
 """So much may wait at most, however fast the engine is; of what ends payments too."""
+TICK_MAX: Final = 400
+"""So many payments go into one tick, or one batch of them: what larger ticks touch falls out of the processor's cache,
+and a payment, which takes three ticks, waits for each of them."""
 SMOOTHING: Final = 0.2
 """Weight of the newest measurement of the engine's rate."""
 RETRY_US: Final = 250_000
@@ -84,14 +87,17 @@ class Gate:
         """See gateway.engine.loop.Source: all that waits, which is bounded here."""
         now_s = self._clock()
         with self._lock:
+            taken = waiting = self._waiting
             calls, self._calls = self._calls, []
-            waiting, self._waiting = self._waiting, 0
+            if waiting > TICK_MAX:
+                calls, self._calls, taken = _first(calls, TICK_MAX)
+            self._waiting -= taken
         if waiting and self._last:
             # From tick to tick without a pause: so long did the last one take.
             rate = self._last / max(now_s - self._taken_s, 1e-6)
             self._rate += SMOOTHING * (rate - self._rate)
             self.bound = min(max(int(self._rate * TARGET_S), WAITING_MIN), WAITING_MAX)
-        self._last, self._taken_s = waiting, now_s
+        self._last, self._taken_s = taken, now_s
         return calls
 
     def wake(self) -> None:
@@ -101,3 +107,14 @@ class Gate:
     def idle(self) -> None:
         """See gateway.engine.loop.Source: time that passes now is not the engine's."""
         self._last = 0
+
+
+def _first(calls: list[Call], payments: int) -> tuple[list[Call], list[Call], int]:
+    """The first calls that ask for so many payments, at least one; the others; and how many the first ask for."""
+    taken = at = 0
+    for at, call in enumerate(calls):
+        size = batch_size(call.payload) if call.method == CREATE_BATCH else 1
+        if at and taken + size > payments:
+            return calls[:at], calls[at:], taken
+        taken += size
+    return calls, [], taken

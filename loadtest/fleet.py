@@ -31,19 +31,19 @@ class Tally:
     seconds: float = 0.0
     cpu_s: float = 0.0
     in_time: int = 0
-    """Good calls that were answered before the load ended."""
+    """Good calls that were answered while the load was on, and the queues as long as it makes them."""
     good_ms: list[float] = field(default_factory=list)
     refused_ms: list[float] = field(default_factory=list)
     failures: Counter[int] = field(default_factory=Counter)
     """Calls that were neither, by gRPC status (0 where the answer itself was not good)."""
 
-    def count(self, reply: Reply, latency_s: float, good: bool, end: float) -> None:
-        """Adds one reply."""
+    def count(self, reply: Reply, latency_s: float, good: bool, begin: float, end: float) -> None:
+        """Adds one reply; from `begin` to `end` it counts as in time."""
         if reply.status == RESOURCE_EXHAUSTED:
             self.refused_ms.append(latency_s * 1e3)
         elif good:
             self.good_ms.append(latency_s * 1e3)
-            self.in_time += time.perf_counter() <= end
+            self.in_time += begin <= time.perf_counter() <= end
         else:
             self.failures[reply.status] += 1
 
@@ -84,6 +84,8 @@ class Open:
 
     per_s: float
     seconds: float
+    filling_s: float = 0.0
+    """At first queues fill and nothing can have ended: answers of so long are not counted as in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +156,13 @@ def _work(pipe: Connection, target: str, tokens: list[str], merchants: list[tupl
 
 def _pay(order: Closed | Open, target: str, payments: Payments) -> Tally:
     load, tally = UnaryLoad(target, CREATE_PATH), Tally()
-    end = time.perf_counter() + order.seconds
+    begin = time.perf_counter()
+    end = begin + order.seconds
+    if isinstance(order, Open):
+        begin += order.filling_s
 
     def seen(reply: Reply, latency_s: float) -> None:
-        tally.count(reply, latency_s, reply.status == 0 and succeeded(reply), end)
+        tally.count(reply, latency_s, reply.status == 0 and succeeded(reply), begin, end)
 
     if isinstance(order, Closed):
         tally.calls = closed_loop(
@@ -183,7 +188,7 @@ def _storm(order: Storm, target: str, name: str) -> Tally:
                 load.send(tag, asks[tag % len(asks)])
             for reply in load.exchange(0.0):
                 late_s = time.perf_counter() - (begin + reply.tag / order.per_s)
-                tally.count(reply, late_s, reply.status == 0, end)
+                tally.count(reply, late_s, reply.status == 0, begin, end)
         tally.calls += (due - sent) * len(loads)
         sent = due
         time.sleep(ROUND_S)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from contract.errors import HutongError, Reason, from_status
-from gateway.admission import RETRY_US, TARGET_S, WAITING_MAX, WAITING_MIN, Gate
+from gateway.admission import RETRY_US, TARGET_S, TICK_MAX, WAITING_MAX, WAITING_MIN, Gate
 from gateway.calls import CANCEL, CREATE, CREATE_BATCH, batch_size
 from gateway.engine.inbox import Inbox
 from hutong.gateway.v1 import payment_pb2 as pb
@@ -51,6 +51,14 @@ class World:
     def many(self, count: int) -> int:
         return self.offer(*(Asked() for _ in range(count)))
 
+    def take(self) -> list[Asked]:
+        """All that waits, tick by tick."""
+        taken: list[Any] = []
+        while calls := self.gate.poll(4096):
+            assert len(calls) <= TICK_MAX
+            taken += calls
+        return taken
+
     def serve(self, per_s: float, ticks: int = 50) -> None:
         """The engine at saturation: each tick takes what waits, at so many payments a second."""
         for _ in range(ticks):
@@ -62,7 +70,7 @@ def test_what_fits_is_taken_in_order_and_the_rest_is_refused_with_the_time_to_tr
     world = World()
     calls = [Asked() for _ in range(WAITING_MIN + 10)]
     assert world.offer(*calls) == 10
-    assert world.gate.poll(4096) == calls[:WAITING_MIN]
+    assert world.take() == calls[:WAITING_MIN]
     assert all(call.error is None for call in calls[:WAITING_MIN])
     for call in calls[WAITING_MIN:]:
         assert call.error is not None
@@ -70,6 +78,15 @@ def test_what_fits_is_taken_in_order_and_the_rest_is_refused_with_the_time_to_tr
         assert error is not None
         assert (error.reason, error.retry_us) == (Reason.ERROR_REASON_OVERLOADED, RETRY_US)
     assert world.many(WAITING_MIN) == 0, "what was taken waits no more"
+
+
+def test_a_tick_takes_what_its_size_allows_and_the_rest_keeps_its_place() -> None:
+    world = World()
+    batches = [Asked(CREATE_BATCH, size) for size in (150, 250, 1, 500, 100)]
+    assert world.offer(*batches) == 0
+    assert [world.gate.poll(4096) for _ in range(4)] == [batches[:2], batches[2:3], batches[3:4], batches[4:]]
+    assert world.gate.poll(4096) == []
+    assert world.many(WAITING_MIN) == 0, "all of it was counted out again"
 
 
 def test_a_batch_counts_by_its_size() -> None:
