@@ -20,7 +20,6 @@ from facepay.decision import Thresholds, thresholds
 from facepay.gallery.batching import SearchQueue
 from facepay.gallery.engine import Gallery, GalleryUnavailable
 from facepay.gallery.opening import Local, open_gallery
-from facepay.gallery.sketch import Projection
 from facepay.keys import Keyring
 from facepay.model import Options
 from facepay.score_model import ScoreModel
@@ -58,7 +57,8 @@ class Desk:
     def _open_gallery(self, epoch: int, secret: Secret[bytes]) -> Gallery:
         """The gallery of an epoch, equal to the store. Raises GalleryUnavailable."""
         place = self.options.gallery or Local(self._folder / "gallery", self.options.threads, self.options.int8_batches)
-        gallery = open_gallery(place, self._keys.name, epoch, Projection(secret, self.dimension))
+        empty = not self._store.counts()[1]
+        gallery = open_gallery(place, self._keys.name, epoch, secret, self.dimension, empty=empty)
         gallery.recover(self._store.templates)
         return gallery
 

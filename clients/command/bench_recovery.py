@@ -89,9 +89,10 @@ def _fill(child: Child, payments: int, say: Callable[[str], None]) -> int:
             raise click.ClickException(f"only {in_flight:,} payments are in flight after {FILL_S:.0f} s; use fewer")
         say(f"{in_flight:,} of {payments:,} payments are in flight")
         while sent < payments and sent < in_flight + BATCH * AHEAD:
-            load.send(sent, requests.batch(min(BATCH, payments - sent)))
+            load.send(BATCH, requests.batch(BATCH))
             sent += BATCH
-        load.exchange(ASK_S)
+        # Nothing is answered but what was refused: that is asked for again.
+        sent -= sum(reply.tag for reply in load.exchange(ASK_S))
     load.close()
     return int(in_flight)
 

@@ -116,9 +116,11 @@ def check_url(url: str) -> None:
 
 def remembered(url: str) -> str:
     """What a folder may remember of its journal: the URL, unless a password is in it."""
+    if not url:
+        return ""
     from gateway.journal.postgres_connection import safe_url
 
-    return url if url and safe_url(url) == url else ""
+    return url if safe_url(url) == url else ""
 
 
 def remembered_url(folder: Path) -> str:

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contract.secret import Secret
+from facepay.gallery.deferred import DeferredGallery
 from facepay.gallery.engine import Gallery
-from facepay.gallery.gallery import Gallery as LocalGallery
-from facepay.gallery.gallery import warm_up
-from facepay.gallery.sketch import Projection
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +34,30 @@ class Milvus:
 Place = Local | Milvus
 
 
-def open_gallery(place: Place, name: str, epoch: int, projection: Projection) -> Gallery:
+def open_gallery(
+    place: Place, name: str, epoch: int, secret: Secret[bytes], dimension: int, *, empty: bool = False
+) -> Gallery:
     """The gallery `name` in one epoch, as it was left; those of earlier epochs (left by a crash during a renewal) are
-    deleted. Raises GalleryUnavailable."""
+    deleted. `secret` makes the epoch's rotation. `empty`: nobody is enrolled; where there are no files either, the
+    gallery is opened when somebody is. Raises GalleryUnavailable."""
     if isinstance(place, Milvus):
         from facepay.gallery.milvus import MilvusGallery
+        from facepay.gallery.sketch import Projection
 
+        projection = Projection(secret, dimension)
         return MilvusGallery.of_epoch(place.uri, projection, name, epoch, token=place.token)
+    if empty and not place.folder.exists():
+        return DeferredGallery(epoch, lambda: _open_local(place, epoch, secret, dimension))
+    return _open_local(place, epoch, secret, dimension)
+
+
+def _open_local(place: Local, epoch: int, secret: Secret[bytes], dimension: int) -> Gallery:
+    # Imported here: loading the kernels' compiler takes longer than all else that a gateway does at its start.
+    from facepay.gallery.gallery import Gallery as LocalGallery
+    from facepay.gallery.gallery import warm_up
+    from facepay.gallery.sketch import Projection
+
+    projection = Projection(secret, dimension)
     folder = place.folder / f"epoch-{epoch:04d}"
     gallery = LocalGallery(folder, projection, epoch, threads=place.threads)
     gallery.use_products(place.int8_batches)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -32,3 +34,16 @@ def test_a_port_in_use_is_refused_and_a_folder_has_one_gateway(tmp_path: Path, f
 def test_an_address_that_may_not_be_used_is_refused(tmp_path: Path, listen: str) -> None:
     with pytest.raises(NetworkError):
         Network.start(options(tmp_path, listen=listen))
+
+
+def test_an_empty_network_starts_without_what_only_faces_or_a_server_need(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from clients.command.network import Network, NetworkOptions\n"
+        "with Network.start(NetworkOptions(data=Path(sys.argv[1]), listen='127.0.0.1:0')) as network:\n"
+        "    assert network.faces.status().templates == 0\n"
+        "print(*sorted({'numba', 'onnxruntime', 'psycopg'} & set(sys.modules)))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert ran.stdout == "\n"

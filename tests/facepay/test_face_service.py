@@ -46,6 +46,17 @@ def test_empty_gallery_finds_nobody(desk: Any) -> None:
     assert desk.identify(0).decision.outcome is Outcome.NO_MATCH
 
 
+def test_a_gallery_is_made_with_the_first_face(desk: Any) -> None:
+    folder = desk.service._folder / "gallery"
+    assert desk.service.renew() == 2
+    assert not folder.exists()
+    desk.enroll(1)
+    assert desk.identify(1).decision.outcome is Outcome.MATCHED
+    assert desk.service.status().epoch == 2
+    assert desk.service.renew() == 3
+    assert desk.identify(1).decision.outcome is Outcome.MATCHED
+
+
 def test_small_amounts_need_no_passcode_larger_ones_do(desk: Any) -> None:
     reference = desk.enroll(1)
     small = pay(desk, 1, 5_000)
