@@ -63,6 +63,11 @@ _INSERT_POSTINGS: Final = ManyRows(
 _INSERT_EVENTS: Final = ManyRows("INSERT INTO events (payment_id, state, time_us)", 3)
 _INSERT_SPEND: Final = "INSERT INTO spends (spend, payment_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
 _DELETE_SPEND: Final = "DELETE FROM spends WHERE spend = ? AND payment_id = ?"
+_FULL: Final = "UPDATE counters SET used = used WHERE counter = ? AND used + ? > ?"
+"""Changes nothing; its count of rows says how many counters have no room."""
+_ADD: Final = (
+    "INSERT INTO counters (counter, used) VALUES (?, ?) ON CONFLICT (counter) DO UPDATE SET used = used + excluded.used"
+)
 _ADD_REFUND: Final = (
     "UPDATE payments SET refunded_minor = refunded_minor + ? "
     f"WHERE payment_id = ? AND kind = {Kind.PAYMENT.value} AND state = {State.SUCCEEDED.value} "
@@ -242,11 +247,12 @@ class SqliteJournal:
             if verdicts[index] is None and payment.original_id is not None:
                 verdicts[index] = self._reserve_refund(payment)
         contested = any(payment.spends for payment in payments) and not self._spend_together(payments, verdicts)
-        for index, payment in enumerate(payments):
-            if contested and verdicts[index] is None:
-                verdicts[index] = self._spend_alone(payment)
-            if verdicts[index] is None and payment.counters:
-                verdicts[index] = self._count(payment)
+        if contested or not self._count_together(payments, verdicts):
+            for index, payment in enumerate(payments):
+                if contested and verdicts[index] is None:
+                    verdicts[index] = self._spend_alone(payment)
+                if verdicts[index] is None and payment.counters:
+                    verdicts[index] = self._count_alone(payment)
         admitted = [payment for payment, verdict in zip(payments, verdicts, strict=True) if verdict is None]
         state = State.DEBITING.value
         _INSERT_EVENTS.insert(self._connection, [(payment.row_id, state, payment.created_us) for payment in admitted])
@@ -319,7 +325,28 @@ class SqliteJournal:
         row = self._connection.execute("SELECT payment_id FROM spends WHERE spend = ?", (spend,)).fetchone()
         return row is not None and row[0] == payment.payment_id
 
-    def _count(self, payment: Payment) -> Refused | None:
+    def _count_together(self, payments: Sequence[Payment], verdicts: Sequence[Refused | None]) -> bool:
+        """Adds to the counters for all; False, with nothing added, unless there is room for all. Where the sum of what
+        the tick adds to a counter, none of it negative, stays within the lowest cap, so does each of its parts."""
+        sums: dict[bytes, int] = {}
+        caps: dict[bytes, int] = {}
+        for payment, verdict in zip(payments, verdicts, strict=True):
+            if payment.counters and verdict is None:
+                for counter, add, cap, _ in payment.counters:
+                    sums[counter] = sums.get(counter, 0) + add
+                    caps[counter] = min(cap, caps.get(counter, cap))
+        if not sums:
+            return True
+        db = self._connection
+        if any(added > caps[counter] for counter, added in sums.items()):
+            return False
+        rows = [(bytearray(counter), added) for counter, added in sums.items()]
+        if db.executemany(_FULL, [(*row, cap) for row, cap in zip(rows, caps.values(), strict=True)]).rowcount > 0:
+            return False
+        db.executemany(_ADD, rows)
+        return True
+
+    def _count_alone(self, payment: Payment) -> Refused | None:
         db = self._connection
         for done, (counter, add, cap, _) in enumerate(payment.counters):
             db.execute("INSERT INTO counters (counter, used) VALUES (?, 0) ON CONFLICT DO NOTHING", (counter,))

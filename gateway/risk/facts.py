@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 UNKNOWN_AGE_US = -1
 
 
-@dataclass(slots=True)
-class Facts:
+class Facts(NamedTuple):
     """One payment. Empty text and bytes: unknown."""
 
     now_us: int

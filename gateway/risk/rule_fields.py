@@ -10,7 +10,7 @@ from gateway.risk.facts import Facts
 from gateway.risk.fields import Section
 from gateway.risk.rules import DECLINE, HOLD, STEP_UP, Condition, Rule, Subject, Velocity
 from gateway.risk.tiers import TIERS
-from gateway.risk.zone import Zone
+from gateway.risk.zone import DAY_US, Zone
 from hutong.gateway.v1 import payment_pb2 as pb
 
 KINDS: Final = {
@@ -35,7 +35,6 @@ KEY_PREFIX_HEX_MIN: Final = 6
 """Digits of a key's reference that a beginning must have: fewer would meet strangers by chance."""
 MINUTE_US: Final = 60_000_000
 HOUR_US: Final = 3_600_000_000
-DAY_US: Final = 86_400_000_000
 _TIME: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
 

@@ -21,7 +21,7 @@ Subject = tuple[str, int, str | bytes]
 class _Window:
     """What one subject did."""
 
-    __slots__ = ("amount_minor", "payments", "slices")
+    __slots__ = ("amount_minor", "payments", "slices", "until_us")
 
     def __init__(self) -> None:
         self.slices: deque[list[int]] = deque()
@@ -29,6 +29,8 @@ class _Window:
         self.payments = 0
         """In all slices."""
         self.amount_minor = 0
+        self.until_us = 0
+        """When the newest slice ends: until then none falls out."""
 
 
 class Windows:
@@ -46,6 +48,8 @@ class Windows:
         window = self._windows.get(subject)
         if window is None:
             return 0, 0
+        if now_us < window.until_us:
+            return window.payments, window.amount_minor
         payments, amount_minor = window.payments, window.amount_minor
         oldest = now_us * SLICES // subject[1] - SLICES
         if window.slices and window.slices[0][0] <= oldest:
@@ -59,6 +63,14 @@ class Windows:
     def add(self, subject: Subject, now_us: int, amount_minor: int) -> None:
         """Counts a payment."""
         window = self._windows.pop(subject, None)
+        if window is not None and now_us < window.until_us:
+            self._windows[subject] = window
+            window.payments += 1
+            window.amount_minor += amount_minor
+            newest = window.slices[-1]
+            newest[1] += 1
+            newest[2] += amount_minor
+            return
         number = now_us * SLICES // subject[1]
         if window is None:
             window = _Window()
@@ -75,6 +87,7 @@ class Windows:
             slices[-1][2] += amount_minor
         else:
             slices.append([number, 1, amount_minor])
+            window.until_us = -((number + 1) * subject[1] // -SLICES)
         window.payments += 1
         window.amount_minor += amount_minor
 

@@ -12,9 +12,12 @@ _HOUR_S: Final = 3600
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+DAY_US: Final = 86_400_000_000
+
+
 class Zone:
-    """Days and times of day in one zone. Remembers the hour that was asked for last: a zone's offset changes only at
-    full hours or their quarters, which `_span_us` accounts for."""
+    """Days and times of day in one zone. Remembers the quarter of an hour that was asked for last: a zone's offset
+    changes only where one begins."""
 
     _span_us: Final = _HOUR_S * 250_000
 
@@ -22,17 +25,34 @@ class Zone:
         """`name`: "UTC+8", "UTC-03:30" or "Asia/Shanghai". Raises ValueError."""
         self.name = name
         self._zone = _parse(name)
-        self._from_us = self._until_us = 0
-        self._offset_us = 0
+        # Each is replaced as a whole: several threads may ask about different times.
+        self._span = (0, 0, 0)
+        """From, until, offset, all in microseconds."""
+        self._known_day = (0, 0, 0)
+        """From, until, number."""
 
     def local_us(self, now_us: int) -> int:
         """The local time as microseconds that count as if the zone were UTC."""
-        if not self._from_us <= now_us < self._until_us:
-            self._from_us = now_us - now_us % self._span_us
-            self._until_us = self._from_us + self._span_us
+        return now_us + self._around(now_us)[2]
+
+    def day(self, now_us: int) -> int:
+        """The number of the local day."""
+        from_us, until_us, number = self._known_day
+        if not from_us <= now_us < until_us:
+            from_us, until_us, offset_us = self._around(now_us)
+            number, since_us = divmod(now_us + offset_us, DAY_US)
+            begun_us = now_us - since_us
+            self._known_day = max(begun_us, from_us), min(begun_us + DAY_US, until_us), number
+        return number
+
+    def _around(self, now_us: int) -> tuple[int, int, int]:
+        span = self._span
+        if not span[0] <= now_us < span[1]:
+            from_us = now_us - now_us % self._span_us
             moment = (_EPOCH + timedelta(microseconds=now_us)).astimezone(self._zone)
-            self._offset_us = (moment.utcoffset() or timedelta()) // timedelta(microseconds=1)
-        return now_us + self._offset_us
+            offset_us = (moment.utcoffset() or timedelta()) // timedelta(microseconds=1)
+            span = self._span = from_us, from_us + self._span_us, offset_us
+        return span
 
 
 def _parse(name: str) -> tzinfo:

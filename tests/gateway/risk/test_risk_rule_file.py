@@ -126,9 +126,7 @@ def test_the_version_is_of_the_content() -> None:
 
 def facts(**changes: object) -> Facts:
     made = Facts(1_790_000_000_000_000, pb.KEY_KIND_PAYMENT_CODE, 1000, "CNY", "C")
-    for name, value in changes.items():
-        setattr(made, name, value)
-    return made
+    return made._replace(**changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
