@@ -27,6 +27,8 @@ SEEN_MAX: Final = 65_536
 """Codes remembered that were presented and not paid, oldest forgotten first; they live about a minute."""
 COUNTERS_MAX: Final = 65_536
 """Names of counters of this day that are remembered; beyond it they are made anew. About 20 MB."""
+_TRANSIT: Final = int(pb.KEY_KIND_TRANSIT)
+_MERCHANT_CODE: Final = int(pb.KEY_KIND_MERCHANT_CODE)
 _DAILY_LIMIT: Final = int(Reason.ERROR_REASON_DAILY_LIMIT)
 _DECLINED: Final = int(Reason.ERROR_REASON_RISK_DECLINED)
 
@@ -85,7 +87,7 @@ class Judge:
             kind,
             resolution.assurance_method,
             static_code=static_code,
-            scanned=payee.kind == pb.KEY_KIND_MERCHANT_CODE,
+            scanned=payee.kind == _MERCHANT_CODE,
             static_merchant=payee.static,
             agreement=bool(rules.agreements) and (account, payment.currency) in rules.agreements,
         )
@@ -104,7 +106,7 @@ class Judge:
             resolution.assurance_method,
             static_code,
             payee.static,
-            use.cryptogram is not None or kind == pb.KEY_KIND_TRANSIT,
+            use.cryptogram is not None or kind == _TRANSIT,
             account,
             payment.key_ref,
             now_us - since_us if since_us else -1,
@@ -130,10 +132,9 @@ class Judge:
                 self.fired.update(rule.name for rule in judgement.fired)
         payment.risk_id, payment.risk = judgement.finding.risk_id, judgement.finding.text
         limits = judgement.limits
-        if limits:
-            names, conditions = zip(*limits, strict=True) if len(limits) > 1 else ((limits[0][0],), (limits[0][1],))
-            payment.counters += conditions
-            payment.limits = names
+        for name, condition in limits:
+            payment.counters += (condition,)
+            payment.limits += (name,)
         if judgement.action == APPROVE:
             return None
         error = refusal_of(judgement, payment)
@@ -153,12 +154,23 @@ class Judge:
         cap = rules.limit(facts.tier, facts.currency, facts.account)
         if cap is not None:
             limits.append(self._daily(facts, rules, cap))
+        now_us, amount_minor, look = facts.now_us, facts.amount_minor, self.windows.look
         for rule in rules.by_kind.get(facts.key_kind, ()):
             for condition in rule.conditions:
                 if not condition(facts):
                     break
             else:
-                self._ask(rule, facts, fired, limits, counted)
+                velocity = rule.velocity
+                if velocity is None:
+                    fired.append(rule)
+                elif velocity.exact:
+                    limits.append(_exact(rule, velocity, facts))
+                else:
+                    subject = (rule.name, velocity.window_us, velocity.subject(facts))
+                    counted.append(subject)
+                    payments, amount = look(subject, now_us)
+                    if 0 < velocity.payments <= payments or 0 < velocity.amount_minor < amount + amount_minor:
+                        fired.append(rule)
         if not fired:
             finding = rules.finding(facts.tier, APPROVE, ())
             return Judgement(APPROVE, finding, facts.tier, "", tuple(limits), tuple(counted))
@@ -171,20 +183,6 @@ class Judge:
                 action = APPROVE  # there is nothing that the payer could add
         finding = rules.finding(facts.tier, action, found)
         return Judgement(action, finding, facts.tier, factor, tuple(limits), tuple(counted), found)
-
-    def _ask(self, rule: Rule, facts: Facts, fired: list[Rule], limits: list[Limit], counted: list[Subject]) -> None:
-        """What becomes of a rule whose conditions hold."""
-        velocity = rule.velocity
-        if velocity is None:
-            fired.append(rule)
-        elif velocity.exact:
-            limits.append(_exact(rule, velocity, facts))
-        else:
-            subject = (rule.name, velocity.window_us, velocity.subject(facts))
-            counted.append(subject)
-            payments, amount = self.windows.look(subject, facts.now_us)
-            if 0 < velocity.payments <= payments or 0 < velocity.amount_minor < amount + facts.amount_minor:
-                fired.append(rule)
 
     def _daily(self, facts: Facts, rules: RuleSet, cap: int) -> Limit:
         """What a payer spends in a day, of payments of this tier and currency."""
@@ -205,8 +203,7 @@ class Judge:
         if judgement.action not in (APPROVE, HOLD) or not self._counted_spends.isdisjoint(payment.spends):
             return False
         self._counted_spends.update(payment.spends)
-        for subject in judgement.counted:
-            self.windows.add(subject, now_us, payment.amount_minor)
+        self.windows.count(judgement.counted, now_us, payment.amount_minor)
         return True
 
     def _presented_before(self, payment: Payment) -> bool:

@@ -159,20 +159,22 @@ def _listed(
     return read
 
 
-def _flagged(field: str, ask: Callable[[Facts], bool]) -> Callable[[Section], Condition | None]:
+def _flagged(field: str, holds: Condition, fails: Condition) -> Callable[[Section], Condition | None]:
     def read(section: Section) -> Condition | None:
         wanted = section.flag(field)
-        return None if wanted is None else lambda facts: ask(facts) is wanted
+        return None if wanted is None else holds if wanted else fails
 
     return read
 
 
 _CONDITIONS: Final[dict[str, Callable[[Section], Condition | None]]] = {
     "tiers": _listed("tiers", lambda facts: facts.tier, TIERS),
-    "static_code": _flagged("static_code", lambda facts: facts.static_code),
-    "static_merchant_code": _flagged("static_merchant_code", lambda facts: facts.static_merchant),
-    "currency": _currency,
+    "static_code": _flagged("static_code", lambda facts: facts.static_code, lambda facts: not facts.static_code),
+    "static_merchant_code": _flagged(
+        "static_merchant_code", lambda facts: facts.static_merchant, lambda facts: not facts.static_merchant
+    ),
     "amount_above": _amount_above,
+    "currency": _currency,
     "key_younger_hours": _key_younger,
     "accounts": _accounts,
     "keys_beginning": _keys_beginning,
@@ -182,7 +184,7 @@ _CONDITIONS: Final[dict[str, Callable[[Section], Condition | None]]] = {
     "categories": _listed("categories", lambda facts: facts.category),
     "callers": _listed("callers", lambda facts: facts.caller),
 }
-"""Field to condition: all must hold."""
+"""Field to condition: all must hold, and those that mostly do not are asked first."""
 _FIELDS: Final = (
     *("name", "keys", *_CONDITIONS, "between"),
     *("per", "within_seconds", "payments_above", "sum_above", "exact", "points", "action"),

@@ -16,6 +16,8 @@ TWO_FACTORS: Final = frozenset({"12", "14"})
 CODE_KINDS: Final = frozenset({pb.KEY_KIND_PAYMENT_CODE, pb.KEY_KIND_CONSUMER_CODE})
 """Keys that a payer shows as a bar code."""
 
+_TOKEN: Final = int(pb.KEY_KIND_TOKEN)
+
 
 def tier_of(
     key_kind: int, assurance: str, *, static_code: bool, scanned: bool, static_merchant: bool, agreement: bool
@@ -30,7 +32,7 @@ def tier_of(
         static_merchant: that code does not change.
         agreement: the account has a limit of its own by agreement.
     """
-    if key_kind == pb.KEY_KIND_TOKEN and not scanned:
+    if key_kind == _TOKEN and not scanned:
         return "A"
     if static_code or static_merchant:
         return "D"

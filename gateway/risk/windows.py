@@ -1,12 +1,13 @@
 """How many payments, and how much, in the last seconds: windows that slide, in bounded memory.
 
 A window is 64 slices that fall out of it one by one, so it is exact to a 64th of its length. Subjects that were longest
-without a payment are forgotten first. Used by the engine's thread alone, except for `look`.
+without a payment, but for a slice, are forgotten first. Used by the engine's thread alone, except for `look`.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 SLICES: Final = 64
@@ -21,7 +22,7 @@ Subject = tuple[str, int, str | bytes]
 class _Window:
     """What one subject did."""
 
-    __slots__ = ("amount_minor", "payments", "slices", "until_us")
+    __slots__ = ("amount_minor", "newest", "payments", "slices", "until_us")
 
     def __init__(self) -> None:
         self.slices: deque[list[int]] = deque()
@@ -29,6 +30,8 @@ class _Window:
         self.payments = 0
         """In all slices."""
         self.amount_minor = 0
+        self.newest = [0, 0, 0]
+        """The last of them."""
         self.until_us = 0
         """When the newest slice ends: until then none falls out."""
 
@@ -60,17 +63,23 @@ class Windows:
                 amount_minor -= amount
         return payments, amount_minor
 
+    def count(self, subjects: Sequence[Subject], now_us: int, amount_minor: int) -> None:
+        """Counts a payment for each of these."""
+        windows = self._windows
+        for subject in subjects:
+            window = windows.get(subject)
+            if window is None or now_us >= window.until_us:
+                self.add(subject, now_us, amount_minor)
+            else:
+                window.payments += 1
+                window.amount_minor += amount_minor
+                newest = window.newest
+                newest[1] += 1
+                newest[2] += amount_minor
+
     def add(self, subject: Subject, now_us: int, amount_minor: int) -> None:
         """Counts a payment."""
         window = self._windows.pop(subject, None)
-        if window is not None and now_us < window.until_us:
-            self._windows[subject] = window
-            window.payments += 1
-            window.amount_minor += amount_minor
-            newest = window.slices[-1]
-            newest[1] += 1
-            newest[2] += amount_minor
-            return
         number = now_us * SLICES // subject[1]
         if window is None:
             window = _Window()
@@ -86,7 +95,8 @@ class Windows:
             slices[-1][1] += 1
             slices[-1][2] += amount_minor
         else:
-            slices.append([number, 1, amount_minor])
+            window.newest = [number, 1, amount_minor]
+            slices.append(window.newest)
             window.until_us = -((number + 1) * subject[1] // -SLICES)
         window.payments += 1
         window.amount_minor += amount_minor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from gateway.risk.windows import SLICES, Subject, Windows
@@ -85,3 +87,29 @@ def test_a_zone_follows_summer_time() -> None:
 def test_no_such_zone(name: str) -> None:
     with pytest.raises(ValueError, match=r"zone|place on earth"):
         Zone(name)
+
+
+def test_what_is_seen_is_what_the_slices_of_the_window_hold() -> None:
+    """Payments at random moments against a plain list of them."""
+    rng = random.Random(7)
+    windows, now_us = Windows(), START
+    made: list[tuple[int, int]] = []
+    for _ in range(2_000):
+        now_us += rng.choice((0, 1, SECOND - 1, SECOND, rng.randrange(3 * SECOND), rng.randrange(2 * MINUTE)))
+        first = now_us * SLICES // MINUTE - SLICES + 1
+        made = [one for one in made if one[0] * SLICES // MINUTE >= first]
+        inside = [amount for _, amount in made]
+        assert windows.look(WHO, now_us) == (len(inside), sum(inside))
+        amount = rng.randrange(1, 100)
+        windows.count([WHO], now_us, amount)
+        made.append((now_us, amount))
+
+
+@pytest.mark.parametrize("name", ["UTC+8", "UTC-03:30", "Europe/Berlin", "Australia/Lord_Howe"])
+def test_a_day_is_the_local_one_also_where_clocks_are_turned(name: str) -> None:
+    rng = random.Random(11)
+    zone, plain = Zone(name), Zone(name)
+    now_us = 1_790_000_000 * SECOND
+    for _ in range(20_000):
+        now_us += rng.choice((1, rng.randrange(HOUR), rng.randrange(24 * HOUR), -rng.randrange(48 * HOUR)))
+        assert zone.day(now_us) == plain.local_us(now_us) // (24 * HOUR)
