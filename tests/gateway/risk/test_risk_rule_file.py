@@ -156,8 +156,8 @@ def facts(**changes: object) -> Facts:
 )
 def test_conditions(condition: str, fires: dict[str, object], not_fires: dict[str, object]) -> None:
     (rule,) = parse_rules(f"{RULE}{condition}\npoints = 1".encode(), "x").rules
-    assert rule.holds(facts(**fires))
-    assert not rule.holds(facts(**not_fires))
+    assert all(holds(facts(**fires)) for holds in rule.conditions)
+    assert not all(holds(facts(**not_fires)) for holds in rule.conditions)
 
 
 def test_lines_of_every_kind_of_value() -> None:
