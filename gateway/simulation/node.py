@@ -417,7 +417,8 @@ class Node:
     def _read(self, life: int) -> None:
         if self._lives != life or self._queries is None or self._hub is None:
             return
-        if READERS in self._still:
+        # The files here show what SQLite keeps from all that read: a commit whose sync failed.
+        if READERS in self._still or self._world.storage.hidden:
             self.read_soon(POLL_US)
             return
         try:

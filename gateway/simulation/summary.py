@@ -141,5 +141,6 @@ class Summary:
             "coverage": {
                 "states": [len(self.states), len(State)],
                 "transitions": [len(self.transitions & REACHABLE), len(REACHABLE)],
+                "unreached": self.unreached,
             },
         }
