@@ -58,6 +58,7 @@ def draw(seed: int) -> Plan:
             inquiries_max=rng.choice((0, 1, 3)),
             reversal_us=rng.choice((300_000, 1_000_000)),
             reversal_max_us=rng.choice((5_000_000, 60_000_000)),
+            capture_us=random.Random(f"{seed} captures").choice((200_000, 2_000_000, Timing().capture_us)),
         ),
         in_flight_max=rng.choice((4, 1000, 1000, 1000)),
         caps=caps,

@@ -94,7 +94,9 @@ class Network:
             self._break_word(participant, leg, name)
             return
         change_of_mind = fate.kind == "lie_change_of_mind" and line is None
-        answer = participant.receive(leg, decline="05" if fate.kind == "declined" or change_of_mind else "")
+        answer = participant.receive(
+            leg, decline="05" if fate.kind in ("declined", "declined_late") or change_of_mind else ""
+        )
         now = participant.lines.get(leg.leg_id)
         self._say(f"{name} at {leg.participant}: {Result(answer[1]).name}")
         if change_of_mind and now is not None and now.state == DECLINED:

@@ -277,9 +277,12 @@ _AT_PARTICIPANT: Final = (
     ("lie_no_tombstone", 5),
     ("lie_unasked", 3),
 )
+_OF_CAPTURES: Final = (("declined_late", 8),)
 _OF_REVERSALS: Final = (("lie_refused_reversal", 6),)
 FATES: Final = {
-    kind: _NETWORK + (_AT_PARTICIPANT if kind in _MONEY else _OF_REVERSALS if kind is LegKind.REVERSAL else ())
+    kind: _NETWORK
+    + (_AT_PARTICIPANT if kind in _MONEY else _OF_REVERSALS if kind is LegKind.REVERSAL else ())
+    + (_OF_CAPTURES if kind is LegKind.CAPTURE else ())
     for kind in LegKind
 }
 """What can happen to a message of each kind, with weights."""
@@ -353,6 +356,7 @@ def _unusual(usual: Fate, dice: _Dice, table: tuple[tuple[str, int], ...]) -> Fa
         "answer_dropped": Fate(kind, (request,), ()),
         "request_late": Fate(kind, (request + seconds,), (answer,)),
         "answer_late": Fate(kind, (request,), (answer + seconds,)),
+        "declined_late": Fate(kind, (request,), (answer + seconds,)),
         "request_hours_late": Fate(kind, (request + hours,), (answer,)),
         "answer_hours_late": Fate(kind, (request,), (answer + hours,)),
         "request_twice": Fate(kind, (request, request + seconds // 4), (answer,)),
