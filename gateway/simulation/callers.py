@@ -22,7 +22,21 @@ Told = Callable[["SimulatedCall", bytes | HutongError], None]
 class SimulatedCall:
     """A request, and what was answered. See gateway.calls.Call."""
 
-    __slots__ = ("answers", "ask", "caller", "lost", "method", "node", "op", "other", "payload", "time_left_us", "told")
+    __slots__ = (
+        "after_end",
+        "answers",
+        "ask",
+        "caller",
+        "held_up",
+        "lost",
+        "method",
+        "node",
+        "op",
+        "other",
+        "payload",
+        "time_left_us",
+        "told",
+    )
 
     def __init__(self, method: int, payload: bytes, patience_us: int, op: int, other: bool, told: Told) -> None:
         self.method = method
@@ -36,6 +50,10 @@ class SimulatedCall:
         self.node = 0
         self.ask: tuple[int, int, int, int] = (0, 0, 0, 0)
         """When it was asked by the engine's clock, and what had happened by then that keeps callers waiting."""
+        self.after_end = False
+        """Whether somebody had been told of the payment's end when it was asked."""
+        self.held_up = False
+        """Whether an engine stood still since: what it told then may have been overtaken."""
         self.answers = 0
         self.lost = False
         """The connection ended; nobody hears an answer any more."""

@@ -284,9 +284,12 @@ class Node:
         world.result.faults["fenced"] += 1
         world.witness.disk_failed = True
         engine.failure = error
+        waiting = list(self.calls)  # who comes while it ends finds the connection closed
         engine.end()
-        for call in self.calls:
-            world.witness.complain("each request has one answer", f"operation {call.op} has none from a fenced engine")
+        for call in waiting:
+            if call in self.calls:
+                text = f"operation {call.op} has none from a fenced engine"
+                world.witness.complain("each request has one answer", text)
         self.vanish()
         world.after(RESTART_US, self.start)
 
@@ -446,6 +449,7 @@ class Node:
             call.lost = True
             return False
         call.node = self.number
+        call.after_end = self._world.witness.payment_of.get(call.op, b"") in self._world.witness.final
         call.ask = (self.clock.now_us(), *self._world.troubles)
         self.calls.append(call)
         self.engine.inbox.put([call])

@@ -266,6 +266,7 @@ class World:
             self.witness.complain("each request has one answer", f"operation {call.op} got {answer!r} too")
             return
         node.calls.remove(call)
+        call.held_up = call.ask[3] != self._pauses
         self._check_in_time(call, node)
         if isinstance(answer, HutongError):
             self.say(f"operation {call.op} is refused: {answer.name}")
