@@ -49,7 +49,8 @@ def test_they_connect_to_where_the_folder_says(tmp_path: Path) -> None:
             participants.terminate()
             said, _ = participants.communicate(timeout=WAIT_S)
             assert (participants.returncode, "9 participants connect to" in said) == (0, True)
-            wait_until(lambda: not network.gateway.reachable("issuer-a"), WAIT_S)
+            everybody = [institution.id for institution in network.population.institutions]
+            wait_until(lambda: not any(map(network.gateway.reachable, everybody)), WAIT_S)
             with pytest.raises(HutongError, match="ACQUIRER_UNAVAILABLE"):
                 pay(network)
     report = check_folder(tmp_path)
