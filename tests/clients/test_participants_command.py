@@ -8,7 +8,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 from clients import keys
@@ -16,7 +15,7 @@ from clients.client import HutongClient
 from clients.command.check import check_folder
 from clients.command.main import main
 from clients.command.network import Network, NetworkOptions, Where
-from contract.errors import HutongError
+from contract.errors import HutongError, Reason
 from hutong.gateway.v1 import payment_pb2 as pb
 from tests.gateway.journal.shared import wait_until
 
@@ -31,6 +30,16 @@ def pay(network: Network) -> pb.Payment:
             amount_minor=100,
             currency="CNY",
         )
+
+
+def turned_away(network: Network) -> bool:
+    """Whether routing knows that nobody is there; before, a debit finds it out, and takes nothing."""
+    try:
+        assert pay(network).state == pb.PAYMENT_STATE_DECLINED
+    except HutongError as error:
+        assert error.reason == Reason.ERROR_REASON_ACQUIRER_UNAVAILABLE
+        return True
+    return False
 
 
 def test_they_connect_to_where_the_folder_says(tmp_path: Path) -> None:
@@ -49,12 +58,11 @@ def test_they_connect_to_where_the_folder_says(tmp_path: Path) -> None:
             participants.terminate()
             said, _ = participants.communicate(timeout=WAIT_S)
             assert (participants.returncode, "9 participants connect to" in said) == (0, True)
-            everybody = [institution.id for institution in network.population.institutions]
-            wait_until(lambda: not any(map(network.gateway.reachable, everybody)), WAIT_S)
-            with pytest.raises(HutongError, match="ACQUIRER_UNAVAILABLE"):
-                pay(network)
+            wait_until(lambda: turned_away(network), WAIT_S)
     report = check_folder(tmp_path)
-    assert (report.findings, report.by_state) == ([], {"SUCCEEDED": 1})
+    assert report.findings == []
+    assert report.by_state.pop("SUCCEEDED") == 1
+    assert report.by_state.keys() <= {"DECLINED"}
 
 
 def test_without_a_gateway_it_says_what_to_name(tmp_path: Path) -> None:
