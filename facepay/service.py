@@ -7,6 +7,7 @@ unfindable before it destroys the key. `resolve` is the gateway's interface, eve
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -123,7 +124,7 @@ class FaceService(EnrolmentDesk, SearchDesk):
         while every and not self._closing.wait(every):
             try:
                 self.maintain(time.time_ns() // 1000)
-            except (GalleryUnavailable, HutongError) as error:
+            except (GalleryUnavailable, HutongError, sqlite3.Error, OSError) as error:
                 _log.warning("upkeep of the face gallery is put off: %s", error)
 
     def close(self) -> None:
