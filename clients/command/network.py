@@ -184,11 +184,15 @@ class Network:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 100)
+        gc.disable()  # What is recovered is no garbage, and lives as long as it must without being looked at.
         try:
             self.recovered = self.gateway.start()
         except (OSError, RuntimeError) as error:
             self.close()
             raise NetworkError(f"{self.options.listen} cannot be listened on: {error}") from error
+        finally:
+            gc.freeze()
+            gc.enable()
         if self.options.participants is Where.CONNECT:
             self._announce()  # those who are to dial in may read where
         if self.options.participants is not Where.HERE:

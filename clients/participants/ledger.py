@@ -8,7 +8,7 @@ above every id that was ever dropped from memory cannot be in the books (ids gro
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from clients.participants.books import Books, Entry
@@ -86,6 +86,8 @@ class Ledger:
         self._young: dict[bytes, _Memory] = {}
         self._old: dict[bytes, _Memory] = {}
         self._dropped_to = books.highest_leg()
+        self._unseen: set[bytes] = set()
+        """Legs of this batch that the books were asked for together and that they do not know."""
         self._rules: dict[int, Callable[[pb.Leg, int], Verdict]] = {
             self._original_kind: self._begin,
             _REFUND: self._refund,
@@ -106,6 +108,18 @@ class Ledger:
     def balance_minor(self, account: str, currency: str) -> int | None:
         """What an account has to spend, in minor units, without what is set aside; None where there is none."""
         return self._balances.get((self._books.reference(account), currency))
+
+    def foresee(self, legs: Sequence[pb.Leg]) -> None:
+        """Asks the books at once for what a batch will ask them one by one: after its restart a gateway inquires about
+        all that it had in flight. Where nothing is that old, one comparison or two."""
+        dropped_to = self._dropped_to
+        if not legs or (legs[0].leg_id > dropped_to and legs[-1].leg_id > dropped_to):
+            return
+        ids = {leg.original_leg_id for leg in legs} | {leg.leg_id for leg in legs if leg.kind != _INQUIRY}
+        wanted = [one for one in ids if one <= dropped_to and one not in self._young and one not in self._old]
+        for leg_id, (entry, about) in self._books.find_many(self.participant, wanted).items():
+            if self._remember(leg_id, entry, about) is None:
+                self._unseen.add(leg_id)
 
     def apply(self, leg: pb.Leg, now_us: int, refuse: str = "") -> Verdict:
         """Carries out one leg, or declines it with the code `refuse`. Appends to the books and does not commit."""
@@ -135,6 +149,7 @@ class Ledger:
 
     def committed(self) -> None:
         """To be called after each commit: lets go of the oldest legs, once there are enough."""
+        self._unseen.clear()
         if len(self._young) >= GENERATION_LEGS:
             if self._old:
                 self._dropped_to = max(self._dropped_to, max(self._old))
@@ -145,6 +160,7 @@ class Ledger:
         for line in lines:
             if line.participant == self.participant and (line.effect_minor or line.held_minor):
                 self._balances[line.account, line.currency] -= line.effect_minor - line.held_minor
+        self._unseen.clear()
         for generation in (self._young, self._old):
             if generation:
                 self._dropped_to = max(self._dropped_to, max(generation))
@@ -287,9 +303,12 @@ class Ledger:
     def _recall(self, leg_id: bytes) -> _Memory | None:
         """What is known of a leg id, from memory or the books; None if it was never seen or spoken of."""
         memory = self._young.get(leg_id) or self._old.get(leg_id)
-        if memory is not None or leg_id > self._dropped_to:
+        if memory is not None or leg_id > self._dropped_to or leg_id in self._unseen:
             return memory
-        entry, about = self._books.find(self.participant, leg_id)
+        return self._remember(leg_id, *self._books.find(self.participant, leg_id))
+
+    def _remember(self, leg_id: bytes, entry: Entry | None, about: Sequence[Entry]) -> _Memory | None:
+        """Takes up what the books say of a leg id; None if they say nothing."""
         reversals = [line for line in about if line.kind == _REVERSAL and line.result == _OK]
         if entry is None and not reversals:
             return None

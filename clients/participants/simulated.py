@@ -59,6 +59,7 @@ class SimulatedParticipant:
         magical = magic.MAGIC if self.magic_amounts else {}
         apply = self.ledger.apply
         by_delay: dict[int, pb.AnswerFrame] = {}
+        self.ledger.foresee(frame.legs)
         for leg in frame.legs:
             if faulty or leg.amount_minor % magic.MODULUS in magical:
                 self._work_by_plan(leg, now_us, script, by_delay)

@@ -349,7 +349,8 @@ class Core:
                 self._transitions.apply(payment, leg, Event.DEADLINE, out)
             if payment.due_us <= now and self._transitions.retry_due_us(payment) <= now:
                 exhausted = payment.inquiries >= self.timing.inquiries_max
-                if payment.state in (State.DEBITING, State.CREDITING, State.CAPTURING):
+                # After a restart nobody was asked by this engine: that is no participant's failure.
+                if payment.asked_us and payment.state in (State.DEBITING, State.CREDITING, State.CAPTURING):
                     waiting_for = payment.creditor if payment.state == State.CREDITING else payment.debtor
                     out.observations.append((waiting_for, False, self.timing.leg_timeout_us))
                 self._transitions.apply(payment, leg, Event.EXHAUSTED if exhausted else Event.OVERDUE, out)

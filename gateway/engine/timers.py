@@ -44,9 +44,13 @@ class Timers:
         """Removes and returns what is due, longest overdue first; the rest is there at the next call. Whoever takes a
         payment sets when it is due again, and notes it."""
         if now_us >= self.horizon_us:
-            self.horizon_us = horizon_us = now_us + AHEAD_US
-            self._soon = [(one.due_us, key) for key, one in book.items() if one.due_us < horizon_us]
-            heapq.heapify(self._soon)
+            # What falls due before the former horizon was noted, and may be much of the book after a restart.
+            seen_us, self.horizon_us = self.horizon_us, now_us + AHEAD_US
+            horizon_us = self.horizon_us
+            found = [(one.due_us, key) for key, one in book.items() if seen_us <= one.due_us < horizon_us]
+            if found:
+                self._soon.extend(found)
+                heapq.heapify(self._soon)
             long_ago_us = now_us - LINGERS_US
             self.lingering = sum(one.created_us <= long_ago_us for one in book.values())
         soon, due = self._soon, dict[bytes, Payment]()

@@ -8,9 +8,11 @@ from typing import Any, Final
 from gateway.engine.model import Kind, Leg, LegKind, LegState, Payment, first_leg
 from gateway.engine.states import RESTING, State
 from gateway.engine.transitions import open_reversals
-from gateway.journal.schema import CLOSED, HELD, OPEN, PAYMENT_COLUMNS
+from gateway.journal.schema import CLOSED, HELD, OPEN
 
 _COUNTER_BYTES: Final = 16
+_KINDS: Final = {one.value: one for one in Kind}
+_STATES: Final = {one.value: one for one in State}
 Row = Sequence[Any]
 
 
@@ -96,7 +98,7 @@ def payments_from_rows(payments: Iterable[Row], legs: Iterable[Row]) -> list[Pay
     """Rebuilds payments with their legs; both in the order of the columns above, legs by number."""
     built: dict[bytes, Payment] = {}
     for row in payments:
-        payment = _payment(dict(zip(PAYMENT_COLUMNS, row, strict=True)))
+        payment = _payment(row)
         built[payment.payment_id] = payment
     for payment_id, number, kind, participant, original, state, was_approved, code, sent_us in legs:
         built[bytes(payment_id)].legs.append(
@@ -125,42 +127,78 @@ def _credit_sent(payment: Payment) -> bool:
     return any(leg.number > 1 and leg.kind != LegKind.REVERSAL for leg in payment.legs)
 
 
-def _payment(row: dict[str, Any]) -> Payment:
-    original = row["original_id"]
+def _payment(row: Row) -> Payment:
+    (
+        payment_id,
+        _engine,
+        _open,
+        kind,
+        state,
+        goal,
+        reason,
+        caller,
+        idempotency,
+        fingerprint,
+        amount_minor,
+        currency,
+        debtor,
+        creditors,
+        attempt,
+        account_ref,
+        key_ref,
+        last_four,
+        payer_key,
+        payee_key,
+        merchant_id,
+        terminal_id,
+        reference,
+        route_id,
+        risk_id,
+        original_id,
+        debit_original,
+        credit_original,
+        counters,
+        created_us,
+        deadline_us,
+        ended_us,
+        refunded_minor,
+        authorised_minor,
+        hold_until_us,
+    ) = row
     return Payment(
-        payment_id=bytes(row["payment_id"]),
-        kind=Kind(row["kind"]),
-        amount_minor=row["amount_minor"],
-        currency=row["currency"],
-        debtor=row["debtor"],
-        creditors=tuple(row["creditors"].split(" ")),
-        created_us=row["created_us"],
-        deadline_us=row["deadline_us"],
-        caller=row["caller"],
-        idempotency=bytes(row["idempotency"]),
-        fingerprint=bytes(row["fingerprint"]),
-        account_ref=bytes(row["account_ref"]),
-        key_ref=bytes(row["key_ref"]),
-        last_four=row["last_four"],
-        payer_key=row["payer_key"],
-        payee_key=row["payee_key"],
-        merchant_id=row["merchant_id"],
-        terminal_id=row["terminal_id"],
-        reference=row["reference"],
-        route_id=row["route_id"],
-        risk_id=row["risk_id"],
-        original_id=None if original is None else bytes(original),
-        debit_original=bytes(row["debit_original"]),
-        credit_original=bytes(row["credit_original"]),
-        counters=_counters_from_text(row["counters"]),
-        state=State(row["state"]),
-        goal=State(row["goal"]),
-        reason=row["reason"],
-        attempt=row["attempt"],
-        ended_us=row["ended_us"],
-        refunded_minor=row["refunded_minor"],
-        authorised_minor=row["authorised_minor"],
-        hold_until_us=row["hold_until_us"],
+        payment_id=bytes(payment_id),
+        kind=_KINDS[kind],
+        amount_minor=amount_minor,
+        currency=currency,
+        debtor=debtor,
+        creditors=tuple(creditors.split(" ")),
+        created_us=created_us,
+        deadline_us=deadline_us,
+        caller=caller,
+        idempotency=bytes(idempotency),
+        fingerprint=bytes(fingerprint),
+        account_ref=bytes(account_ref),
+        key_ref=bytes(key_ref),
+        last_four=last_four,
+        payer_key=payer_key,
+        payee_key=payee_key,
+        merchant_id=merchant_id,
+        terminal_id=terminal_id,
+        reference=reference,
+        route_id=route_id,
+        risk_id=risk_id,
+        original_id=None if original_id is None else bytes(original_id),
+        debit_original=bytes(debit_original),
+        credit_original=bytes(credit_original),
+        counters=_counters_from_text(counters) if counters else (),
+        state=_STATES[state],
+        goal=_STATES[goal],
+        reason=reason,
+        attempt=attempt,
+        ended_us=ended_us,
+        refunded_minor=refunded_minor,
+        authorised_minor=authorised_minor,
+        hold_until_us=hold_until_us,
     )
 
 
