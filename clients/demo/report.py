@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
@@ -27,6 +26,7 @@ WIDTH: Final = 112
 """Columns of the picture."""
 REMOTE_FONT: Final = re.compile(r"@font-face \{[^}]*\}\s*")
 """Fonts that a picture would load from elsewhere; it falls back to any monospaced one."""
+NETS_IN_A_ROW: Final = 3
 FAILURES_SHOWN: Final = 12
 COLOURS: Final = {
     Key.STATIC: "bright_green",
@@ -208,11 +208,17 @@ def _events(lines: Sequence[Line]) -> Table:
 
 def _settlement(result: Result) -> Group:
     """Who pays and who receives when the window is settled."""
-    nets = [
-        Text.assemble((participant, "dim"), " ", (money(net, currency), "red" if net < 0 else "green"))
-        for participant, currency, net in sorted(result.settlement, key=lambda one: (one[1], one[2]))
-    ]
-    return Group(Text("net positions after settlement", "bold"), Columns(nets, padding=(0, 2)))
+    table = Table.grid(padding=(0, 2))
+    for _ in range(NETS_IN_A_ROW):
+        table.add_column(style="dim")
+        table.add_column(justify="right")
+    nets = sorted(result.settlement, key=lambda one: (one[1], one[0]))
+    for start in range(0, len(nets), NETS_IN_A_ROW):
+        cells: list[Text] = []
+        for participant, currency, net in nets[start : start + NETS_IN_A_ROW]:
+            cells += [Text(participant), Text(money(net, currency), "red" if net < 0 else "green")]
+        table.add_row(*cells)
+    return Group(Text("net positions after settlement", "bold"), table)
 
 
 def _verdict(result: Result) -> Text:
