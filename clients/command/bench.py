@@ -17,7 +17,7 @@ from rich.table import Table
 from clients.command import bench_overload, bench_recovery, bench_storm
 from clients.command.check import check_folder
 from clients.command.journals import LOCAL_SERVER, JournalError, local_server
-from clients.command.measured import Child, Setting, serve_gateway
+from clients.command.measured import Child, Setting, journal_name, serve_gateway, verdict
 from loadtest import echo
 from loadtest.measure import Saturation, latencies_ms, saturate
 from loadtest.payments import CREATE_PATH, Payments, succeeded
@@ -34,7 +34,7 @@ class Subject:
     """A gateway under measurement, on one journal."""
 
     def __init__(self, folder: Path, front: str, journal: str, database_pid: int = 0) -> None:
-        self.journal = "postgresql" if journal else "sqlite, WAL, synchronous=FULL"
+        self.journal = journal_name(journal)
         self._folder = folder
         self._url = journal
         self._database_pid = database_pid
@@ -268,6 +268,5 @@ def _print(result: dict[str, Any], console: Console) -> None:
         )
     console.print(
         f"{result['payments']:,} payments, {result['payments_per_commit']} for each commit; gateway memory "
-        f"{result['rss_mb']['start']:.0f} MB, {result['rss_mb']['end']:.0f} MB at the end; "
-        + ("no money was lost" if result["conserved"] else f"NOT conserved: {result['findings']}")
+        f"{result['rss_mb']['start']:.0f} MB, {result['rss_mb']['end']:.0f} MB at the end; " + verdict(result)
     )

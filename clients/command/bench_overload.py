@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
 from clients.command.check import check_folder
-from clients.command.journals import LOCAL_SERVER, local_server
-from clients.command.measured import Child, Setting, serve_gateway
+from clients.command.measured import Child, Setting, journal_name, place, serve_gateway, verdict
 from loadtest.fleet import Closed, Fleet, Open, percentiles
 
 TIMES: Final = 2.0
@@ -28,11 +24,8 @@ FILLING_S: Final = 0.5
 
 def run(seconds: float, generators: int, front: str, journal: str, say: Callable[[str], None]) -> dict[str, Any]:
     """The whole measurement: the peak before and after, the overload between them."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hutong-bench-")))
-        say("starting the servers")
-        server = stack.enter_context(local_server()) if journal == LOCAL_SERVER else None
-        url = server.url if server else journal
+    say("starting the servers")
+    with place(journal) as (folder, url):
         child = Child(serve_gateway, Setting(str(folder), front, url, wallets=WALLETS_PER_ISSUER))
         fleet = Fleet(generators, *child.first)
         _peak(fleet, generators, WARM_UP_S)
@@ -58,7 +51,7 @@ def run(seconds: float, generators: int, front: str, journal: str, say: Callable
         peak, goodput = sum(peaks) / len(peaks), seen.in_time / seconds
         return {
             "front": front,
-            "journal": "postgresql" if url else "sqlite, WAL, synchronous=FULL",
+            "journal": journal_name(url),
             "generators": generators,
             "generator_cpu": round(seen.cpu_s / max(seen.seconds, 1e-9), 2),
             "gateway_cpu": round((after.cpu_s - before.cpu_s) / max(seen.seconds, 1e-9), 2),
@@ -103,6 +96,6 @@ def show(result: dict[str, Any], console: Console) -> None:
         + (f", in {refusal['p50']:.1f} ms (p99 {refusal['p99']:.1f} ms)" if refusal else "")
         + f"; other failures: {result['other_failures'] or 'none'}\n"
         f"memory {rss['before']:.0f} MB before, {rss['halfway']:.0f} MB halfway, {rss['after']:.0f} MB after; "
-        + ("no money was lost" if result["conserved"] else f"NOT conserved: {result['findings']}"),
+        + verdict(result),
         highlight=False,
     )

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -15,8 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from clients.command.check import check_folder
-from clients.command.journals import LOCAL_SERVER, local_server
-from clients.command.measured import Child, Setting, serve_gateway
+from clients.command.measured import Child, Setting, journal_name, place, serve_gateway, verdict
 from loadtest.h2 import Reply, UnaryLoad
 from loadtest.payments import CREATE_BATCH_PATH, CREATE_PATH, Payments, succeeded
 
@@ -34,11 +30,8 @@ ASK_S: Final = 0.05
 
 def run(payments: int, front: str, journal: str, say: Callable[[str], None]) -> dict[str, Any]:
     """The whole measurement."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hutong-bench-")))
-        say("starting the servers")
-        server = stack.enter_context(local_server()) if journal == LOCAL_SERVER else None
-        url = server.url if server else journal
+    say("starting the servers")
+    with place(journal) as (folder, url):
         begin = time.perf_counter()
         setting = Setting(str(folder), front, url, payments + BATCH * AHEAD, WALLETS_PER_ISSUER)
         silent = Child(serve_gateway, replace(setting, silent=True))
@@ -56,7 +49,7 @@ def run(payments: int, front: str, journal: str, say: Callable[[str], None]) -> 
         say("checking that no money was lost")
         report = check_folder(folder, url)
         return {
-            "journal": "postgresql" if url else "sqlite, WAL, synchronous=FULL",
+            "journal": journal_name(url),
             "front": front,
             "in_flight_at_kill": filled,
             "in_flight_found": found.recovered,
@@ -135,6 +128,6 @@ def show(result: dict[str, Any], console: Console) -> None:
         f"settled\n"
         f"{paid['payments']:,} new payments meanwhile, one after the other: p50 {paid['p50_ms']:.0f} ms, longest "
         f"{paid['max_ms']:.0f} ms; gateway CPU {result['gateway_cpu_s']:.1f} s, memory {result['rss_mb']:.0f} MB\n"
-        f"{states}; " + ("no money was lost" if result["conserved"] else f"NOT conserved: {result['findings']}"),
+        f"{states}; " + verdict(result),
         highlight=False,
     )

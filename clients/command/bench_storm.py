@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
 from clients.command.check import check_folder
-from clients.command.journals import LOCAL_SERVER, local_server
-from clients.command.measured import Child, Setting, serve_gateway
+from clients.command.measured import Child, Setting, journal_name, place, serve_gateway, verdict
 from gateway.budgets import QueryLimits
 from hutong.gateway.v1 import payment_pb2 as pb
 from loadtest.fleet import Closed, Fleet, Open, Storm, Tally, percentiles, total
@@ -35,11 +31,8 @@ IDS: Final = 1000
 
 def run(seconds: float, front: str, journal: str, say: Callable[[str], None]) -> dict[str, Any]:
     """The whole measurement."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hutong-bench-")))
-        say("starting the servers")
-        server = stack.enter_context(local_server()) if journal == LOCAL_SERVER else None
-        url = server.url if server else journal
+    say("starting the servers")
+    with place(journal) as (folder, url):
         child = Child(serve_gateway, Setting(str(folder), front, url, wallets=WALLETS_PER_ISSUER))
         payer, stormer = Fleet(1, *child.first, prefix="payer"), Fleet(1, *child.first, prefix="storm")
         ids = _pay_some(*child.first)
@@ -68,7 +61,7 @@ def run(seconds: float, front: str, journal: str, say: Callable[[str], None]) ->
         paid = total([tally for parts in seen.values() for tally, _ in parts] + [tally for tally, _ in late.values()])
         return {
             "front": front,
-            "journal": "postgresql" if url else "sqlite, WAL, synchronous=FULL",
+            "journal": journal_name(url),
             "storm": {
                 "callers": CALLERS,
                 "budget_per_s_each": QueryLimits().rate_per_s,
@@ -133,6 +126,6 @@ def show(result: dict[str, Any], console: Console) -> None:
         f"{latency['calm']['p99']:.1f} ms without; p50 {latency['stormy']['p50']:.1f} ms, p99 "
         f"{latency['stormy']['p99']:.1f} ms with the storm\n"
         f"{result['payments']:,} payments, {result['payments_failed']} failed; write-ahead log {result['wal_mb']:.0f} "
-        f"MB; " + ("no money was lost" if result["conserved"] else f"NOT conserved: {result['findings']}"),
+        f"MB; " + verdict(result),
         highlight=False,
     )

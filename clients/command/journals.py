@@ -68,7 +68,7 @@ def open_journal(folder: Path, url: str = "", *, key: bytes = b"") -> Opened:
         from gateway.journal.postgres_neighbours import PostgresNeighbours
         from gateway.journal.postgres_reader import PostgresReader
     except ImportError as error:
-        raise JournalError(f"PostgreSQL needs psycopg: pip install 'hutong[postgres]' ({error})") from error
+        raise _needs_psycopg(error) from error
     holder, lock = _holder(folder)
     try:
         network = hashlib.blake2b(key, digest_size=16, person=b"hutong journal").hexdigest()
@@ -81,6 +81,10 @@ def open_journal(folder: Path, url: str = "", *, key: bytes = b"") -> Opened:
         raise JournalError(str(error)) from error
 
 
+def _needs_psycopg(error: ImportError) -> JournalError:
+    return JournalError(f"PostgreSQL needs psycopg: pip install 'hutong[postgres]' ({error})")
+
+
 def open_journal_reader(folder: Path, url: str = "") -> Reader:
     """Opens the journal of a data folder for reading, in use or not. Raises JournalError."""
     if not url:
@@ -89,7 +93,7 @@ def open_journal_reader(folder: Path, url: str = "") -> Reader:
     try:
         from gateway.journal.postgres_reader import PostgresReader
     except ImportError as error:
-        raise JournalError(f"PostgreSQL needs psycopg: pip install 'hutong[postgres]' ({error})") from error
+        raise _needs_psycopg(error) from error
     return PostgresReader(url)
 
 

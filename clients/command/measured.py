@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any, Final
 import click
 import psutil
 
-from clients.command.journals import SQLITE_FILE
+from clients.command.journals import LOCAL_SERVER, SQLITE_FILE, local_server
 from clients.command.network import Network, NetworkOptions
 from clients.participants.script import Script
 from gateway.budgets import QueryLimits
@@ -58,6 +60,25 @@ class Usage:
     recovered: int
     """Payments that were in flight when the gateway started."""
     rss_mb: float
+
+
+@contextmanager
+def place(journal: str) -> Iterator[tuple[Path, str]]:
+    """A temporary folder for a network, and the URL of its journal: a server's started for the run where that is asked
+    for, empty for SQLite."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hutong-bench-")))
+        yield folder, stack.enter_context(local_server()).url if journal == LOCAL_SERVER else journal
+
+
+def journal_name(url: str) -> str:
+    """What a report calls a journal."""
+    return "postgresql" if url else "sqlite, WAL, synchronous=FULL"
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+    """What the conservation check found, for a person."""
+    return "no money was lost" if result["conserved"] else f"NOT conserved: {result['findings']}"
 
 
 class Child:

@@ -16,11 +16,11 @@ from rich.text import Text
 
 from clients import keys
 from clients.client import SETTLED_STATES, HutongClient
+from clients.command.amounts import minor_units
 from clients.command.connection import Connection, connection_options
 from clients.errors import CallError, DeadlineExceeded, Unreachable
 from clients.wording import as_json, key_name, money, state_name
 from contract.errors import HutongError
-from gateway.barcode.amounts import to_minor
 from gateway.barcode.currencies import EXPONENT_OF
 from hutong.gateway.v1 import payment_pb2 as pb
 
@@ -72,7 +72,7 @@ def pay(
     """
     payer, payee = _payer(ends), _payee(ends)
     currency = currency or ("CNY" if amount else "")
-    amount_minor = _minor(amount, currency) if amount else 0
+    amount_minor = minor_units(amount, currency) if amount else 0
     with gateway_client(connection, as_json_) as client:
         payment = client.create_payment(
             payer=payer,
@@ -110,7 +110,7 @@ def refund(
         currency = client.get_payment(payment_id).payment.currency if amount else ""
         made = client.refund_payment(
             payment_id,
-            amount_minor=_minor(amount, currency) if amount else 0,
+            amount_minor=minor_units(amount, currency) if amount else 0,
             idempotency_key=idempotency_key,
             reference=reference,
         )
@@ -131,7 +131,7 @@ def capture(connection: Connection, payment_id: str, amount: str, *, wait: bool,
     """
     with gateway_client(connection, as_json_) as client:
         currency = client.get_payment(payment_id).payment.currency if amount else ""
-        amount_minor = _minor(amount, currency) if amount else 0
+        amount_minor = minor_units(amount, currency) if amount else 0
         payment = client.capture_payment(payment_id, amount_minor=amount_minor)
         _finish(client, payment, pb.PAYMENT_STATE_SUCCEEDED, wait=wait, as_json_=as_json_)
 
@@ -205,16 +205,6 @@ def _scan(path: Path) -> str:
     if len(seen) != 1:
         raise click.ClickException(f"{path} shows {len(seen)} symbols, not one. Photograph the code alone.")
     return seen[0].text
-
-
-def _minor(amount: str, currency: str) -> int:
-    exponent = EXPONENT_OF.get(currency)
-    if exponent is None:
-        raise click.UsageError(f"{currency!r} is not an ISO 4217 alphabetic code.")
-    minor, broken = to_minor(amount, exponent)
-    if minor is None:
-        raise click.UsageError(f"--amount {amount}: {broken}. Write it as 12.50, with at most {exponent} decimals.")
-    return minor
 
 
 def _seconds(lasts: str) -> int:

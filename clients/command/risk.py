@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clients.command.amounts import minor_units
 from clients.command.connection import Connection, connection_options
 from clients.command.operators import OPERATOR_VARIABLE, operator_option, secret_of
 from clients.command.payments import gateway_client
 from clients.risk import RiskClient
 from clients.wording import as_json, key_name, money, state_name
-from gateway.barcode.amounts import to_minor
 from gateway.barcode.currencies import EXPONENT_OF
 from gateway.risk.rule_fields import KINDS
 from gateway.risk.rule_file import RulesError, describe, read_rules
@@ -200,7 +200,7 @@ def explain(desk: OpenDesk, amount: str, at: datetime | None, *, as_json_: bool,
     request = risk_pb2.ExplainRiskRequest(
         payment_id=facts["payment"],
         payer_key=KINDS[kind] if kind else payment_pb2.KEY_KIND_UNSPECIFIED,
-        amount_minor=_minor(amount, facts["currency"] or "CNY") if amount else 0,
+        amount_minor=minor_units(amount, facts["currency"] or "CNY") if amount else 0,
         currency=facts["currency"],
         assurance_method=facts["assurance"],
         static_code=facts["static_code"],
@@ -233,16 +233,6 @@ def _print_explained(found: risk_pb2.ExplainRiskResponse) -> None:
         click.echo(f"  limit {limit.name}: adds {limit.add:,} of {limit.most:,}, decided when a payment is committed")
     if found.account:
         click.echo(f"  account {found.account}\n  key     {found.key}")
-
-
-def _minor(amount: str, currency: str) -> int:
-    exponent = EXPONENT_OF.get(currency)
-    if exponent is None:
-        raise click.UsageError(f"{currency!r} is not an ISO 4217 alphabetic code.")
-    minor, broken = to_minor(amount, exponent)
-    if minor is None:
-        raise click.UsageError(f"--amount {amount}: {broken}. Write it as 12.50, with at most {exponent} decimals.")
-    return minor
 
 
 def _plain(message: Any) -> dict[str, Any]:

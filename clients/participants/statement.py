@@ -11,20 +11,9 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from clients.participants.books import BooksError
+from contract.statement import COLUMNS
 from hutong.participant.v1 import participant_pb2 as pb
 
-COLUMNS: Final = (
-    "participant",
-    "leg_id",
-    "original_leg_id",
-    "kind",
-    "currency",
-    "amount_minor",
-    "booked",
-    "window",
-)
-"""`amount_minor` is the signed change of the account; `window` the settlement window that the participant counts the
-line in, or empty where it does not say."""
 _QUERY: Final = (
     "SELECT leg_id, original, kind, currency, effect_minor, time_us FROM entries "
     "WHERE participant = ? AND effect_minor != 0 ORDER BY time_us, leg_id"

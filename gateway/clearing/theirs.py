@@ -1,4 +1,4 @@
-"""A participant's own statement, as it hands it in for reconciliation: CSV with the columns below. Pure."""
+"""A participant's own statement, as it hands it in for reconciliation: CSV of contract.statement. Pure."""
 
 from __future__ import annotations
 
@@ -6,18 +6,9 @@ import csv
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from contract.statement import COLUMNS
 from gateway.engine.model import LEG_ID_BYTES
 
-COLUMNS: Final = (
-    "participant",
-    "leg_id",
-    "original_leg_id",
-    "kind",
-    "currency",
-    "amount_minor",
-    "booked",
-    "window",
-)
 REVERSAL: Final = "reversal"
 FIELD_CHARACTERS_MAX: Final = 200
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class TortureError(Exception):
 
 
 @dataclass(slots=True)
-class Victim:
+class Victim(ABC):
     """A process, and what it says."""
 
     name: str
@@ -59,8 +60,9 @@ class Victim:
         self.process = self._popen()
         self.expected = self.stopped = False
 
+    @abstractmethod
     def _popen(self) -> subprocess.Popen[bytes]:
-        raise NotImplementedError
+        """The process, running."""
 
     def kill(self) -> None:
         """kill -9."""

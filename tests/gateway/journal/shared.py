@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from clients.participants.books import Books
+from clients.participants.books import Books, holds, totals
 from clients.participants.script import Latency, Script
 from clients.participants.simulated import Participants, SimulatedAcquirer, SimulatedIssuer
 from contract.errors import HutongError, Reason
@@ -20,7 +20,9 @@ from gateway.engine.loop import Engine
 from gateway.engine.model import Answered, Cancel, Capture, Create, EngineEvent, Kind, LegOut, Payment
 from gateway.engine.states import State
 from gateway.engine.transitions import Timing
+from gateway.journal.conservation import compare, compare_holds
 from gateway.journal.postgres import PostgresJournal
+from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_neighbours import PostgresNeighbours
 from gateway.links.loopback import LoopbackLink
 from hutong.gateway.v1 import payment_pb2 as pb
@@ -177,6 +179,43 @@ def hold(amount_minor: int = 1000, lasts_us: int = 3_600_000_000, **changes: obj
     payment = draft(amount_minor, **changes)  # type: ignore[arg-type]
     payment.authorised_minor, payment.hold_until_us = amount_minor, CLOCK.now_us() + lasts_us
     return payment
+
+
+def refund(original: bytes, amount_minor: int) -> Payment:
+    """A refund of a payment that acquirer-a credited."""
+    return draft(
+        amount_minor,
+        kind=Kind.REFUND,
+        debtor="acquirer-a",
+        creditors=("issuer-a",),
+        account=None,
+        original_id=original,
+        debit_original=original + b"\x02",
+        credit_original=original + b"\x01",
+    )
+
+
+class Pair:
+    """Two engines, one set of participants."""
+
+    def __init__(self, url: str, folder: Path, *, latency_us: int = 0) -> None:
+        self.url = url
+        self.books, self.participants = open_participants(folder, latency_us=latency_us)
+        lock = threading.Lock()
+        self.nodes = [Node(url, SharedLink(lock, self.participants)).start() for _ in range(2)]
+
+    def check(self) -> None:
+        """Nothing is in flight, and journal and books agree, on what is held too."""
+        report = examine_postgresql(self.url)
+        compare(report, totals(self.books.path))
+        compare_holds(report, holds(self.books.path))
+        assert report.conserved, report.findings
+        assert report.in_flight == 0
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.stop()
+        self.books.close()
 
 
 def open_participants(folder: Path, *, latency_us: int = 0) -> tuple[Books, Participants]:

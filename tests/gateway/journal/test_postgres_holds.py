@@ -22,53 +22,39 @@ from gateway.engine.states import State
 from gateway.journal.conservation import compare, compare_holds
 from gateway.journal.postgres_check import examine_postgresql
 from hutong.gateway.v1 import payment_pb2 as pb
-from tests.gateway.journal.shared import Caller, Node, SharedLink, hold, open_participants, wait_until
+from tests.gateway.journal.shared import Caller, Node, Pair, SharedLink, hold, open_participants, wait_until
 
 LIMIT = b"limit".ljust(16)
 TAKEN = 400
 
 
-class Pair:
-    """Two engines, one set of participants."""
-
-    def __init__(self, url: str, folder: Path, *, latency_us: int = 0) -> None:
-        self.url = url
-        self.books, self.participants = open_participants(folder, latency_us=latency_us)
-        lock = threading.Lock()
-        self.nodes = [Node(url, SharedLink(lock, self.participants)).start() for _ in range(2)]
+class HoldingPair(Pair):
+    """Two engines that are asked about holds."""
 
     def check(self) -> None:
         wait_until(lambda: examine_postgresql(self.url).in_flight == 0)
-        report = examine_postgresql(self.url)
-        compare(report, totals(self.books.path))
-        compare_holds(report, holds(self.books.path))
-        assert report.conserved, report.findings
+        super().check()
 
     def state(self, payment_id: bytes) -> State:
         (payment,) = self.nodes[0].journal.load([payment_id])
         return payment.state
 
-    def close(self) -> None:
-        for node in self.nodes:
-            node.stop()
-        self.books.close()
-
 
 @pytest.fixture
-def pair(url: str, tmp_path: Path) -> Iterator[Pair]:
-    pair = Pair(url, tmp_path)
+def pair(url: str, tmp_path: Path) -> Iterator[HoldingPair]:
+    pair = HoldingPair(url, tmp_path)
     yield pair
     pair.close()
 
 
 @pytest.fixture
-def slow_pair(url: str, tmp_path: Path) -> Iterator[Pair]:
-    pair = Pair(url, tmp_path, latency_us=300_000)
+def slow_pair(url: str, tmp_path: Path) -> Iterator[HoldingPair]:
+    pair = HoldingPair(url, tmp_path, latency_us=300_000)
     yield pair
     pair.close()
 
 
-def test_a_hold_is_captured_voided_and_repeated_at_either_engine(pair: Pair) -> None:
+def test_a_hold_is_captured_voided_and_repeated_at_either_engine(pair: HoldingPair) -> None:
     here, there = pair.nodes
     first, second = hold(key="a"), hold(key="b")
     held = here.create(first)
@@ -83,7 +69,7 @@ def test_a_hold_is_captured_voided_and_repeated_at_either_engine(pair: Pair) -> 
     pair.check()
 
 
-def test_a_capture_asked_of_the_other_engine_while_one_is_under_way(slow_pair: Pair) -> None:
+def test_a_capture_asked_of_the_other_engine_while_one_is_under_way(slow_pair: HoldingPair) -> None:
     here, there = slow_pair.nodes
     payment = hold()
     assert here.create(payment).outcome == "HELD"
@@ -96,7 +82,7 @@ def test_a_capture_asked_of_the_other_engine_while_one_is_under_way(slow_pair: P
     slow_pair.check()
 
 
-def test_a_void_reaches_the_engine_that_captures(slow_pair: Pair) -> None:
+def test_a_void_reaches_the_engine_that_captures(slow_pair: HoldingPair) -> None:
     here, there = slow_pair.nodes
     payment = hold()
     assert here.create(payment).outcome == "HELD"
@@ -107,7 +93,7 @@ def test_a_void_reaches_the_engine_that_captures(slow_pair: Pair) -> None:
     slow_pair.check()
 
 
-def test_capture_void_and_expiry_race_over_two_engines(pair: Pair) -> None:
+def test_capture_void_and_expiry_race_over_two_engines(pair: HoldingPair) -> None:
     """Fault 6, forty times: exactly one wins, and everybody is told the same."""
     rng = random.Random(6)
     counters = ((LIMIT, 1000, 10**9, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
@@ -145,7 +131,7 @@ def test_capture_void_and_expiry_race_over_two_engines(pair: Pair) -> None:
     assert used == TAKEN * states.count(State.SUCCEEDED)
 
 
-def test_the_hold_of_a_dead_engine_ends_and_is_captured_elsewhere(pair: Pair) -> None:
+def test_the_hold_of_a_dead_engine_ends_and_is_captured_elsewhere(pair: HoldingPair) -> None:
     here, there = pair.nodes
     ending, captured = hold(lasts_us=1), hold()
     assert [here.create(one).outcome for one in (captured,)] == ["HELD"]

@@ -26,33 +26,13 @@ from tests.gateway.journal.shared import (
     CLOCK,
     LEASE_US,
     Node,
+    Pair,
     SharedLink,
     draft,
     open_participants,
     serve,
     wait_until,
 )
-
-
-class Pair:
-    """Two engines, one set of participants."""
-
-    def __init__(self, url: str, folder: Path, *, latency_us: int = 0) -> None:
-        self.url = url
-        self.books, self.participants = open_participants(folder, latency_us=latency_us)
-        lock = threading.Lock()
-        self.nodes = [Node(url, SharedLink(lock, self.participants)).start() for _ in range(2)]
-
-    def check(self) -> None:
-        report = examine_postgresql(self.url)
-        compare(report, totals(self.books.path))
-        assert report.conserved, report.findings
-        assert report.in_flight == 0
-
-    def close(self) -> None:
-        for node in self.nodes:
-            node.stop()
-        self.books.close()
 
 
 @pytest.fixture

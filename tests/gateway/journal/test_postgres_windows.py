@@ -10,11 +10,11 @@ from gateway.clearing.closing import close_window
 from gateway.clearing.model import Window
 from gateway.clearing.reader import ClearingReader
 from gateway.clearing.statements import content, statements
-from gateway.engine.model import Kind, Payment
+from gateway.engine.model import Payment
 from gateway.engine.states import State
 from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_reader import PostgresReader
-from tests.gateway.journal.shared import Node, SharedLink, draft, open_participants, wait_until
+from tests.gateway.journal.shared import Node, SharedLink, draft, open_participants, refund, wait_until
 
 LOAD_S = 1.5
 
@@ -61,7 +61,7 @@ def test_two_engines_close_windows_while_both_pay(url: str, tmp_path: Path) -> N
             callers.append((payment, node.create(payment)))
             if done:
                 original = rng.choice(done).payment_id
-                node.create(_refund(original))
+                node.create(refund(original, 1))
         for payment, caller in callers:
             if caller.outcome == State.SUCCEEDED.name:
                 done.append(payment)
@@ -97,16 +97,3 @@ def test_two_engines_close_windows_while_both_pay(url: str, tmp_path: Path) -> N
     books.close()
     report = examine_postgresql(url)
     assert report.conserved, report.findings
-
-
-def _refund(original: bytes) -> Payment:
-    return draft(
-        1,
-        kind=Kind.REFUND,
-        debtor="acquirer-a",
-        creditors=("issuer-a",),
-        account=None,
-        original_id=original,
-        debit_original=original + b"\x02",
-        credit_original=original + b"\x01",
-    )

@@ -13,6 +13,7 @@ from gateway.engine.states import State
 from hutong.gateway.v1 import payment_pb2 as pb
 from tests.gateway.journal.remote_participants import PipeLink
 from tests.gateway.journal.shared import Caller, Node, draft
+from tests.gateway.journal.shared import refund as refund_of
 
 IN_FLIGHT = 150
 CAP = 400_000
@@ -52,7 +53,7 @@ def serve(told: Connection, legs: Connection, url: str, first: int, seed: int) -
         if rng.random() < 0.05:
             node.cancel(payment.payment_id)
         if done and rng.random() < 0.2:
-            refund = _refund(done[rng.randrange(len(done))], rng.randrange(1, 8))
+            refund = refund_of(done[rng.randrange(len(done))], rng.randrange(1, 8))
             node.create(refund, Caller(lambda answer, refund=refund: tell(refund.payment_id.hex(), refund, answer)))  # type: ignore[misc]
         if number % 20 == 0:
             time.sleep(0.005)
@@ -64,16 +65,3 @@ def _payment(at: int) -> Payment:
     limits = ((f"limit-{at % 3}".encode().ljust(16), amount, CAP, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
     spends = (f"code-{at // 2}".encode().ljust(16),) if at % 10 < 4 else ()
     return draft(amount, key=f"pay-{at}", counters=limits if at % 4 == 0 else (), spends=spends)
-
-
-def _refund(original: bytes, amount: int) -> Payment:
-    return draft(
-        amount,
-        kind=Kind.REFUND,
-        debtor="acquirer-a",
-        creditors=("issuer-a",),
-        account=None,
-        original_id=original,
-        debit_original=original + b"\x02",
-        credit_original=original + b"\x01",
-    )
