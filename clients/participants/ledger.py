@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from clients.participants.books import Books, Entry
+from contract.legs import Leg
 from hutong.participant.v1 import participant_pb2 as pb
 
 GENERATION_LEGS: Final = 8_192
@@ -88,7 +89,7 @@ class Ledger:
         self._dropped_to = books.highest_leg()
         self._unseen: set[bytes] = set()
         """Legs of this batch that the books were asked for together and that they do not know."""
-        self._rules: dict[int, Callable[[pb.Leg, int], Verdict]] = {
+        self._rules: dict[int, Callable[[Leg, int], Verdict]] = {
             self._original_kind: self._begin,
             _REFUND: self._refund,
             _REVERSAL: self._reverse,
@@ -109,7 +110,7 @@ class Ledger:
         """What an account has to spend, in minor units, without what is set aside; None where there is none."""
         return self._balances.get((self._books.reference(account), currency))
 
-    def foresee(self, legs: Sequence[pb.Leg]) -> None:
+    def foresee(self, legs: Sequence[Leg]) -> None:
         """Asks the books at once for what a batch will ask them one by one: after its restart a gateway inquires about
         all that it had in flight. Where nothing is that old, one comparison or two."""
         dropped_to = self._dropped_to
@@ -121,9 +122,9 @@ class Ledger:
             if self._remember(leg_id, entry, about) is None:
                 self._unseen.add(leg_id)
 
-    def apply(self, leg: pb.Leg, now_us: int, refuse: str = "") -> Verdict:
+    def apply(self, leg: Leg, now_us: int, refuse: str = "") -> Verdict:
         """Carries out one leg, or declines it with the code `refuse`. Appends to the books and does not commit."""
-        kind = leg.kind
+        kind = leg.kind.real  # an enumeration's member has another hash than its number
         leg_id = leg.leg_id
         if len(leg_id) != LEG_ID_BYTES:
             return _NO, MALFORMED
@@ -166,7 +167,7 @@ class Ledger:
                 self._dropped_to = max(self._dropped_to, max(generation))
                 generation.clear()
 
-    def _begin(self, leg: pb.Leg, now_us: int) -> Verdict:
+    def _begin(self, leg: Leg, now_us: int) -> Verdict:
         """A debit at an issuer or a credit at an acquirer."""
         reference = self._books.reference(leg.account)
         amount = leg.amount_minor
@@ -177,7 +178,7 @@ class Ledger:
             return self._record(leg, now_us, reference, 0, _NO, INSUFFICIENT)
         return self._record(leg, now_us, reference, self._sign * amount, _OK, APPROVED)
 
-    def _authorise(self, leg: pb.Leg, now_us: int) -> Verdict:
+    def _authorise(self, leg: Leg, now_us: int) -> Verdict:
         """Sets an amount aside."""
         reference = self._books.reference(leg.account)
         balance = self._balances.get((reference, leg.currency))
@@ -187,7 +188,7 @@ class Ledger:
             return self._record(leg, now_us, reference, 0, _NO, INSUFFICIENT)
         return self._record(leg, now_us, reference, 0, _OK, APPROVED, held=leg.amount_minor)
 
-    def _capture(self, leg: pb.Leg, now_us: int) -> Verdict:
+    def _capture(self, leg: Leg, now_us: int) -> Verdict:
         """Takes what was set aside, or a part of it, and frees the rest; once."""
         hold = self._recall(leg.original_leg_id)
         entry = hold.entry if hold else None
@@ -200,7 +201,7 @@ class Ledger:
         hold.captured_by = leg.leg_id
         return self._record(leg, now_us, entry.account, -leg.amount_minor, _OK, APPROVED, held=-entry.held_minor)
 
-    def _refund(self, leg: pb.Leg, now_us: int) -> Verdict:
+    def _refund(self, leg: Leg, now_us: int) -> Verdict:
         """Moves part of an original back, never more in sum than it was."""
         original = self._recall(leg.original_leg_id)
         entry = original.entry if original else None
@@ -213,7 +214,7 @@ class Ledger:
         original.refunded += leg.amount_minor
         return self._record(leg, now_us, entry.account, -self._sign * leg.amount_minor, _OK, APPROVED)
 
-    def _reverse(self, leg: pb.Leg, now_us: int) -> Verdict:
+    def _reverse(self, leg: Leg, now_us: int) -> Verdict:
         """Undoes what is left of the original, or bars it if it was never seen. Approved, unless the original is
         itself a reversal: undoing that would do the payment again."""
         original_id = leg.original_leg_id
@@ -263,7 +264,7 @@ class Ledger:
 
     def _record(
         self,
-        leg: pb.Leg,
+        leg: Leg,
         now_us: int,
         reference: str,
         effect: int,
@@ -276,7 +277,7 @@ class Ledger:
         leg_id = leg.leg_id
         currency = currency or leg.currency
         entry = Entry(
-            leg_id, self.participant, leg.kind, leg.original_leg_id or None, reference, currency, leg.terminal_id,
+            leg_id, self.participant, leg.kind.real, leg.original_leg_id or None, reference, currency, leg.terminal_id,
             leg.amount_minor, effect, held, result, code, now_us,
         )  # fmt: skip
         self._books.append(entry)
@@ -289,14 +290,14 @@ class Ledger:
             memory.entry = entry
         return result, code
 
-    def _same(self, leg: pb.Leg, entry: Entry) -> bool:
+    def _same(self, leg: Leg, entry: Entry) -> bool:
         """Whether a leg says again what its entry says. Of a reversal or refund the original says the account."""
         return (
             leg.kind == entry.kind
             and (leg.original_leg_id or None) == entry.original
             and leg.amount_minor == entry.amount_minor
             and (leg.currency or entry.currency) == entry.currency
-            and (leg.kind not in _BEGINS or self._books.reference(leg.account) == entry.account)
+            and (entry.kind not in _BEGINS or self._books.reference(leg.account) == entry.account)
             and leg.terminal_id == entry.terminal
         )
 

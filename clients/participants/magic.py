@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from clients.participants.script import NORMAL, Behaviour, Plan
+from contract.legs import Leg
 from hutong.participant.v1 import participant_pb2 as pb
 
 MODULUS: Final = 10_000
@@ -75,7 +76,7 @@ MAGIC: Final[dict[int, Magic]] = {
 """Last four digits of the amount in minor units to what happens. The README shows this table."""
 
 
-def plan_for(leg: pb.Leg) -> Plan:
+def plan_for(leg: Leg) -> Plan:
     """What magic has in mind for this leg: NORMAL for nearly all amounts."""
     magic = MAGIC.get(leg.amount_minor % MODULUS)
     kind = _DEBIT if leg.kind == _AUTHORISATION else leg.kind

@@ -35,6 +35,7 @@ from clients.participants.ledger import Role
 from clients.participants.script import Latency, Script
 from clients.participants.simulated import Answers, SimulatedParticipant
 from contract.errors import HutongError, Reason
+from contract.legs import Answer, Leg
 from contract.secret import Secret
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
@@ -97,8 +98,8 @@ class Desk:
         self._participant = participant
         self._lock = threading.Lock()
 
-    def work(self, legs: pb.LegFrame) -> Answers:
-        """The answers to a frame; none where the books cannot be written, so that the gateway inquires later."""
+    def work(self, legs: Sequence[Leg]) -> Answers:
+        """The answers to these legs; none where the books cannot be written, so that the gateway inquires later."""
         try:
             with self._lock:
                 return self._participant.handle(legs, time.time_ns() // 1_000)
@@ -150,8 +151,8 @@ class Runner:
             for response in stream:
                 welcomed = True
                 if response.HasField("legs"):
-                    for delay_us, answers in self._desk.work(response.legs):
-                        outbox.put(pb.ConnectRequest(answers=answers), delay_us)
+                    for delay_us, answers in self._desk.work(response.legs.legs):
+                        outbox.put(pb.ConnectRequest(answers=_frame(answers)), delay_us)
         except grpc.RpcError as failure:
             error = typed(failure)
             if isinstance(error, HutongError) and error.reason in REFUSALS:
@@ -160,6 +161,13 @@ class Runner:
             outbox.close()
             stream.cancel()  # type: ignore[no-untyped-call]
         return welcomed
+
+
+def _frame(answers: Sequence[Answer]) -> pb.AnswerFrame:
+    frame = pb.AnswerFrame()
+    for leg_id, result, code in answers:
+        frame.answers.add(leg_id=leg_id, result=result, response_code=code)
+    return frame
 
 
 def serve(runners: Sequence[Runner]) -> None:

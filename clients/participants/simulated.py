@@ -1,27 +1,30 @@
-"""Simulated issuers and acquirers: a function from frames to frames over a ledger, with faults where asked for."""
+"""Simulated issuers and acquirers: a function from legs to answers over a ledger, with faults where asked for."""
 
 from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from clients.participants import magic
 from clients.participants.books import Books, BooksError
 from clients.participants.ledger import Ledger, Role
 from clients.participants.script import MONEY_KINDS, NORMAL, Behaviour, Plan, Script
+from contract.legs import Answer, Leg
 from hutong.participant.v1 import participant_pb2 as pb
 
-Answers = list[tuple[int, pb.AnswerFrame]]
-"""Frames to send back, each with the delay in microseconds after which it leaves."""
+Answers = list[tuple[int, list[Answer]]]
+"""What to send back, each with the delay in microseconds after which it leaves."""
+_OK: Final = int(pb.ANSWER_RESULT_APPROVED)
+_NONSENSE: Final = int(pb.ANSWER_RESULT_UNSPECIFIED)
 
 PLANNED_MAX: Final = 10_000
 """Behaviours that may wait for coming legs."""
 
 
 class SimulatedParticipant:
-    """An issuer or acquirer. One thread handles frames; `script` and `plan_next` may be used from any other."""
+    """An issuer or acquirer. One thread handles legs; `script` and `plan_next` may be used from any other."""
 
     def __init__(
         self, participant_id: str, role: Role, books: Books, *, seed: int = 0, magic_amounts: bool = True
@@ -45,22 +48,22 @@ class SimulatedParticipant:
         """The next leg of MONEY_KINDS gets this plan, before anything that the script says."""
         self._planned.append(plan)
 
-    def handle(self, frame: pb.LegFrame, now_us: int) -> Answers:
-        """Carries out a frame of legs durably and returns the answers. Raises BooksError, with nothing done."""
-        answers = self.work(frame, now_us)
+    def handle(self, legs: Sequence[Leg], now_us: int) -> Answers:
+        """Carries out legs durably and returns the answers. Raises BooksError, with nothing done."""
+        answers = self.work(legs, now_us)
         commit(self._books, (self,))
         return answers
 
-    def work(self, frame: pb.LegFrame, now_us: int) -> Answers:
+    def work(self, legs: Sequence[Leg], now_us: int) -> Answers:
         """As `handle`, but without the commit: the answers must not leave before `commit`."""
         script = self.script
         faulty = bool(self._planned) or not script.faultless
         latency = script.latency if script.latency.median_us else None
         magical = magic.MAGIC if self.magic_amounts else {}
         apply = self.ledger.apply
-        by_delay: dict[int, pb.AnswerFrame] = {}
-        self.ledger.foresee(frame.legs)
-        for leg in frame.legs:
+        by_delay: dict[int, list[Answer]] = {}
+        self.ledger.foresee(legs)
+        for leg in legs:
             if faulty or leg.amount_minor % magic.MODULUS in magical:
                 self._work_by_plan(leg, now_us, script, by_delay)
                 continue
@@ -68,12 +71,12 @@ class SimulatedParticipant:
             delay = latency.draw_us(self._rng) if latency else 0
             answers = by_delay.get(delay)
             if answers is None:
-                answers = by_delay[delay] = pb.AnswerFrame()
-            answers.answers.add(leg_id=leg.leg_id, result=result, response_code=code)
+                answers = by_delay[delay] = []
+            answers.append(Answer(leg.leg_id, result, code))
         return list(by_delay.items())
 
-    def _work_by_plan(self, leg: pb.Leg, now_us: int, script: Script, by_delay: dict[int, pb.AnswerFrame]) -> None:
-        """One leg with its behaviour; adds its answers to the frame of their delay."""
+    def _work_by_plan(self, leg: Leg, now_us: int, script: Script, by_delay: dict[int, list[Answer]]) -> None:
+        """One leg with its behaviour; adds its answers to those of their delay."""
         plan = self._plan(leg, script)
         behaviour = plan.behaviour
         if behaviour is Behaviour.LOSE_REQUEST:
@@ -84,17 +87,16 @@ class SimulatedParticipant:
         delay = script.latency.draw_us(self._rng)
         if behaviour is Behaviour.LATE:
             delay += plan.late_us
-        frame = by_delay.setdefault(delay, pb.AnswerFrame())
+        answers = by_delay.setdefault(delay, [])
         if behaviour is Behaviour.GARBAGE:
-            frame.answers.add(leg_id=self._rng.randbytes(17), result=pb.ANSWER_RESULT_APPROVED, response_code="00")
-            frame.answers.add(leg_id=leg.leg_id, response_code="ZZ")
+            answers.append(Answer(self._rng.randbytes(17), _OK, "00"))
+            answers.append(Answer(leg.leg_id, _NONSENSE, "ZZ"))
             return
-        for _ in range(2 if behaviour is Behaviour.DUPLICATE else 1):
-            frame.answers.add(leg_id=leg.leg_id, result=result, response_code=code)
+        answers.extend([Answer(leg.leg_id, result, code)] * (2 if behaviour is Behaviour.DUPLICATE else 1))
 
-    def _plan(self, leg: pb.Leg, script: Script) -> Plan:
+    def _plan(self, leg: Leg, script: Script) -> Plan:
         """What is planned for this leg: by hand, by its amount, or by the script, in this order."""
-        kind = leg.kind
+        kind = leg.kind.real
         if self._planned and kind in MONEY_KINDS:
             return self._planned.popleft()
         if self.magic_amounts:
@@ -136,18 +138,18 @@ class Participants(Mapping[str, SimulatedParticipant]):
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def handle_many(self, frames: Mapping[str, pb.LegFrame], now_us: int) -> list[tuple[str, int, pb.AnswerFrame]]:
-        """Carries out the frames of several participants in one durable commit.
+    def handle_many(self, legs: Mapping[str, Sequence[Leg]], now_us: int) -> list[tuple[str, int, list[Answer]]]:
+        """Carries out the legs of several participants in one durable commit.
 
         Returns (participant id, delay in microseconds, answers). Where the books cannot be written nothing is done and
         nobody is answered, as with a real participant whose disk is full: the gateway inquires later. Legs for a
         participant that is down or not here are not answered either; ask `reachable` first.
         """
         answers = [
-            (participant_id, delay_us, frame)
-            for participant_id, legs in frames.items()
+            (participant_id, delay_us, some)
+            for participant_id, its in legs.items()
             if self.reachable(participant_id)
-            for delay_us, frame in self._by_id[participant_id].work(legs, now_us)
+            for delay_us, some in self._by_id[participant_id].work(its, now_us)
         ]
         try:
             commit(self.books, self._by_id.values())

@@ -1,15 +1,16 @@
-"""Participants in this process: a function from frames to frames, called on the engine's thread."""
+"""Participants in this process: a function from legs to answers, called on the engine's thread."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from contract.legs import Answer, Leg
 from gateway.engine.model import Answered, LegOut
-from gateway.links.interface import answered, frames, not_sent
-from hutong.participant.v1 import participant_pb2 as pb
+from gateway.links.interface import not_sent
 
 
 class LocalParticipants(Protocol):
@@ -19,8 +20,8 @@ class LocalParticipants(Protocol):
         """Whether legs for this participant can be sent now."""
         ...
 
-    def handle_many(self, frames: Mapping[str, pb.LegFrame], now_us: int) -> list[tuple[str, int, pb.AnswerFrame]]:
-        """Carries out frames durably: (participant id, delay in microseconds, answers)."""
+    def handle_many(self, legs: Mapping[str, Sequence[Leg]], now_us: int) -> list[tuple[str, int, list[Answer]]]:
+        """Carries out legs, by participant, durably: (participant id, delay in microseconds, answers)."""
         ...
 
 
@@ -30,7 +31,7 @@ class LoopbackLink:
     def __init__(self, participants: LocalParticipants) -> None:
         self._participants = participants
         self._arrived: list[Answered] = []
-        self._later: list[tuple[int, int, str, pb.AnswerFrame]] = []
+        self._later: list[tuple[int, int, str, list[Answer]]] = []
         self._order = itertools.count()
 
     def reachable(self, participant: str) -> bool:
@@ -39,15 +40,19 @@ class LoopbackLink:
 
     def send(self, legs: Sequence[LegOut], now_us: int) -> list[Answered]:
         """See the interface. Answers without delay are there at the next `poll`."""
-        reachable = {participant: self.reachable(participant) for participant in {leg.participant for leg in legs}}
-        lost = [not_sent(leg) for leg in legs if not reachable[leg.participant]]
-        sent = legs if not lost else [leg for leg in legs if reachable[leg.participant]]
+        sent: defaultdict[str, list[LegOut]] = defaultdict(list)
+        for leg in legs:
+            sent[leg.participant].append(leg)
+        lost: list[Answered] = []
+        for participant in list(sent):
+            if not self.reachable(participant):
+                lost.extend(not_sent(leg) for leg in sent.pop(participant))
         if sent:
-            for participant, delay_us, frame in self._participants.handle_many(frames(sent), now_us):
+            for participant, delay_us, answers in self._participants.handle_many(sent, now_us):
                 if delay_us > 0:
-                    heapq.heappush(self._later, (now_us + delay_us, next(self._order), participant, frame))
+                    heapq.heappush(self._later, (now_us + delay_us, next(self._order), participant, answers))
                 else:
-                    self._arrived.extend(answered(participant, frame))
+                    self._arrived.extend(_answered(participant, answers))
         return lost
 
     def poll(self, now_us: int) -> list[Answered]:
@@ -55,8 +60,8 @@ class LoopbackLink:
         arrived, self._arrived = self._arrived, []
         later = self._later
         while later and later[0][0] <= now_us:
-            _, _, participant, frame = heapq.heappop(later)
-            arrived.extend(answered(participant, frame))
+            _, _, participant, answers = heapq.heappop(later)
+            arrived.extend(_answered(participant, answers))
         return arrived
 
     def next_due_us(self) -> int | None:
@@ -67,3 +72,7 @@ class LoopbackLink:
 
     def close(self) -> None:
         """See the interface."""
+
+
+def _answered(participant: str, answers: Sequence[Answer]) -> list[Answered]:
+    return [Answered(participant, leg_id, result, code) for leg_id, result, code in answers]

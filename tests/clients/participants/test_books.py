@@ -35,8 +35,8 @@ while True:
                currency="CNY", account="6212345678901234567")
         for i in range(5)
     ]
-    ((_, answers),) = issuer.handle(pb.LegFrame(legs=legs), number)
-    assert all(answer.result == pb.ANSWER_RESULT_APPROVED for answer in answers.answers)
+    ((_, answers),) = issuer.handle(legs, number)
+    assert all(answer.result == pb.ANSWER_RESULT_APPROVED for answer in answers)
     number += 5
     print(number, flush=True)
 """

@@ -130,9 +130,9 @@ def test_full_disk_and_a_log_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with (tmp_path / "full").open("w") as log:
         log.close()
         monkeypatch.setattr(sys, "stderr", log)
-        assert Desk(participant).work(pb.LegFrame(legs=[DEBIT])) == []
+        assert Desk(participant).work([DEBIT]) == []
     limit.execute("ROLLBACK")
     limit.close()
-    ((_, answers),) = Desk(participant).work(pb.LegFrame(legs=[DEBIT]))
-    assert answers.answers[0].result == pb.ANSWER_RESULT_APPROVED
+    ((_, answers),) = Desk(participant).work([DEBIT])
+    assert answers[0].result == pb.ANSWER_RESULT_APPROVED
     books.close()

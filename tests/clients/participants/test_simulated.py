@@ -72,8 +72,8 @@ def ask(participant: SimulatedIssuer | SimulatedAcquirer, *legs: pb.Leg) -> list
     """(delay, leg id, result, code) of every answer."""
     return [
         (delay, answer.leg_id, answer.result, answer.response_code)
-        for delay, frame in participant.handle(pb.LegFrame(legs=legs), 1)
-        for answer in frame.answers
+        for delay, answers in participant.handle(legs, 1)
+        for answer in answers
     ]
 
 
@@ -83,9 +83,9 @@ def taken(issuer: SimulatedIssuer) -> int:
     return OPENING - balance
 
 
-def test_a_frame_is_answered_in_one_frame(issuer: SimulatedIssuer) -> None:
-    answers = issuer.handle(pb.LegFrame(legs=[debit(1), debit(2), debit(1)]), 1)
-    assert [(delay, len(frame.answers)) for delay, frame in answers] == [(0, 3)]
+def test_legs_that_come_together_are_answered_together(issuer: SimulatedIssuer) -> None:
+    answers = issuer.handle([debit(1), debit(2), debit(1)], 1)
+    assert [(delay, len(together)) for delay, together in answers] == [(0, 3)]
     assert taken(issuer) == 200
 
 
@@ -170,10 +170,10 @@ def test_latency_is_log_normal_and_in_steps() -> None:
     assert Latency().draw_us(rng) == 0
 
 
-def test_answers_with_different_delays_leave_in_different_frames(issuer: SimulatedIssuer) -> None:
+def test_answers_with_different_delays_do_not_leave_together(issuer: SimulatedIssuer) -> None:
     issuer.script = Script(latency=Latency(20_000, 0.5))
-    answers = issuer.handle(pb.LegFrame(legs=[debit(number) for number in range(50)]), 1)
-    assert sum(len(frame.answers) for _, frame in answers) == 50
+    answers = issuer.handle([debit(number) for number in range(50)], 1)
+    assert sum(len(together) for _, together in answers) == 50
     assert len(answers) > 5
     assert len({delay for delay, _ in answers}) == len(answers)
 
@@ -223,8 +223,8 @@ def everybody(books: Books) -> Participants:
     return Participants(books, [issuer, acquirer])
 
 
-def frames(payment: int) -> dict[str, pb.LegFrame]:
-    return {"issuer-a": pb.LegFrame(legs=[debit(payment)]), "acquirer-a": pb.LegFrame(legs=[credit(payment)])}
+def legs(payment: int) -> dict[str, list[pb.Leg]]:
+    return {"issuer-a": [debit(payment)], "acquirer-a": [credit(payment)]}
 
 
 def test_several_participants_share_one_commit(everybody: Participants, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def test_several_participants_share_one_commit(everybody: Participants, monkeypa
         commit()
 
     monkeypatch.setattr(everybody.books, "commit", counted)
-    answers = everybody.handle_many(frames(1), 5)
+    answers = everybody.handle_many(legs(1), 5)
     assert sorted(name for name, _, _ in answers) == ["acquirer-a", "issuer-a"]
     assert len(commits) == 1
     net = totals(everybody.books.path)
@@ -248,7 +248,7 @@ def test_who_is_down_or_unknown_is_not_reachable_and_gets_nothing(everybody: Par
     everybody["acquirer-a"].script = Script(down=True)
     assert not everybody.reachable("acquirer-a")
     assert not everybody.reachable("acquirer-z")
-    assert [name for name, _, _ in everybody.handle_many(frames(1), 5)] == ["issuer-a"]
+    assert [name for name, _, _ in everybody.handle_many(legs(1), 5)] == ["issuer-a"]
     everybody["acquirer-a"].script = Script()
     assert everybody.reachable("acquirer-a")
 
@@ -259,14 +259,14 @@ def test_books_that_cannot_be_written_leave_no_trace_and_no_answer(
     def fail() -> None:
         raise BooksError("the disk is full")
 
-    everybody.handle_many(frames(1), 5)
+    everybody.handle_many(legs(1), 5)
     balance = everybody["issuer-a"].ledger.balance_minor(TOKEN, "CNY")
     with monkeypatch.context() as broken:
         broken.setattr(everybody.books, "commit", fail)
-        assert everybody.handle_many(frames(2), 6) == []
+        assert everybody.handle_many(legs(2), 6) == []
     assert everybody.failed_commits == 1
     assert everybody["issuer-a"].ledger.balance_minor(TOKEN, "CNY") == balance
-    asked = {"issuer-a": pb.LegFrame(legs=[inquiry(debit(2)), inquiry(debit(1))])}
+    asked = {"issuer-a": [inquiry(debit(2)), inquiry(debit(1))]}
     ((_, _, answers),) = everybody.handle_many(asked, 7)
-    assert [answer.result for answer in answers.answers] == [NOT_FOUND, APPROVED]
-    assert len(everybody.handle_many(frames(2), 8)) == 2
+    assert [answer.result for answer in answers] == [NOT_FOUND, APPROVED]
+    assert len(everybody.handle_many(legs(2), 8)) == 2

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clients.participants.books import Books
 from gateway.engine.model import Answered, LegOut
-from gateway.links.interface import answered, frames
+from gateway.links.loopback import LoopbackLink
 from tests.gateway.journal.shared import CLOCK, open_participants
 
 
@@ -52,7 +52,8 @@ class ParticipantHost:
 
     def __init__(self, folder: Path) -> None:
         self.books: Books
-        self.books, self._participants = open_participants(folder)
+        self.books, participants = open_participants(folder)
+        self._link = LoopbackLink(participants)
         self._lock = threading.Lock()
 
     def serve(self, pipe: Connection) -> None:
@@ -64,7 +65,7 @@ class ParticipantHost:
             try:
                 legs = [LegOut(*leg) for leg in pipe.recv()]
                 with self._lock:
-                    done = self._participants.handle_many(frames(legs), CLOCK.now_us())
-                pipe.send([tuple(one) for who, _, frame in done for one in answered(who, frame)])
+                    answers = self._link.send(legs, CLOCK.now_us()) + self._link.poll(CLOCK.now_us())
+                pipe.send([tuple(answer) for answer in answers])
             except (EOFError, OSError):
                 return  # the engine was killed; what it did not hear, the next one asks for
