@@ -63,6 +63,13 @@ and new payments, which share them, would wait longer."""
 _WITHOUT_PAYMENT: Final = (Create, Decline, Close)
 """Events that name no payment that there is already."""
 
+# Members by their own names: Python 3.11 takes longer to find one in its class than for what is done with it here.
+_SENT, _APPROVED, _REVERSED = LegState.SENT, LegState.APPROVED, LegState.REVERSED
+_YES, _NO = Result.APPROVED, Result.DECLINED
+_REVERSAL, _CAPTURE, _AUTHORISATION = LegKind.REVERSAL, LegKind.CAPTURE, LegKind.AUTHORISATION
+_DEBIT_APPROVED, _CREDIT_APPROVED = Event.DEBIT_APPROVED, Event.CREDIT_APPROVED
+_HELD = State.HELD
+
 
 @dataclass(slots=True)
 class Effects:
@@ -132,7 +139,7 @@ class Core:
         for payment_id in touched:
             payment = self.book.get(payment_id)
             if payment is not None and payment.state in RESTING and not open_reversals(payment):
-                if payment.state is State.HELD:
+                if payment.state is _HELD:
                     out.writes.changed[payment_id] = payment  # from now on any engine may take it up
                 del self.book[payment_id]
         return out
@@ -174,7 +181,7 @@ class Core:
         leg = payment.legs[leg_number - 1]
         if leg.participant != event.participant:
             anomaly(out, "answer from another participant")
-        elif leg.kind == LegKind.REVERSAL:
+        elif leg.kind == _REVERSAL:
             self._reversal_answered(payment, leg, event, out)
         elif inquiry:
             self._inquiry_answered(payment, leg, event, out)
@@ -183,36 +190,36 @@ class Core:
 
     def _inquiry_answered(self, payment: Payment, leg: Leg, event: Answered, out: Outcome) -> None:
         if event.result == Result.NOT_FOUND:
-            if leg.state == LegState.SENT:
+            if leg.state == _SENT:
                 is_debit = leg is current_debit(payment)
                 if is_debit or leg is current_credit(payment):
                     self._transitions.apply(
                         payment, leg, Event.DEBIT_NOT_FOUND if is_debit else Event.CREDIT_NOT_FOUND, out
                     )
-        elif event.result in (Result.APPROVED, Result.DECLINED):
+        elif event.result in (_YES, _NO):
             self._leg_answered(payment, leg, event.result, event.code, out)
         elif event.result == Result.REVERSED:
             # Barred there although this gateway did not ask for it: it will not be done.
-            if leg.state == LegState.SENT:
-                self._leg_answered(payment, leg, Result.DECLINED, event.code, out)
+            if leg.state == _SENT:
+                self._leg_answered(payment, leg, _NO, event.code, out)
         elif event.result != NOT_SENT:
             anomaly(out, "answer without a known result")
         # An inquiry that could not be sent is repeated by its timer.
 
     def _leg_answered(self, payment: Payment, leg: Leg, result: int, code: str, out: Outcome) -> None:
-        if result == Result.APPROVED:
+        if result == _YES:
             self._leg_approved(payment, leg, code, out)
-        elif result in (Result.DECLINED, NOT_SENT):
-            if leg.state != LegState.SENT:
-                if leg.state == LegState.APPROVED:
+        elif result in (_NO, NOT_SENT):
+            if leg.state != _SENT:
+                if leg.state == _APPROVED:
                     anomaly(out, "declined after approval")
                 return  # a duplicate
-            declined = result == Result.DECLINED
+            declined = result == _NO
             leg.state = LegState.DECLINED if declined else LegState.NOT_SENT
             leg.code = code
             out.writes.legs[payment.payment_id, leg.number] = leg
             out.observations.append((leg.participant, declined, out.now_us - leg.sent_us))
-            if leg.number == 1 or leg.kind is LegKind.CAPTURE:
+            if leg.number == 1 or leg.kind is _CAPTURE:
                 payment.reason = code if declined else "unavailable"
                 self._transitions.apply(payment, leg, Event.DEBIT_REFUSED, out)
             elif leg is current_credit(payment):
@@ -224,21 +231,21 @@ class Core:
 
     def _leg_approved(self, payment: Payment, leg: Leg, code: str, out: Outcome) -> None:
         before = leg.state
-        if before == LegState.APPROVED or (before == LegState.REVERSED and leg.was_approved):
+        if before == _APPROVED or (before == _REVERSED and leg.was_approved):
             return  # a duplicate
-        leg.state = LegState.APPROVED
+        leg.state = _APPROVED
         leg.was_approved = True
         leg.code = code
         out.writes.legs[payment.payment_id, leg.number] = leg
         self._transitions.post(payment, leg, 1, out)
-        if before == LegState.SENT:
+        if before == _SENT:
             out.observations.append((leg.participant, True, out.now_us - leg.sent_us))
-            if leg.number == 1 or leg.kind is LegKind.CAPTURE:
-                event = Event.HOLD_APPROVED if leg.kind is LegKind.AUTHORISATION else Event.DEBIT_APPROVED
+            if leg.number == 1 or leg.kind is _CAPTURE:
+                event = Event.HOLD_APPROVED if leg.kind is _AUTHORISATION else _DEBIT_APPROVED
                 if payment.state in FINAL:
                     event = Event.LATE_APPROVAL
             elif leg is current_credit(payment) and payment.state not in FINAL:
-                event = Event.CREDIT_APPROVED
+                event = _CREDIT_APPROVED
             else:
                 event = Event.LATE_APPROVAL
         else:
@@ -247,17 +254,17 @@ class Core:
         self._transitions.apply(payment, leg, event, out)
 
     def _reversal_answered(self, payment: Payment, reversal: Leg, event: Answered, out: Outcome) -> None:
-        if reversal.state != LegState.SENT or event.result == NOT_SENT:
+        if reversal.state != _SENT or event.result == NOT_SENT:
             return  # a duplicate, or it could not be sent: its timer repeats it
-        if event.result != Result.APPROVED:
+        if event.result != _YES:
             anomaly(out, "reversal refused")
             return
-        reversal.state = LegState.APPROVED
+        reversal.state = _APPROVED
         reversal.code = event.code
         out.writes.legs[payment.payment_id, reversal.number] = reversal
         leg = payment.legs[reversal.original - 1]
         self._undone(payment, leg, out)
-        if leg.kind is LegKind.AUTHORISATION and (capture := capture_of(payment)) is not None:
+        if leg.kind is _AUTHORISATION and (capture := capture_of(payment)) is not None:
             self._undone(payment, capture, out)
         if payment.state in FINAL:
             out.writes.changed[payment.payment_id] = payment  # it may leave memory now
@@ -269,10 +276,10 @@ class Core:
             self._transitions.apply(payment, leg, Event.CREDIT_REVERSED if more else Event.CREDIT_REVERSED_LAST, out)
 
     def _undone(self, payment: Payment, leg: Leg, out: Outcome) -> None:
-        if leg.was_approved and leg.state == LegState.APPROVED:
+        if leg.was_approved and leg.state == _APPROVED:
             self._transitions.post(payment, leg, -1, out)
-        if leg.state in (LegState.SENT, LegState.APPROVED):
-            leg.state = LegState.REVERSED
+        if leg.state in (_SENT, _APPROVED):
+            leg.state = _REVERSED
             out.writes.legs[payment.payment_id, leg.number] = leg
 
     def _capture(self, event: Capture, out: Outcome) -> None:
@@ -286,7 +293,7 @@ class Core:
         if refusal is not None:
             out.errors.append((event.waiter, refusal))
             return
-        if payment.state is State.HELD:
+        if payment.state is _HELD:
             payment.amount_minor = amount
             payment.deadline_us, payment.deadline_seen = out.now_us + self.timing.capture_us, False
             self._transitions.apply(payment, payment.legs[0], Event.CAPTURE, out)
@@ -301,7 +308,7 @@ class Core:
             self._end_hold(payment, out)
 
     def _end_hold(self, payment: Payment, out: Outcome) -> None:
-        if payment.state is State.HELD and payment.hold_until_us <= out.now_us:
+        if payment.state is _HELD and payment.hold_until_us <= out.now_us:
             self._transitions.apply(payment, payment.legs[0], Event.HOLD_EXPIRED, out)
 
     def _cancel(self, event: Cancel, out: Outcome) -> None:
@@ -340,7 +347,7 @@ class Core:
         now = out.now_us
         at_rest: list[bytes] = []
         for payment in self.timers.take(self.book, now, DUE_PER_TICK_MAX):
-            if payment.state is State.HELD and not open_reversals(payment):
+            if payment.state is _HELD and not open_reversals(payment):
                 at_rest.append(payment.payment_id)
                 continue
             self._answer_impatient(payment, out)
@@ -421,7 +428,7 @@ def capture_refusal(payment: Payment, amount_minor: int, *, operator: bool = Fal
             return None
         captured = str(payment.amount_minor)
         return HutongError(Reason.ERROR_REASON_CAPTURE_DIFFERS, captured_minor=captured, **named)
-    if payment.state is not State.HELD:
+    if payment.state is not _HELD:
         return HutongError(Reason.ERROR_REASON_PAYMENT_NOT_HELD, state=payment.state.name, **named)
     if amount_minor > payment.authorised_minor:
         held = str(payment.authorised_minor)

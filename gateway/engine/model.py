@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import enum
 import uuid
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from contract.errors import HutongError, Reason
 from contract.secret import Secret
-from gateway.engine.states import State
+from gateway.engine.states import Number, State
 
 LEG_ID_BYTES: Final = 17
 """16 bytes of the payment's id and the leg's number."""
@@ -24,14 +23,14 @@ RISK_HOLD: Final = "risk_hold"
 """The reason of a payment that risk rules hold: its funds rest until the operator releases or rejects it."""
 
 
-class Kind(enum.IntEnum):
+class Kind(Number):
     """What a payment is; the numbers are those of hutong.gateway.v1.PaymentKind."""
 
     PAYMENT = 1
     REFUND = 2
 
 
-class LegKind(enum.IntEnum):
+class LegKind(Number):
     """The numbers are those of hutong.participant.v1.LegKind."""
 
     DEBIT = 1
@@ -43,7 +42,7 @@ class LegKind(enum.IntEnum):
     CAPTURE = 7
 
 
-class LegState(enum.IntEnum):
+class LegState(Number):
     """What is known of a leg."""
 
     SENT = 1
@@ -53,7 +52,7 @@ class LegState(enum.IntEnum):
     REVERSED = 5
 
 
-class Result(enum.IntEnum):
+class Result(Number):
     """A participant's answer; the numbers are those of hutong.participant.v1.AnswerResult."""
 
     APPROVED = 1

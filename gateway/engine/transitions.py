@@ -33,6 +33,15 @@ SUSPENSE: Final = "suspense"
 BACKOFF_DOUBLINGS_MAX: Final = 16
 """Exponent bound of the reversal backoff; the interval itself is capped by Timing.reversal_max_us."""
 
+# Members by their own names: Python 3.11 takes longer to find one in its class than for what is done with it here.
+_CREDITING, _SUCCEEDED = State.CREDITING, State.SUCCEEDED
+_ASKED: Final = frozenset({State.DEBITING, State.CREDITING, State.CAPTURING})
+_UNKNOWN: Final = frozenset({State.DEBIT_UNKNOWN, State.CREDIT_UNKNOWN, State.CAPTURE_UNKNOWN})
+_PAYMENT = Kind.PAYMENT
+_DEBIT, _CREDIT, _REVERSAL = LegKind.DEBIT, LegKind.CREDIT, LegKind.REVERSAL
+_REFUND, _AUTHORISATION, _CAPTURE = LegKind.REFUND, LegKind.AUTHORISATION, LegKind.CAPTURE
+_SENT = LegState.SENT
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -115,7 +124,7 @@ class Transitions:
         if state is not payment.state:
             payment.state = state
             payment.retries = payment.inquiries = 0
-            if state is not State.CREDITING or payment.authorised_minor:
+            if state is not _CREDITING or payment.authorised_minor:
                 # The row of the credit leg itself says CREDITING, see gateway.journal.rows; it need not be said twice.
                 out.writes.changed[payment.payment_id] = payment
             out.writes.events.append((payment.row_id, int(state), out.now_us))
@@ -140,9 +149,9 @@ class Transitions:
         """When the message under way is overdue."""
         timing = self.timing
         asked_us = payment.asked_us
-        if payment.state in (State.DEBITING, State.CREDITING, State.CAPTURING):
+        if payment.state in _ASKED:
             return asked_us + timing.leg_timeout_us
-        if payment.state in (State.DEBIT_UNKNOWN, State.CREDIT_UNKNOWN, State.CAPTURE_UNKNOWN):
+        if payment.state in _UNKNOWN:
             return asked_us + timing.inquiry_us
         doublings = min(max(payment.retries - 1, 0), BACKOFF_DOUBLINGS_MAX)
         return asked_us + min(timing.reversal_us << doublings, timing.reversal_max_us)
@@ -159,7 +168,7 @@ class Transitions:
         out.legs.append(leg_out(payment, leg))
 
     def _send_credit(self, payment: Payment, leg: Leg, out: Outcome) -> None:
-        kind = LegKind.CREDIT if payment.kind == Kind.PAYMENT else LegKind.REFUND
+        kind = _CREDIT if payment.kind == _PAYMENT else _REFUND
         payment.account = None
         self._emit(payment, self._new_leg(payment, kind, payment.creditor, 0, out), out)
 
@@ -206,7 +215,7 @@ class Transitions:
 
     def _reverse(self, payment: Payment, leg: Leg, out: Outcome) -> None:
         payment.retries += 1
-        self._emit(payment, self._new_leg(payment, LegKind.REVERSAL, leg.participant, leg.number, out), out)
+        self._emit(payment, self._new_leg(payment, _REVERSAL, leg.participant, leg.number, out), out)
 
     def _resend(self, payment: Payment, leg: Leg, out: Outcome) -> None:
         payment.retries += 1
@@ -230,7 +239,7 @@ class Transitions:
 
     def _send_capture(self, payment: Payment, leg: Leg, out: Outcome) -> None:
         out.writes.captured[payment.payment_id] = payment
-        self._emit(payment, self._new_leg(payment, LegKind.CAPTURE, payment.debtor, 1, out), out)
+        self._emit(payment, self._new_leg(payment, _CAPTURE, payment.debtor, 1, out), out)
 
     def _free_the_rest(self, payment: Payment, leg: Leg, out: Outcome) -> None:
         rest = payment.authorised_minor - payment.amount_minor
@@ -264,9 +273,9 @@ class Transitions:
 
     def _end(self, payment: Payment, leg: Leg, out: Outcome) -> None:
         payment.ended_us = out.now_us
-        if not payment.reason and payment.state is not State.SUCCEEDED:
+        if not payment.reason and payment.state is not _SUCCEEDED:
             payment.reason = "no answer" if payment.state is State.FAILED else ""
-        if payment.state is State.SUCCEEDED:
+        if payment.state is _SUCCEEDED:
             payment.reason = ""
         else:
             writes = out.writes
@@ -286,10 +295,10 @@ class Transitions:
     def post(self, payment: Payment, leg: Leg, sign: int, out: Outcome) -> None:
         """Two postings that sum to zero: between the participant's account and the gateway's suspense account. A hold
         moves nothing."""
-        if leg.kind is LegKind.AUTHORISATION:
+        if leg.kind is _AUTHORISATION:
             return
         amount = payment.amount_minor * sign
-        if leg.number == 1 or leg.kind is LegKind.CAPTURE:
+        if leg.number == 1 or leg.kind is _CAPTURE:
             amount = -amount  # what the debtor owes the gateway
         key, currency, now = payment.row_id, payment.currency, out.now_us
         out.writes.postings.append((key, leg.number, leg.participant, currency, amount, now))
@@ -300,11 +309,11 @@ def leg_out(payment: Payment, leg: Leg) -> LegOut:
     """The message for a leg."""
     account = terminal = ""
     original = b""
-    if leg.kind == LegKind.DEBIT or leg.kind == LegKind.AUTHORISATION:
+    if leg.kind == _DEBIT or leg.kind == _AUTHORISATION:
         account = payment.account.reveal() if payment.account is not None else ""
-    elif leg.kind == LegKind.CREDIT:
+    elif leg.kind == _CREDIT:
         account, terminal = payment.merchant_id, payment.terminal_id
-    elif leg.kind == LegKind.REVERSAL or leg.kind == LegKind.CAPTURE:
+    elif leg.kind == _REVERSAL or leg.kind == _CAPTURE:
         original = payment.payment_id + leg.original.to_bytes(1, "big")
     else:
         original = payment.debit_original if leg.number == 1 else payment.credit_original
@@ -322,15 +331,15 @@ def leg_out(payment: Payment, leg: Leg) -> LegOut:
 
 def amount_of(payment: Payment, leg: Leg) -> int:
     """What a leg moves, sets aside or undoes, in minor units."""
-    about = payment.legs[leg.original - 1] if leg.kind is LegKind.REVERSAL else leg
-    return payment.authorised_minor if about.kind is LegKind.AUTHORISATION else payment.amount_minor
+    about = payment.legs[leg.original - 1] if leg.kind is _REVERSAL else leg
+    return payment.authorised_minor if about.kind is _AUTHORISATION else payment.amount_minor
 
 
 def capture_of(payment: Payment) -> Leg | None:
     """The capture of a payment's hold, if one was sent; there is at most one."""
     if not payment.authorised_minor:
         return None
-    return next((leg for leg in payment.legs if leg.kind is LegKind.CAPTURE), None)
+    return next((leg for leg in payment.legs if leg.kind is _CAPTURE), None)
 
 
 def current_debit(payment: Payment) -> Leg:
@@ -341,8 +350,8 @@ def current_debit(payment: Payment) -> Leg:
 def current_credit(payment: Payment) -> Leg | None:
     """The credit leg of the current attempt, if it was sent."""
     for leg in reversed(payment.legs):
-        if leg.kind != LegKind.REVERSAL:
-            return leg if leg.number > 1 and leg.kind != LegKind.CAPTURE else None
+        if leg.kind != _REVERSAL:
+            return leg if leg.number > 1 and leg.kind != _CAPTURE else None
     return None
 
 
@@ -353,7 +362,7 @@ def another_acquirer(payment: Payment) -> bool:
 
 def open_reversals(payment: Payment) -> list[Leg]:
     """Reversals that are not answered yet."""
-    return [leg for leg in payment.legs if leg.kind == LegKind.REVERSAL and leg.state == LegState.SENT]
+    return [leg for leg in payment.legs if leg.kind == _REVERSAL and leg.state == _SENT]
 
 
 def anomaly(out: Outcome, what: str) -> None:
