@@ -63,18 +63,19 @@ class Health:
     open_us: int = OPEN_US
     probe_after_us: int = 0
 
-    def observe(self, well: bool, latency_us: int, now_us: int) -> None:
-        """Takes one answer in time (or not) into account."""
-        self.observations += 1
-        self.success += SMOOTHING * (float(well) - self.success)
+    def observe(self, well: bool, latency_us: int, now_us: int, count: int = 1) -> None:
+        """Takes an answer in time (or not) into account, or several in a row with their mean latency."""
+        weight = SMOOTHING if count == 1 else 1.0 - (1.0 - SMOOTHING) ** count
+        self.observations += count
+        self.success += weight * (float(well) - self.success)
         if well:
-            self.latency_us += SMOOTHING * (latency_us - self.latency_us)
+            self.latency_us += weight * (latency_us - self.latency_us)
             self.failures_in_row = 0
             if self.circuit is Circuit.HALF_OPEN:
                 self.circuit, self.open_us = Circuit.CLOSED, OPEN_US
                 self.success = max(self.success, SUCCESS_TO_STAY_CLOSED)
         else:
-            self.failures_in_row += 1
+            self.failures_in_row += count
             unhealthy = self.success < SUCCESS_TO_STAY_CLOSED and self.observations >= OBSERVATIONS_MIN
             if self.circuit is Circuit.HALF_OPEN:
                 self.open_us = min(self.open_us * 2, OPEN_US_MAX)
@@ -120,11 +121,11 @@ class Router:
         """What was observed of a participant."""
         return self._health.setdefault(participant, Health())
 
-    def observe(self, participant: str, well: bool, latency_us: int, now_us: int) -> None:
-        """Takes an observation of the engine; a circuit that changes makes all orders stale."""
+    def observe(self, participant: str, well: bool, latency_us: int, now_us: int, count: int = 1) -> None:
+        """Takes an observation of the engine, or several alike; a circuit that changes makes all orders stale."""
         health = self.health(participant)
         before = health.circuit
-        health.observe(well, latency_us, now_us)
+        health.observe(well, latency_us, now_us, count)
         if health.circuit is not before:
             self._cache.clear()
 

@@ -19,6 +19,8 @@ from contract.secret import Secret
 class PayerKeyKind(enum.StrEnum):
     """What was presented as the payer's key."""
 
+    __hash__ = str.__hash__
+
     PAYMENT_CODE = "payment_code"
     """Digits of a one-time code, online or offline."""
     CONSUMER_CODE = "consumer_code"

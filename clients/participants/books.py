@@ -57,7 +57,8 @@ CREATE TABLE IF NOT EXISTS entries (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entries_original ON entries (original, participant) WHERE original IS NOT NULL;
 """
-_ROW: Final = "(?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_ROW: Final = "(?,?,?,nullif(?,x''),?,?,?,?,?,?,?,?,?)"
+"""sqlite3 binds bytearrays at once, and looks each time for an adapter of bytes or None."""
 _INSERT: Final = f"INSERT INTO entries VALUES {_ROW}"  # noqa: S608 - a constant
 ROWS_PER_STATEMENT: Final = 16
 """Rows that go together cost half of what they cost one by one."""
@@ -71,12 +72,12 @@ class BooksError(Exception):
 class Entry(NamedTuple):
     """One line of the books, in the order of the table's columns."""
 
-    leg_id: bytes
+    leg_id: bytes | bytearray
     participant: str
     kind: int
     """hutong.participant.v1.LegKind"""
-    original: bytes | None
-    """The leg that a reversal, refund or capture speaks of."""
+    original: bytes | bytearray | None
+    """The leg that a reversal, refund or capture speaks of; without any, NULL or no bytes."""
     account: str
     """Reference of the account, see `Books.reference`; empty where there is none."""
     currency: str

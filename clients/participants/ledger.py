@@ -248,7 +248,7 @@ class Ledger:
 
     def _give_back(self, refund: Entry) -> None:
         """A reversed refund no longer counts against its original."""
-        original = self._recall(refund.original or b"")
+        original = self._recall(bytes(refund.original or b""))
         if original is not None:
             original.refunded -= refund.amount_minor
 
@@ -277,8 +277,8 @@ class Ledger:
         leg_id = leg.leg_id
         currency = currency or leg.currency
         entry = Entry(
-            leg_id, self.participant, leg.kind.real, leg.original_leg_id or None, reference, currency, leg.terminal_id,
-            leg.amount_minor, effect, held, result, code, now_us,
+            bytearray(leg_id), self.participant, leg.kind.real, bytearray(leg.original_leg_id), reference, currency,
+            leg.terminal_id, leg.amount_minor, effect, held, result, code, now_us,
         )  # fmt: skip
         self._books.append(entry)
         if effect or held:
@@ -294,7 +294,7 @@ class Ledger:
         """Whether a leg says again what its entry says. Of a reversal or refund the original says the account."""
         return (
             leg.kind == entry.kind
-            and (leg.original_leg_id or None) == entry.original
+            and leg.original_leg_id == (entry.original or b"")
             and leg.amount_minor == entry.amount_minor
             and (leg.currency or entry.currency) == entry.currency
             and (entry.kind not in _BEGINS or self._books.reference(leg.account) == entry.account)
@@ -317,9 +317,9 @@ class Ledger:
         memory.reversed = bool(reversals)
         memory.refunded = sum(line.amount_minor for line in about if self._counts(line))
         captures = [line for line in about if line.kind == _CAPTURE and line.result == _OK]
-        memory.captured_by = captures[0].leg_id if captures else None
-        if entry is not None and entry.kind == _CAPTURE and entry.result == _OK and entry.original is not None:
-            _, of_hold = self._books.find(self.participant, entry.original)
+        memory.captured_by = bytes(captures[0].leg_id) if captures else None
+        if entry is not None and entry.kind == _CAPTURE and entry.result == _OK and entry.original:
+            _, of_hold = self._books.find(self.participant, bytes(entry.original))
             memory.reversed |= any(line.kind == _REVERSAL and line.result == _OK for line in of_hold)
         return memory
 
@@ -327,5 +327,5 @@ class Ledger:
         """Whether a line is a refund that was done and still stands."""
         if line.kind != _REFUND or line.result != _OK:
             return False
-        known = self._recall(line.leg_id)
+        known = self._recall(bytes(line.leg_id))
         return known is not None and not known.reversed

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.engine.model import Kind, Payment
+from gateway.engine.states import State
 from hutong.gateway.v1 import payment_pb2 as pb
 
 _MICROSECONDS: Final = 1_000_000
 _PAYMENT_FIELD: Final = b"\x0a"
 """Field 1, length-delimited."""
+_ID_FIELD: Final = b"\x0a\x24"
+"""Field 1 of a payment, the 36 characters of its id."""
+_PAYMENT: Final = Kind.PAYMENT
+PARTS_MAX: Final = 16_384
+"""Serialized parts of answers that are kept, of each kind: some 3 MB at the most."""
 
 
 def id_text(payment_id: bytes) -> str:
@@ -66,7 +73,72 @@ def to_message(payment: Payment) -> pb.Payment:
 def response(payment: Payment) -> bytes:
     """The responses of CreatePayment, RefundPayment, CancelPayment and CapturePayment, and one result of a batch, are
     the same bytes: each has the payment as field 1."""
-    return framed(_PAYMENT_FIELD, to_message(payment).SerializeToString())
+    if payment.kind is not _PAYMENT or payment.authorised_minor:
+        return framed(_PAYMENT_FIELD, to_message(payment).SerializeToString())
+    # The bytes of a message are those of its fields, one after the other, and payments have most of them in common.
+    return framed(
+        _PAYMENT_FIELD,
+        b"".join(
+            (
+                _ID_FIELD,
+                id_text(payment.payment_id).encode(),
+                _standing(payment.state, payment.reason),
+                _amount(payment.amount_minor),
+                _ends(
+                    payment.currency,
+                    payment.debtor,
+                    payment.creditor,
+                    payment.merchant_id,
+                    payment.terminal_id,
+                ),
+                pb.Payment(reference=payment.reference).SerializeToString() if payment.reference else b"",
+                _keys(payment.payer_key, payment.payee_key),
+                _times(payment.created_us, payment.ended_us),
+                _last_four(payment.last_four),
+            )
+        ),
+    )
+
+
+@functools.lru_cache(PARTS_MAX)
+def _standing(state: State, reason: str) -> bytes:
+    kind, now = int(_PAYMENT), int(state)
+    return pb.Payment(kind=kind, state=now, reason=reason).SerializeToString()  # type: ignore[arg-type]
+
+
+@functools.lru_cache(PARTS_MAX)
+def _amount(amount_minor: int) -> bytes:
+    return pb.Payment(amount_minor=amount_minor).SerializeToString()
+
+
+@functools.lru_cache(PARTS_MAX)
+def _ends(currency: str, issuer_id: str, acquirer_id: str, merchant_id: str, terminal_id: str) -> bytes:
+    return pb.Payment(
+        currency=currency,
+        issuer_id=issuer_id,
+        acquirer_id=acquirer_id,
+        merchant_id=merchant_id,
+        terminal_id=terminal_id,
+    ).SerializeToString()
+
+
+@functools.lru_cache(PARTS_MAX)
+def _keys(payer_key: int, payee_key: int) -> bytes:
+    return pb.Payment(payer_key=payer_key, payee_key=payee_key).SerializeToString()  # type: ignore[arg-type]
+
+
+@functools.lru_cache(PARTS_MAX)
+def _times(created_us: int, ended_us: int) -> bytes:
+    """Payments of one tick have them in common."""
+    message = pb.Payment(create_time=timestamp(created_us))
+    if ended_us:
+        set_time(message.end_time, ended_us)
+    return message.SerializeToString()
+
+
+@functools.lru_cache(PARTS_MAX)
+def _last_four(digits: str) -> bytes:
+    return pb.Payment(payer_last_four=digits).SerializeToString()
 
 
 def framed(tag: bytes, message: bytes) -> bytes:
@@ -74,6 +146,8 @@ def framed(tag: bytes, message: bytes) -> bytes:
     length = len(message)
     if length < 0x80:
         return tag + bytes((length,)) + message
+    if length < 0x4000:
+        return tag + bytes((length & 0x7F | 0x80, length >> 7)) + message
     parts = bytearray(tag)
     while length > 0x7F:
         parts.append(length & 0x7F | 0x80)

@@ -109,10 +109,12 @@ class Engine:
         clock: Clock | None = None,
         in_flight_max: int = IN_FLIGHT_MAX,
         on_commit: Callable[[], None] = lambda: None,
-        observe: Callable[[str, bool, int, int], None] = lambda *_: None,
+        observe: Callable[[str, bool, int, int, int], None] = lambda *_: None,
         on_refusal: Callable[[Payment, bool], None] = lambda *_: None,
     ) -> None:
-        """`on_refusal`: told of each payment that the journal did not take, and whether it repeats another."""
+        """`observe`: told how participants answer: who, whether in time, mean latency in microseconds, when, and how
+        many answers. `on_refusal`: told of each payment that the journal did not take, and whether it repeats
+        another."""
         self.inbox: Inbox[Call | EngineEvent] = Inbox()
         self.counts = Counts()
         self.in_flight_max = in_flight_max
@@ -369,10 +371,27 @@ class Engine:
                 if verdict is not None:
                     self._on_refusal(create.payment, verdict.standing is not None)
         counts.admitted += len(verdicts) - refused
-        for participant, well, latency_us in out.observations:
-            self._observe(participant, well, latency_us, out.now_us)
+        self._report_health(out)
         for what, count in out.anomalies.items():
             counts.anomalies[what] = counts.anomalies.get(what, 0) + count
+
+    def _report_health(self, out: Outcome) -> None:
+        """Most answers are in time: those of a participant are told together, up to one that was not."""
+        in_time: dict[str, list[int]] = {}
+        for participant, well, latency_us in out.observations:
+            seen = in_time.get(participant)
+            if not well:
+                if seen is not None:
+                    self._observe(participant, True, seen[1] // seen[0], out.now_us, seen[0])
+                    del in_time[participant]
+                self._observe(participant, False, latency_us, out.now_us, 1)
+            elif seen is None:
+                in_time[participant] = [1, latency_us]
+            else:
+                seen[0] += 1
+                seen[1] += latency_us
+        for participant, (count, total_us) in in_time.items():
+            self._observe(participant, True, total_us // count, out.now_us, count)
 
     # -- when the journal cannot be written ----------------------------------------------------------------
 

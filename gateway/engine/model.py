@@ -19,6 +19,8 @@ LEGS_MAX: Final = 100
 NOT_SENT: Final = -1
 """In place of a Result: the link knows that the message never left, so it had no effect."""
 ACQUIRERS_MAX: Final = 8
+SUSPENSE: Final = "suspense"
+"""The gateway's own account: money taken and not yet given."""
 RISK_HOLD: Final = "risk_hold"
 """The reason of a payment that risk rules hold: its funds rest until the operator releases or rejects it."""
 
@@ -197,6 +199,24 @@ class Refusal(NamedTuple):
     """The limit that had no room, where it was one."""
 
 
+class Movement(NamedTuple):
+    """Money moved: two postings that sum to zero, this one and its counterpart on the suspense account."""
+
+    payment_id: bytes | bytearray
+    number: int
+    """Of the leg that moved it."""
+    account: str
+    """The participant whose account with the gateway it is."""
+    currency: str
+    amount_minor: int
+    """Signed: below zero is owed to the gateway."""
+    posted_us: int
+
+    def postings(self) -> tuple[Movement, Movement]:
+        """Both sides."""
+        return self, self._replace(account=SUSPENSE, amount_minor=-self.amount_minor)
+
+
 @dataclass(slots=True)
 class Writes:
     """One tick's writes, one durable transaction."""
@@ -209,8 +229,7 @@ class Writes:
     """Payments whose state changed."""
     captured: dict[bytes, Payment] = field(default_factory=dict)
     """Payments whose amount, deadline or counters a capture changed."""
-    postings: list[tuple[bytes | bytearray, int, str, str, int, int]] = field(default_factory=list)
-    """(payment id, leg number, account, currency, amount in minor units, microseconds)."""
+    movements: list[Movement] = field(default_factory=list)
     events: list[tuple[bytes | bytearray, int, int]] = field(default_factory=list)
     """(payment id, state, microseconds)."""
     releases: list[tuple[int, bytes]] = field(default_factory=list)
@@ -227,7 +246,7 @@ class Writes:
             self.admissions
             or self.legs
             or self.changed
-            or self.postings
+            or self.movements
             or self.events
             or self.closings
             or self.refusals

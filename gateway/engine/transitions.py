@@ -21,6 +21,7 @@ from gateway.engine.model import (
     LegKind,
     LegOut,
     LegState,
+    Movement,
     Payment,
     Waiter,
     Writes,
@@ -28,8 +29,6 @@ from gateway.engine.model import (
 from gateway.engine.states import FINAL, TABLE, Action, Event, State
 from gateway.engine.timers import Timers
 
-SUSPENSE: Final = "suspense"
-"""The gateway's own account: money taken and not yet given."""
 BACKOFF_DOUBLINGS_MAX: Final = 16
 """Exponent bound of the reversal backoff; the interval itself is capped by Timing.reversal_max_us."""
 
@@ -293,16 +292,15 @@ class Transitions:
         payment.waiters.clear()
 
     def post(self, payment: Payment, leg: Leg, sign: int, out: Outcome) -> None:
-        """Two postings that sum to zero: between the participant's account and the gateway's suspense account. A hold
-        moves nothing."""
+        """Notes the movement between the participant's account and the gateway's. A hold moves nothing."""
         if leg.kind is _AUTHORISATION:
             return
         amount = payment.amount_minor * sign
         if leg.number == 1 or leg.kind is _CAPTURE:
             amount = -amount  # what the debtor owes the gateway
-        key, currency, now = payment.row_id, payment.currency, out.now_us
-        out.writes.postings.append((key, leg.number, leg.participant, currency, amount, now))
-        out.writes.postings.append((key, leg.number, SUSPENSE, currency, -amount, now))
+        out.writes.movements.append(
+            Movement(payment.row_id, leg.number, leg.participant, payment.currency, amount, out.now_us)
+        )
 
 
 def leg_out(payment: Payment, leg: Leg) -> LegOut:
@@ -362,7 +360,7 @@ def another_acquirer(payment: Payment) -> bool:
 
 def open_reversals(payment: Payment) -> list[Leg]:
     """Reversals that are not answered yet."""
-    return [leg for leg in payment.legs if leg.kind == _REVERSAL and leg.state == _SENT]
+    return [leg for leg in payment.legs if leg.kind is _REVERSAL and leg.state is _SENT]
 
 
 def anomaly(out: Outcome, what: str) -> None:

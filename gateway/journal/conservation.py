@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from gateway.engine.answer import id_text
-from gateway.engine.model import Kind, LegKind, LegState
+from gateway.engine.model import SUSPENSE, Kind, LegKind, LegState
 from gateway.engine.states import FINAL, State
-from gateway.engine.transitions import SUSPENSE
 from gateway.journal import repeats
 from gateway.journal.windows_check import check_windows
 

@@ -14,11 +14,15 @@ ROWS_PER_STATEMENT: Final = 16
 class ManyRows:
     """An INSERT of rows of one width, in their order."""
 
-    def __init__(self, head: str, columns: int) -> None:
-        """`head` is the statement up to and without VALUES."""
-        row = f"({', '.join('?' * columns)})"
-        self._one = f"{head} VALUES {row}"
-        self._many = f"{head} VALUES {', '.join([row] * ROWS_PER_STATEMENT)}"
+    def __init__(self, head: str, columns: int, row: str = "") -> None:
+        """`head` is the statement up to and without VALUES, `row` what each row makes of its columns, {0} and so on."""
+        row = row or f"({', '.join(f'{{{column}}}' for column in range(columns))})"
+        rows = [
+            row.format(*(f"?{at + column}" for column in range(columns)))
+            for at in range(1, 1 + columns * ROWS_PER_STATEMENT, columns)
+        ]
+        self._one = f"{head} VALUES {rows[0]}"
+        self._many = f"{head} VALUES {', '.join(rows)}"
 
     def insert(self, database: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Inserts the rows, in whatever transaction is open. Raises sqlite3.Error."""

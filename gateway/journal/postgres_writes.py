@@ -50,7 +50,7 @@ def send_the_rest(db: Connection, writes: Writes, decisions: Decisions) -> None:
     admitted = [payment for _, payment in decisions.standing()]
     _send_sums(db, sql.ADD_COUNTERS, decisions.counted, writes.releases)
     _send_sums(db, sql.ADD_REFUNDS, decisions.refunded, writes.refund_releases)
-    postings = writes.postings
+    postings = [posting for movement in writes.movements for posting in movement.postings()]
     state = State.DEBITING.value
     events: list[tuple[bytes | bytearray, int, int]] = [
         (payment.payment_id, state, payment.created_us) for payment in admitted

@@ -10,21 +10,23 @@ from gateway.engine.states import RESTING, State
 from gateway.engine.transitions import open_reversals
 from gateway.journal.schema import CLOSED, HELD, OPEN
 
+NO_BYTES: Final = bytearray()
 _COUNTER_BYTES: Final = 16
+_HELD: Final = State.HELD
 _KINDS: Final = {one.value: one for one in Kind}
 _STATES: Final = {one.value: one for one in State}
 Row = Sequence[Any]
 
 
-def payment_row(payment: Payment, engine: int) -> tuple[object, ...]:
-    """The new row of a payment, in the order of PAYMENT_COLUMNS."""
+def payment_row(payment: Payment, engine: int, nobody: object = None) -> tuple[object, ...]:
+    """The new row of a payment, in the order of PAYMENT_COLUMNS. `nobody` stands where there is no original."""
     return (
         payment.row_id,
         engine,
         1,
-        int(payment.kind),
-        int(payment.state),
-        int(payment.goal),
+        payment.kind.real,
+        payment.state.real,
+        payment.goal.real,
         payment.reason,
         payment.caller,
         bytearray(payment.idempotency),
@@ -44,9 +46,9 @@ def payment_row(payment: Payment, engine: int) -> tuple[object, ...]:
         payment.reference,
         payment.route_id,
         payment.risk_id,
-        payment.original_id,
-        bytearray(payment.debit_original),
-        bytearray(payment.credit_original),
+        payment.original_id or nobody,
+        bytearray(payment.debit_original) if payment.debit_original else NO_BYTES,
+        bytearray(payment.credit_original) if payment.credit_original else NO_BYTES,
         _counters_text(payment.counters) if payment.counters else "",
         payment.created_us,
         payment.deadline_us,
@@ -62,11 +64,11 @@ def payment_change(payment: Payment) -> tuple[object, ...]:
     if payment.state not in RESTING or open_reversals(payment):
         open_now = OPEN
     else:
-        open_now = HELD if payment.state is State.HELD else CLOSED
+        open_now = HELD if payment.state is _HELD else CLOSED
     return (
         open_now,
-        int(payment.state),
-        int(payment.goal),
+        payment.state.real,
+        payment.goal.real,
         payment.reason,
         payment.attempt,
         payment.ended_us,
@@ -84,11 +86,11 @@ def leg_row(payment_id: bytes, leg: Leg) -> tuple[object, ...]:
     return (
         bytearray(payment_id),
         leg.number,
-        int(leg.kind),
+        leg.kind.real,
         leg.participant,
         leg.original,
-        int(leg.state),
-        int(leg.was_approved),
+        leg.state.real,
+        leg.was_approved.real,
         leg.code,
         leg.sent_us,
     )

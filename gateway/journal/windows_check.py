@@ -7,8 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from gateway.engine.answer import id_text
+from gateway.engine.model import SUSPENSE
 from gateway.engine.states import RESTING, State
-from gateway.engine.transitions import SUSPENSE
 
 if TYPE_CHECKING:
     from gateway.journal.conservation import Database, Report

@@ -129,3 +129,13 @@ def test_an_order_is_used_again_for_a_while_only() -> None:
     first = world.router.route(world.merchant, "CNY", world.now)
     assert world.router.route(world.merchant, "CNY", world.now + REFRESH_US - 1) is first
     assert world.router.route(world.merchant, "CNY", world.now + REFRESH_US) is not first
+
+
+def test_several_answers_alike_count_as_each_of_them() -> None:
+    one_by_one, together = Health(success=0.4, latency_us=9_000.0), Health(success=0.4, latency_us=9_000.0)
+    for _ in range(7):
+        one_by_one.observe(True, 500, NOW)
+    together.observe(True, 500, NOW, 7)
+    assert together.observations == one_by_one.observations == 7
+    assert together.success == pytest.approx(one_by_one.success)
+    assert together.latency_us == pytest.approx(one_by_one.latency_us)
