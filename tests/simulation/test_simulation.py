@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from clients.command.simulate import simulate
-from gateway.engine.model import Writes
+from gateway.engine.model import Movement, Writes
 from gateway.engine.states import TABLE, Action, Event, Rule, State
 from gateway.journal.sqlite import SqliteJournal, connect
 from gateway.simulation.disk import Disk
@@ -177,7 +177,7 @@ def test_a_commit_whose_sync_failed_is_written_anew(tmp_path: Path) -> None:
     disk = Disk(tmp_path)
     process = disk.connections(lambda: None)
     journal = SqliteJournal(disk.path, factory=process.factory)
-    writes = Writes(postings=[(bytes(16), 1, "a", "CNY", 1, 1), (bytes(16), 1, "b", "CNY", -1, 1)])
+    writes = Writes(movements=[Movement(bytes(16), 1, "a", "CNY", 1, 1)])
     disk.mode = "commit_taken"
     assert journal.commit(writes) == []
     assert disk.failed == 1
