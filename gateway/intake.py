@@ -30,10 +30,16 @@ from gateway.risk.judge import Judge
 from gateway.risk.rule_file import default_rules
 from gateway.routing import Router
 from hutong.gateway.v1 import payment_pb2 as pb
-from tokenization.interface import KeyUse, Resolution, TokenResolver
+from tokenization.interface import CounterUse, KeyUse, Resolution, TokenResolver
 
 DECLINES_PER_TICK_MAX: Final = 1_000
 """Payments that risk rules refuse in one tick, each a row of the journal; further ones are told to come back."""
+
+
+PAYEES_MAX: Final = 16_384
+"""Payees' keys that are remembered; beyond it the memory starts anew. At most 16 MB."""
+PAYEE_BYTES_MAX: Final = 512
+_PAYMENT: Final = Kind.PAYMENT
 
 
 @dataclass(slots=True)
@@ -88,6 +94,8 @@ class PaymentIntake:
         self._give_back = give_back
         self._ids = ids or PaymentIds()
         self._judge = judge or Judge(default_rules())
+        self._payees: dict[bytes, Payee] = {}
+        """Where payees' keys lead that lead there always: a merchant's printed code is read once."""
 
     def refuse(self, call: Call | Draft, reason: int) -> None:
         """See the interface."""
@@ -193,21 +201,29 @@ class PaymentIntake:
             raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field="payer")
         if not request.HasField("payee"):
             raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field="payee")
+        payee_bytes = request.payee.SerializeToString()
         draft.fingerprint = requests.fingerprint(
             self._key,
-            request.payer.SerializeToString(deterministic=True),
-            request.payee.SerializeToString(deterministic=True),
+            request.payer.SerializeToString(),
+            payee_bytes,
             request.amount_minor,
             request.currency,
             request.reference,
-            request.hold.SerializeToString(deterministic=True) if request.HasField("hold") else None,
+            request.hold.SerializeToString() if request.HasField("hold") else None,
         )
         requests.check_reference(request.reference)
         draft.hold_until_us = requests.hold_until(request, now_us)
         draft.deadline_us = requests.deadline(request, now_us)
         if draft.reply_by_us <= now_us:
             raise HutongError(Reason.ERROR_REASON_DEADLINE_PAST)
-        draft.payee = payee = keys.payee(request.payee, self._router.directory, now_us)
+        payee = self._payees.get(payee_bytes)
+        if payee is None:
+            payee = keys.payee(request.payee, self._router.directory, now_us)
+            if payee.lasting and len(payee_bytes) <= PAYEE_BYTES_MAX:
+                if len(self._payees) >= PAYEES_MAX:
+                    self._payees.clear()
+                self._payees[payee_bytes] = payee
+        draft.payee = payee
         draft.amount_minor, draft.currency = requests.amount(request, payee.amount_minor, payee.currency)
 
     def _key_use(self, draft: Draft) -> KeyUse:
@@ -229,7 +245,7 @@ class PaymentIntake:
             spends = (*spends, draft.face.capture_id)
         payment = Payment(
             payment_id=self._ids.next(now_us),
-            kind=Kind.PAYMENT,
+            kind=_PAYMENT,
             amount_minor=draft.amount_minor,
             currency=draft.currency,
             debtor=resolution.issuer_id,
@@ -252,7 +268,7 @@ class PaymentIntake:
             route_id=route.route_id,
             spends=spends,
             spend_reason=resolution.spend_reason,
-            counters=tuple((use.counter, use.add, use.cap, use.reason) for use in resolution.counters),
+            counters=_conditions(resolution.counters) if resolution.counters else (),
         )
         if draft.hold_until_us:
             payment.authorised_minor, payment.hold_until_us = payment.amount_minor, draft.hold_until_us
@@ -370,3 +386,7 @@ def _face_use(draft: Draft) -> FaceUse:
         merchant_id=payee.merchant.id,
         terminal_id=payee.terminal_id,
     )
+
+
+def _conditions(uses: Iterable[CounterUse]) -> tuple[tuple[bytes, int, int, int], ...]:
+    return tuple((use.counter, use.add, use.cap, use.reason) for use in uses)

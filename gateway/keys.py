@@ -25,6 +25,7 @@ KEY_KINDS: Final = {
     PayerKeyKind.FACE: pb.KEY_KIND_FACE,
     PayerKeyKind.TRANSIT: pb.KEY_KIND_TRANSIT,
 }
+_TOKEN: Final = PayerKeyKind.TOKEN
 _CHANNELS: Final = {
     PayerKeyKind.PAYMENT_CODE: "qr_consumer_presented",
     PayerKeyKind.CONSUMER_CODE: "qr_consumer_presented",
@@ -33,7 +34,7 @@ _CHANNELS: Final = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Payee:
     """Where the money is to go, as the payee's key says."""
 
@@ -45,6 +46,8 @@ class Payee:
     reference: str = ""
     static: bool = False
     """The payer scanned a code that does not change. A dynamic code past its time is refused, not taken for one."""
+    lasting: bool = True
+    """Whether this key leads here at any time: it names the merchant, or is a code that neither changes nor ends."""
 
 
 def payee(key: pb.RoutingKey, directory: Directory, now_us: int) -> Payee:
@@ -82,6 +85,7 @@ def _payee_of_barcode(text: str, directory: Directory, now_us: int) -> Payee:
         decoded.currency,
         (decoded.reference or "")[:REFERENCE_CHARACTERS_MAX],
         decoded.initiation != "dynamic",
+        decoded.initiation != "dynamic" and decoded.expires_us is None,
     )
 
 
@@ -94,9 +98,10 @@ def key_use(payer: pb.RoutingKey, payee: Payee, amount_minor: int, currency: str
     if face is not None:
         kind, value, assurance = PayerKeyKind.FACE, face.reference, face.assurance_method
     elif named == "token":
-        kind, value, requestor = PayerKeyKind.TOKEN, Secret(payer.token.token), payer.token.requestor_id
-        if payer.token.HasField("cryptogram"):
-            given = payer.token.cryptogram
+        token = payer.token
+        kind, value, requestor = _TOKEN, Secret(token.token), token.requestor_id
+        if token.HasField("cryptogram"):
+            given = token.cryptogram
             cryptogram = Cryptogram(given.value, given.counter, given.unpredictable_number)
     elif named == "payment_code":
         kind, value, _, _ = _payer_code(barcode.decode(payer.payment_code))
@@ -112,14 +117,14 @@ def key_use(payer: pb.RoutingKey, payee: Payee, amount_minor: int, currency: str
         raise HutongError(Reason.ERROR_REASON_KEY_NOT_PAYER, key=named)
     scanned = payee.kind == pb.KEY_KIND_MERCHANT_CODE
     return KeyUse(
-        kind=kind,
-        value=value,
-        amount_minor=amount_minor,
-        currency=currency,
-        merchant_id=payee.merchant.id,
-        terminal_id=payee.terminal_id,
-        merchant_category=payee.merchant.mcc,
-        channel=_CHANNELS.get(kind) or ("qr_merchant_presented" if scanned else "token"),
+        kind,
+        value,
+        amount_minor,
+        currency,
+        payee.merchant.id,
+        payee.terminal_id,
+        payee.merchant.mcc,
+        _CHANNELS.get(kind) or ("qr_merchant_presented" if scanned else "token"),
         requestor_id=requestor,
         cryptogram=cryptogram,
         assurance_method=assurance,

@@ -24,8 +24,8 @@ KEY_BYTES: Final = 32
 BUSY_TIMEOUT_MS: Final = 5_000
 PAGE_BYTES: Final = 8192
 """A commit writes whole pages: larger ones cost fewer system calls and checksums for the same rows."""
-CHECKPOINT_PAGES: Final = 4_000
-"""Pages of write-ahead log (32 MB) after which SQLite copies it into the database file."""
+CHECKPOINT_PAGES: Final = 1_000
+"""Pages of write-ahead log (8 MB) after which SQLite copies it into the database file, while callers wait."""
 REFERENCE_CACHE_MAX: Final = 200_000
 """Account references kept in memory, at about 200 bytes each."""
 PAYMENT_ID_BYTES: Final = 16

@@ -15,8 +15,8 @@ from clients.participants.books import Books, Entry
 from contract.legs import Leg
 from hutong.participant.v1 import participant_pb2 as pb
 
-GENERATION_LEGS: Final = 8_192
-"""Legs in one generation of the memory; there are two, so a participant remembers 8,192 to 16,384 legs."""
+GENERATION_LEGS: Final = 4_096
+"""Legs in one generation of the memory; there are two, so a participant remembers 4,096 to 8,192 legs."""
 LEG_ID_BYTES: Final = 17
 
 APPROVED: Final = "00"
@@ -84,8 +84,9 @@ class Ledger:
         self._sign = role.sign
         self._refundable = {role.original_kind, _CAPTURE}
         self._balances = books.balances(participant)
-        self._young: dict[bytes, _Memory] = {}
-        self._old: dict[bytes, _Memory] = {}
+        self._young: dict[bytes, Entry | _Memory] = {}
+        self._old: dict[bytes, Entry | _Memory] = {}
+        """Most legs are their entry and nothing more; `_recall` makes a memory of one that is spoken of."""
         self._dropped_to = books.highest_leg()
         self._unseen: set[bytes] = set()
         """Legs of this batch that the books were asked for together and that they do not know."""
@@ -284,10 +285,10 @@ class Ledger:
         if effect or held:
             self._balances[reference, currency] += effect - held
         memory = self._young.get(leg_id) or self._old.get(leg_id)
-        if memory is None:
-            self._young[leg_id] = _Memory(entry)
-        else:
+        if isinstance(memory, _Memory):
             memory.entry = entry
+        else:
+            self._young[leg_id] = entry
         return result, code
 
     def _same(self, leg: Leg, entry: Entry) -> bool:
@@ -303,7 +304,13 @@ class Ledger:
 
     def _recall(self, leg_id: bytes) -> _Memory | None:
         """What is known of a leg id, from memory or the books; None if it was never seen or spoken of."""
-        memory = self._young.get(leg_id) or self._old.get(leg_id)
+        generation = self._young
+        memory = generation.get(leg_id)
+        if memory is None:
+            generation = self._old
+            memory = generation.get(leg_id)
+        if isinstance(memory, Entry):
+            memory = generation[leg_id] = _Memory(memory)
         if memory is not None or leg_id > self._dropped_to or leg_id in self._unseen:
             return memory
         return self._remember(leg_id, *self._books.find(self.participant, leg_id))

@@ -181,9 +181,13 @@ class Payment:
         return self.creditors[self.attempt]
 
 
+_PAYMENT: Final = Kind.PAYMENT
+_DEBIT: Final = LegKind.DEBIT
+
+
 def first_leg(payment: Payment, sent_us: int) -> Leg:
     """What begins every payment: the leg that takes the money, or sets it aside."""
-    kind = LegKind.DEBIT if payment.kind == Kind.PAYMENT else LegKind.REFUND
+    kind = _DEBIT if payment.kind is _PAYMENT else LegKind.REFUND
     if payment.authorised_minor:
         kind = LegKind.AUTHORISATION
     return Leg(1, kind, payment.debtor, sent_us=sent_us)

@@ -34,8 +34,8 @@ from gateway.journal.repeats import NEWEST_MAX, Repeats
 from gateway.journal.rows import NO_BYTES, Row, capture_change, leg_row, payment_change, payment_row, payments_from_rows
 from gateway.journal.schema import HELD, LEG_COLUMNS, PAYMENT_COLUMNS, VERSION, sqlite_statements
 
-CHECKPOINT_PAGES: Final = 4000
-"""Pages of write-ahead log (32 MB) after which SQLite copies it into the database file."""
+CHECKPOINT_PAGES: Final = 1000
+"""Pages of write-ahead log (8 MB) after which SQLite copies it into the database file, while callers wait."""
 CACHE_KIB: Final = 65536
 """Page cache: the random keys of spends touch pages all over their tree."""
 PAGE_BYTES: Final = 8192
