@@ -24,7 +24,7 @@ from gateway.engine.clock import PaymentIds
 from gateway.engine.model import Cancel, Capture, Create, Decline, EngineEvent, Join, Kind, Payment, Waiter
 from gateway.engine.states import RESTING
 from gateway.journal.interface import Journal, JournalUnavailableError
-from gateway.keys import Payee
+from gateway.keys import Payee, Payees
 from gateway.refunds import refund_of
 from gateway.risk.judge import Judge
 from gateway.risk.rule_file import default_rules
@@ -36,9 +36,6 @@ DECLINES_PER_TICK_MAX: Final = 1_000
 """Payments that risk rules refuse in one tick, each a row of the journal; further ones are told to come back."""
 
 
-PAYEES_MAX: Final = 16_384
-"""Payees' keys that are remembered; beyond it the memory starts anew. At most 16 MB."""
-PAYEE_BYTES_MAX: Final = 512
 _PAYMENT: Final = Kind.PAYMENT
 
 
@@ -94,8 +91,7 @@ class PaymentIntake:
         self._give_back = give_back
         self._ids = ids or PaymentIds()
         self._judge = judge or Judge(default_rules())
-        self._payees: dict[bytes, Payee] = {}
-        """Where payees' keys lead that lead there always: a merchant's printed code is read once."""
+        self._payees = Payees(router.directory)
 
     def refuse(self, call: Call | Draft, reason: int) -> None:
         """See the interface."""
@@ -216,14 +212,7 @@ class PaymentIntake:
         draft.deadline_us = requests.deadline(request, now_us)
         if draft.reply_by_us <= now_us:
             raise HutongError(Reason.ERROR_REASON_DEADLINE_PAST)
-        payee = self._payees.get(payee_bytes)
-        if payee is None:
-            payee = keys.payee(request.payee, self._router.directory, now_us)
-            if payee.lasting and len(payee_bytes) <= PAYEE_BYTES_MAX:
-                if len(self._payees) >= PAYEES_MAX:
-                    self._payees.clear()
-                self._payees[payee_bytes] = payee
-        draft.payee = payee
+        draft.payee = payee = self._payees.find(request.payee, payee_bytes, now_us)
         draft.amount_minor, draft.currency = requests.amount(request, payee.amount_minor, payee.currency)
 
     def _key_use(self, draft: Draft) -> KeyUse:

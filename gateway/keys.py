@@ -25,6 +25,10 @@ KEY_KINDS: Final = {
     PayerKeyKind.FACE: pb.KEY_KIND_FACE,
     PayerKeyKind.TRANSIT: pb.KEY_KIND_TRANSIT,
 }
+PAYEES_MAX: Final = 16_384
+"""Payees' keys that are remembered; beyond it the memory starts anew. At most some 16 MB."""
+PAYEE_BYTES_MAX: Final = 512
+"""Longer keys are not remembered."""
 _TOKEN: Final = PayerKeyKind.TOKEN
 _CHANNELS: Final = {
     PayerKeyKind.PAYMENT_CODE: "qr_consumer_presented",
@@ -48,6 +52,25 @@ class Payee:
     """The payer scanned a code that does not change. A dynamic code past its time is refused, not taken for one."""
     lasting: bool = True
     """Whether this key leads here at any time: it names the merchant, or is a code that neither changes nor ends."""
+
+
+class Payees:
+    """Where payees' keys lead, remembered where that does not change: most payments go where others went before."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._known: dict[bytes, Payee] = {}
+
+    def find(self, key: pb.RoutingKey, serialized: bytes, now_us: int) -> Payee:
+        """As `payee`; `serialized` are the key's bytes."""
+        found = self._known.get(serialized)
+        if found is None:
+            found = payee(key, self._directory, now_us)
+            if found.lasting and len(serialized) <= PAYEE_BYTES_MAX:
+                if len(self._known) >= PAYEES_MAX:
+                    self._known.clear()
+                self._known[serialized] = found
+        return found
 
 
 def payee(key: pb.RoutingKey, directory: Directory, now_us: int) -> Payee:

@@ -167,13 +167,15 @@ def test_a_code_that_expired_since_still_gets_its_first_answer(side: Side) -> No
     """A repeat is looked up before its key is refused."""
     request = side.request()
     first = side.raw("CreatePayment", request.SerializeToString())
-    removed = side.network.gateway.router.directory.merchants
-    kept = dict(removed)
+    issuer = pb.CreatePaymentResponse.FromString(first).payment.issuer_id
+    participants = side.network.gateway.router.directory.participants
+    removed = participants.pop(issuer)  # type: ignore[attr-defined]
     try:
-        removed.clear()  # type: ignore[attr-defined]
+        other = side.request().SerializeToString()
+        assert refusal(lambda: side.raw("CreatePayment", other))[1] == "NO_ROUTE"
         assert side.raw("CreatePayment", request.SerializeToString()) == first
     finally:
-        removed.update(kept)  # type: ignore[attr-defined]
+        participants[issuer] = removed  # type: ignore[index]
 
 
 def test_a_batch_answers_each_request_in_its_place(side: Side) -> None:

@@ -1,0 +1,95 @@
+"""Payees' keys that are remembered, and those that must not be."""
+
+from __future__ import annotations
+
+import pytest
+
+from contract.errors import HutongError
+from gateway import barcode, keys
+from gateway.barcode.profile import PROFILES
+from gateway.directory import Directory, parse
+from gateway.keys import Payee, Payees
+from hutong.gateway.v1 import payment_pb2 as pb
+
+STICKER = PROFILES["promptpay"].examples[0]
+ENDING = PROFILES["paynow"].examples[0]
+ENDS_US = 1_924_963_200_000_000
+
+
+@pytest.fixture
+def directory() -> Directory:
+    accounts = []
+    for text in (STICKER, ENDING):
+        routing = barcode.decode(text).routing
+        assert routing is not None
+        accounts.append({"scheme": routing.scheme, "account": routing.account})
+    merchant = {
+        "id": "m1",
+        "name": "m1",
+        "acquirers": [{"id": "acquirer-a"}],
+        "terminals": ["t1"],
+        "accounts": accounts,
+    }
+    return parse({"participants": [{"id": "acquirer-a", "role": "acquirer"}], "merchants": [merchant]})
+
+
+class Asked:
+    """Counts how often a key is really looked at."""
+
+    def __init__(self, directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times = 0
+        self.payees = Payees(directory)
+        look = keys.payee
+
+        def counted(key: pb.RoutingKey, directory: Directory, now_us: int) -> Payee:
+            self.times += 1
+            return look(key, directory, now_us)
+
+        monkeypatch.setattr(keys, "payee", counted)
+
+    def find(self, key: pb.RoutingKey, now_us: int = ENDS_US - 1) -> Payee:
+        return self.payees.find(key, key.SerializeToString(), now_us)
+
+
+@pytest.fixture
+def asked(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    return Asked(directory, monkeypatch)
+
+
+def named(merchant: str, terminal: str = "") -> pb.RoutingKey:
+    return pb.RoutingKey(merchant=pb.MerchantKey(merchant_id=merchant, terminal_id=terminal))
+
+
+def test_what_leads_to_one_place_is_looked_at_once(asked: Asked) -> None:
+    for key in (named("m1"), named("m1", "t1"), pb.RoutingKey(barcode=STICKER)):
+        first, second = asked.find(key), asked.find(key)
+        assert first is second
+        assert first.merchant.id == "m1"
+    assert asked.times == 3
+
+
+def test_a_code_that_ends_is_looked_at_each_time(asked: Asked) -> None:
+    key = pb.RoutingKey(barcode=ENDING)
+    assert asked.find(key).merchant.id == "m1"
+    with pytest.raises(HutongError, match="expired"):
+        asked.find(key, ENDS_US)
+    assert asked.times == 2
+
+
+def test_a_refusal_is_not_remembered(asked: Asked) -> None:
+    for _ in range(2):
+        with pytest.raises(HutongError):
+            asked.find(named("m2"))
+    assert asked.times == 2
+
+
+def test_the_memory_is_bounded(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "PAYEES_MAX", 2)
+    for _ in range(2):
+        for key in (named("m1"), named("m1", "t1"), pb.RoutingKey(barcode=STICKER)):
+            asked.find(key)
+    assert len(asked.payees._known) <= 2
+    monkeypatch.setattr(keys, "PAYEE_BYTES_MAX", 1)
+    asked.payees._known.clear()
+    asked.find(named("m1"))
+    assert not asked.payees._known
