@@ -19,6 +19,8 @@ _ID_FIELD: Final = b"\x0a\x24"
 _PAYMENT: Final = Kind.PAYMENT
 PARTS_MAX: Final = 16_384
 """Serialized parts of answers that are kept, of each kind: some 3 MB at the most."""
+TIMES_MAX: Final = 256
+"""The same of times: payments that were admitted in one tick and ended in one have them in common."""
 
 
 def id_text(payment_id: bytes) -> str:
@@ -127,9 +129,8 @@ def _keys(payer_key: int, payee_key: int) -> bytes:
     return pb.Payment(payer_key=payer_key, payee_key=payee_key).SerializeToString()  # type: ignore[arg-type]
 
 
-@functools.lru_cache(PARTS_MAX)
+@functools.lru_cache(TIMES_MAX)
 def _times(created_us: int, ended_us: int) -> bytes:
-    """Payments of one tick have them in common."""
     message = pb.Payment(create_time=timestamp(created_us))
     if ended_us:
         set_time(message.end_time, ended_us)
