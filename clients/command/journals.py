@@ -20,7 +20,8 @@ from gateway.engine.inbox import Inbox
 from gateway.engine.neighbours import Neighbours
 from gateway.journal.conservation import Report, examine
 from gateway.journal.interface import Journal, JournalMismatchError, Reader
-from gateway.journal.sqlite import SqliteJournal, SqliteReader
+from gateway.journal.sqlite import SqliteJournal
+from gateway.journal.sqlite_reader import SqliteReader
 
 SQLITE_FILE: Final = "gateway.db"
 HOLDER_FILE: Final = "gateway.holder"

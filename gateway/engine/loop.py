@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from contract.errors import HutongError, Reason
 from gateway.engine.clock import Clock
 from gateway.engine.core import Core
+from gateway.engine.counts import Counts, together
 from gateway.engine.inbox import Inbox
 from gateway.engine.model import (
     ENGINE_EVENTS,
@@ -81,19 +81,6 @@ class Source(Protocol):
     def idle(self) -> None:
         """The engine has nothing to do: whoever comes next must wake it through its inbox."""
         ...
-
-
-@dataclass(slots=True)
-class Counts:
-    """What the engine did since it started; read by metrics and the bench."""
-
-    ticks: int = 0
-    commits: int = 0
-    admitted: int = 0
-    refused: int = 0
-    commit_failures: int = 0
-    dropped_answers: int = 0
-    anomalies: dict[str, int] = field(default_factory=dict)
 
 
 class Engine:
@@ -371,27 +358,10 @@ class Engine:
                 if verdict is not None:
                     self._on_refusal(create.payment, verdict.standing is not None)
         counts.admitted += len(verdicts) - refused
-        self._report_health(out)
+        for participant, well, latency_us, count in together(out.observations):
+            self._observe(participant, well, latency_us, out.now_us, count)
         for what, count in out.anomalies.items():
             counts.anomalies[what] = counts.anomalies.get(what, 0) + count
-
-    def _report_health(self, out: Outcome) -> None:
-        """Most answers are in time: those of a participant are told together, up to one that was not."""
-        in_time: dict[str, list[int]] = {}
-        for participant, well, latency_us in out.observations:
-            seen = in_time.get(participant)
-            if not well:
-                if seen is not None:
-                    self._observe(participant, True, seen[1] // seen[0], out.now_us, seen[0])
-                    del in_time[participant]
-                self._observe(participant, False, latency_us, out.now_us, 1)
-            elif seen is None:
-                in_time[participant] = [1, latency_us]
-            else:
-                seen[0] += 1
-                seen[1] += latency_us
-        for participant, (count, total_us) in in_time.items():
-            self._observe(participant, True, total_us // count, out.now_us, count)
 
     # -- when the journal cannot be written ----------------------------------------------------------------
 

@@ -6,55 +6,38 @@ conditional rows count what took effect, and only a tick with a conflict looks f
 
 from __future__ import annotations
 
-import functools
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final
 
 from contract.errors import Reason
 from gateway.engine.model import SUSPENSE, Kind, Movement, Payment, Refusal, Refused, Writes
 from gateway.engine.states import State
 from gateway.journal.closing import closing_statements
-from gateway.journal.interface import EventRow, JournalMismatchError, JournalUnavailableError
+from gateway.journal.interface import JournalMismatchError, JournalUnavailableError
 from gateway.journal.kept import KeptTexts
 from gateway.journal.many import ManyRows
 from gateway.journal.refusals import (
-    LIST_DECISIONS,
     REFUSAL_COLUMNS,
-    DecisionRow,
     counter_refusal,
-    decision_parameters,
-    decisions_from_rows,
     limit_refusals,
     new_judgements,
     refusal_row,
 )
 from gateway.journal.repeats import NEWEST_MAX, Repeats
-from gateway.journal.rows import NO_BYTES, Row, capture_change, leg_row, payment_change, payment_row, payments_from_rows
+from gateway.journal.rows import NO_BYTES, capture_change, leg_row, payment_change, payment_row, payments_from_rows
 from gateway.journal.schema import HELD, LEG_COLUMNS, PAYMENT_COLUMNS, VERSION, sqlite_statements
+from gateway.journal.sqlite_connection import Factory, connect, readable
+from gateway.journal.sqlite_reader import LEGS, PAYMENTS, load
 
-CHECKPOINT_PAGES: Final = 1000
-"""Pages of write-ahead log (8 MB) after which SQLite copies it into the database file, while callers wait."""
-CACHE_KIB: Final = 65536
-"""Page cache: the random keys of spends touch pages all over their tree."""
-PAGE_BYTES: Final = 8192
-"""A tick writes whole pages: larger ones cost fewer system calls and checksums for the same rows."""
-IDS_PER_QUERY_MAX: Final = 500
-BUSY_TIMEOUT_S: Final = 10.0
-
-Parameters = ParamSpec("Parameters")
-Answer = TypeVar("Answer")
-
-_PAYMENTS: Final = ", ".join(PAYMENT_COLUMNS)
-_LEGS: Final = ", ".join(LEG_COLUMNS)
 _VALUES: Final = ", ".join("nullif(?, x'')" if name == "original_id" else "?" for name in PAYMENT_COLUMNS)
 """sqlite3 looks for an adapter of None each time, which costs as much as the rest of the row."""
-_INSERT_PAYMENT: Final = f"INSERT INTO payments ({_PAYMENTS}) VALUES ({_VALUES})"
+_INSERT_PAYMENT: Final = f"INSERT INTO payments ({PAYMENTS}) VALUES ({_VALUES})"
 _INSERT_REFUSAL: Final = (
     f"INSERT INTO refusals ({', '.join(REFUSAL_COLUMNS)}) VALUES ({', '.join('?' * len(REFUSAL_COLUMNS))})"
 )
-_PUT_LEGS: Final = ManyRows(f"INSERT OR REPLACE INTO legs ({_LEGS})", len(LEG_COLUMNS))
+_PUT_LEGS: Final = ManyRows(f"INSERT OR REPLACE INTO legs ({LEGS})", len(LEG_COLUMNS))
 _UPDATE_PAYMENT: Final = (
     "UPDATE payments SET open = ?, state = ?, goal = ?, reason = ?, attempt = ?, ended_us = ? WHERE payment_id = ?"
 )
@@ -78,42 +61,6 @@ _ADD_REFUND: Final = (
     f"WHERE payment_id = ? AND kind = {Kind.PAYMENT.value} AND state = {State.SUCCEEDED.value} "
     "AND refunded_minor + ? <= amount_minor"
 )
-
-
-Factory = type[sqlite3.Connection]
-
-
-def connect(path: Path | str, *, read_only: bool = False, factory: Factory = sqlite3.Connection) -> sqlite3.Connection:
-    """Opens a journal file with the settings that durability needs. `factory` makes the connection: a simulated disk
-    passes its own."""
-    connection: sqlite3.Connection = sqlite3.connect(
-        path,
-        isolation_level=None,
-        timeout=BUSY_TIMEOUT_S,
-        check_same_thread=False,
-        factory=factory,
-    )
-    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # takes effect on a new file only
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB if not read_only else 4096}")
-    if read_only:
-        connection.execute("PRAGMA query_only = ON")
-    return connection
-
-
-def _readable(read: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
-    """SQLite's errors as JournalUnavailableError."""
-
-    @functools.wraps(read)
-    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
-        try:
-            return read(*args, **kwargs)
-        except sqlite3.Error as error:
-            raise JournalUnavailableError(str(error)) from error
-
-    return wrapped
 
 
 class SqliteJournal:
@@ -395,24 +342,24 @@ class SqliteJournal:
 
     # -- reading back -----------------------------------------------------------------------------------
 
-    @_readable
+    @readable
     def load_open(self) -> list[Payment]:
         """See the interface."""
         where = "WHERE engine = ? AND open = 1"
-        payments = self._connection.execute(f"SELECT {_PAYMENTS} FROM payments {where}", (self._engine,))
+        payments = self._connection.execute(f"SELECT {PAYMENTS} FROM payments {where}", (self._engine,))
         legs = self._connection.execute(
-            f"SELECT {_LEGS} FROM legs WHERE payment_id IN (SELECT payment_id FROM payments {where}) "
+            f"SELECT {LEGS} FROM legs WHERE payment_id IN (SELECT payment_id FROM payments {where}) "
             "ORDER BY payment_id, number",
             (self._engine,),
         )
         return payments_from_rows(payments, legs)
 
-    @_readable
+    @readable
     def load(self, payment_ids: Sequence[bytes]) -> list[Payment]:
         """See the interface."""
         return load(self._connection, payment_ids)
 
-    @_readable
+    @readable
     def claim(self, payment_ids: Sequence[bytes]) -> list[Payment]:
         """See the interface."""
         db, engine = self._connection, self._engine
@@ -426,7 +373,7 @@ class SqliteJournal:
                 db.execute("UPDATE payments SET engine = ? WHERE payment_id = ? AND open = 0", (engine, payment_id))
         return self.load(mine)
 
-    @_readable
+    @readable
     def ended_holds(self, now_us: int, limit: int) -> list[bytes]:
         """See the interface."""
         rows = self._connection.execute(
@@ -436,7 +383,7 @@ class SqliteJournal:
         )
         return [row[0] for row in rows]
 
-    @_readable
+    @readable
     def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Payment]:
         """See the interface."""
         self._repeats.learn(self._connection)
@@ -446,79 +393,3 @@ class SqliteJournal:
     def close(self) -> None:
         """See the interface."""
         self._connection.close()
-
-
-class SqliteReader:
-    """See gateway.journal.interface.Reader."""
-
-    def __init__(self, path: Path | str) -> None:
-        self._connection = connect(path, read_only=True)
-
-    def payments(self, payment_ids: Sequence[bytes]) -> list[Payment]:
-        """See the interface."""
-        payments = load(self._connection, payment_ids)
-        routes = self._texts("SELECT route_id, explanation FROM routes", {one.route_id for one in payments})
-        judgements = self._texts("SELECT risk_id, judgement FROM judgements", {one.risk_id for one in payments})
-        for payment in payments:
-            payment.route = routes.get(payment.route_id, "")
-            payment.risk = judgements.get(payment.risk_id, "")
-        return payments
-
-    def payment(self, payment_id: bytes) -> Payment | None:
-        """See the interface."""
-        return next(iter(self.payments([payment_id])), None)
-
-    def _texts(self, select: str, ids: set[int]) -> dict[int, str]:
-        """Texts that many payments share, by their 64-bit names."""
-        name = select.split()[1].rstrip(",")
-        among = f"{select} WHERE {name} IN ({', '.join('?' * len(ids))})"
-        return dict(self._connection.execute(among, list(ids)).fetchall())
-
-    def decisions(self, before: bytes | None, most: int) -> list[DecisionRow]:
-        """See the interface."""
-        return decisions_from_rows(self._connection.execute(LIST_DECISIONS, decision_parameters(before, most)))
-
-    def refunds(self, payment_ids: Sequence[bytes]) -> list[Payment]:
-        """See the interface."""
-        among = ", ".join("?" * len(payment_ids))
-        rows = self._connection.execute(
-            f"SELECT payment_id FROM payments WHERE original_id IN ({among}) ORDER BY payment_id", payment_ids
-        )
-        return load(self._connection, [row[0] for row in rows])
-
-    def events(self, after_sequence: int, limit: int, payment_id: bytes | None = None) -> list[EventRow]:
-        """See the interface."""
-        only = "" if payment_id is None else "AND payment_id = ?"
-        rows = self._connection.execute(
-            f"SELECT sequence, payment_id, state, time_us FROM events WHERE sequence > ? {only} "
-            "ORDER BY sequence LIMIT ?",
-            (after_sequence, limit) if payment_id is None else (after_sequence, payment_id, limit),
-        )
-        return [EventRow(*row) for row in rows]
-
-    @_readable
-    def rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        """See the interface."""
-        return self._connection.execute(query, values).fetchall()
-
-    def close(self) -> None:
-        """See the interface."""
-        self._connection.close()
-
-
-def load(connection: sqlite3.Connection, payment_ids: Sequence[bytes]) -> list[Payment]:
-    """Payments by id with their legs, in the order of their ids."""
-    built: list[Payment] = []
-    for start in range(0, len(payment_ids), IDS_PER_QUERY_MAX):
-        some = list(payment_ids[start : start + IDS_PER_QUERY_MAX])
-        among = f"WHERE payment_id IN ({', '.join('?' * len(some))})"
-        payments: Sequence[Row] = connection.execute(
-            f"SELECT {_PAYMENTS} FROM payments {among} ORDER BY payment_id",
-            some,
-        ).fetchall()
-        legs: Sequence[Row] = connection.execute(
-            f"SELECT {_LEGS} FROM legs {among} ORDER BY payment_id, number",
-            some,
-        ).fetchall()
-        built.extend(payments_from_rows(payments, legs))
-    return built

@@ -18,7 +18,8 @@ from gateway.engine.core import Core
 from gateway.engine.loop import Engine
 from gateway.journal.conservation import Report, examine
 from gateway.journal.interface import Reader
-from gateway.journal.sqlite import SqliteJournal, SqliteReader
+from gateway.journal.sqlite import SqliteJournal
+from gateway.journal.sqlite_reader import SqliteReader
 from gateway.simulation.plan import DiskFault
 from gateway.simulation.storage import Life, Rows, TornError
 

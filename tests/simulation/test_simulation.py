@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from clients.command.simulate import simulate
 from gateway.engine.model import Movement, Writes
 from gateway.engine.states import TABLE, Action, Event, Rule, State
-from gateway.journal.sqlite import SqliteJournal, connect
+from gateway.journal.sqlite import SqliteJournal
+from gateway.journal.sqlite_connection import connect
 from gateway.simulation.disk import Disk
 from gateway.simulation.draw import draw
 from gateway.simulation.mutations import PatchError, apply, concerns, hunt

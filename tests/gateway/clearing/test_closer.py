@@ -14,7 +14,7 @@ from gateway.clearing.closing import Closer, close_window, turn_us
 from gateway.clearing.reader import ClearingReader
 from gateway.engine.clock import Clock
 from gateway.engine.model import Close
-from gateway.journal.sqlite import SqliteReader
+from gateway.journal.sqlite_reader import SqliteReader
 from tests.gateway.engine.world import World
 
 MINUTE = 60_000_000

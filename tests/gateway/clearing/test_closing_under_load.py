@@ -26,7 +26,8 @@ from gateway.clearing.model import Window
 from gateway.clearing.reader import ClearingReader
 from gateway.clearing.statements import statements
 from gateway.engine.model import Writes
-from gateway.journal.sqlite import SqliteJournal, SqliteReader
+from gateway.journal.sqlite import SqliteJournal
+from gateway.journal.sqlite_reader import SqliteReader
 from hutong.gateway.v1 import payment_pb2 as payments
 from hutong.gateway.v1 import settlement_pb2 as pb
 from hutong.gateway.v1 import settlement_pb2_grpc as rpc

@@ -16,7 +16,8 @@ from gateway.engine.model import Answered, Cancel, Capture, Create, EngineEvent,
 from gateway.engine.states import Event, State
 from gateway.engine.transitions import Timing
 from gateway.journal.interface import Journal, Reader
-from gateway.journal.sqlite import SqliteJournal, SqliteReader
+from gateway.journal.sqlite import SqliteJournal
+from gateway.journal.sqlite_reader import SqliteReader
 from gateway.links.loopback import LoopbackLink
 from hutong.gateway.v1 import payment_pb2 as pb
 

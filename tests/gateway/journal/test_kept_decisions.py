@@ -15,7 +15,7 @@ from gateway.journal.conservation import examine_database
 from gateway.journal.interface import Journal, Reader
 from gateway.journal.postgres import PostgresJournal
 from gateway.journal.postgres_reader import PostgresReader
-from gateway.journal.sqlite import connect
+from gateway.journal.sqlite_connection import connect
 from tests.gateway.engine.world import Caller, World
 
 DAILY = int(Reason.ERROR_REASON_DAILY_LIMIT)

@@ -13,7 +13,7 @@ from gateway.journal.sqlite import SqliteJournal
 
 
 def test_a_reader_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.journal.sqlite.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("gateway.journal.sqlite_connection.BUSY_TIMEOUT_S", 0.05)
     path = tmp_path / "gateway.db"
     killed = SqliteJournal(path)  # open to the end: a clean end folds the log in, a kill does not
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)) as reader:

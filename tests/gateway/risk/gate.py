@@ -19,7 +19,9 @@ from gateway.intake import PaymentIntake
 from gateway.journal.conservation import examine_database
 from gateway.journal.interface import Journal
 from gateway.journal.refusals import DecisionRow
-from gateway.journal.sqlite import SqliteJournal, SqliteReader, connect
+from gateway.journal.sqlite import SqliteJournal
+from gateway.journal.sqlite_connection import connect
+from gateway.journal.sqlite_reader import SqliteReader
 from gateway.links.loopback import LoopbackLink
 from gateway.risk.judge import Judge
 from gateway.risk.rule_file import parse_rules

@@ -1,0 +1,39 @@
+"""What the engine counts: of itself, and of how participants answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the engine did since it started; read by metrics and the bench."""
+
+    ticks: int = 0
+    commits: int = 0
+    admitted: int = 0
+    refused: int = 0
+    commit_failures: int = 0
+    dropped_answers: int = 0
+    anomalies: dict[str, int] = field(default_factory=dict)
+
+
+def together(observations: Iterable[tuple[str, bool, int]]) -> Iterator[tuple[str, bool, int, int]]:
+    """Observations (participant, whether in time, latency in microseconds) as fewer of (participant, whether in time,
+    mean latency, how many). Most answers are in time: a participant's are told in one, up to one that was not."""
+    in_time: dict[str, list[int]] = {}
+    for participant, well, latency_us in observations:
+        seen = in_time.get(participant)
+        if not well:
+            if seen is not None:
+                yield participant, True, seen[1] // seen[0], seen[0]
+                del in_time[participant]
+            yield participant, False, latency_us, 1
+        elif seen is None:
+            in_time[participant] = [1, latency_us]
+        else:
+            seen[0] += 1
+            seen[1] += latency_us
+    for participant, (count, total_us) in in_time.items():
+        yield participant, True, total_us // count, count

@@ -1,0 +1,56 @@
+"""Connections to a journal on SQLite: the settings that durability needs, and what an error means."""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+from gateway.journal.interface import JournalUnavailableError
+
+CHECKPOINT_PAGES: Final = 1000
+"""Pages of write-ahead log (8 MB) after which SQLite copies it into the database file, while callers wait."""
+CACHE_KIB: Final = 65536
+"""Page cache: the random keys of spends touch pages all over their tree."""
+PAGE_BYTES: Final = 8192
+"""A tick writes whole pages: larger ones cost fewer system calls and checksums for the same rows."""
+BUSY_TIMEOUT_S: Final = 10.0
+
+Parameters = ParamSpec("Parameters")
+Answer = TypeVar("Answer")
+Factory = type[sqlite3.Connection]
+
+
+def connect(path: Path | str, *, read_only: bool = False, factory: Factory = sqlite3.Connection) -> sqlite3.Connection:
+    """Opens a journal file with the settings that durability needs. `factory` makes the connection: a simulated disk
+    passes its own."""
+    connection: sqlite3.Connection = sqlite3.connect(
+        path,
+        isolation_level=None,
+        timeout=BUSY_TIMEOUT_S,
+        check_same_thread=False,
+        factory=factory,
+    )
+    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # takes effect on a new file only
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB if not read_only else 4096}")
+    if read_only:
+        connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def readable(read: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
+    """SQLite's errors as JournalUnavailableError."""
+
+    @functools.wraps(read)
+    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        try:
+            return read(*args, **kwargs)
+        except sqlite3.Error as error:
+            raise JournalUnavailableError(str(error)) from error
+
+    return wrapped

@@ -1,0 +1,95 @@
+"""Committed state on SQLite, for queries and watchers; and payments by their ids, which the journal reads too."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.engine.model import Payment
+from gateway.journal.interface import EventRow
+from gateway.journal.refusals import LIST_DECISIONS, DecisionRow, decision_parameters, decisions_from_rows
+from gateway.journal.rows import Row, payments_from_rows
+from gateway.journal.schema import LEG_COLUMNS, PAYMENT_COLUMNS
+from gateway.journal.sqlite_connection import connect, readable
+
+IDS_PER_QUERY_MAX: Final = 500
+PAYMENTS: Final = ", ".join(PAYMENT_COLUMNS)
+LEGS: Final = ", ".join(LEG_COLUMNS)
+
+
+class SqliteReader:
+    """See gateway.journal.interface.Reader."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._connection = connect(path, read_only=True)
+
+    def payments(self, payment_ids: Sequence[bytes]) -> list[Payment]:
+        """See the interface."""
+        payments = load(self._connection, payment_ids)
+        routes = self._texts("SELECT route_id, explanation FROM routes", {one.route_id for one in payments})
+        judgements = self._texts("SELECT risk_id, judgement FROM judgements", {one.risk_id for one in payments})
+        for payment in payments:
+            payment.route = routes.get(payment.route_id, "")
+            payment.risk = judgements.get(payment.risk_id, "")
+        return payments
+
+    def payment(self, payment_id: bytes) -> Payment | None:
+        """See the interface."""
+        return next(iter(self.payments([payment_id])), None)
+
+    def _texts(self, select: str, ids: set[int]) -> dict[int, str]:
+        """Texts that many payments share, by their 64-bit names."""
+        name = select.split()[1].rstrip(",")
+        among = f"{select} WHERE {name} IN ({', '.join('?' * len(ids))})"
+        return dict(self._connection.execute(among, list(ids)).fetchall())
+
+    def decisions(self, before: bytes | None, most: int) -> list[DecisionRow]:
+        """See the interface."""
+        return decisions_from_rows(self._connection.execute(LIST_DECISIONS, decision_parameters(before, most)))
+
+    def refunds(self, payment_ids: Sequence[bytes]) -> list[Payment]:
+        """See the interface."""
+        among = ", ".join("?" * len(payment_ids))
+        rows = self._connection.execute(
+            f"SELECT payment_id FROM payments WHERE original_id IN ({among}) ORDER BY payment_id", payment_ids
+        )
+        return load(self._connection, [row[0] for row in rows])
+
+    def events(self, after_sequence: int, limit: int, payment_id: bytes | None = None) -> list[EventRow]:
+        """See the interface."""
+        only = "" if payment_id is None else "AND payment_id = ?"
+        rows = self._connection.execute(
+            f"SELECT sequence, payment_id, state, time_us FROM events WHERE sequence > ? {only} "
+            "ORDER BY sequence LIMIT ?",
+            (after_sequence, limit) if payment_id is None else (after_sequence, payment_id, limit),
+        )
+        return [EventRow(*row) for row in rows]
+
+    @readable
+    def rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """See the interface."""
+        return self._connection.execute(query, values).fetchall()
+
+    def close(self) -> None:
+        """See the interface."""
+        self._connection.close()
+
+
+def load(connection: sqlite3.Connection, payment_ids: Sequence[bytes]) -> list[Payment]:
+    """Payments by id with their legs, in the order of their ids."""
+    built: list[Payment] = []
+    for start in range(0, len(payment_ids), IDS_PER_QUERY_MAX):
+        some = list(payment_ids[start : start + IDS_PER_QUERY_MAX])
+        among = f"WHERE payment_id IN ({', '.join('?' * len(some))})"
+        payments: Sequence[Row] = connection.execute(
+            f"SELECT {PAYMENTS} FROM payments {among} ORDER BY payment_id",
+            some,
+        ).fetchall()
+        legs: Sequence[Row] = connection.execute(
+            f"SELECT {LEGS} FROM legs {among} ORDER BY payment_id, number",
+            some,
+        ).fetchall()
+        built.extend(payments_from_rows(payments, legs))
+    return built
