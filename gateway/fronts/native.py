@@ -24,7 +24,7 @@ from gateway.calls import CALLER_METADATA, CREATE_BATCH, MESSAGE_BYTES_MAX, METH
 EVENTS_MAX: Final = 4096
 IO_THREADS: Final = 1
 IDLE_WAIT_MS: Final = 100
-PACE_S: Final = 0.003
+PACE_S: Final = 0.002
 """How often the thread looks in an overload: a refusal waits half of it, and each look costs the engine a turn."""
 SWITCH_S: Final = 0.001
 """How long this thread waits for the engine to let go of the GIL; Python's own 5 ms would be most of a refusal."""
