@@ -125,7 +125,7 @@ class Ledger:
 
     def apply(self, leg: Leg, now_us: int, refuse: str = "") -> Verdict:
         """Carries out one leg, or declines it with the code `refuse`. Appends to the books and does not commit."""
-        kind = leg.kind.real  # an enumeration's member has another hash than its number
+        kind = leg.kind
         leg_id = leg.leg_id
         if len(leg_id) != LEG_ID_BYTES:
             return _NO, MALFORMED

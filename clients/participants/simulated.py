@@ -96,7 +96,7 @@ class SimulatedParticipant:
 
     def _plan(self, leg: Leg, script: Script) -> Plan:
         """What is planned for this leg: by hand, by its amount, or by the script, in this order."""
-        kind = leg.kind.real
+        kind = leg.kind
         if self._planned and kind in MONEY_KINDS:
             return self._planned.popleft()
         if self.magic_amounts:
