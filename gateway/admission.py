@@ -54,7 +54,8 @@ class Gate:
         self._last = 0
         self._taken_s = 0.0
         self._rate = 0.0
-        self._refusal = overloaded()
+        self.refusal = overloaded()
+        """What is told to whoever does not fit."""
         self.bound = WAITING_MIN
         """Payments that may wait now."""
         self.refused = 0
@@ -71,10 +72,20 @@ class Gate:
                 refused = [call for call in calls if not self._queue(call)]
                 self.refused += len(refused)
         for call in refused:
-            call.fail(self._refusal)
+            call.fail(self.refusal)
         if len(refused) < len(calls):
             self._inbox.wake()
         return not refused
+
+    @property
+    def room(self) -> int:
+        """How many payments fit now."""
+        return max(0, self.bound - self._waiting)
+
+    def turned_away(self, calls: int) -> None:
+        """So many calls were refused by a front that found no room."""
+        with self._lock:
+            self.refused += calls
 
     def _queue(self, call: Call) -> bool:
         if self._waiting >= (self.bound if call.method in NEW_WORK else WAITING_MAX):

@@ -19,7 +19,16 @@ from pygrpc_native import EVENT_CALL, STREAM_FULL, NativeGrpcFront
 from contract.errors import DETAILS_METADATA_KEY, HutongError, Reason
 from gateway.admission import Gate
 from gateway.budgets import QueryBudgets
-from gateway.calls import CALLER_METADATA, CREATE_BATCH, MESSAGE_BYTES_MAX, METHODS, QUERIES, WATCH, batch_size
+from gateway.calls import (
+    CALLER_METADATA,
+    CREATE_BATCH,
+    MESSAGE_BYTES_MAX,
+    METHODS,
+    NEW_WORK,
+    QUERIES,
+    WATCH,
+    batch_size,
+)
 
 EVENTS_MAX: Final = 4096
 IO_THREADS: Final = 1
@@ -134,8 +143,28 @@ class NativeFront:
         events = self._front.recv_batch_details(EVENTS_MAX, wait_ms)
         if not events:
             return None
-        calls, payments = self._calls(events)
-        return self._gate.offer(calls, payments) if calls else True
+        fitting = self._turn_away(events) if self._shedding else events
+        calls, payments = self._calls(fitting)
+        return (self._gate.offer(calls, payments) if calls else True) and len(fitting) == len(events)
+
+    def _turn_away(self, events: list[Any]) -> list[Any]:
+        """In an overload: refuses what cannot fit before anything is made of it, and returns the rest. What this thread
+        does the engine cannot do meanwhile, since both need the GIL."""
+        fail = self._front.fail
+        code, text, details = self._gate.refusal.packed()
+        trailers = [(DETAILS_METADATA_KEY, details)]
+        room = self._gate.room
+        fitting: list[Any] = []
+        for event in events:
+            if event[0] == EVENT_CALL and event[2] in NEW_WORK:
+                if room <= 0:
+                    fail(event[1], code, text, trailers)
+                    continue
+                room -= 1
+            fitting.append(event)
+        if len(fitting) < len(events):
+            self._gate.turned_away(len(events) - len(fitting))
+        return fitting
 
     def _run(self) -> None:
         while not self._closed:
