@@ -132,3 +132,19 @@ def test_a_pause_is_not_taken_for_a_slow_engine() -> None:
         world.many(5)
         world.gate.poll(4096)
     assert world.gate.bound == before
+
+
+def test_a_front_sees_how_much_fits_and_says_what_it_turned_away() -> None:
+    world = World()
+    assert world.gate.room == WAITING_MIN
+    world.many(WAITING_MIN - 3)
+    assert world.gate.room == 3
+    world.offer(Asked(CREATE_BATCH, 3))
+    assert world.gate.room == 0
+    cancellation = Asked(CANCEL)
+    assert world.offer(cancellation) == 0, "it may wait above the bound"
+    assert world.gate.room == 0
+    world.gate.turned_away(5)
+    assert world.gate.refused == 5
+    world.take()
+    assert world.gate.room == world.gate.bound
