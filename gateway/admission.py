@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from contract.errors import HutongError, Reason
-from gateway.calls import CREATE_BATCH, NEW_WORK, Call, batch_size
+from gateway.calls import NEW_WORK, Call, payments_in
 
 TARGET_S: Final = 0.1
 """Longest wait for the engine that the gate aims at."""
@@ -91,7 +91,7 @@ class Gate:
         if self._waiting >= (self.bound if call.method in NEW_WORK else WAITING_MAX):
             return False
         self._calls.append(call)
-        self._waiting += batch_size(call.payload) if call.method == CREATE_BATCH else 1
+        self._waiting += payments_in(call)
         return True
 
     def poll(self, at_most: int) -> list[Call]:
@@ -124,7 +124,7 @@ def _first(calls: list[Call], payments: int) -> tuple[list[Call], list[Call], in
     """The first calls that ask for so many payments, at least one; the others; and how many the first ask for."""
     taken = at = 0
     for at, call in enumerate(calls):
-        size = batch_size(call.payload) if call.method == CREATE_BATCH else 1
+        size = payments_in(call)
         if at and taken + size > payments:
             return calls[:at], calls[at:], taken
         taken += size

@@ -82,6 +82,11 @@ def batch_size(payload: bytes) -> int:
     return max(size, 1)
 
 
+def payments_in(call: Call) -> int:
+    """How many payments a call asks for, as what waits is counted: any other than a batch is one."""
+    return batch_size(call.payload) if call.method == CREATE_BATCH else 1
+
+
 class BatchWaiter:
     """Collects the answers to the parts of a batch and sends them as one BatchCreatePaymentsResponse.
 

@@ -17,7 +17,7 @@ from contract.errors import HutongError
 from contract.serving import abort, proven_identities
 from gateway.admission import Gate
 from gateway.budgets import QueryBudgets
-from gateway.calls import CALLER_METADATA, CREATE_BATCH, METHODS, QUERIES, WATCH, batch_size
+from gateway.calls import CALLER_METADATA, METHODS, QUERIES, WATCH, payments_in
 
 STREAM_QUEUE_MAX: Final = 64
 """Messages of a watcher that wait in this process; then it is full."""
@@ -115,7 +115,7 @@ class AioFront:
                 await self._charge(context)
                 self._query(call)
             else:
-                self._gate.offer((call,), batch_size(payload) if method == CREATE_BATCH else 1)
+                self._gate.offer((call,), payments_in(call))
             try:
                 return await call.future
             except HutongError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -39,13 +40,18 @@ def not_sent(leg: LegOut) -> Answered:
     return Answered(leg.participant, leg.leg_id, NOT_SENT, "")
 
 
-def frames(legs: Sequence[LegOut]) -> dict[str, pb.LegFrame]:
-    """Legs as one frame for each participant."""
-    by_participant: dict[str, pb.LegFrame] = {}
+def by_participant(legs: Sequence[LegOut]) -> dict[str, list[LegOut]]:
+    """Legs with those of the same participant, in their order."""
+    sent: defaultdict[str, list[LegOut]] = defaultdict(list)
     for leg in legs:
-        frame = by_participant.get(leg.participant)
-        if frame is None:
-            frame = by_participant[leg.participant] = pb.LegFrame()
+        sent[leg.participant].append(leg)
+    return sent
+
+
+def framed(legs: Sequence[LegOut]) -> pb.LegFrame:
+    """Legs for one participant as a frame."""
+    frame = pb.LegFrame()
+    for leg in legs:
         # An unset field costs nothing; an empty one as much as a full one.
         if leg.original_leg_id:
             frame.legs.add(
@@ -64,7 +70,7 @@ def frames(legs: Sequence[LegOut]) -> dict[str, pb.LegFrame]:
                 account=leg.account,
                 terminal_id=leg.terminal_id,
             )
-    return by_participant
+    return frame
 
 
 def answered(participant: str, frame: pb.AnswerFrame) -> list[Answered]:

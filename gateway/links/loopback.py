@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from contract.legs import Answer, Leg
 from gateway.engine.model import Answered, LegOut
-from gateway.links.interface import not_sent
+from gateway.links.interface import by_participant, not_sent
 
 
 class LocalParticipants(Protocol):
@@ -40,9 +39,7 @@ class LoopbackLink:
 
     def send(self, legs: Sequence[LegOut], now_us: int) -> list[Answered]:
         """See the interface. Answers without delay are there at the next `poll`."""
-        sent: defaultdict[str, list[LegOut]] = defaultdict(list)
-        for leg in legs:
-            sent[leg.participant].append(leg)
+        sent = by_participant(legs)
         lost: list[Answered] = []
         for participant in list(sent):
             if not self.reachable(participant):

@@ -16,7 +16,7 @@ from contract.serving import abort, proven_identities
 from gateway.directory import Directory
 from gateway.engine.inbox import Inbox
 from gateway.engine.model import Answered, LegOut
-from gateway.links.interface import Link, answered, frames, not_sent
+from gateway.links.interface import Link, answered, by_participant, framed, not_sent
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
 
@@ -67,10 +67,7 @@ class RemoteLink(rpc.ParticipantServiceServicer):
     def send(self, legs: Sequence[LegOut], now_us: int) -> list[Answered]:
         """See the interface."""
         lost: list[Answered] = []
-        by_participant: dict[str, list[LegOut]] = {}
-        for leg in legs:
-            by_participant.setdefault(leg.participant, []).append(leg)
-        for participant, some in by_participant.items():
+        for participant, some in by_participant(legs).items():
             for start in range(0, len(some), FRAME_LEGS_MAX):
                 part = some[start : start + FRAME_LEGS_MAX]
                 if not self._send(participant, part):
@@ -78,7 +75,7 @@ class RemoteLink(rpc.ParticipantServiceServicer):
         return lost
 
     def _send(self, participant: str, legs: Sequence[LegOut]) -> bool:
-        frame = frames(legs)[participant]
+        frame = framed(legs)
         with self._lock:
             session = self._sessions.get(participant)
             if (

@@ -8,7 +8,7 @@ import pytest
 
 from contract.errors import HutongError, Reason, from_status
 from gateway.admission import RETRY_US, TARGET_S, TICK_MAX, WAITING_MAX, WAITING_MIN, Gate
-from gateway.calls import CANCEL, CREATE, CREATE_BATCH, batch_size
+from gateway.calls import CANCEL, CREATE, CREATE_BATCH, batch_size, payments_in
 from gateway.engine.inbox import Inbox
 from hutong.gateway.v1 import payment_pb2 as pb
 
@@ -43,7 +43,7 @@ class World:
 
     def offer(self, *calls: Asked) -> int:
         """How many of them are refused."""
-        weight = sum(batch_size(call.payload) if call.method == CREATE_BATCH else 1 for call in calls)
+        weight = sum(payments_in(call) for call in calls)
         before = self.gate.refused
         assert self.gate.offer(calls, weight) is (self.gate.refused == before)
         return self.gate.refused - before
