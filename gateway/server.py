@@ -32,6 +32,7 @@ from gateway.intake import PaymentIntake
 from gateway.journal.interface import Journal, Reader
 from gateway.links.interface import Link
 from gateway.links.remote import RemoteLink, SwitchLink
+from gateway.links.windows import WINDOW
 from gateway.listen import Address, Tls, check
 from gateway.operators import Operators
 from gateway.queries import Queries
@@ -68,6 +69,8 @@ class GatewayOptions:
     plaintext_anywhere: bool = False
     timing: Timing = field(default_factory=Timing)
     in_flight_max: int = IN_FLIGHT_MAX
+    participant_window: int = WINDOW
+    """Legs that may be unanswered at one participant on a stream."""
     queries: QueryLimits = field(default_factory=QueryLimits)
     drain_s: float = 10.0
 
@@ -144,7 +147,7 @@ class Gateway:
         self.port = 0
 
     def _build_link(self, directory: Directory, local: Link | None, local_ids: frozenset[str]) -> Link:
-        self._remote = RemoteLink(directory)
+        self._remote = RemoteLink(directory, window=self.options.participant_window)
         self._link: Link = SwitchLink(local, local_ids, self._remote)
         return self._link
 
@@ -231,6 +234,10 @@ class Gateway:
     def reachable(self, participant: str) -> bool:
         """Whether legs can be sent to this participant now."""
         return self._link.reachable(participant)
+
+    def unanswered(self, participant: str) -> int:
+        """Places that are taken in the window of a participant that dialled in."""
+        return self._remote.unanswered(participant)
 
     async def _follow_health(self) -> None:
         """SERVING while payments can be acknowledged."""

@@ -51,6 +51,7 @@ from gateway.engine.loop import IN_FLIGHT_MAX
 from gateway.engine.model import Close
 from gateway.engine.transitions import Timing
 from gateway.links.loopback import LoopbackLink
+from gateway.links.windows import WINDOW
 from gateway.risk.book import RuleBook
 from gateway.risk.rule_file import RulesError
 from gateway.server import Gateway, GatewayOptions, Register
@@ -121,6 +122,8 @@ class NetworkOptions:
     """File of risk rules; None: the package's own."""
     timing: Timing = field(default_factory=Timing)
     in_flight_max: int = IN_FLIGHT_MAX
+    participant_window: int = WINDOW
+    """Legs that may be unanswered at one participant that is not in this process."""
     queries: QueryLimits = field(default_factory=QueryLimits)
     drain_s: float = 10.0
     settle_every_us: int = 0
@@ -259,6 +262,7 @@ class Network:
                 plaintext_anywhere=options.plaintext_anywhere,
                 timing=options.timing,
                 in_flight_max=options.in_flight_max,
+                participant_window=options.participant_window,
                 queries=options.queries,
                 drain_s=options.drain_s,
             ),

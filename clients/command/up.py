@@ -23,6 +23,7 @@ from gateway import listen as listening
 from gateway.budgets import QueryLimits
 from gateway.engine.loop import IN_FLIGHT_MAX
 from gateway.journal.interface import JournalFencedError
+from gateway.links.windows import WINDOW, WINDOW_MIN
 
 SHOWN_MAX: Final = 12
 """Wallets and merchants listed at the start."""
@@ -49,6 +50,13 @@ SHOWN_MAX: Final = 12
 @click.option("--merchants", type=click.IntRange(1, 100), default=2, show_default=True, help="For each acquirer.")
 @click.option("--magic/--no-magic", default=True, show_default=True, help="Whether magic amounts make trouble.")
 @click.option("--in-flight", type=click.IntRange(1), default=IN_FLIGHT_MAX, show_default=True, help="Payments at once.")
+@click.option(
+    "--participant-window",
+    type=click.IntRange(WINDOW_MIN),
+    default=WINDOW,
+    show_default=True,
+    help="Legs that may be unanswered at one participant that is not in this process.",
+)
 @click.option(
     "--query-rate",
     type=click.FloatRange(0, min_open=True),
@@ -100,6 +108,7 @@ def up(
     merchants: int,
     magic: bool,
     in_flight: int,
+    participant_window: int,
     query_rate: float,
     query_burst: int,
     drain_seconds: float,
@@ -143,6 +152,7 @@ def up(
             face_operator_secret=faces.secret,
             risk_rules=risk_rules,
             in_flight_max=in_flight,
+            participant_window=participant_window,
             queries=QueryLimits(query_rate, query_burst),
             drain_s=drain_seconds,
             settle_every_us=settle_every or 0,

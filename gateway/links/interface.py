@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.engine.model import NOT_SENT, Answered, LegOut
 from hutong.participant.v1 import participant_pb2 as pb
+
+CODE_CHARACTERS: Final = 2
+"""Length of a response code."""
+UNREADABLE_CODE: Final = "96"
+"""Malfunction, as in ISO 8583: the participant gave something that is no response code."""
 
 
 class Link(Protocol):
@@ -74,5 +79,12 @@ def framed(legs: Sequence[LegOut]) -> pb.LegFrame:
 
 
 def answered(participant: str, frame: pb.AnswerFrame) -> list[Answered]:
-    """A frame of answers as events."""
-    return [Answered(participant, a.leg_id, int(a.result), a.response_code) for a in frame.answers]
+    """A frame of answers as events; what is no response code counts as UNREADABLE_CODE."""
+    return [Answered(participant, a.leg_id, int(a.result), _code(a.response_code)) for a in frame.answers]
+
+
+def _code(text: str) -> str:
+    """A response code from outside: it is journaled, and shown to callers and operators."""
+    if not text or (len(text) == CODE_CHARACTERS and text.isascii() and text.isalnum()):
+        return text
+    return UNREADABLE_CODE

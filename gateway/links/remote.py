@@ -1,4 +1,8 @@
-"""Participants over gRPC: each opens one bidirectional stream and keeps it; frames carry batches both ways."""
+"""Participants over gRPC: each opens one bidirectional stream and keeps it; frames carry batches both ways.
+
+What may be sent when is decided in `gateway.links.windows`; here are the streams, and the lock between their thread and
+the engine's.
+"""
 
 from __future__ import annotations
 
@@ -16,43 +20,56 @@ from contract.serving import abort, proven_identities
 from gateway.directory import Directory
 from gateway.engine.inbox import Inbox
 from gateway.engine.model import Answered, LegOut
-from gateway.links.interface import Link, answered, by_participant, framed, not_sent
+from gateway.links.interface import Link, answered, framed
+from gateway.links.windows import WINDOW, Windows
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
 
 log = logging.getLogger(__name__)
 
-WINDOW: Final = 8192
-"""Legs that may be unanswered at one participant; beyond it new legs are not sent."""
-FRAME_LEGS_MAX: Final = 1000
-FRAMES_WAITING_MAX: Final = 256
-"""Frames that wait for a slow connection; beyond it new legs are not sent."""
 HELLO_S: Final = 10.0
+EXPIRE_US: Final = 500_000
+"""How often the engine's ticks look for places that were given up; each leg that is sent looks too."""
+ANSWERS_WAITING_MAX: Final = 100_000
+"""Answers that may wait for the engine; beyond them streams are not read, so that participants have to wait."""
+READ_AGAIN_S: Final = 0.01
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class _Session:
-    """One connected participant. `waiting` is filled from the engine's thread, under the link's lock."""
+class _Stream:
+    """One participant's open stream. `wake` is called under the link's lock, from any thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.queue: asyncio.Queue[pb.LegFrame | None] = asyncio.Queue()
-        self.frames_waiting = 0
-        self.unanswered = 0
+    def __init__(self, loop: asyncio.AbstractEventLoop, epoch: int) -> None:
+        self.epoch = epoch
+        self.woken = asyncio.Event()
+        self.idle = False
+        """Whether the writer waits for legs, and nobody has called it yet."""
+        self._loop = loop
 
-    def put(self, frame: pb.LegFrame | None) -> None:
-        self.loop.call_soon_threadsafe(self.queue.put_nowait, frame)
+    def wake(self) -> None:
+        """There is something to send, or the stream is to end."""
+        if self.idle:
+            self.idle = False
+            try:
+                self._loop.call_soon_threadsafe(self.woken.set)
+            except RuntimeError:  # the loop has ended: what waits is never sent, and given up in its time
+                log.debug("a stream outlived its loop")
 
 
 class RemoteLink(rpc.ParticipantServiceServicer):
     """See gateway.links.interface.Link; also the service that participants connect to."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, *, window: int = WINDOW) -> None:
+        """`window`: legs that may be unanswered at one participant. Raises ValueError where that is too few."""
         self._directory = directory
         self._inbox: Inbox[Any] = Inbox()
-        self._sessions: dict[str, _Session] = {}
         self._lock = threading.Lock()
+        self._windows = Windows(window)
+        self._streams: dict[str, _Stream] = {}
+        """The stream that counts, of each participant. Both under the lock."""
+        self._closed = False
+        self._next_expiry_us = 0
 
     def use(self, inbox: Inbox[Any]) -> None:
         """Where answers go: the engine's inbox. Before anybody connects."""
@@ -62,39 +79,28 @@ class RemoteLink(rpc.ParticipantServiceServicer):
 
     def reachable(self, participant: str) -> bool:
         """See the interface."""
-        return participant in self._sessions
+        return participant in self._streams
+
+    def unanswered(self, participant: str) -> int:
+        """Places that are taken in a participant's window."""
+        with self._lock:
+            return self._windows.taken(participant)
 
     def send(self, legs: Sequence[LegOut], now_us: int) -> list[Answered]:
         """See the interface."""
-        lost: list[Answered] = []
-        for participant, some in by_participant(legs).items():
-            for start in range(0, len(some), FRAME_LEGS_MAX):
-                part = some[start : start + FRAME_LEGS_MAX]
-                if not self._send(participant, part):
-                    lost.extend(not_sent(leg) for leg in part)
+        with self._lock:
+            lost, woken = self._windows.offer(legs, now_us)
+            for participant in woken:
+                self._streams[participant].wake()
         return lost
 
-    def _send(self, participant: str, legs: Sequence[LegOut]) -> bool:
-        frame = framed(legs)
-        with self._lock:
-            session = self._sessions.get(participant)
-            if (
-                session is None
-                or session.unanswered + len(legs) > WINDOW
-                or session.frames_waiting >= FRAMES_WAITING_MAX
-            ):
-                return False
-            session.unanswered += len(legs)
-            session.frames_waiting += 1
-            try:
-                session.put(frame)
-            except RuntimeError:  # the loop has ended
-                return False
-        return True
-
     def poll(self, now_us: int) -> list[Answered]:
-        """See the interface: answers arrive through the engine's inbox."""
-        return []
+        """See the interface: answers arrive through the engine's inbox; here is what never left and was given up."""
+        if 0 <= self._next_expiry_us - now_us <= EXPIRE_US:
+            return []
+        self._next_expiry_us = now_us + EXPIRE_US
+        with self._lock:
+            return self._windows.expire(now_us)
 
     def next_due_us(self) -> int | None:
         """See the interface."""
@@ -103,11 +109,9 @@ class RemoteLink(rpc.ParticipantServiceServicer):
     def close(self) -> None:
         """See the interface."""
         with self._lock:
-            for session in self._sessions.values():
-                try:
-                    session.put(None)
-                except RuntimeError:
-                    continue
+            self._closed = True
+            for stream in self._streams.values():
+                stream.wake()
 
     # -- the participant's side ----------------------------------------------------------------------------
 
@@ -116,29 +120,54 @@ class RemoteLink(rpc.ParticipantServiceServicer):
     ) -> AsyncIterator[pb.ConnectResponse]:
         """Serves one participant until it leaves or another connection of the same participant takes over."""
         participant = await self._hello(request_iterator, context)
-        session = _Session(asyncio.get_running_loop())
-        with self._lock:
-            before = self._sessions.get(participant)
-            self._sessions[participant] = session
-        if before is not None:
-            before.put(None)
+        stream = self._open(participant)
         log.info("participant %s connected", participant)
-        reading = asyncio.ensure_future(self._read(participant, session, request_iterator))
+        reading = asyncio.ensure_future(self._read(participant, stream, request_iterator))
+        reading.add_done_callback(lambda _: self._ended(participant, stream))
         try:
-            yield pb.ConnectResponse(welcome=pb.Welcome(window=WINDOW))
-            while (frame := await session.queue.get()) is not None:
-                session.frames_waiting -= 1
-                yield pb.ConnectResponse(legs=frame)
+            yield pb.ConnectResponse(welcome=pb.Welcome(window=self._windows.window))
+            while (legs := self._take(participant, stream)) is not None:
+                if legs:
+                    yield pb.ConnectResponse(legs=framed(legs))
+                else:
+                    await stream.woken.wait()
         finally:
-            with self._lock:
-                if self._sessions.get(participant) is session:
-                    del self._sessions[participant]
+            self._ended(participant, stream)
             reading.cancel()
             log.info("participant %s disconnected", participant)
         if reading.done() and not reading.cancelled() and isinstance(reading.exception(), HutongError):
             error = reading.exception()
             assert isinstance(error, HutongError), "checked above"
             await abort(context, error)
+
+    def _open(self, participant: str) -> _Stream:
+        """This stream counts from now on."""
+        with self._lock:
+            before = self._streams.get(participant)
+            stream = _Stream(asyncio.get_running_loop(), self._windows.connect(participant))
+            self._streams[participant] = stream
+            if before is not None:
+                before.wake()
+        return stream
+
+    def _take(self, participant: str, stream: _Stream) -> list[LegOut] | None:
+        """What to send now; None where the stream is to end."""
+        with self._lock:
+            legs = None if self._closed else self._windows.take(participant, stream.epoch)
+            if legs is not None and not legs:
+                stream.woken.clear()
+                stream.idle = True
+        return legs
+
+    def _ended(self, participant: str, stream: _Stream) -> None:
+        """The participant left, or the stream broke: what was not given to it will not be."""
+        with self._lock:
+            lost = self._windows.disconnect(participant, stream.epoch)
+            if self._streams.get(participant) is stream:
+                del self._streams[participant]
+            stream.wake()
+        if lost:
+            self._inbox.put(lost)
 
     async def _hello(self, requests: AsyncIterator[pb.ConnectRequest], context: Context) -> str:
         try:
@@ -155,16 +184,16 @@ class RemoteLink(rpc.ParticipantServiceServicer):
             await abort(context, HutongError(Reason.ERROR_REASON_PARTICIPANT_REFUSED))
         return participant.id
 
-    async def _read(self, participant: str, session: _Session, requests: AsyncIterator[pb.ConnectRequest]) -> None:
-        try:
-            async for request in requests:
-                if request.WhichOneof("frame") != "answers":
-                    raise HutongError(Reason.ERROR_REASON_FRAME_INVALID, expected="answers")
-                with self._lock:
-                    session.unanswered = max(0, session.unanswered - len(request.answers.answers))
-                self._inbox.put(answered(participant, request.answers))
-        finally:
-            session.queue.put_nowait(None)
+    async def _read(self, participant: str, stream: _Stream, requests: AsyncIterator[pb.ConnectRequest]) -> None:
+        async for request in requests:
+            if request.WhichOneof("frame") != "answers":
+                raise HutongError(Reason.ERROR_REASON_FRAME_INVALID, expected="answers")
+            events = answered(participant, request.answers)
+            with self._lock:
+                self._windows.answered(participant, stream.epoch, [event.leg_id for event in events])
+            self._inbox.put(events)
+            while len(self._inbox) > ANSWERS_WAITING_MAX and not self._closed:
+                await asyncio.sleep(READ_AGAIN_S)
 
 
 class SwitchLink:

@@ -147,3 +147,45 @@ def test_a_second_connection_takes_over(network: Network) -> None:
     assert network.gateway.reachable("issuer-a")
     first.close()
     second.close()
+
+
+def test_a_response_code_that_is_none_is_not_passed_on(network: Network) -> None:
+    issuer = Participant(network, "issuer-a")
+    issuer.welcome()
+    with HutongClient(network.target) as client:
+        paid: list[payments.Payment] = []
+        caller = threading.Thread(target=lambda: paid.append(pay(client, network)))
+        caller.start()
+        (debit,) = issuer.receive().legs.legs
+        code = "\x1b[31m" + "no" * 10_000
+        refusal = pb.Answer(leg_id=debit.leg_id, result=pb.ANSWER_RESULT_DECLINED, response_code=code)
+        issuer.send(answers=pb.AnswerFrame(answers=[refusal]))
+        caller.join(CALL_S)
+    assert (paid[0].state, paid[0].reason) == (payments.PAYMENT_STATE_DECLINED, "96")
+    issuer.close()
+
+
+def test_a_stream_that_takes_over_takes_what_waits_and_the_account_follows_it(network: Network) -> None:
+    """The first stream never answers; what it holds does not weigh on the second one."""
+    first = Participant(network, "issuer-a")
+    first.welcome()
+    with HutongClient(network.target) as client:
+        callers = [threading.Thread(target=lambda: pay(client, network), daemon=True) for _ in range(3)]
+        for caller in callers:
+            caller.start()
+        lost: list[pb.Leg] = []
+        while len(lost) < len(callers):
+            lost.extend(first.receive().legs.legs)
+        assert network.gateway.unanswered("issuer-a") == len(lost)
+        second = Participant(network, "issuer-a")
+        second.welcome()
+        assert network.gateway.unanswered("issuer-a") == 0
+        first.close()
+        for leg in lost:
+            second.answer(leg, pb.ANSWER_RESULT_DECLINED)
+            second.answer(leg, pb.ANSWER_RESULT_DECLINED)
+        for caller in callers:
+            caller.join(CALL_S)
+            assert not caller.is_alive()
+        assert network.gateway.unanswered("issuer-a") == 0
+    second.close()

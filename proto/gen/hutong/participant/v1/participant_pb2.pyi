@@ -216,7 +216,11 @@ class Welcome(_message.Message):
 
     WINDOW_FIELD_NUMBER: _builtins.int
     window: _builtins.int
-    """Legs that may be unanswered at once; further legs wait in the gateway."""
+    """Legs that may be unanswered at once on this stream. A leg no longer counts once it is answered, once an
+    INQUIRY about it or its REVERSAL is answered, or 60 s after it was sent last. The gateway sends no further
+    legs than fit: a payment that needs one is declined or goes to another acquirer. An eighth of the window is
+    for REVERSALs alone, and an eighth for them and INQUIRYs; INQUIRYs take at most a quarter.
+    """
     def __init__(
         self,
         *,

@@ -1,0 +1,266 @@
+"""What may be on its way to each participant: places, order, batches, and which of its streams counts.
+
+Every leg that is sent takes a place in its participant's window, by its leg id. The place is free again when
+
+- the leg is answered on the stream that carries it;
+- an inquiry about it, or its reversal, is answered: nobody waits for the leg's own answer any more;
+- the participant opens another stream, or its stream ends: what the old stream carried is not expected on the new one;
+- PLACE_US have passed since it was sent last: it was given up, wherever its answer went.
+
+A leg sent again under its id keeps its place. Answers for legs without a place (late, doubled, never asked for) change
+nothing here; what they say is the engine's business.
+
+Reversals end what is under way, so they leave first and always find a place: a share of the window is theirs alone, and
+another share nobody's but theirs and the inquiries'. Inquiries leave next; how many may be unanswered is bounded, so
+that a participant that lost its answers is not buried in questions.
+
+Pure: the time is passed in, nothing is sent, nothing waits. `gateway.links.remote` puts gRPC around it, and the
+simulator streams that break.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from gateway.engine.model import INQUIRY_NUMBER_MIN, LEG_ID_BYTES, Answered, LegKind, LegOut
+from gateway.links.interface import by_participant, not_sent
+
+WINDOW: Final = 12_288
+"""Places at one participant. Three quarters, the share of legs that move money, are more than the payments that a
+gateway has in flight unless it is told otherwise (8,192)."""
+WINDOW_MIN: Final = 4
+"""With less, a share of the window is nothing."""
+SHARES: Final = 8
+"""The window is so many shares: one for reversals alone, one for reversals and inquiries, the rest for all."""
+INQUIRY_SHARES: Final = 2
+"""Shares that unanswered inquiries may take at most."""
+PLACE_US: Final = 60_000_000
+"""The longest that an unanswered leg keeps its place after it was sent last. Much longer than the engine waits for an
+answer before it inquires, so that a slow participant is not sent more than its window."""
+FRAME_LEGS_MAX: Final = 1000
+"""Legs in one frame: some 100 KB."""
+
+REVERSALS, INQUIRIES, MONEY = 0, 1, 2
+"""Kinds of legs, in the order in which they leave."""
+_KIND_OF: Final = dict.fromkeys(LegKind, MONEY) | {LegKind.REVERSAL: REVERSALS, LegKind.INQUIRY: INQUIRIES}
+
+
+class Bounds(NamedTuple):
+    """How many places of a window may be taken."""
+
+    total: int
+    ordinary: int
+    """By inquiries and legs that move money, together."""
+    inquiries: int
+    money: int
+
+
+def bounds(window: int) -> Bounds:
+    """The bounds of a window of this many places. Raises ValueError below WINDOW_MIN."""
+    if window < WINDOW_MIN:
+        raise ValueError(f"a participant's window has at least {WINDOW_MIN} places, not {window}")
+    share = max(1, window // SHARES)
+    return Bounds(window, window - share, INQUIRY_SHARES * share, window - 2 * share)
+
+
+class _Place:
+    """A leg that has a place."""
+
+    __slots__ = ("asked_us", "kind", "leaving", "left", "leg")
+
+    def __init__(self, leg: LegOut, kind: int, asked_us: int) -> None:
+        self.leg = leg
+        self.kind = kind
+        self.asked_us = asked_us
+        self.left = False
+        """Whether it ever was given to a stream."""
+        self.leaving = True
+        """Whether it waits to be taken."""
+
+
+class _Window:
+    """The legs of one connected participant."""
+
+    def __init__(self, most: Bounds) -> None:
+        self.epoch = 0
+        """Which stream carries the legs."""
+        self.places: OrderedDict[bytes, _Place] = OrderedDict()
+        """By leg id, the one sent longest ago first."""
+        self.used = [0, 0, 0]
+        """Places by kind."""
+        self.waiting: tuple[OrderedDict[bytes, _Place], ...] = (OrderedDict(), OrderedDict(), OrderedDict())
+        """Places whose leg is not taken yet, by kind and leg id."""
+        self._most = most
+
+    def offer(self, leg: LegOut, now_us: int, lost: list[Answered]) -> None:
+        """Gives the leg a place, or adds to `lost`."""
+        kind = _KIND_OF[leg.kind]
+        place = self.places.get(leg.leg_id)
+        if place is not None:  # sent again: the former copy was given up
+            place.leg, place.asked_us = leg, now_us
+            self.places.move_to_end(leg.leg_id)
+            self._wait(place)
+            return
+        if kind != MONEY:
+            about = self.places.get(leg.original_leg_id)
+            if about is not None and not about.left:
+                self.free(about)
+                lost.append(not_sent(about.leg))
+                if kind == INQUIRIES:  # there is the answer
+                    lost.append(not_sent(leg))
+                    return
+        if not self.has_room(kind):
+            lost.append(not_sent(leg))
+            return
+        place = self.places[leg.leg_id] = _Place(leg, kind, now_us)
+        self.used[kind] += 1
+        self._wait(place)
+
+    def _wait(self, place: _Place) -> None:
+        place.leaving = True
+        self.waiting[place.kind].setdefault(place.leg.leg_id, place)
+
+    def has_room(self, kind: int) -> bool:
+        """Whether one more leg of this kind finds a place."""
+        reversals, inquiries, money = self.used
+        most = self._most
+        if reversals + inquiries + money >= most.total:
+            return False
+        if kind == REVERSALS:
+            return True
+        if inquiries + money >= most.ordinary:
+            return False
+        return inquiries < most.inquiries if kind == INQUIRIES else money < most.money
+
+    def free(self, place: _Place) -> None:
+        """The place is free; its leg is not sent, if it was not yet."""
+        leg_id = place.leg.leg_id
+        del self.places[leg_id]
+        self.used[place.kind] -= 1
+        if place.leaving:
+            del self.waiting[place.kind][leg_id]
+
+    def take(self, at_most: int) -> list[LegOut]:
+        """Legs to send now, reversals first, then inquiries."""
+        taken: list[LegOut] = []
+        for waiting in self.waiting:
+            while waiting and len(taken) < at_most:
+                _, place = waiting.popitem(last=False)
+                place.leaving, place.left = False, True
+                taken.append(place.leg)
+        return taken
+
+    def answered(self, leg_id: bytes) -> None:
+        """An answer came for this leg id, whatever it says."""
+        place = self.places.get(leg_id)
+        if place is None or not place.left:
+            return
+        self.free(place)
+        if place.kind == MONEY:
+            return
+        original = place.leg.original_leg_id
+        self._give_up(original)
+        if place.kind == REVERSALS and len(original) == LEG_ID_BYTES:
+            number = original[-1] + INQUIRY_NUMBER_MIN
+            if number < 256:
+                self._give_up(original[:-1] + bytes([number]))
+
+    def _give_up(self, leg_id: bytes) -> None:
+        place = self.places.get(leg_id)
+        if place is not None and place.left:
+            self.free(place)
+
+    def expire(self, now_us: int, lost: list[Answered]) -> None:
+        """Frees places that were given up. The clock may leap, either way."""
+        places = self.places
+        while places:
+            place = next(iter(places.values()))
+            if abs(now_us - place.asked_us) < PLACE_US:
+                return
+            self.free(place)
+            if not place.left:
+                lost.append(not_sent(place.leg))
+
+
+class Windows:
+    """The windows of all participants that are connected."""
+
+    def __init__(self, window: int = WINDOW, *, frame_legs_max: int = FRAME_LEGS_MAX) -> None:
+        """`window`: places at each participant. Raises ValueError below WINDOW_MIN."""
+        self.window = window
+        self._most = bounds(window)
+        self._frame_legs_max = frame_legs_max
+        self._windows: dict[str, _Window] = {}
+        self._epochs = itertools.count(1)
+
+    def connect(self, participant: str) -> int:
+        """A stream of this participant is open, and takes over from the one before, if there is one: legs that wait go
+        with it. Returns the epoch by which it is known here."""
+        window = self._windows.get(participant)
+        if window is None:
+            window = self._windows[participant] = _Window(self._most)
+        else:
+            for place in [place for place in window.places.values() if place.left and not place.leaving]:
+                window.free(place)
+        window.epoch = next(self._epochs)
+        return window.epoch
+
+    def disconnect(self, participant: str, epoch: int) -> list[Answered]:
+        """That stream ended. Returns legs that were never given to any stream, as NOT_SENT; nothing where another
+        stream has taken over."""
+        window = self._windows.get(participant)
+        if window is None or window.epoch != epoch:
+            return []
+        del self._windows[participant]
+        return [not_sent(place.leg) for place in window.places.values() if not place.left]
+
+    def connected(self, participant: str) -> bool:
+        """Whether a stream of this participant is open."""
+        return participant in self._windows
+
+    def offer(self, legs: Sequence[LegOut], now_us: int) -> tuple[list[Answered], list[str]]:
+        """Queues legs for their participants' streams. Returns what is certain not to leave, as NOT_SENT: legs that
+        find no stream or no place, and earlier ones that still waited when these asked about them or undid them; and
+        the participants for whom something waits."""
+        lost: list[Answered] = []
+        woken: list[str] = []
+        for participant, some in by_participant(legs).items():
+            window = self._windows.get(participant)
+            if window is None:
+                lost.extend(not_sent(leg) for leg in some)
+                continue
+            window.expire(now_us, lost)
+            for leg in some:
+                window.offer(leg, now_us, lost)
+            woken.append(participant)
+        return lost, woken
+
+    def take(self, participant: str, epoch: int) -> list[LegOut] | None:
+        """Legs to send on that stream now, at most a frame; empty where none wait, None where the stream no longer
+        counts and is to end."""
+        window = self._windows.get(participant)
+        if window is None or window.epoch != epoch:
+            return None
+        return window.take(self._frame_legs_max)
+
+    def answered(self, participant: str, epoch: int, leg_ids: Iterable[bytes]) -> None:
+        """Answers came on that stream."""
+        window = self._windows.get(participant)
+        if window is not None and window.epoch == epoch:
+            for leg_id in leg_ids:
+                window.answered(leg_id)
+
+    def expire(self, now_us: int) -> list[Answered]:
+        """Frees what was given up. Returns legs among it that never left, as NOT_SENT."""
+        lost: list[Answered] = []
+        for window in self._windows.values():
+            window.expire(now_us, lost)
+        return lost
+
+    def taken(self, participant: str) -> int:
+        """Places that are taken at a participant."""
+        window = self._windows.get(participant)
+        return 0 if window is None else len(window.places)

@@ -1,0 +1,70 @@
+"""Participants as processes behind a small window: legs that are lost for ever give their places back."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from clients import keys
+from clients.client import HutongClient
+from clients.command.check import check_folder
+from clients.command.network import Network, NetworkOptions, Where
+from clients.wording import state_name
+from gateway.engine.transitions import Timing
+from hutong.gateway.v1 import payment_pb2 as pb
+
+WINDOW = 16
+MONEY = 12
+"""Places of the window that debits may take."""
+LOST_MINOR = 9020
+"""The issuer never sees a debit of this amount."""
+PATIENT_S = 60.0
+IMPATIENT = Timing(leg_timeout_us=300_000, inquiry_us=300_000, reversal_us=300_000, reversal_max_us=1_000_000)
+
+
+def ask(client: HutongClient, network: Network, amounts: list[int]) -> list[pb.Payment]:
+    token = network.wallet_tokens["wallet-01"].reveal()
+    requests = [
+        pb.CreatePaymentRequest(
+            idempotency_key=f"{time.monotonic_ns()}",
+            payer=keys.token(token, "10000000002"),
+            payee=keys.merchant("m1002"),
+            amount_minor=amount,
+            currency="CNY",
+        )
+        for amount in amounts
+    ]
+    paid = client.batch_create_payments(requests, deadline_s=PATIENT_S)
+    assert all(isinstance(one, pb.Payment) for one in paid), paid
+    return [client.settled(one, deadline_s=PATIENT_S) for one in paid if isinstance(one, pb.Payment)]
+
+
+def test_debits_lost_beyond_the_window_leave_it_free_and_nothing_is_reversing(tmp_path: Path) -> None:
+    options = NetworkOptions(
+        data=tmp_path,
+        seed=9,
+        listen="127.0.0.1:0",
+        participants=Where.PROCESSES,
+        timing=IMPATIENT,
+        participant_window=WINDOW,
+    )
+    with Network.start(options) as network, HutongClient(network.target) as client:
+        for _ in range(4):
+            lost = ask(client, network, [LOST_MINOR] * MONEY)
+            assert [state_name(payment.state) for payment in lost] == ["FAILED"] * MONEY
+        # Everything at once: what does not fit is declined, and nothing of it is left over either.
+        storm = ask(client, network, [LOST_MINOR] * 5 * WINDOW)
+        assert {(state_name(payment.state), payment.reason) for payment in storm} == {
+            ("FAILED", "no answer"),
+            ("DECLINED", "unavailable"),
+        }
+        (ordinary,) = ask(client, network, [100])
+        assert state_name(ordinary.state) == "SUCCEEDED"
+        assert network.gateway.engine.in_flight == 0
+        issuer = ordinary.issuer_id
+        assert network.gateway.reachable(issuer)
+        assert network.gateway.unanswered(issuer) == 0
+    report = check_folder(tmp_path, "")
+    assert report.conserved, report.findings
+    assert report.in_flight == 0
+    assert "REVERSING" not in report.by_state
