@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check proto bench lock format clean
+.PHONY: demo test quick check proto bench lock format clean
 
 demo: $(READY)
 	@$(BIN)/hutong demo
 
+# Two tests at a time: most of them wait for processes, fsyncs and timers.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Within a minute: all but what starts processes or takes seconds.
+quick: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not process and not slow"
 
 check: $(READY)
 	$(BIN)/ruff format --check .

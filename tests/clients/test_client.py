@@ -20,6 +20,7 @@ from clients.retries import Caller, Throttle
 from contract.errors import DETAILS_METADATA_KEY, HutongError, Reason
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
+from tests.deadlines import CALL_S
 
 FAST = ClientOptions(deadline_s=5, retry=RetryOptions(backoff_s=0.001, backoff_max_s=0.002))
 OVERLOADED = HutongError(Reason.ERROR_REASON_OVERLOADED)
@@ -71,7 +72,7 @@ class Gateway(rpc.PaymentServiceServicer):
         self.seen.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
         if self.hold is not None:
-            self.hold.wait(10)
+            self.hold.wait(CALL_S)
         if self.failures:
             fail(context, self.failures.pop(0))
 

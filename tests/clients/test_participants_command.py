@@ -17,9 +17,7 @@ from clients.command.main import main
 from clients.command.network import Network, NetworkOptions, Where
 from contract.errors import HutongError, Reason
 from hutong.gateway.v1 import payment_pb2 as pb
-from tests.gateway.journal.shared import wait_until
-
-WAIT_S = 30.0
+from tests.deadlines import START_S, wait_until
 
 
 def pay(network: Network) -> pb.Payment:
@@ -47,17 +45,17 @@ def test_they_connect_to_where_the_folder_says(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with ThreadPoolExecutor(1) as thread:
         starting = thread.submit(Network.start, options)
-        wait_until((tmp_path / "network.json").exists, WAIT_S)
+        wait_until((tmp_path / "network.json").exists, START_S)
         with (
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as participants,
-            starting.result(WAIT_S) as network,
+            starting.result(START_S) as network,
         ):
             assert network.participants == {}
             assert pay(network).state == pb.PAYMENT_STATE_SUCCEEDED
             participants.terminate()
-            said, _ = participants.communicate(timeout=WAIT_S)
+            said, _ = participants.communicate(timeout=START_S)
             assert (participants.returncode, "9 participants connect to" in said) == (0, True)
-            wait_until(lambda: turned_away(network), WAIT_S)
+            wait_until(lambda: turned_away(network), START_S)
     report = check_folder(tmp_path)
     assert report.findings == []
     assert report.by_state.pop("SUCCEEDED") == 1

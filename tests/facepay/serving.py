@@ -14,6 +14,7 @@ from facepay.operators import Operators
 from facepay.server import FaceServicer
 from facepay.service import FaceService
 from hutong.facepay.v1 import face_pb2_grpc
+from tests.deadlines import CALL_S
 
 
 @contextmanager
@@ -36,7 +37,7 @@ def serving(service: FaceService, operators: Operators) -> Iterator[str]:
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(CALL_S)
     yield f"127.0.0.1:{started['port']}"
     started["loop"].call_soon_threadsafe(started["stop"].set)
     thread.join()

@@ -24,9 +24,9 @@ from hutong.facepay.v1 import face_pb2
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
+from tests.deadlines import CALL_S
 
 _numbers = itertools.count()
-CALL_S = 10.0
 
 
 @dataclass
@@ -198,7 +198,7 @@ def test_batches_are_bounded(side: Side) -> None:
     assert refusal(lambda: side.stub.BatchCreatePayments(empty, timeout=CALL_S))[1] == "FIELD_MISSING"
     assert refusal(lambda: side.stub.BatchCreatePayments(large, timeout=CALL_S))[1] == "BATCH_TOO_LARGE"
     del large.requests[500]
-    results = side.stub.BatchCreatePayments(large, timeout=60).results
+    results = side.stub.BatchCreatePayments(large, timeout=CALL_S).results
     assert {result.payment.state for result in results} == {pb.PAYMENT_STATE_SUCCEEDED}
 
 

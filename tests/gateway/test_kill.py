@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -22,10 +21,10 @@ from clients.population import populate
 from contract.errors import HutongError
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.tokenization.v1 import token_pb2, token_pb2_grpc
+from tests.deadlines import CALL_S, START_S, wait_until
 
 KILLS = 2
 LOAD_S = 0.7
-START_S = 30.0
 SEED = 6
 CAPTURES = 3
 """Holds of a batch that are captured."""
@@ -50,13 +49,12 @@ class Gateway:
         self.target = self._wait_for_target(data / "network.json")
 
     def _wait_for_target(self, path: Path) -> str:
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:
-            if path.exists() and (text := path.read_text()).endswith("\n"):
-                return str(json.loads(text)["target"])
+        def started() -> bool:
             assert self._process.poll() is None, self._process.communicate()[1]
-            threading.Event().wait(0.05)
-        raise AssertionError("the gateway did not start")
+            return path.exists() and path.read_text().endswith("\n")
+
+        wait_until(started, START_S)
+        return str(json.loads(path.read_text())["target"])
 
     def kill(self) -> None:
         os.kill(self._process.pid, signal.SIGKILL)
@@ -64,7 +62,7 @@ class Gateway:
 
     def stop(self) -> str:
         self._process.terminate()
-        _, errors = self._process.communicate(timeout=30)
+        _, errors = self._process.communicate(timeout=START_S)
         assert self._process.returncode == 0, errors
         return errors
 
@@ -77,14 +75,13 @@ class Load:
         self.asked: list[str] = []
         self.acknowledged: dict[str, bytes] = {}
 
-    def run(self, target: str, stop: threading.Event) -> None:
+    def run(self, target: str, token: str, stop: threading.Event) -> None:
         with HutongClient(target, ClientOptions()) as client:
-            token = wallet_token(client)
             while not stop.is_set():
                 batch = [self._request(token, len(self.asked) + index) for index in range(50)]
                 self.asked.extend(request.idempotency_key for request in batch)
                 try:
-                    results = client.batch_create_payments(batch, deadline_s=5)
+                    results = client.batch_create_payments(batch, deadline_s=CALL_S)
                 except (CallError, HutongError):
                     return
                 for request, result in zip(batch, results, strict=True):
@@ -101,7 +98,9 @@ class Load:
             if body is None:
                 continue
             try:
-                captured = client.capture_payment(pb.Payment.FromString(body).payment_id, amount_minor=1, deadline_s=5)
+                captured = client.capture_payment(
+                    pb.Payment.FromString(body).payment_id, amount_minor=1, deadline_s=CALL_S
+                )
             except (CallError, HutongError):
                 return False
             if captured.state == pb.PAYMENT_STATE_SUCCEEDED:
@@ -136,7 +135,7 @@ def wallet_token(client: HutongClient) -> str:
         token_pb2.RequestTokenRequest(
             requestor_id=WALLET_REQUESTOR, issuer_id=wallet.issuer_id, account_number=wallet.account.reveal()
         ),
-        timeout=10,
+        timeout=CALL_S,
     )
     return str(answer.token)
 
@@ -149,14 +148,15 @@ def test_kill_under_load_then_restart_loses_nothing(tmp_path: Path, extra: tuple
     for round_ in range(KILLS if not extra else 1):
         gateway = Gateway(tmp_path, *extra)
         load, stop = Load(round_), threading.Event()
-        threads = [threading.Thread(target=load.run, args=(gateway.target, stop))]
-        for thread in threads:
-            thread.start()
+        with HutongClient(gateway.target) as client:
+            token = wallet_token(client)
+        thread = threading.Thread(target=load.run, args=(gateway.target, token, stop))
+        thread.start()
+        wait_until(lambda load=load: load.acknowledged)
         stop.wait(LOAD_S)
         gateway.kill()
         stop.set()
-        for thread in threads:
-            thread.join()
+        thread.join()
         loads.append(load)
     assert sum(len(load.acknowledged) for load in loads) > 0
     gateway = Gateway(tmp_path, *extra)
@@ -164,9 +164,7 @@ def test_kill_under_load_then_restart_loses_nothing(tmp_path: Path, extra: tuple
         token = wallet_token(client)
         for load in loads:
             load.repeat(client, token)
-    deadline = time.monotonic() + 30
-    while check_folder(tmp_path).in_flight and time.monotonic() < deadline:
-        threading.Event().wait(0.1)
+    wait_until(lambda: not check_folder(tmp_path).in_flight)
     gateway.stop()
     report = check_folder(tmp_path)
     assert report.conserved, report.findings

@@ -18,8 +18,7 @@ from gateway.calls import CALLER_METADATA
 from hutong.gateway.v1 import payment_pb2 as payments
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
-
-CALL_S = 30.0
+from tests.deadlines import CALL_S
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from gateway.budgets import QueryLimits
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
+from tests.deadlines import CALL_S
 
-CALL_S = 20.0
 BURST = 5
 CALLERS = 4
 WAVES_MAX = 50

@@ -23,6 +23,7 @@ from clients.command.presentations import target_of
 from clients.command.vaults import PIN_VARIABLE, KeyModule
 from contract.secret import Secret
 from hutong.gateway.v1 import payment_pb2 as pb
+from tests.deadlines import CALL_S, START_S
 from tests.tokenization.world import PASSPHRASE, Clock, World, use
 from tokenization.errors import VaultError
 from tokenization.interface import Account, PayerKeyKind
@@ -87,7 +88,7 @@ def test_a_vault_whose_keys_never_leave_the_module(module: str, tmp_path: Path) 
     service.rotate_keys()
     uses = [use(PayerKeyKind.TOKEN, token) for token in tokens]
     before = service.resolve(uses, clock())
-    assert service.rotation.wait(60)
+    assert service.rotation.wait(CALL_S)
     assert service.resolve(uses, clock()) == before
     status = service.key_status()
     assert (status.store, status.active, status.remaining) == ("pkcs11", 2, 0)
@@ -132,9 +133,6 @@ def test_a_module_does_not_open_another_vault(module: str, tmp_path: Path) -> No
     keks.close()
 
 
-STOP_S = 30.0
-
-
 def test_a_network_whose_vault_needs_the_module(module: str, tmp_path: Path) -> None:
     """`hutong up` with a module, keys rotated by command, stopped; then it starts and pays with the module only."""
     words = [
@@ -162,7 +160,7 @@ def test_a_network_whose_vault_needs_the_module(module: str, tmp_path: Path) -> 
         after = json.loads(CliRunner().invoke(main, ["keys", "rotate", "--target", target, "--json"]).stdout)
         assert (after["active_version"], after["remaining"]) == (before["active_version"] + 1, 0)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(STOP_S) == 0, log.read_text()
+        assert process.wait(START_S) == 0, log.read_text()
     finally:
         process.kill()
         process.wait()

@@ -16,6 +16,7 @@ from contract.cryptogram import cryptogram
 from contract.errors import HutongError
 from contract.payment_code import offline_code
 from contract.secret import Secret
+from tests.deadlines import CALL_S
 from tests.tokenization.leaks import find_leaks, spellings
 from tests.tokenization.world import PASSPHRASE, World, use
 from tokenization.errors import VaultError
@@ -139,7 +140,7 @@ class Drive:
         self.attempt(lambda: service.update_terms(token))
         self.attempt(lambda: service.key_status())
         service.rotate_keys()
-        assert service.rotation.wait(30)
+        assert service.rotation.wait(CALL_S)
         vault = service._vault
         self.secrets += [*vault.keks._keys.values(), vault.keks._seal_key]  # type: ignore[attr-defined]
 

@@ -9,6 +9,7 @@ import pytest
 
 from contract.errors import HutongError, Reason
 from contract.secret import Secret
+from tests.deadlines import CALL_S
 from tests.tokenization.world import CHEAP, PASSPHRASE, Clock, use
 from tokenization.errors import VaultError
 from tokenization.interface import Account, PayerKeyKind
@@ -56,7 +57,7 @@ def test_a_vault_on_postgresql(conninfo: str, tmp_path: Path) -> None:
     other.change_state(token, Event.RESUME)
 
     service.rotate_keys()
-    assert service.rotation.wait(60)
+    assert service.rotation.wait(CALL_S)
     status = service.key_status()
     assert (status.active, status.remaining, status.accounts) == (2, 0, 1_500)
     assert other.detokenize(made[1_499].token) == Secret("62258800001499")

@@ -13,14 +13,13 @@ import pytest
 
 from contract.errors import HutongError, Reason
 from contract.secret import Secret
+from tests.deadlines import CALL_S, START_S
 from tests.tokenization.leaks import find_leaks
 from tests.tokenization.world import CHEAP, PAN, PASSPHRASE, World, use
 from tokenization import rotation
 from tokenization.interface import Account, PayerKeyKind
 from tokenization.keyring import FileKeks
 from tokenization.suite import SUITES, SealBrokenError
-
-WAIT_S = 30.0
 
 
 def fill(world: World, count: int) -> list[Secret[str]]:
@@ -31,7 +30,7 @@ def fill(world: World, count: int) -> list[Secret[str]]:
 def test_a_rotation_rewraps_everything_and_destroys_the_old_key(world: World) -> None:
     tokens = fill(world, 2_500)
     world.service.rotate_keys()
-    assert world.service.rotation.wait(WAIT_S)
+    assert world.service.rotation.wait(CALL_S)
     status = world.service.key_status()
     assert (status.active, status.remaining, status.rotating) == (2, 0, False)
     assert [version.state for version in status.versions] == ["retired", "active"]
@@ -104,11 +103,11 @@ def test_a_rotation_that_was_killed_is_finished_at_the_next_start(tmp_path: Path
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'proto' / 'gen'}"}
     command = [sys.executable, "-c", KILLED, str(world.folder), PASSPHRASE.reveal(), str(steps)]
-    killed = subprocess.run(command, env=environment, timeout=60, check=False, capture_output=True)
+    killed = subprocess.run(command, env=environment, timeout=START_S, check=False, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     world.service = world.open()
     try:
-        assert world.service.rotation.wait(WAIT_S)
+        assert world.service.rotation.wait(CALL_S)
         status = world.service.key_status()
         assert (status.active, status.remaining, status.rotating) == (2, 0, False)
         assert [version.state for version in status.versions] == ["retired", "active"]
@@ -124,12 +123,12 @@ def test_another_process_follows_a_rotation(world: World) -> None:
     other = world.open()
     try:
         world.service.rotate_keys()
-        assert world.service.rotation.wait(WAIT_S)
+        assert world.service.rotation.wait(CALL_S)
         assert other.detokenize(tokens[3]) == Secret("62258801000003")
         made = other.register_account(Account("issuer-a", Secret("622588999999")))
         assert world.service.detokenize(made.token) == Secret("622588999999")
         other.rotate_keys()
-        assert other.rotation.wait(WAIT_S)
+        assert other.rotation.wait(CALL_S)
         assert world.service.detokenize(made.token) == Secret("622588999999")
         assert world.service.key_status().active == 3
     finally:
@@ -144,9 +143,9 @@ def test_rotations_one_after_the_other_and_at_once(world: World, monkeypatch: py
         thread.start()
     for thread in threads:
         thread.join()
-    assert world.service.rotation.wait(WAIT_S)
+    assert world.service.rotation.wait(CALL_S)
     world.service.rotation.resume()
-    assert world.service.rotation.wait(WAIT_S)
+    assert world.service.rotation.wait(CALL_S)
     status = world.service.key_status()
     assert (status.active, status.remaining) == (5, 0)
     assert [version.state for version in status.versions] == ["retired"] * 4 + ["active"]
@@ -173,7 +172,7 @@ def test_erasure_destroys_and_cannot_be_undone(world: World) -> None:
     assert world.service.detokenize(bystander) == Secret("6225880000000002")
     assert find_leaks([par], [world.folder]) == [], "its bytes are gone from the files"
     world.service.rotate_keys()
-    assert world.service.rotation.wait(WAIT_S)
+    assert world.service.rotation.wait(CALL_S)
     world.reopen()
     assert world.refused(use(PayerKeyKind.TOKEN, token)).reason == Reason.ERROR_REASON_ACCOUNT_ERASED
     assert world.token() != token, "the same account may come back, as a new one"

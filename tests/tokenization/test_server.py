@@ -19,11 +19,10 @@ from contract.payment_code import offline_code
 from contract.secret import Secret
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong.tokenization.v1 import token_pb2_grpc
+from tests.deadlines import CALL_S
 from tests.tokenization.world import World
 from tokenization.requestors import GATEWAY_TRID, OPERATOR_TRID, WALLET_TRID, Requestor, Role
 from tokenization.server import SECRET_METADATA_KEY, registration
-
-DEADLINE_S = 20.0
 
 
 class Served:
@@ -35,7 +34,7 @@ class Served:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
-        assert self._ready.wait(DEADLINE_S)
+        assert self._ready.wait(CALL_S)
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
         self.stub: Any = token_pb2_grpc.TokenServiceStub(self.channel)
 
@@ -62,7 +61,7 @@ class Served:
 
     def refused(self, method: str, request: Any, **options: Any) -> str:
         with pytest.raises(grpc.RpcError) as error:
-            getattr(self.stub, method)(request, timeout=DEADLINE_S, **options)
+            getattr(self.stub, method)(request, timeout=CALL_S, **options)
         refusal = from_rpc_error(error.value)
         assert refusal is not None, str(error.value)
         assert error.value.code() is refusal.status_code
@@ -234,7 +233,7 @@ def test_keys_rotate_and_accounts_are_erased(served: Served) -> None:
     stub = served.stub
     made = stub.RequestToken(ask())
     assert stub.RotateKeys(pb.RotateKeysRequest(requestor_id=OPERATOR_TRID)).status.active_version == 2
-    assert served.world.service.rotation.wait(DEADLINE_S)
+    assert served.world.service.rotation.wait(CALL_S)
     status = stub.GetKeyStatus(pb.GetKeyStatusRequest(requestor_id=OPERATOR_TRID)).status
     assert [one.state for one in status.versions] == ["retired", "active"]
     assert (status.remaining, status.rotating, status.store) == (0, False, "file")
@@ -264,18 +263,18 @@ def test_watching_sees_old_and_new_events_of_its_own_tokens(served: Served) -> N
         stub.ChangeState(pb.ChangeStateRequest(requestor_id=WALLET_TRID, name=name, change=change))
 
     change(pb.STATE_CHANGE_SUSPEND)
-    watch = stub.WatchTokens(pb.WatchTokensRequest(requestor_id=WALLET_TRID), timeout=DEADLINE_S)
+    watch = stub.WatchTokens(pb.WatchTokensRequest(requestor_id=WALLET_TRID), timeout=CALL_S)
     first = next(watch).events
     assert [event.kind for event in first] == ["suspended"]
     change(pb.STATE_CHANGE_RESUME)
     assert [event.kind for event in next(watch).events] == ["resumed"]
     watch.cancel()
     again = stub.WatchTokens(
-        pb.WatchTokensRequest(requestor_id=WALLET_TRID, after_sequence=first[-1].sequence), timeout=DEADLINE_S
+        pb.WatchTokensRequest(requestor_id=WALLET_TRID, after_sequence=first[-1].sequence), timeout=CALL_S
     )
     assert [event.kind for event in next(again).events] == ["resumed"]
     again.cancel()
-    refused = stub.WatchTokens(pb.WatchTokensRequest(requestor_id="5"), timeout=DEADLINE_S)
+    refused = stub.WatchTokens(pb.WatchTokensRequest(requestor_id="5"), timeout=CALL_S)
     with pytest.raises(grpc.RpcError) as error:
         next(refused)
     refusal = from_rpc_error(error.value)
@@ -289,7 +288,7 @@ def test_two_requests_for_one_account_at_once(served: Served) -> None:
 
     def request() -> None:
         start.wait()
-        answers.append(served.stub.RequestToken(ask(), timeout=DEADLINE_S).token)
+        answers.append(served.stub.RequestToken(ask(), timeout=CALL_S).token)
 
     threads = [threading.Thread(target=request) for _ in range(16)]
     for thread in threads:

@@ -11,6 +11,7 @@ import pytest
 
 from contract.payment_code import offline_code
 from contract.secret import Secret
+from tests.deadlines import START_S
 from tests.tokenization.presenter import PER_TICK, TICKS
 from tests.tokenization.world import CHEAP, PASSPHRASE
 from tokenization.interface import Account
@@ -57,6 +58,6 @@ def test_one_of_a_hundred_presentations_over_two_processes(tmp_path: Path, form:
             assert (admitted, spent, other) == (1, 2 * TICKS * PER_TICK - 1, 0)
     finally:
         for gateway in gateways:
-            gateway.communicate(timeout=30)
+            gateway.communicate(timeout=START_S)
         service.close()
     assert [gateway.returncode for gateway in gateways] == [0, 0]

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 import pytest
 
 from contract.errors import HutongError, Reason
+from tests.deadlines import CALL_S
 from tests.tokenization.world import World, use
 from tokenization import vault as vault_module
 from tokenization.interface import PayerKeyKind
@@ -25,7 +26,7 @@ def commits(world: World) -> int:
 
 def test_jobs_that_wait_share_a_commit_and_one_refusal_stays_alone(world: World) -> None:
     vault = world.service._vault
-    assert world.service.rotation.wait(10), "it looks once at start whether something is left to do"
+    assert world.service.rotation.wait(CALL_S), "it looks once at start whether something is left to do"
     began, go = threading.Event(), threading.Event()
     transactions: list[int] = []
     whole = vault.store.writing
@@ -40,7 +41,7 @@ def test_jobs_that_wait_share_a_commit_and_one_refusal_stays_alone(world: World)
 
     def block(_: Session) -> None:
         began.set()
-        assert go.wait(10)
+        assert go.wait(CALL_S)
 
     def add(session: Session) -> int:
         session.run("UPDATE meta SET value = value + 1 WHERE name = 'requestors'")
@@ -52,7 +53,7 @@ def test_jobs_that_wait_share_a_commit_and_one_refusal_stays_alone(world: World)
 
     before = commits(world)
     first = vault.submit(block)
-    assert began.wait(10)
+    assert began.wait(CALL_S)
     jobs: list[Future[int]] = [vault.submit(add_and_refuse if number == 5 else add) for number in range(20)]
     go.set()
     first.result(10)
@@ -126,15 +127,15 @@ def test_a_row_changed_under_a_running_service_is_not_believed(world: World) -> 
 
 def test_the_queue_is_bounded(world: World) -> None:
     vault = world.service._vault
-    assert world.service.rotation.wait(10)
+    assert world.service.rotation.wait(CALL_S)
     go, began = threading.Event(), threading.Event()
 
     def block(_: Session) -> None:
         began.set()
-        assert go.wait(10)
+        assert go.wait(CALL_S)
 
     vault.submit(block)
-    assert began.wait(10)
+    assert began.wait(CALL_S)
     waiting = [vault.submit(lambda _: None) for _ in range(vault_module.JOBS_MAX)]
     with pytest.raises(HutongError) as refusal:
         vault.submit(lambda _: None)

@@ -21,11 +21,11 @@ from clients.participants.simulated import SimulatedIssuer
 from contract.errors import DETAILS_METADATA_KEY, HutongError, Reason
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
+from tests.deadlines import CALL_S
 
 ROOT = Path(__file__).parents[3]
 TOKEN = "6210000000000001"
 SECRET = "the issuer's secret"
-PATIENCE_S = 15
 
 
 class Gateway(rpc.ParticipantServiceServicer):
@@ -102,27 +102,27 @@ def debit(payment: int) -> pb.Leg:
 
 def test_it_answers_reconnects_survives_a_kill_and_stops_when_told(gateway: Gateway, start: Start) -> None:
     first = start()
-    assert gateway.hellos.get(timeout=PATIENCE_S) == "issuer-a"
+    assert gateway.hellos.get(timeout=CALL_S) == "issuer-a"
     gateway.legs.put(debit(1))
-    assert gateway.answers.get(timeout=PATIENCE_S).response_code == "00"
+    assert gateway.answers.get(timeout=CALL_S).response_code == "00"
     gateway.legs.put(None)  # the gateway ends the stream
-    assert gateway.hellos.get(timeout=PATIENCE_S) == "issuer-a"
+    assert gateway.hellos.get(timeout=CALL_S) == "issuer-a"
     first.kill()
     first.wait()
     gateway.legs.put(None)
 
     second = start()
-    assert gateway.hellos.get(timeout=PATIENCE_S) == "issuer-a"
+    assert gateway.hellos.get(timeout=CALL_S) == "issuer-a"
     inquiry = pb.Leg(leg_id=b"\x81" * 17, kind=pb.LEG_KIND_INQUIRY, original_leg_id=debit(1).leg_id)
     gateway.legs.put(inquiry)
-    assert gateway.answers.get(timeout=PATIENCE_S).result == pb.ANSWER_RESULT_APPROVED
+    assert gateway.answers.get(timeout=CALL_S).result == pb.ANSWER_RESULT_APPROVED
     second.send_signal(signal.SIGTERM)
-    assert second.wait(PATIENCE_S) == 0
+    assert second.wait(CALL_S) == 0
 
 
 def test_a_wrong_secret_ends_it_with_the_reason(start: Start) -> None:
     process = start("not it")
-    _, errors = process.communicate(timeout=PATIENCE_S)
+    _, errors = process.communicate(timeout=CALL_S)
     assert process.returncode == 1
     assert "PARTICIPANT_REFUSED" in errors
     assert "not it" not in errors

@@ -23,13 +23,13 @@ from clients.participants.simulated import SimulatedParticipant
 from contract.secret import Secret
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
+from tests.deadlines import CALL_S, START_S, wait_until
 
 PAYMENT = b"one payment's id"
 DEBIT = pb.Leg(
     leg_id=PAYMENT + b"\x01", kind=pb.LEG_KIND_DEBIT, amount_minor=300, currency="CNY", account="6217000130000009"
 )
 INQUIRY = pb.Leg(leg_id=PAYMENT + b"\xf1", kind=pb.LEG_KIND_INQUIRY, original_leg_id=DEBIT.leg_id)
-WAIT_S = 20.0
 
 
 class FakeGateway(rpc.ParticipantServiceServicer):
@@ -60,7 +60,7 @@ class FakeGateway(rpc.ParticipantServiceServicer):
 
     def ask(self, leg: pb.Leg) -> pb.Answer:
         self.legs.put(leg)
-        return self.answers.get(timeout=WAIT_S)
+        return self.answers.get(timeout=CALL_S)
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def test_a_leg_from_two_gateways_is_done_once(tmp_path: Path) -> None:
         assert first.ask(DEBIT) == told
         assert (first.connected, second.connected) == (2, 1)
         stop(runners)
-        serving.join(WAIT_S)
+        serving.join(CALL_S)
         assert not serving.is_alive()
         for channel in channels:
             channel.close()
@@ -109,14 +109,13 @@ def test_books_have_one_keeper(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "clients.participants.process", "--target", "127.0.0.1:1", "--id", "issuer-a"]
     command += ["--role", "issuer", "--folder", str(tmp_path), "--until-eof"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as keeper:
-        while not (tmp_path / "books.db").exists():
-            assert keeper.poll() is None
-            threading.Event().wait(0.02)
-        other = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WAIT_S)
+        wait_until(lambda: (tmp_path / "books.db").exists() or keeper.poll() is not None, START_S)
+        assert keeper.poll() is None
+        other = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=CALL_S)
         assert (other.returncode, "another process keeps the books" in other.stderr) == (1, True)
         assert keeper.stdin is not None
         keeper.stdin.close()
-        assert keeper.wait(WAIT_S) == 0
+        assert keeper.wait(CALL_S) == 0
 
 
 def test_full_disk_and_a_log_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

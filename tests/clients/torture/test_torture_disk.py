@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from clients.command.torture.disk import SizeLimit
+from tests.deadlines import START_S
 
 ON_TMPFS = """
 import errno, pathlib, sys
@@ -44,7 +45,9 @@ for line in sys.stdin:
 
 
 def test_a_tmpfs_that_nobody_else_sees(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", ON_TMPFS, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", ON_TMPFS, str(tmp_path)], capture_output=True, text=True, timeout=START_S
+    )
     if done.returncode == 77:
         pytest.skip("this system allows neither mounts nor user namespaces")
     assert done.returncode == 0, done.stderr

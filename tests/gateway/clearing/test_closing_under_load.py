@@ -31,6 +31,7 @@ from gateway.journal.sqlite_reader import SqliteReader
 from hutong.gateway.v1 import payment_pb2 as payments
 from hutong.gateway.v1 import settlement_pb2 as pb
 from hutong.gateway.v1 import settlement_pb2_grpc as rpc
+from tests.deadlines import CALL_S, wait_until
 from tests.gateway.clearing.settled_network import OPERATOR, start
 from tests.gateway.test_kill import Gateway, Load
 
@@ -72,7 +73,7 @@ def close_in_turn(
             stub = rpc.SettlementServiceStub(channel)
             number = 1
             while not stop.is_set():
-                window = stub.CloseWindow(pb.CloseWindowRequest(caller=OPERATOR, number=number), timeout=10).window
+                window = stub.CloseWindow(pb.CloseWindowRequest(caller=OPERATOR, number=number), timeout=CALL_S).window
                 seen.setdefault(number, set()).add(window.SerializeToString(deterministic=True))
                 number += 1
                 stop.wait(0.02)
@@ -129,8 +130,7 @@ def test_several_close_while_payments_run(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert failures == []
-        while network.gateway.engine.in_flight:
-            threading.Event().wait(0.02)
+        wait_until(lambda: not network.gateway.engine.in_flight)
         with reading(tmp_path) as reader:
             last = reader.last()
             assert last is not None

@@ -15,9 +15,8 @@ from clients.command.network import Network
 from contract.errors import from_rpc_error
 from hutong.gateway.v1 import settlement_pb2 as pb
 from hutong.gateway.v1 import settlement_pb2_grpc as rpc
+from tests.deadlines import CALL_S
 from tests.gateway.clearing.settled_network import OPERATOR, start, trade
-
-CALL_S = 20.0
 
 
 @pytest.fixture(scope="module")

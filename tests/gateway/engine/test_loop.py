@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from gateway.engine.transitions import Timing
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
+from tests.deadlines import CALL_S, wait_until
 
-CALL_S = 20.0
 TIMING = Timing(leg_timeout_us=500_000, inquiry_us=200_000, reversal_us=200_000)
 
 
@@ -48,13 +47,6 @@ def request(network: Network, key: str, amount_minor: int = 100) -> pb.CreatePay
 def reason(error: grpc.RpcError) -> str:
     typed = from_rpc_error(error)
     return typed.name if typed else str(error)
-
-
-def wait_until(condition: object, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not come about"
-        threading.Event().wait(0.01)
 
 
 def test_a_full_disk_stops_acknowledging_and_ends_without_loss(network: Network) -> None:

@@ -26,8 +26,8 @@ from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_neighbours import PostgresNeighbours
 from gateway.links.loopback import LoopbackLink
 from hutong.gateway.v1 import payment_pb2 as pb
+from tests.deadlines import CALL_S
 
-WAIT_S = 20.0
 TOKEN = "6212345678901234"
 MERCHANT = "m1"
 OPENING_MINOR = 10_000_000
@@ -64,7 +64,7 @@ class Caller:
 
     @property
     def result(self) -> bytes | HutongError:
-        assert self._done.wait(WAIT_S), "no answer"
+        assert self._done.wait(CALL_S), "no answer"
         assert self._answer is not None
         return self._answer
 
@@ -228,13 +228,6 @@ def open_participants(folder: Path, *, latency_us: int = 0) -> tuple[Books, Part
     for participant in (issuer, acquirer):
         participant.script = Script(latency=Latency(latency_us, 0.0)) if latency_us else Script()
     return books, Participants(books, [issuer, acquirer])
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = WAIT_S) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        threading.Event().wait(0.01)
 
 
 def serve(pipe: Connection, url: str, folder: str) -> None:

@@ -22,7 +22,8 @@ from gateway.engine.states import State
 from gateway.journal.conservation import compare, compare_holds
 from gateway.journal.postgres_check import examine_postgresql
 from hutong.gateway.v1 import payment_pb2 as pb
-from tests.gateway.journal.shared import Caller, Node, Pair, SharedLink, hold, open_participants, wait_until
+from tests.deadlines import wait_until
+from tests.gateway.journal.shared import Caller, Node, Pair, SharedLink, hold, open_participants
 
 LIMIT = b"limit".ljust(16)
 TAKEN = 400

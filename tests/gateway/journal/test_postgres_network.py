@@ -19,9 +19,7 @@ from clients.command.network import Network, NetworkError, NetworkOptions
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
-from tests.gateway.journal.shared import wait_until
-
-CALL_S = 20.0
+from tests.deadlines import CALL_S, wait_until
 
 
 def request(token: str, key: str) -> pb.CreatePaymentRequest:

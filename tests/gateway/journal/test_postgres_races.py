@@ -19,6 +19,7 @@ from gateway.journal.conservation import compare
 from gateway.journal.postgres import PostgresJournal
 from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_reader import PostgresReader
+from tests.deadlines import CALL_S
 from tests.gateway.journal.shared import Node, SharedLink, draft, open_participants
 
 ROUNDS = 12
@@ -43,7 +44,7 @@ def race(url: str, batches: list[list[list[Payment]]]) -> Verdicts:
         try:
             journal = PostgresJournal(url)
             for batch in batches[index]:
-                barrier.wait(20)
+                barrier.wait(CALL_S)
                 answers = journal.commit(Writes(admissions=[admitted(payment) for payment in batch]))
                 verdicts[index].extend(zip(batch, answers, strict=True))
         except BaseException as error:  # noqa: BLE001 - told by the thread that waits
@@ -56,7 +57,7 @@ def race(url: str, batches: list[list[list[Payment]]]) -> Verdicts:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(CALL_S)
     assert not failures
     return [verdict for one in verdicts for verdict in one]
 
@@ -176,7 +177,7 @@ def test_readers_miss_no_event(url: str) -> None:
     batches = [[[draft() for _ in range(8)] for _ in range(40)] for _ in range(2)]
     race(url, batches)
     stop.set()
-    thread.join(20)
+    thread.join(CALL_S)
     assert len(seen) == 2 * 40 * 8
     assert seen == sorted(set(seen))
 
@@ -191,14 +192,14 @@ def test_a_limit_is_exact_with_64_callers_at_two_gateways(url: str, tmp_path: Pa
     barrier = threading.Barrier(64)
 
     def pay(index: int) -> None:
-        barrier.wait(20)
+        barrier.wait(CALL_S)
         outcomes.append(nodes[index % 2].create(draft(1000, counters=counters)).outcome)
 
     threads = [threading.Thread(target=pay, args=(index,)) for index in range(64)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(CALL_S)
     assert Counter(outcomes) == {"SUCCEEDED": 25, "AMOUNT_ABOVE_LIMIT": 39}
     for node in nodes:
         node.stop()

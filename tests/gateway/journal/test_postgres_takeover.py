@@ -22,6 +22,7 @@ from gateway.journal.interface import JournalFencedError, JournalMismatchError
 from gateway.journal.postgres import PostgresJournal
 from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_reader import PostgresReader
+from tests.deadlines import wait_until
 from tests.gateway.journal.shared import (
     CLOCK,
     LEASE_US,
@@ -31,7 +32,6 @@ from tests.gateway.journal.shared import (
     draft,
     open_participants,
     serve,
-    wait_until,
 )
 
 

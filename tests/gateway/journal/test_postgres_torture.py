@@ -21,9 +21,10 @@ from gateway.engine.states import FINAL, State
 from gateway.journal.conservation import compare
 from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_reader import PostgresReader
+from tests.deadlines import wait_until
 from tests.gateway.journal import torn_engine
 from tests.gateway.journal.remote_participants import ParticipantHost, PipeLink
-from tests.gateway.journal.shared import Node, wait_until
+from tests.gateway.journal.shared import Node
 
 log = logging.getLogger(__name__)
 SECONDS = float(os.environ.get("HUTONG_TORTURE_SECONDS", "2"))

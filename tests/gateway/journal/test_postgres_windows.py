@@ -14,7 +14,8 @@ from gateway.engine.model import Payment
 from gateway.engine.states import State
 from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_reader import PostgresReader
-from tests.gateway.journal.shared import Node, SharedLink, draft, open_participants, refund, wait_until
+from tests.deadlines import wait_until
+from tests.gateway.journal.shared import Node, SharedLink, draft, open_participants, refund
 
 LOAD_S = 1.5
 

@@ -20,10 +20,10 @@ from hutong.gateway.v1 import barcode_pb2, barcode_pb2_grpc
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
+from tests.deadlines import CALL_S
 from tests.gateway.journal.shared import CLOCK, Caller, Node, SharedLink, draft, open_participants
 
 CALLERS = 64
-CALL_S = 30.0
 AMOUNT = 1_000
 CAP = default_rules().limits["D", "CNY"]
 
