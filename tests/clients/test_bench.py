@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from clients.command.main import main
+
+pytestmark = pytest.mark.process
 
 
 def bench(*arguments: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("demo")
 
 
+@pytest.mark.slow
 def test_every_wallet_pays_through_every_acquirer_by_every_key(folder: Path) -> None:
     console = Console(file=io.StringIO())
     result = run(folder, 11, console, wallets_per_issuer=1, merchants_per_acquirer=2)

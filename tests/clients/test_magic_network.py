@@ -64,6 +64,7 @@ def states(client: HutongClient, payment: pb.Payment) -> set[str]:
     return seen
 
 
+@pytest.mark.slow
 def test_each_amount_comes_to_what_the_table_says(network: Network, folder: Path) -> None:
     with HutongClient(network.target) as client, ThreadPoolExecutor(len(MAGIC)) as workers:
         payments = dict(zip(MAGIC, workers.map(lambda digits: pay(client, network, digits), MAGIC), strict=True))

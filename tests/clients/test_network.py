@@ -11,6 +11,8 @@ import pytest
 
 from clients.command.network import Network, NetworkError, NetworkOptions
 
+pytestmark = pytest.mark.process
+
 
 def options(folder: Path, front: str = "native", listen: str = "127.0.0.1:0") -> NetworkOptions:
     return NetworkOptions(data=folder, seed=5, listen=listen, front=front)

@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from clients import keys
@@ -18,6 +19,8 @@ from clients.command.network import Network, NetworkOptions, Where
 from contract.errors import HutongError, Reason
 from hutong.gateway.v1 import payment_pb2 as pb
 from tests.deadlines import START_S, wait_until
+
+pytestmark = pytest.mark.process
 
 
 def pay(network: Network) -> pb.Payment:

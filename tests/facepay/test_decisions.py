@@ -89,6 +89,7 @@ def test_too_few_people_leave_the_default() -> None:
     assert fit(people.enrolled(0, 50), np.arange(50, dtype=np.int64), 50, np.random.default_rng(1)) is DEFAULT
 
 
+@pytest.mark.slow
 def test_interval_narrows_with_more_probes() -> None:
     people = People(22, 128)
     vectors, ids = people.enrolled(0, 4000), np.arange(4000, dtype=np.int64)

@@ -30,6 +30,7 @@ def silent(_: str, __: int) -> Callable[[int], None]:
     return lambda _: None
 
 
+@pytest.mark.slow
 def test_both_ways_of_the_exact_scan_certify_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(face_bench, "BATCH_SECONDS", 0.05)
     apart = face_bench.bench(1_000, "sketch", 3, tmp_path, silent, queries=300).as_json()

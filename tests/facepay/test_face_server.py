@@ -56,6 +56,7 @@ def outcome(terminal: FaceTerminal, capture: face_pb2.FaceCapture) -> str:
     return face_pb2.Outcome.Name(answer.outcome)
 
 
+@pytest.mark.slow
 def test_a_terminal_enrols_and_identifies_and_attacks_fail(terminal: FaceTerminal) -> None:
     reference = terminal.enroll_person(10, "ten", FACTORS)
     answer = terminal._stub.Identify(face_pb2.IdentifyRequest(capture=terminal.capture(10)))
@@ -68,6 +69,7 @@ def test_a_terminal_enrols_and_identifies_and_attacks_fail(terminal: FaceTermina
     assert outcome(terminal, replay) == "OUTCOME_BAD_CAPTURE"
 
 
+@pytest.mark.slow
 def test_many_callers_at_once_each_get_their_own_answer(terminal: FaceTerminal) -> None:
     references = {}
     for person in range(20, 30):
@@ -137,6 +139,7 @@ def test_images_whose_models_have_another_dimension_are_refused(target: str, tmp
     assert "64 numbers" in done.output
 
 
+@pytest.mark.slow
 def test_evaluate_measures_a_folder_of_people_and_draws(tmp_path: Path) -> None:
     pack = tiny_models.opencv_pack(tmp_path / "pack")
     for person in range(6):

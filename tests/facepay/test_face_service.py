@@ -32,6 +32,7 @@ def name_of(answer: FaceMatch | HutongError) -> str:
     return answer.name
 
 
+@pytest.mark.slow
 def test_the_enrolled_are_found_and_strangers_are_not(desk: Any) -> None:
     references = {one: desk.enroll(one) for one in range(5)}
     for person in range(5):
@@ -46,6 +47,7 @@ def test_empty_gallery_finds_nobody(desk: Any) -> None:
     assert desk.identify(0).decision.outcome is Outcome.NO_MATCH
 
 
+@pytest.mark.slow
 def test_a_gallery_is_made_with_the_first_face(desk: Any) -> None:
     folder = desk.service._folder / "gallery"
     assert desk.service.renew() == 2
@@ -57,6 +59,7 @@ def test_a_gallery_is_made_with_the_first_face(desk: Any) -> None:
     assert desk.identify(1).decision.outcome is Outcome.MATCHED
 
 
+@pytest.mark.slow
 def test_small_amounts_need_no_passcode_larger_ones_do(desk: Any) -> None:
     reference = desk.enroll(1)
     small = pay(desk, 1, 5_000)
@@ -98,6 +101,7 @@ def test_many_wrong_passcodes_at_once_cannot_outrun_the_limit(desk: Any) -> None
     assert answers.count("PASSCODE_LOCKED") == 20 - (ATTEMPTS_MAX - 1)
 
 
+@pytest.mark.slow
 def test_twins_are_ambiguous_and_last_four_digits_settle_it(desk: Any) -> None:
     desk.enroll(998)
     with pytest.raises(HutongError, match="FACE_ALREADY_ENROLLED"):
@@ -110,6 +114,7 @@ def test_twins_are_ambiguous_and_last_four_digits_settle_it(desk: Any) -> None:
     assert answer.subject.reference == reference
 
 
+@pytest.mark.slow
 def test_same_face_under_another_name_is_reported(desk: Any) -> None:
     desk.enroll(4)
     with pytest.raises(HutongError, match="FACE_ALREADY_ENROLLED"):
@@ -117,6 +122,7 @@ def test_same_face_under_another_name_is_reported(desk: Any) -> None:
     assert desk.service.status().persons == 1
 
 
+@pytest.mark.slow
 def test_enrolling_again_replaces_templates_and_keeps_the_reference(desk: Any) -> None:
     reference = desk.enroll(4)
     again = desk.enroll(4, vectors=list(desk.people.enrolled(4, 1, 1)) * 2, passcode=Secret("271828"))
@@ -301,6 +307,7 @@ for person in range(100000):
 """
 
 
+@pytest.mark.slow
 def test_kill_9_during_enrolment_loses_nobody_who_was_told(tmp_path: Path) -> None:
     from clients.faces.people import People
     from facepay.gallery.engine import Batch

@@ -293,6 +293,7 @@ def test_enrolment_is_visible_at_once_while_the_tail_is_sealed(tmp_path: Path, m
     gallery.close()
 
 
+@pytest.mark.slow
 def test_sketch_distances_stay_within_their_limits_on_any_data() -> None:
     projection = Projection(Secret(b"s" * 32), 512)
     for clusters in (0, 3):

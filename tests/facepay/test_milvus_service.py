@@ -58,6 +58,7 @@ def same(one: Desk, two: Desk, persons: range, **where: Any) -> None:
             assert score == pytest.approx(its, abs=0.011)
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_the_local_gallery(elsewhere: Desk, desk: Desk, on_milvus: Options) -> None:
     one, two = elsewhere, desk
     for desk in (one, two):

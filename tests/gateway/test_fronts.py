@@ -309,6 +309,7 @@ def test_watching_is_in_order_resumable_and_complete(side: Side) -> None:
         assert refusal(lambda bad=bad: next(iter(side.stub.WatchPayments(bad, timeout=CALL_S))))[1] == "FIELD_INVALID"
 
 
+@pytest.mark.slow
 def test_an_unfinished_payment_is_answered_before_the_calls_own_deadline(side: Side) -> None:
     side.network.participants["issuer-a"].plan_next(Plan(Behaviour.LATE, late_us=1_500_000))
     start = time.monotonic()
@@ -441,6 +442,7 @@ def test_captures_and_voids_racing_have_one_winner(side: Side) -> None:
         assert ("SUCCEEDED" in outcomes[0]) == (shown.state == pb.PAYMENT_STATE_SUCCEEDED)
 
 
+@pytest.mark.slow
 def test_receipts_are_for_what_has_ended_or_is_held(side: Side, payments: dict[str, str]) -> None:
     for payment_id, reason in (
         ("", "FIELD_MISSING"),
@@ -473,6 +475,7 @@ def test_no_receipt_while_under_way(side: Side) -> None:
     side.stub.CancelPayment(pb.CancelPaymentRequest(payment_id=made.payment_id), timeout=CALL_S)
 
 
+@pytest.mark.slow
 def test_a_hold_ends_by_itself_and_is_seen_to(side: Side) -> None:
     """A second's hold on the engine's own clock: EXPIRED is watched for, and then nothing can be captured."""
     payment_id = held(side, hold=pb.Hold(lifetime=duration_pb2.Duration(seconds=1))).payment_id

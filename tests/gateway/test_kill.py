@@ -23,6 +23,8 @@ from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.tokenization.v1 import token_pb2, token_pb2_grpc
 from tests.deadlines import CALL_S, START_S, wait_until
 
+pytestmark = pytest.mark.process
+
 KILLS = 2
 LOAD_S = 0.7
 SEED = 6

@@ -20,6 +20,8 @@ from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
 from tests.deadlines import CALL_S
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def network(tmp_path: Path) -> Iterator[Network]:

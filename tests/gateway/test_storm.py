@@ -90,6 +90,7 @@ def test_payments_succeed_in_a_storm_of_queries_whose_excess_is_refused(network:
         assert stub.GetPayment(ask, timeout=CALL_S, metadata=(("hutong-caller", "other"),)).payment == known
 
 
+@pytest.mark.slow
 def test_callers_without_a_name_have_a_budget_for_each_connection(network: Network) -> None:
     ask = pb.GetPaymentRequest(payment_id="00000000-0000-7000-8000-000000000000")
     for _ in range(2):

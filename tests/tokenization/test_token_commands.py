@@ -122,6 +122,7 @@ def test_failures(line: Line) -> None:
     assert unreachable["reason"] == "UNREACHABLE"
 
 
+@pytest.mark.slow
 def test_bench_and_check_in_small(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is measured is a command's business; here only that it runs, refuses nothing and says what it says."""
     monkeypatch.setattr(bench, "SECONDS", 0.05)

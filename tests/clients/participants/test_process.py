@@ -23,6 +23,8 @@ from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
 from tests.deadlines import CALL_S
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[3]
 TOKEN = "6210000000000001"
 SECRET = "the issuer's secret"

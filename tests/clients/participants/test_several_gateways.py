@@ -25,6 +25,8 @@ from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
 from tests.deadlines import CALL_S, START_S, wait_until
 
+pytestmark = pytest.mark.process
+
 PAYMENT = b"one payment's id"
 DEBIT = pb.Leg(
     leg_id=PAYMENT + b"\x01", kind=pb.LEG_KIND_DEBIT, amount_minor=300, currency="CNY", account="6217000130000009"

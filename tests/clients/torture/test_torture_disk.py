@@ -11,6 +11,8 @@ import pytest
 from clients.command.torture.disk import SizeLimit
 from tests.deadlines import START_S
 
+pytestmark = pytest.mark.process
+
 ON_TMPFS = """
 import errno, pathlib, sys
 from clients.command.torture.disk import SmallTmpfs

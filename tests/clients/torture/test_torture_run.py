@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.process
+
 COMMAND = [sys.executable, "-m", "clients.command.main", "torture", "--json"]
 LIMIT_S = 170.0
 

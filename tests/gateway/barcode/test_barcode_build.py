@@ -61,6 +61,7 @@ def test_a_code_of_each_scheme_decodes_to_what_was_asked(scheme: str, amount_min
     assert decoded.initiation == ("static" if amount_minor is None else "dynamic")
 
 
+@pytest.mark.slow
 @given(
     name=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=25),
     account=st.from_regex(r"[A-Za-z0-9._:-]{1,36}", fullmatch=True),

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import grpc
+import pytest
 
 from clients import keys
 from clients.client import HutongClient
@@ -114,6 +115,7 @@ def check_windows(folder: Path, out: Path) -> list[Window]:
     return windows
 
 
+@pytest.mark.slow
 def test_several_close_while_payments_run(tmp_path: Path) -> None:
     seen: dict[int, set[bytes]] = {}
     failures: list[BaseException] = []
@@ -144,6 +146,7 @@ def test_several_close_while_payments_run(tmp_path: Path) -> None:
     assert report.conserved, report.findings
 
 
+@pytest.mark.slow
 def test_kill_while_closing(tmp_path: Path) -> None:
     """What a closer was told is still so after kill -9, and what was in flight falls into no window."""
     told: dict[int, set[bytes]] = {}

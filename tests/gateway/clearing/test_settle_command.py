@@ -17,6 +17,8 @@ from clients.command.settle import settle
 from gateway.clearing.files import verify
 from tests.gateway.clearing.settled_network import start, trade
 
+pytestmark = pytest.mark.slow
+
 
 def invoke(*arguments: str, status: int = 0) -> str:
     result = CliRunner().invoke(settle, list(arguments), catch_exceptions=False)

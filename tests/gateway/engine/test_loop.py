@@ -49,6 +49,7 @@ def reason(error: grpc.RpcError) -> str:
     return typed.name if typed else str(error)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_acknowledging_and_ends_without_loss(network: Network) -> None:
     """Fault 13."""
     for participant in network.participants.values():
@@ -137,6 +138,7 @@ def test_what_is_in_flight_at_a_hard_end_is_settled_by_the_next_start(tmp_path: 
     assert report.conserved, report.findings
 
 
+@pytest.mark.slow
 def test_holds_do_not_count_as_in_flight_and_survive_restarts(tmp_path: Path) -> None:
     """More are held than may be in flight; they need no memory, and the next start can capture them."""
     held: list[str] = []

@@ -166,6 +166,7 @@ def serve_holds(pipe: Connection, url: str, folder: str) -> None:
         threading.Event().wait(0.01)
 
 
+@pytest.mark.slow
 def test_kill_9_with_holds_in_flight(url: str, tmp_path: Path) -> None:
     """What was said to be held is held, or was captured, and the other engine can do with it what it likes."""
     context = multiprocessing.get_context("spawn")

@@ -58,6 +58,7 @@ def test_paid_watched_and_checked(url: str, tmp_path: Path) -> None:
     assert (report["conserved"], report["payments"], report["in_flight"]) == (True, 1, 0)
 
 
+@pytest.mark.slow
 def test_a_killed_gateway_has_its_payments_back_at_once(url: str, tmp_path: Path) -> None:
     """Its folder's name at the database is its own: the next start does not wait for the lease to run out."""
     environment = {**os.environ, "HUTONG_JOURNAL": url, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -64,6 +64,7 @@ def test_a_repeat_whose_time_is_over_gets_the_payment_as_it_stands(slow_pair: Pa
     assert first.outcome == "SUCCEEDED"
 
 
+@pytest.mark.slow
 def test_a_cancellation_reaches_the_engine_that_has_the_payment(slow_pair: Pair) -> None:
     here, there = slow_pair.nodes
     payment = draft()
@@ -101,6 +102,7 @@ def test_an_answer_that_arrives_at_another_engine_is_passed_on(url: str, tmp_pat
     books.close()
 
 
+@pytest.mark.slow
 def test_kill_9_and_takeover(url: str, tmp_path: Path) -> None:
     """Fault 11 over two gateways: nothing acknowledged is lost, everything in flight is settled by the other."""
     context = multiprocessing.get_context("spawn")

@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from clients.participants.books import totals
 from gateway.engine.states import FINAL, State
@@ -98,6 +99,7 @@ class Torture:
         self.kills += len(self.engines)
 
 
+@pytest.mark.slow
 def test_kills_and_cuts_under_load(url: str, tmp_path: Path) -> None:
     """Faults 2, 5, 11, 16, 18 and 19 over two gateways at once."""
     torture = Torture(url, tmp_path)
