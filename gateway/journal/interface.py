@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -90,8 +90,13 @@ class Reader(Protocol):
         """Refunds of these payments, oldest first."""
         ...
 
-    def events(self, after_sequence: int, limit: int, payment_id: bytes | None = None) -> list[EventRow]:
-        """Events after a sequence number, in order."""
+    def events(self, after_sequence: int, limit: int) -> list[EventRow]:
+        """Up to `limit` events of all payments after a sequence number, in order."""
+        ...
+
+    def events_of(self, watched: Mapping[bytes, int], limit: int) -> list[EventRow]:
+        """Up to `limit` events of some payments, each payment's in order and after its own sequence number: payment id
+        to that number. Costs what these payments' events cost, however many others there are."""
         ...
 
     def decisions(self, before: bytes | None, most: int) -> list[DecisionRow]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -78,18 +78,22 @@ class PostgresReader:
         (rows,) = self._rows((sql.REFUNDS, (byteas(payment_ids),)))
         return self._load([bytes(row[0]) for row in rows]) if rows else []
 
-    def events(self, after_sequence: int, limit: int, payment_id: bytes | None = None) -> list[EventRow]:
+    def events(self, after_sequence: int, limit: int) -> list[EventRow]:
         """See the interface. Numbers are given in the order of commits, so none appears behind one that was read."""
-        only = "" if payment_id is None else "AND payment_id = %s"
-        values = (after_sequence, limit) if payment_id is None else (after_sequence, payment_id, limit)
         (rows,) = self._rows(
             (
-                f"SELECT sequence, payment_id, state, time_us FROM events WHERE sequence > %s {only} "
+                "SELECT sequence, payment_id, state, time_us FROM events WHERE sequence > %s "
                 "ORDER BY sequence LIMIT %s",
-                values,
+                (after_sequence, limit),
             )
         )
-        return [EventRow(sequence, bytes(key), state, time_us) for sequence, key, state, time_us in rows]
+        return _event_rows(rows)
+
+    def events_of(self, watched: Mapping[bytes, int], limit: int) -> list[EventRow]:
+        """See the interface."""
+        values = (byteas(list(watched)), bigints(list(watched.values())), limit, limit)
+        (rows,) = self._rows((sql.EVENTS_OF, values))
+        return _event_rows(rows)
 
     def rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         """See the interface."""
@@ -101,3 +105,7 @@ class PostgresReader:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _event_rows(rows: Sequence[tuple[Any, ...]]) -> list[EventRow]:
+    return [EventRow(sequence, bytes(key), state, time_us) for sequence, key, state, time_us in rows]

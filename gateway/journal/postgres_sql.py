@@ -129,6 +129,13 @@ ENDED_HOLDS: Final = (
 REFUNDS: Final = "SELECT payment_id FROM payments WHERE original_id = ANY(%s::bytea[]) ORDER BY payment_id"
 ROUTES: Final = "SELECT route_id, explanation FROM routes WHERE route_id = ANY(%s::bigint[])"
 JUDGEMENTS: Final = "SELECT risk_id, judgement FROM judgements WHERE risk_id = ANY(%s::bigint[])"
+EVENTS_OF: Final = (
+    "SELECT e.sequence, e.payment_id, e.state, e.time_us "
+    f"FROM {_unnest(('payment_id', 'after_sequence'), ('BYTEA', 'BIGINT'))} CROSS JOIN LATERAL ("
+    "SELECT sequence, payment_id, state, time_us FROM events "
+    "WHERE payment_id = u.payment_id AND sequence > u.after_sequence ORDER BY sequence LIMIT %s) AS e LIMIT %s"
+)
+"""Payments, the number after which each is read, and most rows for one payment and for all."""
 CLAIM: Final = (
     "UPDATE payments SET engine = %s WHERE payment_id = ANY(%s::bytea[]) AND open = 0 AND engine = ANY(%s::bigint[])"
 )

@@ -2,16 +2,17 @@
 
 A payment costs one row in `payments` (inserted once, updated at each change of state), one in `legs` for each message
 that moves or undoes money (the first one's is written with its answer), two in `postings` for each movement, one in
-`events` for each state. A payment that risk rules refuse costs one row in `refusals`, and what they found is kept once
-for all that it was found of. `payments.open` says who looks after a payment: 1, its engine, which has it in memory; 2,
-nobody, while its funds are held, until its engine takes it up, or on a shared journal any; 0, nobody: it has ended.
+`events` for each state, with an entry in the index by which those who watch one payment find its events. A payment that
+risk rules refuse costs one row in `refusals`, and what they found is kept once for all that it was found of.
+`payments.open` says who looks after a payment: 1, its engine, which has it in memory; 2, nobody, while its funds are
+held, until its engine takes it up, or on a shared journal any; 0, nobody: it has ended.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Version of this schema, kept in `meta`; a journal of another version is refused."""
 
 CLOSED: Final = 0
@@ -128,6 +129,7 @@ CREATE TABLE IF NOT EXISTS events (
     state SMALLINT NOT NULL,
     time_us BIGINT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS events_payment ON events (payment_id, sequence);
 CREATE TABLE IF NOT EXISTS windows (
     number BIGINT NOT NULL PRIMARY KEY,
     after_sequence BIGINT NOT NULL,

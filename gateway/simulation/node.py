@@ -428,8 +428,8 @@ class Node:
             with self._acting(READERS):
                 while self._queries.turn():
                     pass
-                if self.streams:
-                    self._hub.turn()
+                while self.streams and self._hub.turn():
+                    pass
         except GoneError:
             return
         except CrashError as crash:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -213,12 +214,35 @@ def test_what_was_written_is_read_back(url: str) -> None:
     for column in ("amount_minor", "caller", "route_id", "account_ref", "key_ref", "last_four", "created_us", "legs"):
         assert getattr(stored, column) == getattr(payment, column) == getattr(read, column)
     assert stored.counters == ((b"c" * 16, 5, 0, 0),)
-    assert [row.payment_id for row in reader.events(0, 10, payment.payment_id)] == [payment.payment_id]
+    assert [row.payment_id for row in reader.events_of({payment.payment_id: 0}, 10)] == [payment.payment_id]
     assert reader.events(4, 10) == []
     assert reader.refunds([payment.payment_id]) == []
     assert reader.payment(bytes(16)) is None
     assert list(journal.repeats([payment.idempotency, bytes(16)])) == [payment.idempotency]
     journal.close()
+    reader.close()
+
+
+def test_the_events_of_one_payment_are_found_among_many(url: str) -> None:
+    PostgresJournal(url).close()
+    first, second = b"1" * 16, b"2" * 16
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO events (sequence, payment_id, state, time_us) "
+            "SELECT n, decode(lpad(to_hex(n), 32, '0'), 'hex'), 1, n FROM generate_series(10, 100000) AS n"
+        )
+        for sequence, key in ((1, first), (2, second), (100_001, first), (100_002, second)):
+            connection.execute("INSERT INTO events VALUES (%s, %s, 1, 1)", (sequence, key))
+    reader = PostgresReader(url)
+    begun_s = time.perf_counter()
+    assert len(reader.events(0, 200_000)) == 99_995
+    all_s = time.perf_counter() - begun_s
+    begun_s = time.perf_counter()
+    found = reader.events_of({first: 0, second: 2, bytes(16): 0}, 10)
+    assert time.perf_counter() - begun_s < all_s / 5
+    assert [(row.sequence, row.payment_id) for row in found] == [(1, first), (100_001, first), (100_002, second)]
+    assert [row.sequence for row in reader.events_of({second: 0}, 1)] == [2]
+    assert reader.events_of({}, 10) == []
     reader.close()
 
 

@@ -1,0 +1,208 @@
+"""Watching payments: one costs its own events however many others there are, and nobody who is behind, full or broken
+keeps the others waiting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from contract.errors import HutongError
+from gateway.engine.answer import id_text
+from gateway.engine.model import Writes
+from gateway.engine.states import State
+from gateway.journal.interface import EventRow
+from gateway.journal.sqlite import SqliteJournal
+from gateway.journal.sqlite_reader import SqliteReader
+from gateway.watch import EVENTS_PER_MESSAGE_MAX, READ_WORK, WORK_PER_TURN_MAX, WatchHub
+from hutong.gateway.v1 import payment_pb2 as pb
+
+OTHERS = 100_000
+READS_BEHIND_MAX = WORK_PER_TURN_MAX // READ_WORK + 1
+
+
+def payment(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+class Stream:
+    """A watcher's end of a stream; `full` is how its connection stands."""
+
+    def __init__(self, asker: str = "") -> None:
+        self.asker = asker
+        self.full = False
+        self.closed = False
+        self.seen: list[int] = []
+        self.error: HutongError | None = None
+
+    def try_send(self, message: bytes) -> bool:
+        if self.full:
+            return False
+        self.seen += [event.sequence for event in pb.WatchPaymentsResponse.FromString(message).events]
+        return True
+
+    def fail(self, error: HutongError) -> None:
+        self.error, self.closed = error, True
+
+
+class Broken(Stream):
+    """A stream whose transport has a defect."""
+
+    def try_send(self, message: bytes) -> bool:
+        raise OSError("no such call")
+
+
+class CountingReader(SqliteReader):
+    """Says what it was asked."""
+
+    reads = 0
+    rows_read = 0
+
+    def events(self, after_sequence: int, limit: int) -> list[EventRow]:
+        return self._count(super().events(after_sequence, limit))
+
+    def events_of(self, watched: Mapping[bytes, int], limit: int) -> list[EventRow]:
+        return self._count(super().events_of(watched, limit))
+
+    def _count(self, rows: list[EventRow]) -> list[EventRow]:
+        self.reads += 1
+        self.rows_read += len(rows)
+        return rows
+
+
+class Scene:
+    """A journal with the events of many payments, and a hub whose turns the test takes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.journal = SqliteJournal(folder / "journal.db")
+        self.path = folder / "journal.db"
+        self.open_reader()
+        self.hub = WatchHub(lambda: self.reader, threaded=False)
+        self.events = 0
+
+    def open_reader(self) -> None:
+        self.reader = CountingReader(self.path)
+
+    def publish(self, *payments: int) -> None:
+        writes = Writes()
+        writes.events.extend((payment(one), int(State.SUCCEEDED), 1_000_000) for one in payments)
+        self.journal.commit(writes)
+        self.events += len(payments)
+
+    def watch(self, stream: Stream, *, after: int = 0, only: int | None = None) -> Stream:
+        name = "" if only is None else id_text(payment(only))
+        request = pb.WatchPaymentsRequest(after_sequence=after, payment_id=name)
+        self.hub.subscribe(request.SerializeToString(), stream)
+        return stream
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    one = Scene(tmp_path)
+    yield one
+    one.hub.close()
+    one.reader.close()
+    one.journal.close()
+
+
+def test_one_payment_costs_its_own_events(scene: Scene) -> None:
+    scene.publish(7, 8)
+    scene.publish(*range(1000, 1000 + OTHERS))
+    scene.publish(7)
+    begun_s = time.perf_counter()
+    assert len(scene.reader.events(0, OTHERS * 2)) == OTHERS + 3
+    all_s, scene.reader.rows_read = time.perf_counter() - begun_s, 0
+    streams = [scene.watch(Stream(), only=7), scene.watch(Stream(), only=8), scene.watch(Stream(), only=9)]
+    late = scene.watch(Stream(), only=7, after=1)
+    begun_s = time.perf_counter()
+    assert not scene.hub.turn()
+    assert time.perf_counter() - begun_s < all_s / 20
+    assert [one.seen for one in streams] == [[1, OTHERS + 3], [2], []]
+    assert late.seen == [OTHERS + 3]
+    assert scene.reader.rows_read == 3
+    scene.publish(9, 8)
+    scene.hub.turn()
+    assert [one.seen for one in streams] == [[1, OTHERS + 3], [2, OTHERS + 5], [OTHERS + 4]]
+
+
+def test_those_behind_do_not_keep_those_at_the_head_waiting(scene: Scene) -> None:
+    scene.publish(*range(1000, 1000 + OTHERS))
+    at_head, one = scene.watch(Stream("head"), after=OTHERS), scene.watch(Stream("one"), only=5)
+    while scene.hub.turn():
+        pass
+    behind = [scene.watch(Stream(f"behind {number}"), after=number) for number in range(50)]
+    turns = 0
+    while True:
+        scene.publish(5)
+        before = scene.reader.reads
+        more = scene.hub.turn()
+        turns += 1
+        assert scene.reader.reads - before <= READS_BEHIND_MAX + 2
+        assert at_head.seen[-1] == one.seen[-1] == scene.events
+        if turns == 50:
+            # In rotation: nobody is far ahead of another.
+            assert max(len(s.seen) for s in behind) - min(len(s.seen) for s in behind) <= 2 * EVENTS_PER_MESSAGE_MAX
+        if turns > 50 and not more:
+            break
+        if turns > 60:
+            for stream in behind:
+                stream.closed = True
+    assert at_head.seen == one.seen == list(range(OTHERS + 1, OTHERS + turns + 1))
+
+
+def test_one_who_is_behind_gets_everything_in_order(scene: Scene) -> None:
+    scene.publish(*range(1000, 1000 + OTHERS))
+    stream = scene.watch(Stream())
+    for number in range(5000):
+        stream.full = number % 3 == 0
+        if not scene.hub.turn() and len(stream.seen) == OTHERS:
+            break
+    assert stream.seen == list(range(1, OTHERS + 1))
+
+
+def test_full_connections_cost_neither_turns_nor_reads(scene: Scene) -> None:
+    scene.publish(*range(1000, 1000 + OTHERS))
+    stuck = [scene.watch(Stream(f"stuck {number}"), after=number) for number in range(30)]
+    for stream in stuck:
+        stream.full = True
+    while scene.hub.turn():
+        pass
+    before = scene.reader.reads
+    assert not scene.hub.turn()
+    assert scene.reader.reads == before
+    good = scene.watch(Stream("good"), after=OTHERS - 10)
+    assert not scene.hub.turn()
+    assert len(good.seen) == 10
+    for stream in stuck:
+        stream.full = False
+    while scene.hub.turn():
+        pass
+    for number, stream in enumerate(stuck):
+        assert stream.seen == list(range(number + 1, OTHERS + 1))
+
+
+def test_a_broken_stream_is_given_up_and_the_others_go_on(scene: Scene) -> None:
+    scene.watch(Broken("broken"))
+    scene.watch(Broken("also"), only=5)
+    good, one = scene.watch(Stream("good")), scene.watch(Stream("one"), only=5)
+    for _ in range(3):
+        scene.publish(5)
+        scene.hub.turn()
+    assert good.seen == one.seen == [1, 2, 3]
+
+
+def test_a_journal_that_cannot_be_read_is_read_again(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    stream = scene.watch(Stream())
+    scene.hub.turn()
+    scene.publish(5)
+    scene.reader.close()  # whatever it is asked now raises
+    for _ in range(2):
+        assert not scene.hub.turn()
+        assert scene.hub.failure is not None
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+    scene.open_reader()
+    scene.hub.turn()
+    assert scene.hub.failure is None
+    assert stream.seen == [1]
