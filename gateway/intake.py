@@ -23,7 +23,7 @@ from gateway.engine.answer import response
 from gateway.engine.clock import PaymentIds
 from gateway.engine.model import Cancel, Capture, Create, Decline, EngineEvent, Join, Kind, Payment, Waiter
 from gateway.engine.states import RESTING
-from gateway.journal.interface import Journal, JournalUnavailableError
+from gateway.journal.interface import Journal, JournalFencedError, JournalUnavailableError
 from gateway.keys import Payee, Payees
 from gateway.refunds import refund_of
 from gateway.risk.judge import Judge
@@ -311,7 +311,7 @@ class PaymentIntake:
         wanted = sorted({original_id for _, _, original_id in drafts})
         try:
             originals = {payment.payment_id: payment for payment in self._journal.load(wanted)}
-        except JournalUnavailableError:
+        except (JournalUnavailableError, JournalFencedError):
             _put_off(draft for _, draft, _ in drafts)
             return
         for request, draft, original_id in drafts:
@@ -334,7 +334,7 @@ class PaymentIntake:
         keys = [draft.idempotency for draft, _ in refused if draft.idempotency]
         try:
             standing = self._journal.repeats(keys) if keys else {}
-        except JournalUnavailableError:
+        except (JournalUnavailableError, JournalFencedError):
             _put_off(draft for draft, _ in refused)
             return
         declines = 0

@@ -19,13 +19,22 @@ from gateway.engine.core import Core
 from gateway.engine.inbox import Inbox
 from gateway.engine.neighbours import Neighbours
 from gateway.journal.conservation import Report, examine
-from gateway.journal.interface import Journal, JournalMismatchError, Reader
+from gateway.journal.interface import Journal, JournalMismatchError, JournalWentBackError, Reader
+from gateway.journal.memory import FILE_NAME as MEMORY_FILE
+from gateway.journal.memory import Memory
 from gateway.journal.sqlite import SqliteJournal
 from gateway.journal.sqlite_reader import SqliteReader
 
 SQLITE_FILE: Final = "gateway.db"
 HOLDER_FILE: Final = "gateway.holder"
 SCHEMES: Final = ("postgresql://", "postgres://")
+WENT_BACK: Final = (
+    "A backup was restored, or a standby that lagged was made the primary: payments that were acknowledged are gone "
+    "from it, and the same requests would be charged again. If the right database still exists, start on that one. "
+    "Otherwise compare the participants' books with it, then start once with --accept-lost-commits, which is recorded "
+    "in it"
+)
+"""What an operator is told when a database has lost commits."""
 LOCAL_SERVER: Final = "postgres"
 """In place of a URL, where a command may start a PostgreSQL server for its own run."""
 
@@ -52,9 +61,10 @@ class Opened:
             os.close(lock)
 
 
-def open_journal(folder: Path, url: str = "", *, key: bytes = b"") -> Opened:
+def open_journal(folder: Path, url: str = "", *, key: bytes = b"", accept_lost_commits: bool = False) -> Opened:
     """Opens the journal of a data folder: at `url`, or in the folder. `key`: the network's secret key, by whose hash a
-    database knows who may share it. Raises JournalError."""
+    database knows who may share it. `accept_lost_commits`: an operator says that a database may be used although it
+    lacks what this folder's gateways saw committed. Raises JournalError."""
     if not url:
         path = folder / SQLITE_FILE
         _, lock = _holder(folder)
@@ -73,10 +83,16 @@ def open_journal(folder: Path, url: str = "", *, key: bytes = b"") -> Opened:
     holder, lock = _holder(folder)
     try:
         network = hashlib.blake2b(key, digest_size=16, person=b"hutong journal").hexdigest()
-        journal = PostgresJournal(url, holder=holder, network=network)
+        memory = Memory(folder / MEMORY_FILE)
+        journal = PostgresJournal(
+            url, holder=holder, network=network, memory=memory, accept_lost_commits=accept_lost_commits
+        )
         return Opened(
             journal, lambda: PostgresReader(url), lambda core, inbox: PostgresNeighbours(journal, core, inbox), lock
         )
+    except JournalWentBackError as error:
+        os.close(lock)
+        raise JournalError(f"{error}. {WENT_BACK}") from error
     except JournalMismatchError as error:
         os.close(lock)
         raise JournalError(str(error)) from error

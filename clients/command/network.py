@@ -108,6 +108,8 @@ class NetworkOptions:
     """Every wallet's opening balance; None: as the population has it."""
     journal: str = field(default="", repr=False)
     """URL of a PostgreSQL database, which may hold a password; empty for SQLite in the folder."""
+    accept_lost_commits: bool = False
+    """Serve on a database that lacks what this folder's gateways saw committed, and record that in it."""
     vault: Path | None = None
     """Folder of the token vault, which several gateways of one machine may share; None: `vault` in the data folder."""
     face_gallery: GalleryPlace | None = None
@@ -251,7 +253,12 @@ class Network:
 
     def _build(self) -> Gateway:
         options = self.options
-        opened = self._opened = open_journal(self.data, options.journal, key=_key(self.data / "gateway.key"))
+        opened = self._opened = open_journal(
+            self.data,
+            options.journal,
+            key=_key(self.data / "gateway.key"),
+            accept_lost_commits=options.accept_lost_commits,
+        )
         here = options.participants is Where.HERE
         local = LoopbackLink(Participants(self._books[0], self.participants.values())) if here else None
         return Gateway(

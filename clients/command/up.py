@@ -16,13 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from clients.command.face_options import Faces, face_options
+from clients.command.journals import WENT_BACK
 from clients.command.network import DEFAULT_LISTEN, Network, NetworkError, NetworkOptions, Where
 from clients.command.periods import Period
 from clients.command.vaults import KeyModule, module_options
 from gateway import listen as listening
 from gateway.budgets import QueryLimits
 from gateway.engine.loop import IN_FLIGHT_MAX
-from gateway.journal.interface import JournalFencedError
+from gateway.journal.interface import JournalFencedError, JournalWentBackError
 from gateway.links.windows import WINDOW, WINDOW_MIN
 
 SHOWN_MAX: Final = 12
@@ -78,6 +79,12 @@ SHOWN_MAX: Final = 12
     "Default: SQLite in the folder.",
 )
 @click.option(
+    "--accept-lost-commits",
+    is_flag=True,
+    help="Serve on a database that has lost commits which this folder's gateways acknowledged (a restored backup, a "
+    "standby that lagged). Without it such a database is refused. What was lost is recorded in it.",
+)
+@click.option(
     "--vault",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the token vault, which gateways of one machine may share. Default: vault in the data folder.",
@@ -116,6 +123,7 @@ def up(
     tls_key: Path | None,
     tls_client_ca: Path | None,
     journal: str,
+    accept_lost_commits: bool,
     vault: Path | None,
     key_module: KeyModule | None,
     faces: Faces,
@@ -145,6 +153,7 @@ def up(
             wallets_per_issuer=wallets,
             merchants_per_acquirer=merchants,
             journal=journal,
+            accept_lost_commits=accept_lost_commits,
             vault=vault,
             key_module=key_module,
             face_gallery=faces.gallery,
@@ -173,7 +182,10 @@ def up(
                 break
         empty = network.close()
         Console(stderr=True).print("drained" if empty else "stopped; what was in flight is settled at the next start")
-    if failed and isinstance(network.gateway.engine.failure, JournalFencedError):
+    failure = network.gateway.engine.failure
+    if failed and isinstance(failure, JournalWentBackError):
+        raise click.ClickException(f"{failure}. {WENT_BACK}")
+    if failed and isinstance(failure, JournalFencedError):
         raise click.ClickException(
             "this gateway did not reach its journal in time, and another gateway has taken over its payments; nothing "
             "acknowledged is lost: start it again"

@@ -225,7 +225,11 @@ class Engine:
         error = HutongError(reason)
         if self._stalled is not None and self.failure is not None:
             self._refuse_uncommitted(self._stalled)
-        for item in (*self._take(), *self._take_calls()):
+        try:
+            items = self._take()
+        except JournalFencedError:
+            items = self._take()  # heartbeats noticed too what ended this engine, and say it once
+        for item in (*items, *self._take_calls()):
             if not isinstance(item, Answered | Expire):
                 (item.waiter if isinstance(item, ENGINE_EVENTS) else item).fail(error)
         for payment in self._core.book.values():

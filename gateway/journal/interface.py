@@ -19,6 +19,11 @@ class JournalFencedError(Exception):
     be acknowledged: the engine ends, and begins anew."""
 
 
+class JournalWentBackError(JournalFencedError):
+    """The database has lost commits that were acknowledged: it was restored from a backup, or a standby that lagged was
+    made the primary. Nothing may be done on it until an operator has accepted that."""
+
+
 class JournalMismatchError(Exception):
     """The file or database is not a journal of this version."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.journal.interface import JournalMismatchError
+from gateway.journal.memory import Standing
 from gateway.journal.postgres_connection import Connection
 from gateway.journal.postgres_sql import NOW_US
 
@@ -74,19 +75,26 @@ def _free(connection: Connection, holder: str) -> int:
     return int(highest) + 1
 
 
-def beat(connection: Connection, lease: Lease) -> bool:
-    """Prolongs a lease; False where another has taken it."""
+def beat(connection: Connection, lease: Lease, tick: int) -> bool:
+    """Prolongs a lease; False where another has taken it, or where the database has lost ticks: it must have `tick`,
+    the last that this engine knows to be committed."""
     changed = connection.execute(
-        f"UPDATE leases SET expires_us = {NOW_US} + %s WHERE engine = %s AND epoch = %s",
-        (lease.duration_us, lease.engine, lease.epoch),
+        f"UPDATE leases SET expires_us = {NOW_US} + %s WHERE engine = %s AND epoch = %s AND tick >= %s AND holder = %s",
+        (lease.duration_us, lease.engine, lease.epoch, tick, lease.holder),
     )
     return changed.rowcount == 1
+
+
+def standings(connection: Connection) -> list[Standing]:
+    """How far each engine number has got, whoever holds it."""
+    return [Standing(*row) for row in connection.execute("SELECT engine, epoch, tick FROM leases ORDER BY engine")]
 
 
 def release(connection: Connection, lease: Lease) -> None:
     """Gives a lease back: what is still in flight may be taken over at once."""
     connection.execute(
-        "UPDATE leases SET expires_us = 0, holder = '' WHERE engine = %s AND epoch = %s", (lease.engine, lease.epoch)
+        "UPDATE leases SET expires_us = 0, holder = '' WHERE engine = %s AND epoch = %s AND holder = %s",
+        (lease.engine, lease.epoch, lease.holder),
     )
 
 
@@ -100,14 +108,14 @@ def orphans(connection: Connection, lease: Lease) -> list[int]:
     return [row[0] for row in rows]
 
 
-def adopt(connection: Connection, lease: Lease, orphan: int) -> list[bytes]:
+def adopt(connection: Connection, lease: Lease, tick: int, orphan: int) -> list[bytes]:
     """Makes up to ADOPTED_MAX payments in flight of a number that nobody holds this engine's own; none where somebody
-    holds it again, or where this engine's own lease was taken."""
+    holds it again, or where this engine's own lease was taken. `tick`: see `beat`."""
     with connection.transaction():
         fenced = connection.execute(
             f"UPDATE leases SET epoch = epoch + 1, holder = '' WHERE engine = %s AND expires_us < {NOW_US}", (orphan,)
         )
-        if fenced.rowcount != 1 or not beat(connection, lease):
+        if fenced.rowcount != 1 or not beat(connection, lease, tick):
             return []
         rows = connection.execute(
             "UPDATE payments SET engine = %s WHERE payment_id IN "

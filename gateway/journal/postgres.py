@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import uuid4
@@ -20,9 +22,15 @@ from psycopg import errors
 from gateway.engine.model import Payment, Refused, Writes
 from gateway.journal import leases
 from gateway.journal import postgres_sql as sql
-from gateway.journal.interface import JournalFencedError, JournalMismatchError, JournalUnavailableError
+from gateway.journal.interface import (
+    JournalFencedError,
+    JournalMismatchError,
+    JournalUnavailableError,
+    JournalWentBackError,
+)
 from gateway.journal.kept import KeptTexts
 from gateway.journal.leases import LEASE_US
+from gateway.journal.memory import Memory, Standing, told
 from gateway.journal.postgres_arrays import bigints, byteas, columns
 from gateway.journal.postgres_connection import (
     REPEATABLE,
@@ -33,7 +41,7 @@ from gateway.journal.postgres_connection import (
 )
 from gateway.journal.postgres_decisions import Decisions
 from gateway.journal.postgres_schema import PAYMENT_TYPES
-from gateway.journal.postgres_setup import prepare
+from gateway.journal.postgres_setup import database_name, prepare, record_loss
 from gateway.journal.postgres_writes import Cursor, load, send_changes, send_the_rest
 from gateway.journal.refusals import new_judgements
 from gateway.journal.rows import payment_row
@@ -47,6 +55,8 @@ BACKOFF_S: Final = 0.002
 """Before the second attempt; doubles for each further one, to a quarter of a second."""
 RECONNECTS_MAX: Final = 2
 """Attempts of a read on a new connection before it is given up."""
+TICKS_REMEMBERED_MAX: Final = 16_384
+"""Of so many last ticks it is known how many payments each admitted, for when a database loses them."""
 
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
@@ -88,30 +98,43 @@ class PostgresJournal:
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
         connect: Connect = connect,
+        memory: Memory | None = None,
+        accept_lost_commits: bool = False,
     ) -> None:
         """`engine`: a fixed number; without it a free one. `holder` names this process, so that its next start gets its
         number back without waiting; the composition must see to it that one process at a time has that name.
         `network` names those who may share the database: whoever takes a payment over must reach its participants.
-        Raises JournalMismatchError."""
+        `memory`: what former processes of this folder saw committed; a database that has less is refused, unless
+        `accept_lost_commits`, which is recorded in it. Raises JournalMismatchError, JournalWentBackError."""
         self._url = url
         self._sleep = sleep
         self.monotonic = monotonic
         self.connect = connect
         self._connection: Connection | None = None
         self._in_doubt = False
+        self._memory_lock = threading.Lock()
+        """Around `memory`, which the engine's thread and its neighbours' use."""
         self._routes = KeptTexts()
         self._judgements = KeptTexts()
+        self._admitted = 0
+        self._ticks: deque[tuple[int, int]] = deque(maxlen=TICKS_REMEMBERED_MAX)
+        """Last ticks: the number of each, and how many payments were admitted up to it since the start."""
+        self.memory = memory or Memory()
         try:
             self._connection = connect(url, writer=True)
             prepare(self._connection, network)
+            self._compare(self._connection, accept_lost_commits=accept_lost_commits)
             self.lease = leases.acquire(self._connection, holder or uuid4().hex, engine=engine, duration_us=lease_us)
         except psycopg.Error as error:
             self.disconnect()
             raise JournalMismatchError(f"{safe_url(url)} is not a usable journal: {error}") from error
-        except JournalMismatchError:
+        except (JournalMismatchError, JournalWentBackError):
             self.disconnect()
             raise
         self._tick = self.lease.tick
+        self._ticks.append((self._tick, 0))
+        self.memory.learn([self.standing])
+        self.memory.save(durable=True)
         self.committed_s = monotonic()
         """When the lease was last prolonged by a tick, on the monotonic clock."""
 
@@ -119,6 +142,27 @@ class PostgresJournal:
     def engine(self) -> int:
         """The number under which this journal's payments in flight are kept."""
         return self.lease.engine
+
+    @property
+    def standing(self) -> Standing:
+        """How far this engine knows to have committed. From any thread."""
+        return Standing(self.lease.engine, self.lease.epoch, self._tick)
+
+    def _compare(self, database: Connection, *, accept_lost_commits: bool) -> None:
+        """At the start: whether the database has all that this folder's gateways saw committed."""
+        memory, name = self.memory, database_name(database)
+        standings = leases.standings(database)
+        behind = memory.behind(standings)
+        if behind and not accept_lost_commits:
+            other = f" (this is {name}, and it was {memory.system})" if memory.system not in ("", name) else ""
+            raise JournalWentBackError(f"{safe_url(self._url)}{other} has lost commits: {told(behind)}")
+        if behind:
+            log.warning("commits that the database lost are accepted: %s", told(behind))
+            record_loss(database, told(behind))
+            memory.forget(standings)
+        elif accept_lost_commits:
+            log.info("the database has lost no commits that this gateway knows of")
+        memory.system = name
 
     @property
     def url(self) -> str:
@@ -129,8 +173,51 @@ class PostgresJournal:
 
     def _database(self) -> Connection:
         if self._connection is None:
-            self._connection = self.connect(self._url, writer=True)
+            connection = self._connection = self.connect(self._url, writer=True)
+            self._check_standing(connection)
         return self._connection
+
+    def _check_standing(self, connection: Connection) -> None:
+        """Behind a new connection may be another server: it must have what this engine knows to be committed. Raises
+        JournalWentBackError."""
+        found = leases.standings(connection)
+        own = next((one for one in found if one.engine == self.engine), None)
+        if own is None or own.tick < self._tick:
+            self.disconnect()
+            raise self.ended_by(found)
+
+    def ended_by(self, found: Sequence[Standing]) -> JournalFencedError:
+        """Why this engine may not commit any more, from the standings in the database. From any thread. A tick's number
+        never falls: where it did, commits are lost, whatever the epoch; else another engine has taken the number."""
+        with self._memory_lock:
+            self.memory.learn([self.standing])
+            behind = self.memory.behind(found)
+            if not behind:
+                return JournalFencedError(f"another gateway has taken over engine number {self.engine}")
+            self.memory.save(durable=True)
+        own = next((one for one in behind if one.known.engine == self.engine), None)
+        payments = "" if own is None else f"; {self._lost_payments(own.found.tick if own.found else 0)}"
+        return JournalWentBackError(f"{safe_url(self._url)} has lost commits: {told(behind)}{payments}")
+
+    def behind(self, found: Sequence[Standing], own: Standing) -> bool:
+        """Whether the database lacks what was seen in it before. `own`: this engine's standing before `found` was read.
+        From any thread."""
+        with self._memory_lock:
+            self.memory.learn([own])
+            return bool(self.memory.behind(found))
+
+    def _lost_payments(self, tick: int) -> str:
+        """How many payments this process had admitted after a tick."""
+        ticks = list(self._ticks)
+        before = [admitted for number, admitted in ticks if number <= tick]
+        lost = self._admitted - (before[-1] if before else ticks[0][1])
+        return f"{'' if before else 'at least '}{lost:,} payments that this gateway admitted since are gone"
+
+    def remember(self, found: Sequence[Standing]) -> None:
+        """Keeps what the database was seen to have, in memory and in the folder. From any thread."""
+        with self._memory_lock:
+            self.memory.learn(found)
+            self.memory.save(durable=False)
 
     def disconnect(self) -> None:
         """Gives the connection up; the next use opens another."""
@@ -144,7 +231,12 @@ class PostgresJournal:
             leases.release(self._database(), self.lease)
         except psycopg.Error as error:
             log.warning("the lease could not be given back, it runs out by itself: %s", error)
+        except JournalFencedError as error:
+            log.warning("the lease is not given back: %s", error)
         self.disconnect()
+        with self._memory_lock:
+            self.memory.learn([self.standing])
+            self.memory.save(durable=True)
 
     # -- writing --------------------------------------------------------------------------------------------
 
@@ -179,10 +271,16 @@ class PostgresJournal:
             if not self._was_taken():
                 raise JournalUnavailableError(str(error)) from error
         self._tick += 1
+        self._count(len(writes.admissions) - sum(verdict is not None for verdict in decisions.verdicts))
         self.committed_s = self.monotonic()
         self._routes.committed()
         self._judgements.committed()
         return decisions.verdicts
+
+    def _count(self, admitted: int) -> None:
+        """Notes how many payments a tick admitted."""
+        self._admitted += admitted
+        self._ticks.append((self._tick, self._admitted))
 
     def _transact(self, db: Connection, writes: Writes, decisions: Decisions) -> None:
         """The two round trips."""
@@ -190,7 +288,8 @@ class PostgresJournal:
         conditions: dict[str, Cursor] = {}
         with db.pipeline():
             db.execute("BEGIN")
-            db.execute(sql.FENCE, (lease.epoch, self._tick, self._tick + 1, lease.duration_us, lease.engine))
+            fence = (lease.epoch, self._tick, lease.holder, self._tick + 1, lease.duration_us, lease.engine)
+            db.execute(sql.FENCE, fence)
             self._send_judgements(db, writes)
             inserted = self._send_admissions(db, writes, conditions) if writes.admissions else None
             self._lock(db, writes, conditions)
@@ -280,10 +379,15 @@ class PostgresJournal:
             self.disconnect()
 
     def _raise_if_fenced(self, error: errors.NotNullViolation) -> None:
-        """The fence makes NULL where the epoch or the tick is not this engine's."""
+        """The fence makes NULL where the epoch, the tick or the holder is not this engine's."""
         if error.diag.table_name not in (None, "leases"):
             raise JournalUnavailableError(str(error)) from error
-        raise JournalFencedError(f"another gateway has taken over engine number {self.engine}") from error
+        try:
+            found = leases.standings(self._database())
+        except psycopg.Error as unread:
+            self.disconnect()
+            raise JournalUnavailableError(str(unread)) from error
+        raise self.ended_by(found) from error
 
     def _was_taken(self) -> bool:
         """After a failed transaction: whether it is there nevertheless. Waits for its end, if the server still works on
@@ -295,12 +399,14 @@ class PostgresJournal:
                 row = database.execute(
                     "SELECT epoch, tick FROM leases WHERE engine = %s FOR UPDATE", (self.engine,)
                 ).fetchone()
+                fenced = row is None or row[0] != self.lease.epoch or row[1] < self._tick
+                found = leases.standings(database) if fenced else []
         except psycopg.Error as error:
             self._in_doubt = True
             self.disconnect()
             raise JournalUnavailableError(str(error)) from error
-        if row is None or row[0] != self.lease.epoch:
-            raise JournalFencedError(f"another gateway has taken over engine number {self.engine}")
+        if row is None or fenced:
+            raise self.ended_by(found)
         return bool(row[1] == self._tick + 1)
 
     def last_was_taken(self) -> bool:
@@ -311,6 +417,7 @@ class PostgresJournal:
         self._in_doubt = False
         if taken:
             self._tick += 1
+            self._count(0)
         return taken
 
     # -- reading back -------------------------------------------------------------------------------------------
@@ -335,8 +442,8 @@ class PostgresJournal:
         rows = database.execute(sql.OWNERS, (ids,)).fetchall()
         if any(row[2] == HELD for row in rows):
             with database.transaction():
-                if not leases.beat(database, self.lease):
-                    raise JournalFencedError(f"another gateway has taken over engine number {self.engine}")
+                if not leases.beat(database, self.lease, self._tick):
+                    raise self.ended_by(leases.standings(database))
                 database.execute(sql.TAKE_UP, (self.engine, ids))
             rows = database.execute(sql.OWNERS, (ids,)).fetchall()
         owners = {bytes(row[0]): row[1] for row in rows}

@@ -102,7 +102,9 @@ class PostgresNeighbours:
         self._wake = threading.Event()
         self._retired = False
         self._closed = threading.Event()
-        self._fenced = self._told = False
+        self._fenced: JournalFencedError | None = None
+        """Why this engine must end."""
+        self._told = False
         self._live = 0
         self._next_beat_s = 0.0
         self._troubled = False
@@ -136,9 +138,9 @@ class PostgresNeighbours:
 
     def poll(self, at_most: int) -> Sequence[EngineEvent]:
         """See the interface."""
-        if self._fenced and not self._told:
+        if self._fenced is not None and not self._told:
             self._told = True
-            raise JournalFencedError(f"another gateway has taken over engine number {self._journal.engine}")
+            raise self._fenced
         if self._adopted:
             self._load_adopted()
         while self._done:
@@ -212,7 +214,7 @@ class PostgresNeighbours:
     # -- on the thread of its own ---------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._closed.is_set() and not self._fenced:
+        while not self._closed.is_set() and self._fenced is None:
             self._wake.wait(LOOK_S if self._busy else self._beat_s)
             self._wake.clear()
             if not self._closed.is_set() and not self.turn():
@@ -240,8 +242,8 @@ class PostgresNeighbours:
         now_s = self._journal.monotonic()
         if now_s >= self._next_beat_s:
             self._next_beat_s = now_s + self._beat_s
-            if not self._beat(connection, now_s):
-                self._fenced = True
+            self._fenced = self._beat(connection, now_s)
+            if self._fenced is not None:
                 self._inbox.wake()
                 return
         if self._live:
@@ -249,27 +251,35 @@ class PostgresNeighbours:
         if self._followed:
             self._look_at_followed()
 
-    def _beat(self, connection: Connection, now_s: float) -> bool:
-        """Prolongs the lease, which a tick does too, and looks for engines that died. False where it was taken."""
-        lease = self._journal.lease
-        if now_s - self._journal.committed_s >= self._beat_s and not leases.beat(connection, lease):
-            return False
+    def _beat(self, connection: Connection, now_s: float) -> JournalFencedError | None:
+        """Prolongs the lease, which a tick does too, and looks for engines that died. Returns why this engine must end,
+        where it must: its lease was taken, or the database lost what it or another engine had committed."""
+        journal, lease, own = self._journal, self._journal.lease, self._journal.standing
+        due = now_s - journal.committed_s >= self._beat_s
+        prolonged = not due or leases.beat(connection, lease, own.tick)
+        found = leases.standings(connection)
+        if not prolonged or journal.behind(found, own):
+            return journal.ended_by(found)
+        journal.remember(found)
         self._fetch_mail(connection)
         ((self._live,),) = connection.execute(LIVE, (lease.engine,)).fetchall()
         if not self._retired:
             for orphan in leases.orphans(connection, lease):
                 self._adopt(connection, orphan)
-        return True
+        return None
 
     def _adopt(self, connection: Connection, orphan: int) -> None:
         count = 0
-        while not self._closed.is_set() and (adopted := leases.adopt(connection, self._journal.lease, orphan)):
+        while not self._closed.is_set() and (adopted := self._adopt_some(connection, orphan)):
             count += len(adopted)
             self._adopted.extend(adopted)
             self._inbox.wake()
         if count:
             self._fetch_mail(connection)
             log.warning("took over %d payments in flight of engine %d, which died", count, orphan)
+
+    def _adopt_some(self, connection: Connection, orphan: int) -> list[bytes]:
+        return leases.adopt(connection, self._journal.lease, self._journal.standing.tick, orphan)
 
     def _fetch_mail(self, connection: Connection) -> None:
         if len(self._mail) >= MAIL_PER_LOOK_MAX:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from psycopg import errors
+
 from gateway.journal.interface import JournalMismatchError
 from gateway.journal.postgres_connection import REPEATABLE, TRIPPED, Connection, check_durable, is_postgresql
 from gateway.journal.postgres_schema import LINE, POSTGRESQL_TUNING, statements
@@ -37,6 +39,29 @@ def prepare(db: Connection, network: str) -> None:
                 "the database is the journal of another network; use another database, or, for a further gateway of "
                 "that network, its gateway.key"
             )
+
+
+def database_name(db: Connection) -> str:
+    """What tells one PostgreSQL cluster from another: its system identifier and timeline. Empty where a database does
+    not say."""
+    if not is_postgresql(db):
+        return ""
+    try:
+        row = db.execute(
+            "SELECT s.system_identifier, c.timeline_id FROM pg_control_system() s, pg_control_checkpoint() c"
+        ).fetchone()
+    except errors.InsufficientPrivilege:
+        return ""
+    return f"system {row[0]}, timeline {row[1]}" if row is not None else ""
+
+
+def record_loss(db: Connection, text: str) -> None:
+    """Writes into the journal that an operator accepted the loss of commits, and which."""
+    db.execute(
+        "INSERT INTO meta (name, value) VALUES ('lost commits accepted ' || clock_timestamp()::text, %s) "
+        "ON CONFLICT DO NOTHING",
+        (text,),
+    )
 
 
 def _create_tables(db: Connection, *, genuine: bool) -> None:

@@ -36,11 +36,11 @@ def _insert(table: str, columns: Sequence[str], types: Sequence[str]) -> str:
 
 
 FENCE: Final = (
-    "UPDATE leases SET tick = CASE WHEN epoch = %s AND tick = %s THEN %s::bigint END, "
+    "UPDATE leases SET tick = CASE WHEN epoch = %s AND tick = %s AND holder = %s THEN %s::bigint END, "
     f"expires_us = {NOW_US} + %s WHERE engine = %s"
 )
-"""Epoch, last tick, this tick, lease in microseconds, engine. Where the lease is another's, the tick becomes NULL,
-which the column refuses: the whole transaction fails, whatever was sent after this statement."""
+"""Epoch, last tick, holder, this tick, lease in microseconds, engine. Where the lease is another's, or the database has
+lost ticks, the tick becomes NULL, which the column refuses: the whole transaction fails, whatever was sent after it."""
 
 INSERT_PAYMENTS: Final = f"{_insert('payments', PAYMENT_COLUMNS, PAYMENT_TYPES)} ON CONFLICT (idempotency) DO NOTHING"
 STANDING: Final = "SELECT payment_id, idempotency FROM payments WHERE idempotency = ANY(%s::bytea[])"

@@ -237,7 +237,7 @@ def test_two_adopters_share_nothing(url: str) -> None:
 
     def adopt(index: int) -> None:
         connection = adopters[index]._database()
-        found[index] = leases.adopt(connection, adopters[index].lease, dead.engine)
+        found[index] = leases.adopt(connection, adopters[index].lease, 0, dead.engine)
 
     threads = [threading.Thread(target=adopt, args=(index,)) for index in range(2)]
     for thread in threads:
