@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+WEIGHT_MAX: Final = 1e9
+"""Shares are computed with such numbers; larger ones would swallow small ones."""
 MERCHANTS_MAX: Final = 5_000_000
 """More than this does not belong into one process's memory (about 1 KB each)."""
 
@@ -134,6 +137,12 @@ def _merchant(row: Mapping[str, Any], participants: Mapping[str, Participant]) -
         for served in row["acquirers"]
     )
     for served in acquirers:
+        if not 0 <= served.weight <= WEIGHT_MAX:
+            raise ValueError(
+                f"weight of acquirer {served.acquirer_id!r} of merchant {row['id']!r}: 0 to {WEIGHT_MAX:g}"
+            )
+        if not math.isfinite(served.cost_bp):
+            raise ValueError(f"cost_bp of acquirer {served.acquirer_id!r} of merchant {row['id']!r}: a number")
         participant = participants.get(served.acquirer_id)
         if participant is None or participant.role != "acquirer":
             raise ValueError(f"acquirer {served.acquirer_id!r} of merchant {row['id']!r}")

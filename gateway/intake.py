@@ -19,6 +19,7 @@ from facepay.interface import FaceMatch, FaceResolver, FaceUse
 from gateway import keys, requests
 from gateway.admission import overloaded
 from gateway.calls import CANCEL, CAPTURE, CREATE, CREATE_BATCH, REFUND, BatchWaiter, Call
+from gateway.directory import Merchant
 from gateway.engine.answer import response
 from gateway.engine.clock import PaymentIds
 from gateway.engine.model import Cancel, Capture, Create, Decline, EngineEvent, Join, Kind, Payment, Waiter
@@ -34,7 +35,8 @@ from tokenization.interface import CounterUse, KeyUse, Resolution, TokenResolver
 
 DECLINES_PER_TICK_MAX: Final = 1_000
 """Payments that risk rules refuse in one tick, each a row of the journal; further ones are told to come back."""
-
+CURRENCIES_SHOWN_MAX: Final = 20
+"""Currencies that an error names."""
 
 _PAYMENT: Final = Kind.PAYMENT
 
@@ -225,10 +227,12 @@ class PaymentIntake:
         assert payee is not None, "validated before"
         route = self._router.route(payee.merchant, draft.currency, now_us)
         if not route.acquirers:
-            raise HutongError(Reason.ERROR_REASON_ACQUIRER_UNAVAILABLE, merchant_id=payee.merchant.id)
+            raise self._no_acquirer(payee.merchant, draft.currency)
         issuer = self._router.directory.participants.get(resolution.issuer_id)
-        if issuer is None or (issuer.currencies and draft.currency not in issuer.currencies):
-            raise HutongError(Reason.ERROR_REASON_NO_ROUTE, issuer_id=resolution.issuer_id, currency=draft.currency)
+        if issuer is None:
+            raise HutongError(Reason.ERROR_REASON_NO_ROUTE, issuer_id=resolution.issuer_id)
+        if issuer.currencies and draft.currency not in issuer.currencies:
+            raise _not_served(draft.currency, issuer.currencies, issuer_id=issuer.id)
         spends = resolution.spends
         if isinstance(draft.face, FaceMatch):
             spends = (*spends, draft.face.capture_id)
@@ -267,12 +271,21 @@ class PaymentIntake:
             raise refusal
         return Create(payment, draft.waiter, min(draft.reply_by_us, draft.deadline_us + requests.REPLY_MAX_US))
 
+    def _no_acquirer(self, merchant: Merchant, currency: str) -> HutongError:
+        """Why no acquirer can serve a merchant: for good, which says what to change, or just now."""
+        if not merchant.acquirers:
+            return HutongError(Reason.ERROR_REASON_NO_ROUTE, merchant_id=merchant.id)
+        served = self._router.currencies(merchant)
+        if served and currency not in served:
+            return _not_served(currency, served, merchant_id=merchant.id)
+        return HutongError(Reason.ERROR_REASON_ACQUIRER_UNAVAILABLE, merchant_id=merchant.id)
+
     # -- faces: searched and checked on worker threads ---------------------------------------------------
 
     def _look_at_faces(self, drafts: list[Draft], now_us: int) -> list[tuple[Draft, HutongError]]:
         faces, workers = self._faces, self._workers
-        if faces is None or workers is None:
-            return [(draft, HutongError(Reason.ERROR_REASON_FACE_UNAVAILABLE)) for draft in drafts]
+        if faces is None or workers is None:  # this gateway has none, so asking again does not help
+            return [(draft, HutongError(Reason.ERROR_REASON_NO_ROUTE, key="face")) for draft in drafts]
         workers.submit(self._resolve_faces, faces, drafts, now_us)
         return []
 
@@ -363,6 +376,11 @@ def _put_off(drafts: Iterable[Draft]) -> None:
     """The journal cannot be read, so nobody knows whether these repeat something."""
     for draft in drafts:
         draft.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
+
+
+def _not_served(currency: str, served: Iterable[str], **named: str) -> HutongError:
+    shown = ", ".join(sorted(served)[:CURRENCIES_SHOWN_MAX])
+    return HutongError(Reason.ERROR_REASON_CURRENCY_NOT_SERVED, currency=currency, served=shown, **named)
 
 
 def _face_use(draft: Draft) -> FaceUse:

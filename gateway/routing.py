@@ -1,5 +1,8 @@
 """Which acquirer serves a payment: eligible ones by cost, weight and health, with the reasons kept.
 
+Equals share a merchant's payments by their weights: over any hundred payments each share holds within some points,
+however slowly or fast they come.
+
 Health is what the engine observed: answers in time and their latency, as exponentially weighted means, and a circuit
 breaker. An open circuit lets nothing through until its time is over; then it is half open: a probe at a time, until one
 succeeds (closed) or fails (open again, for twice as long).
@@ -10,6 +13,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -32,10 +36,11 @@ REFRESH_US: Final = 1_000_000
 """How long a computed order is used again: health moves slowly, payments do not. A circuit that opens ends it."""
 EQUAL_BP: Final = 1.0
 """Scores that differ by less share the traffic by weight."""
-CYCLE: Final = 8
-"""Orders computed at once where equals share the traffic: the finest share is one eighth."""
+STARTS: Final = 32
+"""A merchant's turns begin at one of so many places, by its id: of many merchants with one payment each, the acquirers
+get their shares too."""
 CACHE_MAX: Final = 100_000
-"""Merchants whose order is kept; beyond it the cache starts anew."""
+"""Merchants whose order and turns are kept; beyond it both start anew."""
 
 FAILURE_COST_BP: Final = 1000.0
 """A sure failure counts as much as this many basis points."""
@@ -115,7 +120,10 @@ class Router:
         self.directory = directory
         self._reachable = reachable
         self._health: dict[str, Health] = {}
-        self._cache: dict[tuple[str, str], _Cycle] = {}
+        self._cache: dict[tuple[str, str], _Plan] = {}
+        self._turns: dict[tuple[str, str], dict[str, float]] = {}
+        """What each acquirer is owed, in weights, by merchant and currency: it outlives the plans, which are computed
+        anew each second, so that a share holds however few payments there are in a second."""
 
     def health(self, participant: str) -> Health:
         """What was observed of a participant."""
@@ -132,16 +140,20 @@ class Router:
     def route(self, merchant: Merchant, currency: str, now_us: int) -> Route:
         """The acquirers that can serve this merchant in this currency; `acquirers` is empty if nobody can."""
         key = (merchant.id, currency)
-        cycle = self._cache.get(key)
-        if cycle is None or cycle.until_us <= now_us:
+        plan = self._cache.get(key)
+        if plan is None or plan.until_us <= now_us:
             if len(self._cache) >= CACHE_MAX:
                 self._cache.clear()
-            cycle = self._cache[key] = self._plan(merchant, currency, now_us)
-        cycle.at += 1
-        return cycle.routes[cycle.at % len(cycle.routes)]
+            plan = self._cache[key] = self._plan(merchant, currency, now_us)
+        return plan.next()
 
-    def _plan(self, merchant: Merchant, currency: str, now_us: int) -> _Cycle:
-        """Orders to use in turn for a while; with a probe to send, the order holds for one payment only."""
+    def currencies(self, merchant: Merchant) -> frozenset[str]:
+        """The currencies that a merchant's acquirers settle, whether they can be reached now or not; empty: all."""
+        settled = [self.directory.participants[served.acquirer_id].currencies for served in merchant.acquirers]
+        return frozenset().union(*settled) if all(settled) else frozenset()
+
+    def _plan(self, merchant: Merchant, currency: str, now_us: int) -> _Plan:
+        """An order for each acquirer that may lead, to use for a while; with a probe to send, for one payment only."""
         rated = [self._rate(acceptance, currency, now_us) for acceptance in merchant.acquirers]
         eligible = sorted((entry for entry in rated if entry.eligible), key=lambda entry: entry.score)
         equals = [entry for entry in eligible if entry.score - eligible[0].score < EQUAL_BP]
@@ -149,12 +161,29 @@ class Router:
         shown = eligible + [entry for entry in rated if not entry.eligible]
         text = json.dumps([[entry.id, round(entry.score, 1), entry.reasons] for entry in shown], separators=(",", ":"))
         name = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
-        others = [entry.id for entry in eligible[len(equals) :]]
-        routes = [
-            Route(tuple([*order, *others][:ACQUIRERS_MAX]), text, name)
-            for order in _turns(equals, 1 if probing or len(equals) < 2 else CYCLE)
-        ]
-        return _Cycle(0 if probing else now_us + REFRESH_US, routes)
+        routes: dict[str, Route] = {}
+        for leader in equals:
+            order = [leader.id, *(entry.id for entry in eligible if entry is not leader)]
+            routes[leader.id] = Route(tuple(order[:ACQUIRERS_MAX]), text, name)
+        weights = {entry.id: entry.weight for entry in equals}
+        return _Plan(
+            0 if probing else now_us + REFRESH_US,
+            routes or {"": Route((), text, name)},
+            weights,
+            self._owed(merchant, currency, weights) if len(weights) > 1 else {},
+        )
+
+    def _owed(self, merchant: Merchant, currency: str, weights: dict[str, float]) -> dict[str, float]:
+        """The turns of a merchant's acquirers, which go on where they were."""
+        key = (merchant.id, currency)
+        owed = self._turns.get(key)
+        if owed is None:
+            if len(self._turns) >= CACHE_MAX:
+                self._turns.clear()
+            owed = self._turns[key] = {}
+            for _ in range(zlib.crc32(merchant.id.encode()) % STARTS):
+                _turn(weights, owed)
+        return owed
 
     def _rate(self, acceptance: Acceptance, currency: str, now_us: int) -> _Rated:
         participant = self.directory.participants[acceptance.acquirer_id]
@@ -195,23 +224,29 @@ class _Rated:
     reasons: list[str]
 
 
-def _turns(equals: list[_Rated], turns: int) -> list[list[str]]:
-    """Orders in which equals lead in proportion to their weights (smooth weighted round robin)."""
-    credit = {entry.id: 0.0 for entry in equals}
-    total = sum(entry.weight for entry in equals) or 1.0
-    orders: list[list[str]] = []
-    for _ in range(turns):
-        for entry in equals:
-            credit[entry.id] += entry.weight
-        order = sorted(credit, key=lambda name: -credit[name])
-        if order:
-            credit[order[0]] -= total
-        orders.append(order)
-    return orders
+def _turn(weights: dict[str, float], owed: dict[str, float]) -> str:
+    """Who leads next, in proportion to weights and spread evenly (smooth weighted round robin): everybody's claim grows
+    by its weight, whoever has the largest leads and pays for all."""
+    first, most, total = "", float("-inf"), 0.0
+    for name, weight in weights.items():
+        claim = owed[name] = owed.get(name, 0.0) + weight
+        total += weight
+        if claim > most:
+            first, most = name, claim
+    owed[first] -= total
+    return first
 
 
 @dataclass(slots=True)
-class _Cycle:
+class _Plan:
     until_us: int
-    routes: list[Route]
-    at: int = 0
+    routes: dict[str, Route]
+    """By who leads."""
+    weights: dict[str, float]
+    owed: dict[str, float]
+
+    def next(self) -> Route:
+        """The route of the next payment."""
+        if len(self.routes) == 1:
+            return next(iter(self.routes.values()))
+        return self.routes[_turn(self.weights, self.owed)]

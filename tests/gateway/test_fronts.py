@@ -7,7 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 import pytest
@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from clients.command.network import Network, NetworkOptions
 from clients.participants.script import Behaviour, Plan
+from clients.retries import is_passing
 from contract.errors import from_rpc_error, from_status
 from gateway import barcode
 from gateway.calls import METHODS, WATCH
@@ -100,7 +101,7 @@ BAD: dict[str, tuple[dict[str, object], str]] = {
     "too much": ({"amount_minor": 10**12}, "AMOUNT_ABOVE_LIMIT"),
     "no currency": ({"currency": ""}, "FIELD_MISSING"),
     "an unknown currency": ({"currency": "XXZ"}, "CURRENCY_UNKNOWN"),
-    "a currency that nobody settles": ({"currency": "USD"}, "ACQUIRER_UNAVAILABLE"),
+    "a currency that nobody settles": ({"currency": "USD"}, "CURRENCY_NOT_SERVED"),
     "an unknown merchant": ({"payee": merchant("nobody")}, "MERCHANT_UNKNOWN"),
     "an unknown terminal": ({"payee": merchant("m1001", "t9")}, "MERCHANT_UNKNOWN"),
     "a merchant as payer": ({"payer": merchant("m1001")}, "KEY_NOT_PAYER"),
@@ -128,6 +129,39 @@ def test_bad_requests_get_the_same_typed_error(side: Side, name: str) -> None:
     changes, reason = BAD[name]
     _, found = refusal(lambda: side.stub.CreatePayment(side.request(**changes), timeout=CALL_S))
     assert found == reason
+
+
+@pytest.mark.parametrize("currency", ["USD", "JPY"])
+def test_a_currency_that_nobody_settles_is_refused_for_good_and_names_those_that_are(side: Side, currency: str) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        side.stub.CreatePayment(side.request(currency=currency), timeout=CALL_S)
+    error = from_rpc_error(caught.value)
+    assert error is not None
+    assert error.status_code is grpc.StatusCode.FAILED_PRECONDITION
+    assert error.fields == {"currency": currency, "served": "CNY", "merchant_id": "m1001"}
+    assert not is_passing(error), "clients do not send it again"
+
+
+def test_what_no_time_heals_is_not_called_unavailable(side: Side) -> None:
+    """An issuer that settles another currency, and a merchant whom no acquirer serves."""
+    directory = side.network.gateway.router.directory
+    issuer = side.stub.CreatePayment(side.request(), timeout=CALL_S).payment.issuer_id
+    known, shop = directory.participants[issuer], directory.merchants["m1001"]
+    participants, merchants = directory.participants, directory.merchants
+    try:
+        participants[issuer] = replace(known, currencies=frozenset({"HKD", "MOP"}))  # type: ignore[index]
+        with pytest.raises(grpc.RpcError) as caught:
+            side.stub.CreatePayment(side.request(), timeout=CALL_S)
+        error = from_rpc_error(caught.value)
+        assert error is not None
+        assert (error.name, error.fields["served"]) == ("CURRENCY_NOT_SERVED", "HKD, MOP")
+        participants[issuer] = known  # type: ignore[index]
+        merchants["lonely"] = replace(shop, id="lonely", acquirers=())  # type: ignore[index]
+        code, reason = refusal(lambda: side.stub.CreatePayment(side.request(payee=merchant("lonely")), timeout=CALL_S))
+        assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_ROUTE")
+    finally:
+        participants[issuer] = known  # type: ignore[index]
+        merchants.pop("lonely", None)  # type: ignore[attr-defined]
 
 
 def test_a_deadline_in_the_past_is_refused(side: Side) -> None:

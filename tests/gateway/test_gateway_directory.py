@@ -59,6 +59,9 @@ def _without(key: str) -> Callable[[dict[str, Any]], object]:
         (lambda found: found["merchants"][0].pop("id"), "id"),
         (lambda found: found["merchants"][0]["acquirers"].append({"id": "nobody"}), "nobody"),
         (lambda found: found["merchants"][0]["acquirers"].append({"id": "issuer-a"}), "issuer-a"),
+        (lambda found: found["merchants"][0]["acquirers"][0].update(weight=-1), "weight"),
+        (lambda found: found["merchants"][0]["acquirers"][0].update(weight="nan"), "weight"),
+        (lambda found: found["merchants"][0]["acquirers"][0].update(cost_bp="inf"), "cost_bp"),
         (lambda found: found["routes"].append({"scheme": "x", "to": "nobody"}), "nobody"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 
@@ -58,6 +59,71 @@ def test_equals_share_by_weight() -> None:
     world = World(("a", 10, 3), ("b", 10, 1))
     first = [world.order()[0] for _ in range(400)]
     assert first.count("a") == 300
+
+
+@pytest.mark.parametrize("gap_us", [1, 300, 20_000, 999_999, 1_000_000, 1_000_001, 3_600_000_000])
+@pytest.mark.parametrize("weights", [(1, 1), (70, 30), (1, 2, 3), (0.05, 0.95), (99, 1), (1e9, 1e9), (5, 4, 3, 2, 1)])
+def test_shares_hold_over_any_hundred_payments_at_any_pace(weights: tuple[float, ...], gap_us: int) -> None:
+    world = World(*[(f"a{number}", 10, weight) for number, weight in enumerate(weights)])
+    first = []
+    for _ in range(400):
+        first.append(world.order()[0])
+        world.now += gap_us
+    _check_shares(weights, first)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_shares_hold_for_any_weights_while_health_moves(seed: int) -> None:
+    """Circuits that change and latencies that wobble by less than a basis point begin the plans anew, not the turns."""
+    rng = random.Random(seed)
+    weights = tuple(rng.choice((rng.uniform(0.01, 1), rng.randint(1, 1000))) for _ in range(rng.randint(2, 8)))
+    world = World(*[(f"a{number}", 10, weight) for number, weight in enumerate(weights)], ("b", 500, 1))
+    first = []
+    pace_us = rng.choice((100, 100_000, 2_000_000))
+    for _ in range(300):
+        leader = world.order()[0]
+        first.append(leader)
+        world.now += int(rng.expovariate(1 / pace_us))
+        world.observe(leader, well=True, latency_us=rng.randint(1_000, 20_000))
+        if rng.random() < 0.05:
+            world.observe("b", well=False, times=FAILURES_TO_OPEN)
+            world.observe("b", well=True)
+    leaders = [name for name in first if name != "b"]
+    _check_shares(weights, leaders)
+
+
+def _check_shares(weights: tuple[float, ...], first: list[str]) -> None:
+    for start in range(0, len(first) - 100, 7):
+        window = first[start : start + 100]
+        for number, weight in enumerate(weights):
+            share = 100 * weight / sum(weights)
+            assert abs(window.count(f"a{number}") - share) <= 5, (start, weights)
+
+
+def test_shares_hold_over_many_merchants_with_one_payment_each() -> None:
+    names = [f"m{number}" for number in range(400)]
+    served = [{"id": "a", "cost_bp": 10, "weight": 70}, {"id": "b", "cost_bp": 10, "weight": 30}]
+    book = parse(
+        {
+            "participants": [{"id": "a", "role": "acquirer"}, {"id": "b", "role": "acquirer"}],
+            "merchants": [{"id": name, "name": name, "acquirers": served} for name in names],
+        }
+    )
+    router = Router(book, lambda _: True)
+    first = [router.route(book.merchants[name], "CNY", NOW).acquirers[0] for name in names]
+    assert abs(first.count("a") / 4 - 70) <= 10
+
+
+def test_who_does_not_lead_follows() -> None:
+    world = World(("a", 10, 1), ("b", 10, 1), ("c", 90, 1))
+    assert {world.order() for _ in range(4)} == {("a", "b", "c"), ("b", "a", "c")}
+
+
+def test_the_currencies_of_a_merchant() -> None:
+    world = World(("a", 10, 1), currencies=("CNY", "HKD"))
+    assert world.router.currencies(world.merchant) == {"CNY", "HKD"}
+    everything = World(("a", 10, 1), currencies=())
+    assert everything.router.currencies(everything.merchant) == frozenset()
 
 
 def test_weight_zero_is_for_when_nobody_else_can() -> None:

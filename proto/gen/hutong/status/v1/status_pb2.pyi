@@ -59,6 +59,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CAPTURE_EXCEEDS_HOLD: _ErrorReason.ValueType  # 119
     ERROR_REASON_CAPTURE_DIFFERS: _ErrorReason.ValueType  # 120
     ERROR_REASON_PAYMENT_NOT_SETTLED: _ErrorReason.ValueType  # 121
+    ERROR_REASON_CURRENCY_NOT_SERVED: _ErrorReason.ValueType  # 122
     ERROR_REASON_ACQUIRER_UNAVAILABLE: _ErrorReason.ValueType  # 117
     ERROR_REASON_REFUND_OF_REFUND: _ErrorReason.ValueType  # 116
     ERROR_REASON_DAILY_LIMIT: _ErrorReason.ValueType  # 130
@@ -140,6 +141,7 @@ ERROR_REASON_PAYMENT_NOT_HELD: ErrorReason.ValueType  # 118
 ERROR_REASON_CAPTURE_EXCEEDS_HOLD: ErrorReason.ValueType  # 119
 ERROR_REASON_CAPTURE_DIFFERS: ErrorReason.ValueType  # 120
 ERROR_REASON_PAYMENT_NOT_SETTLED: ErrorReason.ValueType  # 121
+ERROR_REASON_CURRENCY_NOT_SERVED: ErrorReason.ValueType  # 122
 ERROR_REASON_ACQUIRER_UNAVAILABLE: ErrorReason.ValueType  # 117
 ERROR_REASON_REFUND_OF_REFUND: ErrorReason.ValueType  # 116
 ERROR_REASON_DAILY_LIMIT: ErrorReason.ValueType  # 130
