@@ -26,6 +26,8 @@ from gateway.simulation.shrink import shrink
 from gateway.simulation.storage import TornError
 from gateway.simulation.summary import REACHABLE, UNREACHABLE, Summary
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 MUTATIONS = sorted((Path(__file__).parent / "mutations").glob("*.patch"))
 RUNNER = Runner()
@@ -43,7 +45,6 @@ QUICK = (
 """Found by the first few seeds; `hutong simulate --mutations` looks for all."""
 
 
-@pytest.mark.slow
 def test_fifty_seeds_break_nothing() -> None:
     summary = Summary()
     for seed in range(50):
@@ -62,7 +63,6 @@ def test_a_seed_replays_exactly() -> None:
     assert len(first.trace) > 100
 
 
-@pytest.mark.slow
 def test_a_seed_replays_exactly_in_another_process() -> None:
     """Also where strings hash differently."""
     done = subprocess.run(
@@ -108,7 +108,6 @@ def test_the_list_of_unreachable_transitions_is_right_about_actions() -> None:
     assert listed.isdisjoint(REACHABLE)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in MUTATIONS if path.stem in QUICK], ids=lambda path: path.stem)
 def test_a_planted_bug_is_found(path: Path) -> None:
     found = hunt(path)
@@ -222,7 +221,6 @@ def test_the_command_reports_json() -> None:
     assert report["coverage"]["transitions"][1] == len(REACHABLE)
 
 
-@pytest.mark.slow
 def test_the_command_prints_the_shortest_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TABLE[State.DEBIT_UNKNOWN], Event.DEBIT_NOT_FOUND, Rule(State.DECLINED, (Action.END,)))
     done = CliRunner().invoke(simulate, ["--seeds", "10"])
