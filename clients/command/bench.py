@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clients.command import bench_overload, bench_recovery, bench_storm
-from clients.command.check import check_folder
+from clients.command.checking import check_folder
 from clients.command.journals import LOCAL_SERVER, JournalError, local_server
 from clients.command.measured import Child, Setting, journal_name, serve_gateway, verdict
 from loadtest import echo

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from clients.command.check import check_folder
+from clients.command.checking import check_folder
 from clients.command.measured import Child, Setting, journal_name, place, serve_gateway, verdict
 from loadtest.fleet import Closed, Fleet, Open, percentiles
 

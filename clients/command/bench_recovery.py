@@ -11,7 +11,7 @@ import click
 import numpy as np
 from rich.console import Console
 
-from clients.command.check import check_folder
+from clients.command.checking import check_folder
 from clients.command.measured import Child, Setting, journal_name, place, serve_gateway, verdict
 from loadtest.h2 import Reply, UnaryLoad
 from loadtest.payments import CREATE_BATCH_PATH, CREATE_PATH, Payments, succeeded

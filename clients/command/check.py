@@ -8,35 +8,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from clients.command.journals import SQLITE_FILE, JournalError, examine_journal, remembered_url
-from clients.participants.books import FILE_NAME, holds, totals
-from gateway.journal.conservation import Report, disagreements, hold_disagreements
-
-
-def check_folder(folder: Path, journal: str = "") -> Report:
-    """The conservation check on a data folder, in use or not, whose journal is in it or at a URL.
-
-    Where journal and books differ both are read again, and what differs then too is a finding: a payment that began
-    between the two readings is in the second journal.
-    """
-    report, differing = _read(folder, journal)
-    if differing:
-        before = differing
-        report, differing = _read(folder, journal)
-        differing = {key: sentence for key, sentence in differing.items() if key in before}
-    for sentence in differing.values():
-        report.find(sentence)
-    return report
-
-
-def _read(folder: Path, journal: str) -> tuple[Report, dict[tuple[str, bytes, str], str]]:
-    report = examine_journal(folder, journal)
-    books: dict[tuple[str, bytes, str], int] = {}
-    held: dict[tuple[str, bytes, str], int] = {}
-    for path in sorted((folder / "participants").rglob(FILE_NAME)):
-        books.update(totals(path))
-        held.update(holds(path))
-    return report, disagreements(report, books) | hold_disagreements(report, held)
+from clients.command.checking import check_folder
+from clients.command.journals import SQLITE_FILE, JournalError, remembered_url
+from gateway.journal.conservation import Report
 
 
 @click.command()

@@ -9,7 +9,7 @@ import pytest
 
 from clients import keys
 from clients.client import HutongClient
-from clients.command.check import check_folder
+from clients.command.checking import check_folder
 from clients.command.journals import examine_journal
 from clients.command.network import Network, NetworkOptions
 from gateway.journal.conservation import Report

@@ -10,7 +10,7 @@ import pytest
 
 from clients import keys
 from clients.client import HutongClient
-from clients.command.check import check_folder
+from clients.command.checking import check_folder
 from clients.command.network import Network, NetworkOptions
 from clients.participants.magic import MAGIC
 from clients.wording import state_name

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from clients import keys
 from clients.client import HutongClient
-from clients.command.check import check_folder
+from clients.command.checking import check_folder
 from clients.command.main import main
 from clients.command.network import Network, NetworkOptions, Where
 from contract.errors import HutongError, Reason

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clients import keys
 from clients.client import HutongClient
-from clients.command.check import check_folder
+from clients.command.checking import check_folder
 from clients.command.network import Network, NetworkOptions, Where
 from clients.wording import state_name
 from gateway.engine.transitions import Timing

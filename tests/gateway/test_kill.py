@@ -14,7 +14,7 @@ import pytest
 
 from clients import keys
 from clients.client import HutongClient
-from clients.command.check import check_folder
+from clients.command.checking import check_folder
 from clients.errors import CallError
 from clients.options import ClientOptions
 from clients.population import populate

@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clients.client import HutongClient
-from clients.command.check import check_folder
+from clients.command.checking import check_folder
 from clients.command.network import Network, NetworkOptions
 from clients.options import ClientOptions, RetryOptions
 from contract.errors import HutongError, from_rpc_error

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from clients.command.check import check_folder
+from clients.command.checking import check_folder
 from clients.command.institutions import BOOKS_FOLDER
 from clients.command.journals import JournalError
 from clients.command.torture.disk import Disk

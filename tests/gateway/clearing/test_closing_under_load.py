@@ -16,7 +16,7 @@ import pytest
 
 from clients import keys
 from clients.client import HutongClient
-from clients.command.check import check_folder
+from clients.command.checking import check_folder
 from clients.command.network import Network
 from clients.errors import CallError
 from contract.errors import HutongError

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from clients.client import HutongClient
-from clients.command.check import check_folder
+from clients.command.checking import check_folder
 from clients.command.settle import settle
 from gateway.clearing.files import verify
 from tests.gateway.clearing.settled_network import start, trade

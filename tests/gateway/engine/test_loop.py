@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from clients.command.check import check_folder
+from clients.command.checking import check_folder
 from clients.command.network import Network, NetworkOptions
 from clients.participants.script import Latency, Script
 from contract.errors import from_rpc_error

@@ -13,7 +13,8 @@ import grpc
 import pytest
 from click.testing import CliRunner
 
-from clients.command.check import check, check_folder
+from clients.command.check import check
+from clients.command.checking import check_folder
 from clients.command.journals import JournalError, check_url, open_journal, remembered
 from clients.command.network import Network, NetworkError, NetworkOptions
 from hutong.gateway.v1 import payment_pb2 as pb

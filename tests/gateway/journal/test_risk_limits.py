@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 
-from clients.command.check import check_folder
+from clients.command.checking import check_folder
 from clients.command.network import Network, NetworkOptions
 from contract.errors import from_rpc_error
 from gateway.engine.model import RISK_HOLD, Capture
