@@ -38,7 +38,7 @@ def test_payments_between_the_readings_are_no_finding(tmp_path: Path, monkeypatc
             return report
 
         pay(network)
-        monkeypatch.setattr("clients.command.check.examine_journal", and_then_pay)
+        monkeypatch.setattr("clients.command.checking.examine_journal", and_then_pay)
         report = check_folder(tmp_path)
     assert (report.findings, report.payments, readings) == ([], 2, 2)
 
