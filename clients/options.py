@@ -11,6 +11,10 @@ import grpc
 CALLER_METADATA: Final = "hutong-caller"
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 KEEPALIVE_MS: Final = 30_000
+PORT_EXAMPLE: Final = 50050
+PORT_MAX: Final = 65_535
+_SCHEMES: Final = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:", "vsock:")
+"""How a target begins that says itself how it is read (gRPC's naming)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,9 @@ def metadata_of(options: ClientOptions) -> tuple[tuple[str, str], ...]:
 
 
 def open_channel(target: str, options: ClientOptions) -> grpc.Channel:
-    """A channel to `target`, "host:port" or "unix:/path". Raises ValueError for plaintext to a remote machine."""
+    """A channel to `target`, "host:port" or "unix:/path". Raises ValueError for another target, and for plaintext to a
+    remote machine."""
+    check_target(target)
     arguments: list[tuple[str, str | int]] = [
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
@@ -82,6 +88,21 @@ def open_channel(target: str, options: ClientOptions) -> grpc.Channel:
         arguments.append(("grpc.ssl_target_name_override", tls.server_name))
     credentials = grpc.ssl_channel_credentials(tls.root_certificates, tls.private_key, tls.certificate_chain)
     return grpc.secure_channel(target, credentials, arguments)
+
+
+def check_target(target: str) -> None:
+    """Raises ValueError unless a target names a host with its port, or a Unix socket. Without a port gRPC would try
+    another one, and say only that nobody answers."""
+    if target.startswith(_SCHEMES):
+        return
+    host, colon, port = target.rpartition(":")
+    bare = host if colon else target
+    if bare.count(":") > 0 and not bare.startswith("["):
+        raise ValueError(f"{target!r}: write an IPv6 address in brackets, with a port: [::1]:{PORT_EXAMPLE}")
+    if not colon or target.endswith("]"):
+        raise ValueError(f"{target!r} has no port: write {target or 'localhost'}:{PORT_EXAMPLE}, or unix:/PATH")
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) <= PORT_MAX):
+        raise ValueError(f"{target!r} is not HOST:PORT or unix:/PATH")
 
 
 def is_local(target: str) -> bool:

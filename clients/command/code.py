@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
+from clients.command.connection import Connection, connection_options
 from clients.command.token_calls import (
     json_option,
     name_argument,
     plain,
     requestor_option,
-    target_option,
     token_name,
     token_service,
 )
@@ -32,7 +32,7 @@ def code() -> None:
 
 
 @code.command()
-@target_option
+@connection_options
 @requestor_option
 @name_argument
 @click.option("--offline", is_flag=True, help="Compute it as a phone without a network does.")
@@ -41,10 +41,18 @@ def code() -> None:
 @click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Write the QR symbol to this file.")
 @json_option
 def show(
-    target: str, requestor: str, name: str, device: str, png: Path | None, *, offline: bool, qr: bool, as_json: bool
+    connection: Connection,
+    requestor: str,
+    name: str,
+    device: str,
+    png: Path | None,
+    *,
+    offline: bool,
+    qr: bool,
+    as_json: bool,
 ) -> None:
     """Show a code that pays once: reserved for a minute, or with --offline good for its half minute and the next."""
-    with token_service(target, as_json=as_json) as service:
+    with token_service(connection, as_json=as_json) as service:
         named = token_name(name)
         if offline:
             asked = pb.ProvisionCodesRequest(requestor_id=requestor, name=named, device_id=device)
@@ -63,16 +71,16 @@ def show(
 
 
 @code.command()
-@target_option
+@connection_options
 @requestor_option
 @name_argument
 @click.option("--device", default=DEVICE_DEFAULT, show_default=True, help="The device's id.")
 @click.option("--day", type=int, default=0, help="Days since 1970-01-01 UTC: today (the default) or tomorrow.")
 @json_option
-def provision(target: str, requestor: str, name: str, device: str, day: int, *, as_json: bool) -> None:
+def provision(connection: Connection, requestor: str, name: str, device: str, day: int, *, as_json: bool) -> None:
     """Fetch the alias and key that a device makes a day's offline codes from."""
     asked = pb.ProvisionCodesRequest(requestor_id=requestor, name=token_name(name), device_id=device, day=day)
-    with token_service(target, as_json=as_json) as service:
+    with token_service(connection, as_json=as_json) as service:
         made = service.call(service.stub.ProvisionCodes, asked)
     if as_json:
         click.echo(json.dumps(plain(made)))

@@ -1,16 +1,23 @@
-"""Options that name a gateway and say how to reach it."""
+"""How commands reach a gateway: the options that say so, written once, and how a call that fails ends a command."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
+import grpc
 
-from clients.options import ClientOptions, TlsOptions
+from clients.client import HutongClient
+from clients.errors import CallError, DeadlineExceeded, Unreachable, typed
+from clients.options import ClientOptions, TlsOptions, check_target, is_local
+from contract.errors import HutongError
 
 TARGET_DEFAULT: Final = "127.0.0.1:50050"
 CALL_S: Final = 30.0
@@ -61,3 +68,63 @@ def connection_options(command: Command) -> Command:
         command(connection=Connection(target, options), **rest)
 
     return with_connection
+
+
+def checked_target(target: str) -> str:
+    """A target that is written as one. Raises click.UsageError, which says how to write it."""
+    try:
+        check_target(target)
+    except ValueError as error:
+        raise click.UsageError(f"--target: {error}") from None
+    return target
+
+
+@contextmanager
+def connected(connection: Connection, *, as_json: bool) -> Iterator[HutongClient]:
+    """A client of the gateway. A call that fails, by itself or as a stub's own grpc.RpcError, ends the command with
+    exit status 1 and a text that says what to do."""
+    target, options = checked_target(connection.target), connection.options
+    if options.tls is None and not options.allow_plaintext and not is_local(target):
+        raise click.UsageError(
+            f"{target} is not on this machine: give --tls-ca FILE, the authority of its certificate, or "
+            "--plaintext-anywhere if something else protects the network."
+        )
+    try:
+        with HutongClient(target, options) as client:
+            try:
+                yield client
+            except grpc.RpcError as failure:
+                raise typed(failure) from None
+    except ValueError as error:  # a value that no message can hold, such as a text that is not UTF-8
+        raise click.UsageError(str(error)) from None
+    except HutongError as error:
+        stop(error.name, error.text, error.fields, as_json=as_json)
+    except Unreachable as error:
+        stop("UNREACHABLE", _unreachable(connection, error), {}, as_json=as_json)
+    except DeadlineExceeded:
+        text = (
+            "No answer in time, and what was asked for may have been done. Look with `show`, or repeat it: a payment "
+            "or refund with the same --idempotency-key."
+        )
+        stop("DEADLINE_EXCEEDED", text, {}, as_json=as_json)
+    except CallError as error:
+        stop(error.code.name, error.details, {}, as_json=as_json)
+
+
+def _unreachable(connection: Connection, error: Unreachable) -> str:
+    text = f"No gateway answers at {connection.target}. Start one with `hutong up`, or give --target."
+    if connection.options.tls is not None:
+        text += (
+            " If one runs there: does it use TLS, is its certificate signed by --tls-ca, and does it name the target "
+            "(or --tls-name)?"
+        )
+    return f"{text}\n  {error.details}" if error.details else text
+
+
+def stop(reason: str, text: str, fields: Mapping[str, str], *, as_json: bool) -> NoReturn:
+    """Ends the command with exit status 1: the reason and its fields for a program, or in words."""
+    if as_json:
+        click.echo(json.dumps({"error": {"reason": reason, "text": text, "fields": dict(fields)}}))
+        sys.exit(1)
+    facts = "".join(f"\n  {name}: {value}" for name, value in sorted(fields.items()))
+    raise click.ClickException(f"{reason}: {text}{facts}")

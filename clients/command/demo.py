@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from clients.command.checking import check_folder
 from clients.command.network import Network, NetworkError, NetworkOptions
 from clients.command.optics import GatewaySymbols, MerchantPrinter
+from clients.command.places import PlaceError, check_empty
 from clients.command.settlements import FolderDesk
 from clients.demo.camera import TerminalCamera
 from clients.demo.play import Progress as Tell
@@ -128,8 +129,10 @@ def now_us() -> int:
 @contextmanager
 def _folder(data: Path | None) -> Iterator[Path]:
     if data is not None:
-        if data.exists() and any(data.iterdir()):
-            raise click.UsageError(f"{data} is not empty; the demonstration needs a folder of its own")
+        try:
+            check_empty(data)
+        except PlaceError as error:
+            raise click.ClickException(str(error)) from None
         yield data
         return
     with tempfile.TemporaryDirectory(prefix="hutong-demo-") as folder:

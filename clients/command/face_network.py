@@ -6,23 +6,20 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import click
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from clients.command.connection import Connection, connection_options
+from clients.command.connection import Connection, connected, connection_options
 from clients.command.face_options import SECRET_VARIABLE
 from clients.command.operators import secret_of
 from clients.faces import camera
 from clients.faces.capturing import TIMEOUT_S, FaceTerminal, Factors, operator_metadata
 from clients.faces.people import People
-from clients.options import open_channel
 from contract.capture import Captured, ServiceKey, TerminalKey, build_capture
-from contract.errors import from_rpc_error
 from contract.secret import Secret
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 
@@ -52,30 +49,9 @@ last_four_option = click.option("--last-four", help="Last four digits of the pho
 
 @contextmanager
 def _service(connection: Connection, as_json: bool) -> Iterator[face_pb2_grpc.FaceServiceStub]:
-    """A connection whose errors become exit status 1 with a text that says what to do."""
-    try:
-        channel = open_channel(connection.target, connection.options)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    with channel:
-        try:
-            yield face_pb2_grpc.FaceServiceStub(channel)
-        except grpc.RpcError as error:
-            known = from_rpc_error(error)
-            if known is not None:
-                _stop(known.name, str(known), as_json)
-            code = error.code()
-            if code is grpc.StatusCode.UNAVAILABLE:
-                text = f"Nothing answers at {connection.target}. Run `hutong up`, or give --target."
-                _stop("UNREACHABLE", text, as_json)
-            _stop(code.name, str(error), as_json)
-
-
-def _stop(reason: str, text: str, as_json: bool) -> NoReturn:
-    if as_json:
-        click.echo(json.dumps({"error": {"reason": reason, "text": text}}))
-        raise click.exceptions.Exit(1)
-    raise click.ClickException(text)
+    """The face service of a gateway; errors end the command as clients.command.connection says."""
+    with connected(connection, as_json=as_json) as client:
+        yield face_pb2_grpc.FaceServiceStub(client.channel)
 
 
 def _terminal(stub: face_pb2_grpc.FaceServiceStub, people: People) -> FaceTerminal:

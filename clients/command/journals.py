@@ -98,6 +98,24 @@ def open_journal(folder: Path, url: str = "", *, key: bytes = b"", accept_lost_c
         raise JournalError(str(error)) from error
 
 
+def check_unused(folder: Path) -> None:
+    """Raises JournalError while a gateway runs on the folder. Makes nothing."""
+    try:
+        file = os.open(folder / HOLDER_FILE, os.O_RDWR)
+    except OSError:
+        return  # none has run there; what else is wrong with the folder is found when it is used
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise _in_use(folder) from None
+    finally:
+        os.close(file)
+
+
+def _in_use(folder: Path) -> JournalError:
+    return JournalError(f"another gateway runs on {folder}; give each a folder of its own")
+
+
 def _needs_psycopg(error: ImportError) -> JournalError:
     return JournalError(f"PostgreSQL needs psycopg: pip install 'hutong[postgres]' ({error})")
 
@@ -158,7 +176,7 @@ def _holder(folder: Path) -> tuple[str, int]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(file)
-        raise JournalError(f"another gateway runs on {folder}; give each a folder of its own") from None
+        raise _in_use(folder) from None
     name = os.read(file, 64).decode()
     if not name:
         name = uuid.uuid4().hex

@@ -13,14 +13,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from clients.command.connection import Connection, connection_options, stop
 from clients.command.token_calls import (
     OPERATOR,
     json_option,
     name_argument,
     plain,
     reason_option,
-    stop,
-    target_option,
     token_name,
     token_service,
 )
@@ -51,14 +50,20 @@ def keys() -> None:
 
 
 @keys.command()
-@target_option
+@connection_options
 @operator_option
 @data_option
 @module_options
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every account is re-wrapped.")
 @json_option
 def rotate(
-    target: str, requestor: str, data: Path | None, key_module: KeyModule | None, *, wait: bool, as_json: bool
+    connection: Connection,
+    requestor: str,
+    data: Path | None,
+    key_module: KeyModule | None,
+    *,
+    wait: bool,
+    as_json: bool,
 ) -> None:
     """Make a new version of the key-encryption key and re-wrap every account's key, while payments go on."""
     if data is not None:
@@ -68,7 +73,7 @@ def rotate(
                 local.rotation.wait(ROTATION_S)
             status = wire.status_message(local.key_status())
     else:
-        with token_service(target, as_json=as_json) as service:
+        with token_service(connection, as_json=as_json) as service:
             status = service.call(service.stub.RotateKeys, pb.RotateKeysRequest(requestor_id=requestor)).status
             if wait:
                 status = _follow(service, requestor, status, as_json=as_json)
@@ -76,24 +81,26 @@ def rotate(
 
 
 @keys.command()
-@target_option
+@connection_options
 @operator_option
 @data_option
 @module_options
 @json_option
-def status(target: str, requestor: str, data: Path | None, key_module: KeyModule | None, *, as_json: bool) -> None:
+def status(
+    connection: Connection, requestor: str, data: Path | None, key_module: KeyModule | None, *, as_json: bool
+) -> None:
     """Show the key's versions, and what a rotation has left to do."""
     if data is not None:
         with _vault(data, key_module, as_json=as_json) as local:
             found = wire.status_message(local.key_status())
     else:
-        with token_service(target, as_json=as_json) as service:
+        with token_service(connection, as_json=as_json) as service:
             found = service.call(service.stub.GetKeyStatus, pb.GetKeyStatusRequest(requestor_id=requestor)).status
     _print_status(found, as_json=as_json)
 
 
 @keys.command()
-@target_option
+@connection_options
 @operator_option
 @data_option
 @module_options
@@ -102,7 +109,7 @@ def status(target: str, requestor: str, data: Path | None, key_module: KeyModule
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def erase(
-    target: str, requestor: str, data: Path | None, key_module: KeyModule | None, name: str, reason: str,
+    connection: Connection, requestor: str, data: Path | None, key_module: KeyModule | None, name: str, reason: str,
     *, yes: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Destroy the key of one account and all that identifies it. NAME is its token's number or reference."""
@@ -116,7 +123,7 @@ def erase(
             ref = named.token_ref or local.reference_of(Secret(named.token))
     else:
         asked = pb.EraseAccountRequest(requestor_id=requestor, name=named, reason=reason)
-        with token_service(target, as_json=as_json) as service:
+        with token_service(connection, as_json=as_json) as service:
             ref = service.call(service.stub.EraseAccount, asked).view.token_ref
     click.echo(json.dumps({"token_ref": ref.hex(), "erased": True}) if as_json else f"erased {ref.hex()}")
 

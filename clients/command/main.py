@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from typing import Final
+import os
+from typing import Any, Final
 
 import click
 
@@ -43,6 +44,16 @@ class _Lazy(click.Group):
             return None
         command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command. A file or folder of the user's that cannot be read or written ends it with a sentence."""
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            name = os.fsdecode(error.filename)
+            raise click.ClickException(f"{name} cannot be used: {error.strerror}.") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -17,19 +17,23 @@ import json
 import logging
 import os
 import secrets
+import shutil
+import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
 from clients.command.institutions import BOOKS_FOLDER, Institutions, Process, end
-from clients.command.journals import JournalError, open_journal, remembered
+from clients.command.journals import JournalError, check_unused, check_url, open_journal, remembered
+from clients.command.places import PlaceError, check_folder, check_free, make_folder, read_network
 from clients.command.vaults import KeyModule, open_vault
-from clients.participants.books import Books
+from clients.participants.books import Books, BooksError
 from clients.participants.simulated import Participants, SimulatedParticipant
 from clients.population import Population, populate
 from contract.secret import Secret
@@ -146,11 +150,6 @@ class Network:
         )
         self.participants: dict[str, SimulatedParticipant] = {}
         """Participants in this process, by id; empty where they are not `Where.HERE`."""
-        self._vault = open_vault(options.vault or self.data / "vault", options.key_module)
-        self.tokens: TokenService = self._vault.service
-        self.faces: FaceService = open_faces(self.data / "faces", options=FaceOptions(gallery=options.face_gallery))
-        self._token_servicer = TokenServicer(self.tokens)
-        self._face_servicer = FaceServicer(self.faces, _face_operators(options))
         self.wallet_tokens: dict[str, Secret[str]] = {}
         """Wallet id to the account-unified token of its account."""
         self._closed: bool | None = None
@@ -158,46 +157,73 @@ class Network:
         self._books: list[Books] = []
         self.recovered = 0
         """Payments that were in flight when the folder was last used."""
-        self._directory = directory.parse(json.loads(self._write_directory()))
-        self._register()
-        self.gateway = self._build()
+        with ExitStack() as opened:
+            self._vault = open_vault(options.vault or self.data / "vault", options.key_module)
+            opened.callback(self._vault.close)
+            self.tokens: TokenService = self._vault.service
+            self.faces: FaceService = open_faces(self.data / "faces", options=FaceOptions(gallery=options.face_gallery))
+            opened.callback(self.faces.close)
+            self._token_servicer = TokenServicer(self.tokens)
+            self._face_servicer = FaceServicer(self.faces, _face_operators(options))
+            self._directory = directory.parse(_json(self._write_directory(), self.data / "directory.json"))
+            opened.callback(self._close_books)
+            self._register()
+            self._opened = open_journal(
+                self.data,
+                options.journal,
+                key=_key(self.data / "gateway.key"),
+                accept_lost_commits=options.accept_lost_commits,
+            )
+            opened.callback(self._opened.unlock)
+            opened.callback(self._opened.journal.close)
+            self.gateway = self._build()
+            opened.pop_all()  # `close` ends them
         self._closer = (
             Closer(options.settle_every_us, self._open_clearing, self._put) if options.settle_every_us else None
         )
 
     @classmethod
     def start(cls, options: NetworkOptions) -> Network:
-        """Builds the network and opens its port. Raises NetworkError."""
-        options.data.mkdir(parents=True, exist_ok=True)
-        options = replace(options, seed=_settle_seed(options))
+        """Builds the network and opens its port. Raises NetworkError; then a folder that was new is as before."""
         try:
-            network = cls(options)
+            _check(options)
+            with _restoring(options):
+                network = cls(replace(options, seed=int(read_network(options.data).get("seed", options.seed))))
+                network._open()
         except (
             listening.ListenError,
+            directory.DirectoryError,
+            BooksError,
             JournalError,
+            PlaceError,
             VaultError,
             GalleryUnavailable,
             RulesError,
             ValueError,
-            OSError,
         ) as error:
             raise NetworkError(str(error)) from error
+        except (OSError, sqlite3.Error) as error:
+            raise NetworkError(f"{options.data} cannot be used: {error}") from error
         network._run()
         return network
 
-    def _run(self) -> None:
+    def _open(self) -> None:
+        """Recovers payments and opens the port. Raises NetworkError."""
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 100)
         gc.disable()  # What is recovered is no garbage, and lives as long as it must without being looked at.
         try:
             self.recovered = self.gateway.start()
+            gc.freeze()
         except (OSError, RuntimeError) as error:
             self.close()
             raise NetworkError(f"{self.options.listen} cannot be listened on: {error}") from error
         finally:
-            gc.freeze()
             gc.enable()
+
+    def _run(self) -> None:
+        """Brings in the participants, and says where the network is. Raises NetworkError."""
         if self.options.participants is Where.CONNECT:
             self._announce()  # those who are to dial in may read where
         if self.options.participants is not Where.HERE:
@@ -252,13 +278,7 @@ class Network:
             self._institutions.open_accounts(self.wallet_tokens)
 
     def _build(self) -> Gateway:
-        options = self.options
-        opened = self._opened = open_journal(
-            self.data,
-            options.journal,
-            key=_key(self.data / "gateway.key"),
-            accept_lost_commits=options.accept_lost_commits,
-        )
+        options, opened = self.options, self._opened
         here = options.participants is Where.HERE
         local = LoopbackLink(Participants(self._books[0], self.participants.values())) if here else None
         return Gateway(
@@ -350,14 +370,17 @@ class Network:
         self._settlement.close()
         self._opened.unlock()
         end(self._children)
-        for books in self._books:
-            books.close()
+        self._close_books()
         self._face_servicer.close()
         self.faces.close()
         self._token_servicer.threads.shutdown()
         self._vault.close()
         gc.unfreeze()
         return empty
+
+    def _close_books(self) -> None:
+        for books in self._books:
+            books.close()
 
     def __enter__(self) -> Network:
         return self
@@ -374,12 +397,44 @@ def _face_operators(options: NetworkOptions) -> Operators:
     return Operators(options.face_operators, options.face_operator_secret, whoever_reaches=local)
 
 
-def _settle_seed(options: NetworkOptions) -> int:
-    """A folder keeps the seed that it was made with: its people and books belong to it."""
-    path = options.data / "network.json"
-    if not path.exists():
-        return options.seed
-    return int(json.loads(path.read_text())["seed"])
+def _check(options: NetworkOptions) -> None:
+    """What can be known before anything is made. Raises JournalError, ListenError or PlaceError."""
+    address = listening.parse(options.listen)
+    listening.check(address, secured=options.tls is not None, plaintext_allowed=options.plaintext_anywhere)
+    if options.journal:
+        check_url(options.journal)
+    check_folder(options.data)
+    if options.vault is not None:
+        check_folder(options.vault)
+    check_unused(options.data)
+    check_free(address)
+
+
+@contextmanager
+def _restoring(options: NetworkOptions) -> Iterator[None]:
+    """Makes the data folder; where the network then does not start, a folder that was new or empty is so again: a start
+    with another seed would find another's people in it. Where the journal is a database, the folder has the key by
+    which the database knows it, and stays."""
+    folder = options.data
+    made = [one for one in (folder, *folder.absolute().parents) if not one.exists()]
+    make_folder(folder)
+    fresh = not options.journal and not any(folder.iterdir())
+    try:
+        yield
+    except BaseException:
+        if fresh:
+            for entry in list(folder.iterdir()):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            for one in made:
+                one.rmdir()
+        raise
+
+
+def _json(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise directory.DirectoryError(f"{path} is not JSON: {error}") from None
 
 
 def _key(path: Path) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from collections.abc import Sequence
@@ -12,7 +11,9 @@ from typing import Final
 import click
 from rich.console import Console
 
+from clients.command.connection import checked_target
 from clients.command.institutions import Institutions, Process, end
+from clients.command.places import PlaceError, check_folder, check_network_folder, read_network
 from clients.command.vaults import KeyModule, module_options, open_vault
 from clients.participants.books import BooksError
 from clients.population import populate
@@ -61,7 +62,13 @@ def participants(
     Each is a process of its own with books of its own, and connects to every gateway named, again and again: start
     those with `hutong up --participants connect`. A leg is done once, whichever gateway sends it.
     """
-    targets = targets or _remembered(data)
+    try:
+        check_network_folder(data)
+        if vault is not None:
+            check_folder(vault)
+        targets = [checked_target(target) for target in targets] or _remembered(data)
+    except PlaceError as error:
+        raise click.ClickException(str(error)) from None
     institutions = Institutions(
         populate(seed, wallets_per_issuer=wallets, merchants_per_acquirer=merchants), data, magic
     )
@@ -94,7 +101,8 @@ def _watch(processes: Sequence[Process], stop: threading.Event) -> None:
 
 
 def _remembered(data: Path) -> tuple[str]:
-    path = data / "network.json"
-    if not path.exists():
+    """Where the gateway that last ran on the folder listened. Raises PlaceError."""
+    said = read_network(data)
+    if not said:
         raise click.UsageError(f"name a gateway with --target: none has run on {data}")
-    return (str(json.loads(path.read_text())["target"]),)
+    return (str(said["target"]),)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -17,10 +16,8 @@ from rich.text import Text
 from clients import keys
 from clients.client import SETTLED_STATES, HutongClient
 from clients.command.amounts import minor_units
-from clients.command.connection import Connection, connection_options
-from clients.errors import CallError, DeadlineExceeded, Unreachable
+from clients.command.connection import Connection, connected, connection_options
 from clients.wording import as_json, key_name, money, state_name
-from contract.errors import HutongError
 from gateway.barcode.currencies import EXPONENT_OF
 from hutong.gateway.v1 import payment_pb2 as pb
 
@@ -73,7 +70,7 @@ def pay(
     payer, payee = _payer(ends), _payee(ends)
     currency = currency or ("CNY" if amount else "")
     amount_minor = minor_units(amount, currency) if amount else 0
-    with gateway_client(connection, as_json_) as client:
+    with connected(connection, as_json=as_json_) as client:
         payment = client.create_payment(
             payer=payer,
             payee=payee,
@@ -106,7 +103,7 @@ def refund(
     as_json_: bool,
 ) -> None:
     """Refund a payment on a running network, in part or what is left of it. Exits with 1 unless it succeeded."""
-    with gateway_client(connection, as_json_) as client:
+    with connected(connection, as_json=as_json_) as client:
         currency = client.get_payment(payment_id).payment.currency if amount else ""
         made = client.refund_payment(
             payment_id,
@@ -129,7 +126,7 @@ def capture(connection: Connection, payment_id: str, amount: str, *, wait: bool,
     Done once: the same amount may be asked for again, and gets the same answer. Exits with 1 unless the payment
     succeeded.
     """
-    with gateway_client(connection, as_json_) as client:
+    with connected(connection, as_json=as_json_) as client:
         currency = client.get_payment(payment_id).payment.currency if amount else ""
         amount_minor = minor_units(amount, currency) if amount else 0
         payment = client.capture_payment(payment_id, amount_minor=amount_minor)
@@ -142,7 +139,7 @@ def capture(connection: Connection, payment_id: str, amount: str, *, wait: bool,
 @json_option
 def void(connection: Connection, payment_id: str, *, as_json_: bool) -> None:
     """Free what a payment holds, or cancel a payment that has not ended. Exits with 1 unless it was cancelled."""
-    with gateway_client(connection, as_json_) as client:
+    with connected(connection, as_json=as_json_) as client:
         payment = client.cancel_payment(payment_id)
         _finish(client, payment, pb.PAYMENT_STATE_CANCELLED, wait=False, as_json_=as_json_)
 
@@ -153,7 +150,7 @@ def void(connection: Connection, payment_id: str, *, as_json_: bool) -> None:
 @json_option
 def show(connection: Connection, payment_id: str, *, as_json_: bool) -> None:
     """Show a payment with its legs, its refunds, and why it took its route."""
-    with gateway_client(connection, as_json_) as client:
+    with connected(connection, as_json=as_json_) as client:
         found = client.get_payment(payment_id)
     if as_json_:
         click.echo(json.dumps(as_json(found), ensure_ascii=False))
@@ -215,34 +212,6 @@ def _seconds(lasts: str) -> int:
     if unit is None or not (lasts[:-1].isascii() and lasts[:-1].isdigit()) or not int(lasts[:-1]):
         raise click.UsageError(f"--hold-for {lasts}: write it as 90s, 45m, 1h or 7d.")
     return int(lasts[:-1]) * unit
-
-
-@contextmanager
-def gateway_client(connection: Connection, as_json_: bool) -> Iterator[HutongClient]:
-    """A client whose errors become exit status 1 with a text that says what to do."""
-    try:
-        with HutongClient(connection.target, connection.options) as client:
-            yield client
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    except HutongError as error:
-        _stop(as_json_, error.name, error.text, error.fields)
-    except Unreachable:
-        text = f"No gateway answers at {connection.target}. Start one with `hutong up`, or give --target."
-        _stop(as_json_, "UNREACHABLE", text, {})
-    except DeadlineExceeded:
-        text = "No answer in time. Look with `hutong show`, or repeat with the same --idempotency-key."
-        _stop(as_json_, "DEADLINE_EXCEEDED", text, {})
-    except CallError as error:
-        _stop(as_json_, error.code.name, error.details, {})
-
-
-def _stop(as_json_: bool, reason: str, text: str, fields: dict[str, str]) -> NoReturn:
-    if as_json_:
-        click.echo(json.dumps({"error": {"reason": reason, "text": text, "fields": fields}}))
-        sys.exit(1)
-    facts = "".join(f"\n  {name}: {value}" for name, value in sorted(fields.items()))
-    raise click.ClickException(f"{reason}: {text}{facts}")
 
 
 def _finish(client: HutongClient, payment: pb.Payment, good: int, *, wait: bool, as_json_: bool) -> None:

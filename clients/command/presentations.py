@@ -25,8 +25,9 @@ import grpc
 
 from clients import keys
 from clients.client import HutongClient, new_idempotency_key
+from clients.command.connection import CALL_S
 from clients.command.journals import check_url, examine_journal
-from clients.command.token_calls import CALL_S, WALLET
+from clients.command.token_calls import WALLET
 from clients.options import ClientOptions
 from clients.participants.books import FILE_NAME, totals
 from clients.population import Wallet, populate

@@ -6,8 +6,7 @@ import json
 
 import click
 
-from clients.command.connection import Connection, connection_options
-from clients.command.payments import gateway_client
+from clients.command.connection import Connection, connected, connection_options
 from clients.receipt import COLUMNS, COLUMNS_MAX, COLUMNS_MIN, render
 from clients.wording import as_json
 
@@ -28,7 +27,7 @@ def receipt(connection: Connection, payment_id: str, columns: int, *, as_json_: 
 
     Times are UTC. Its number is the same whenever it is printed. Exits with 1 while the payment is under way.
     """
-    with gateway_client(connection, as_json_) as client:
+    with connected(connection, as_json=as_json_) as client:
         found = client.get_receipt(payment_id)
     if as_json_:
         click.echo(json.dumps(as_json(found), ensure_ascii=False))

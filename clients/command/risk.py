@@ -16,9 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from clients.command.amounts import minor_units
-from clients.command.connection import Connection, connection_options
+from clients.command.connection import Connection, connected, connection_options
 from clients.command.operators import OPERATOR_VARIABLE, operator_option, secret_of
-from clients.command.payments import gateway_client
 from clients.risk import RiskClient
 from clients.wording import as_json, key_name, money, state_name
 from gateway.barcode.currencies import EXPONENT_OF
@@ -41,7 +40,7 @@ def desk_options(command: Command) -> Command:
     def with_desk(connection: Connection, operator: str, **rest: Any) -> None:
         @contextmanager
         def opened(as_json_: bool) -> Iterator[RiskClient]:
-            with gateway_client(connection, as_json_) as client:
+            with connected(connection, as_json=as_json_) as client:
                 yield RiskClient(client, requestor=operator, secret=secret_of(OPERATOR_VARIABLE))
 
         command(desk=opened, **rest)

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import click
 
 from clients.client import FINAL_STATES, HutongClient
-from clients.command.connection import Connection, connection_options
+from clients.command.connection import Connection, connected, connection_options
 from clients.command.journals import SQLITE_FILE, JournalError, open_journal, open_journal_reader, remembered_url
 from clients.command.operators import OPERATOR_VARIABLE, operator_option, secret_of
 from clients.errors import CallError
@@ -288,7 +288,7 @@ def _opener(
                 if data is not None:
                     yield FolderDesk(data, journal, stack)
                     return
-                client = stack.enter_context(HutongClient(connection.target, connection.options))
+                client = stack.enter_context(connected(connection, as_json=False))
                 yield GatewayDesk(
                     client, SettlementClient(client, requestor=operator, participant=participant, secret=secret)
                 )

@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from clients.command.connection import Connection, connection_options, stop
+from clients.command.places import PlaceError, check_empty
 from clients.command.token_calls import (
     json_option,
     kind_word,
@@ -26,8 +28,6 @@ from clients.command.token_calls import (
     reason_option,
     requestor_option,
     state_word,
-    stop,
-    target_option,
     token_name,
     token_service,
 )
@@ -52,7 +52,7 @@ def token() -> None:
 
 
 @token.command()
-@target_option
+@connection_options
 @requestor_option
 @click.option("--issuer", required=True, help="The issuer's id, such as issuer-a.")
 @click.option("--account", required=True, help="PAN or account number; - reads it from standard input.")
@@ -67,7 +67,7 @@ def token() -> None:
 @click.option("--budget-days", type=int, default=0, help="Days after which the budget begins anew; 0 for never.")
 @click.option("--inactive", is_flag=True, help="The token waits for `activate` before it can pay.")
 @json_option
-def request(target: str, requestor: str, issuer: str, account: str, *, as_json: bool, **terms: Any) -> None:
+def request(connection: Connection, requestor: str, issuer: str, account: str, *, as_json: bool, **terms: Any) -> None:
     """Get the account-unified token of an account: always the same one for the same account."""
     asked = pb.RequestTokenRequest(
         requestor_id=requestor,
@@ -93,7 +93,7 @@ def request(target: str, requestor: str, issuer: str, account: str, *, as_json: 
             amount_minor=terms["budget"], currency=terms["currency"] or "CNY", period_days=terms["budget_days"]
         )
         asked.budget.CopyFrom(budget)
-    with token_service(target, as_json=as_json) as service:
+    with token_service(connection, as_json=as_json) as service:
         made = service.call(service.stub.RequestToken, asked)
     if as_json:
         click.echo(json.dumps(plain(made)))
@@ -103,13 +103,13 @@ def request(target: str, requestor: str, issuer: str, account: str, *, as_json: 
 
 
 @token.command()
-@target_option
+@connection_options
 @requestor_option
 @name_argument
 @json_option
-def show(target: str, requestor: str, name: str, *, as_json: bool) -> None:
+def show(connection: Connection, requestor: str, name: str, *, as_json: bool) -> None:
     """Show a token and its routing keys, without their numbers."""
-    with token_service(target, as_json=as_json) as service:
+    with token_service(connection, as_json=as_json) as service:
         found = service.call(service.stub.GetToken, pb.GetTokenRequest(requestor_id=requestor, name=token_name(name)))
     if as_json:
         click.echo(json.dumps(plain(found)))
@@ -124,17 +124,17 @@ def _changing(word: str, change: pb.StateChange.ValueType, text: str) -> None:
     """Adds one of the commands that move a token or key along its lifecycle."""
 
     @token.command(word, help=text)
-    @target_option
+    @connection_options
     @requestor_option
     @name_argument
     @click.option("--key", default="", help="Only this key: its reference, 32 hexadecimal digits.")
     @reason_option
     @json_option
-    def command(target: str, requestor: str, name: str, key: str, reason: str, *, as_json: bool) -> None:
+    def command(connection: Connection, requestor: str, name: str, key: str, reason: str, *, as_json: bool) -> None:
         asked = pb.ChangeStateRequest(
             requestor_id=requestor, name=token_name(name), key_ref=read_ref(key), change=change, reason=reason
         )
-        with token_service(target, as_json=as_json) as service:
+        with token_service(connection, as_json=as_json) as service:
             view = service.call(service.stub.ChangeState, asked).view
         if as_json:
             click.echo(json.dumps(plain(view)))
@@ -149,7 +149,7 @@ _changing("delete", pb.STATE_CHANGE_DELETE, "End a token with all its keys, or o
 
 
 @token.command()
-@target_option
+@connection_options
 @requestor_option
 @name_argument
 @click.option("--add", type=click.Choice(sorted(KINDS)), help="Add a key of this kind.")
@@ -159,11 +159,11 @@ _changing("delete", pb.STATE_CHANGE_DELETE, "End a token with all its keys, or o
 @click.option("--face-reference", default="", help="With --add face: what the face service gave; - reads it.")
 @json_option
 def keys(
-    target: str, requestor: str, name: str, add: str | None, device: str, amount_max: int, count_max: int,
+    connection: Connection, requestor: str, name: str, add: str | None, device: str, amount_max: int, count_max: int,
     face_reference: str, *, as_json: bool,
 ) -> None:  # fmt: skip
     """List a token's routing keys, or add one. A new key's number is printed once and never again."""
-    with token_service(target, as_json=as_json) as service:
+    with token_service(connection, as_json=as_json) as service:
         if add is None:
             asked = pb.GetTokenRequest(requestor_id=requestor, name=token_name(name))
             found = service.call(service.stub.GetToken, asked).keys
@@ -188,14 +188,14 @@ def keys(
 
 
 @token.command()
-@target_option
+@connection_options
 @requestor_option
 @name_argument
 @json_option
-def history(target: str, requestor: str, name: str, *, as_json: bool) -> None:
+def history(connection: Connection, requestor: str, name: str, *, as_json: bool) -> None:
     """Show what happened to a token and its keys, oldest first."""
     asked = pb.ListHistoryRequest(requestor_id=requestor, name=token_name(name), page_size=1_000)
-    with token_service(target, as_json=as_json) as service:
+    with token_service(connection, as_json=as_json) as service:
         events = service.call(service.stub.ListHistory, asked).events
     if as_json:
         click.echo(json.dumps([plain(event) for event in events]))
@@ -221,11 +221,13 @@ def bench(accounts: int, suite: str, seed: int, data: Path | None, *, as_json: b
     """Measure a vault: resolving, codes, start, memory, re-wrapping. Local; takes minutes for a million accounts."""
     from tokenization import bench as measured  # imports the whole service, which other commands do without
 
+    if data is not None:
+        try:
+            check_empty(data)
+        except PlaceError as error:
+            raise click.ClickException(str(error)) from None
     with tempfile.TemporaryDirectory(prefix="hutong-bench-") as made, _progress() as show_progress:
-        folder = data or Path(made)
-        if folder.exists() and any(folder.iterdir()):
-            raise click.UsageError(f"{folder} is not empty.")
-        figures = measured.run(folder, accounts, suite, seed, show_progress)
+        figures = measured.run(data or Path(made), accounts, suite, seed, show_progress)
     report = figures.as_json()
     if as_json:
         click.echo(json.dumps(report))

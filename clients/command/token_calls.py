@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import click
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from clients.client import HutongClient
-from clients.errors import CallError, DeadlineExceeded, Unreachable
-from clients.options import ClientOptions
-from contract.errors import HutongError
+from clients.command.connection import Connection, connected
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong.tokenization.v1 import token_pb2_grpc
 
-TARGET_DEFAULT: Final = "127.0.0.1:50050"
-CALL_S: Final = 30.0
 WALLET: Final = "10000000002"
 """The wallet requestor that every vault has from the start."""
 OPERATOR: Final = "10000000001"
 """The operator that every vault has from the start."""
 REF_DIGITS: Final = 32
 
-target_option = click.option(
-    "--target", envvar="HUTONG_TARGET", default=TARGET_DEFAULT, show_default=True, help="HOST:PORT or unix:/PATH."
-)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 requestor_option = click.option(
     "--requestor", default=WALLET, show_default=True, help="The token requestor (TRID) that asks, 11 digits."
@@ -51,30 +43,10 @@ class TokenCalls:
 
 
 @contextmanager
-def token_service(target: str, *, as_json: bool) -> Iterator[TokenCalls]:
-    """A connection whose errors become exit status 1 with a text that says what to do."""
-    try:
-        with HutongClient(target, ClientOptions(deadline_s=CALL_S)) as client:
-            yield TokenCalls(client)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    except HutongError as error:
-        stop(error.name, error.text, error.fields, as_json=as_json)
-    except Unreachable:
-        stop("UNREACHABLE", f"Nothing answers at {target}. Run `hutong up`, or give --target.", {}, as_json=as_json)
-    except DeadlineExceeded:
-        stop("DEADLINE_EXCEEDED", "No answer in time. Look with `hutong token show`.", {}, as_json=as_json)
-    except CallError as error:
-        stop(error.code.name, error.details, {}, as_json=as_json)
-
-
-def stop(reason: str, text: str, fields: dict[str, str], *, as_json: bool) -> NoReturn:
-    """Ends the command with exit status 1."""
-    if as_json:
-        click.echo(json.dumps({"error": {"reason": reason, "text": text, "fields": fields}}))
-        sys.exit(1)
-    facts = "".join(f"\n  {name}: {value}" for name, value in sorted(fields.items()))
-    raise click.ClickException(f"{reason}: {text}{facts}")
+def token_service(connection: Connection, *, as_json: bool) -> Iterator[TokenCalls]:
+    """The token service of a gateway; errors end the command as clients.command.connection says."""
+    with connected(connection, as_json=as_json) as client:
+        yield TokenCalls(client)
 
 
 def read_secret(value: str) -> str:

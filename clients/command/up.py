@@ -19,6 +19,7 @@ from clients.command.face_options import Faces, face_options
 from clients.command.journals import WENT_BACK
 from clients.command.network import DEFAULT_LISTEN, Network, NetworkError, NetworkOptions, Where
 from clients.command.periods import Period
+from clients.command.places import PlaceError, check_network_folder
 from clients.command.vaults import KeyModule, module_options
 from gateway import listen as listening
 from gateway.budgets import QueryLimits
@@ -139,6 +140,11 @@ def up(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     tls = _tls(tls_cert, tls_key, tls_client_ca)
+    if data is not None:
+        try:
+            check_network_folder(data)
+        except PlaceError as error:
+            raise click.ClickException(str(error)) from None
     with ExitStack() as stack:
         folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hutong-")))
         options = NetworkOptions(

@@ -129,3 +129,16 @@ def test_faces_are_enrolled_with_the_operators_certificate_only(secured: Secured
     code, output = face("delete", secured.client, "anna")
     assert (code, json.loads(output)["error"]["reason"]) == (1, "FACE_OPERATOR_ONLY")
     assert face("delete", secured.desk, "anna")[0] == 0
+
+
+def test_tokens_codes_and_keys_are_asked_for_over_tls(secured: Secured) -> None:
+    mine = ["--tls-cert", str(secured.client.certificate), "--tls-key", str(secured.client.key)]
+    where = ["--target", secured.network.target, "--tls-ca", str(secured.authority.certificate), "--tls-name", NAME]
+    wallet = secured.network.population.wallets[0]
+    asked = ["--issuer", wallet.issuer_id, "--account", wallet.account.reveal()]
+    made = CliRunner().invoke(main, ["token", "request", *asked, *where, *mine])
+    assert made.exit_code == 0, made.output
+    token = made.stdout.strip()
+    for command in (["token", "show", token], ["code", "show", token], ["keys", "status"]):
+        done = CliRunner().invoke(main, [*command, *where, *mine])
+        assert done.exit_code == 0, done.output
