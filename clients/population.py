@@ -104,6 +104,12 @@ class Merchant:
     """The first is its own, and the cheapest; others can step in."""
 
     @property
+    def payee(self) -> str:
+        """What names it in that scheme, as its code leads there: UnionPay's accounts are unique within an acquirer."""
+        acquirer = self.scheme_participant
+        return f"{acquirer * 2}:{self.account}" if self.scheme == "unionpay" else self.account
+
+    @property
     def home(self) -> str:
         """The acquirer that printed its codes."""
         return self.acquirers[0].id
@@ -251,7 +257,7 @@ def _participant(one: Institution) -> dict[str, object]:
 
 
 def _merchant(shop: Merchant) -> dict[str, object]:
-    accounts = {("hutong", shop.id), (shop.scheme, shop.account)}
+    accounts = {("hutong", shop.id), (shop.scheme, shop.payee)}
     return {
         "id": shop.id,
         "name": shop.name,

@@ -94,7 +94,7 @@ def _payee_of_barcode(text: str, directory: Directory, now_us: int) -> Payee:
     if decoded.kind in ("payment_code", "emv_cpm"):
         raise HutongError(Reason.ERROR_REASON_KEY_NOT_PAYEE, key=decoded.kind)
     routing = _routing(decoded)
-    merchant = directory.merchant(routing.scheme, routing.account)
+    merchant = directory.merchant(routing.scheme, routing.payee)
     if merchant is None:
         if directory.participant_for(routing.scheme, routing.participant) is None:
             raise HutongError(Reason.ERROR_REASON_NO_ROUTE, scheme=routing.scheme)

@@ -9,6 +9,7 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote
 
 from contract.errors import HutongError, Reason
 from contract.secret import Secret
@@ -20,15 +21,18 @@ from gateway.barcode.consumer import decode as decode_consumer
 from gateway.barcode.currencies import EXPONENT_OF, NUMBER_OF
 from gateway.barcode.decode import decode
 from gateway.barcode.model import Decoded, Pair
-from gateway.barcode.profile import KIND_CODES, PROFILES, Build
+from gateway.barcode.profile import KIND_CODES, PROFILES, Build, Part
 from gateway.barcode.tlv import join, seal
 
 HUTONG: Final = "hutong"
 HUTONG_APPLICATION: Final = bytes.fromhex(PROFILES[HUTONG].applications[0])
 KEY_TEMPLATE: Final = "io.hutong.key"
 ACCOUNT_TEMPLATE: Final = "io.hutong.account"
+PAYEE_TEMPLATE: Final = "io.hutong.payee"
 _LETTER_OF: Final = {kind: letter for letter, kind in KIND_CODES.items()}
 _PROMPTPAY_KIND: Final = "00"
+ACCOUNT_PARTS_MAX: Final = 3
+"""Most fields that one account is made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +79,10 @@ def build_merchant_code(code: MerchantCode, scheme: str = HUTONG) -> str:
     return _finish(code, accounts, profile.build.omit, scheme)
 
 
-def build_foreign_code(code: MerchantCode, scheme: str, kind: str) -> str:
+def build_foreign_code(code: MerchantCode, scheme: str, kind: str, payee: str = "") -> str:
     """Writes another scheme's routing key (`code.account`) in Hutong's own encoding.
+
+    `payee` is the key's `payee_parts`: what names the payee where the account alone does not.
 
     Raises:
         HutongError: FIELD_INVALID where the key or a field does not fit.
@@ -86,9 +92,35 @@ def build_foreign_code(code: MerchantCode, scheme: str, kind: str) -> str:
     key += [("04", code.terminal_id)] if code.terminal_id else []
     try:
         accounts = [("26", join(key)), ("27", join([("00", ACCOUNT_TEMPLATE), ("01", code.account)]))]
+        accounts += [("28", join([("00", PAYEE_TEMPLATE), ("01", payee)]))] if payee else []
     except ValueError as error:
         raise _invalid("account", str(error)) from error
     return _finish(code, accounts, frozenset(), HUTONG)
+
+
+def account_and_participant(scheme: str, payee: str) -> tuple[str, str]:
+    """The account and the participant in a text that names a payee of a scheme, as `Routing.payee` and a directory have
+    it. Where the scheme's accounts stand alone, the text is the account."""
+    profile = PROFILES.get(scheme)
+    routes = [route for account in profile.accounts for route in account.routes if route.payee] if profile else []
+    texts = [unquote(text) for text in payee.split(":")]
+    for route in routes:
+        if len(texts) != len(route.payee):
+            continue
+        found = dict(zip(route.payee, texts, strict=True))
+        account = _slice_of(route.account, found)
+        if account:
+            return account, _slice_of(route.participant, found) if route.participant is not None else ""
+    return payee, ""
+
+
+def _slice_of(wanted: Part, found: Mapping[Part, str]) -> str:
+    """The characters of a field that a part names, out of parts that hold them; empty where none does."""
+    for part, text in found.items():
+        ends = part.end is None or (wanted.end is not None and wanted.end <= part.end)
+        if not part.literal and part.path == wanted.path and part.start <= wanted.start and ends:
+            return text[wanted.start - part.start : None if wanted.end is None else wanted.end - part.start]
+    return ""
 
 
 def writable() -> list[str]:
@@ -99,7 +131,9 @@ def writable() -> list[str]:
 def _values(code: MerchantCode) -> dict[str, str]:
     account = code.account
     digits = account.isascii() and account.isdigit()
+    parts = [unquote(part) for part in account.split("/")]
     return {
+        **{f"account/{n}": parts[n] if n < len(parts) else "" for n in range(ACCOUNT_PARTS_MAX)},
         "account": account,
         "participant": code.participant,
         "terminal": code.terminal_id,
@@ -135,7 +169,8 @@ def _account_objects(build: Build, values: Mapping[str, str]) -> list[Pair]:
         filled = [
             (identifier, join(nested[identifier]) if identifier in nested else text) for identifier, text in outer
         ]
-        return [(build.template, primitive or join(filled))]
+        parts = sum(1 for n in range(ACCOUNT_PARTS_MAX) if values[f"account/{n}"])
+        return [(build.template_by_parts.get(parts, build.template), primitive or join(filled))]
     except ValueError as error:
         raise _invalid("account", str(error)) from error
 

@@ -21,6 +21,8 @@ _PIX_URL: Final = re.compile(r"[A-Za-z0-9.-]{3,63}(:[0-9]{1,5})?(/[!-~]{1,76})")
 _IFSC: Final = re.compile(r"[A-Za-z]{4}0[A-Za-z0-9]{6}[0-9A-Za-z]{1,26}").fullmatch
 _BIC: Final = re.compile(r"[A-Z0-9]{4}[A-Z]{2}[A-Z0-9]{2}([A-Z0-9]{3})?").fullmatch
 _IBAN: Final = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}").fullmatch
+_NRIC: Final = re.compile(r"[STFGM][0-9]{7}[A-Z]").fullmatch
+_PAYNOW_VPA: Final = re.compile(r"[^#\s]{1,60}#[A-Za-z0-9]{2,12}").fullmatch
 _UEN: Final = re.compile(r"([0-9]{8,9}|[STR][0-9]{2}[A-Z]{2}[0-9]{4})[A-Z][A-Z0-9]{0,8}").fullmatch
 _HK_MOBILE: Final = re.compile(r"\+[0-9]{1,4}-[0-9]{6,12}").fullmatch
 _NMID: Final = re.compile(r"ID[0-9]{13}").fullmatch
@@ -90,13 +92,15 @@ def _pix_key(value: str, _: Mapping[str, str]) -> bool:
 
 
 def _paynow_proxy(value: str, fields: Mapping[str, str]) -> bool:
-    """By its type in 01: 0 mobile number, 2 unique entity number, 3 virtual payment address."""
+    """By its type in 01: 0 mobile number, 1 identity card (NRIC, FIN), 2 entity number (UEN), 3 virtual address.
+
+    No value is right for two types, so a proxy names one payee without its type.
+    """
     kind = fields.get("01")
     if kind == "0":
         return value.startswith("+") and digits(value[1:], 8, 15)
-    if kind == "2":
-        return bool(_UEN(value))
-    return kind in {"1", "3"} and 1 <= len(value) <= 99
+    match = {"1": _NRIC, "2": _UEN, "3": _PAYNOW_VPA}.get(kind or "")
+    return match is not None and bool(match(value))
 
 
 def _promptpay_mobile(value: str, _: Mapping[str, str]) -> bool:

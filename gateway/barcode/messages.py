@@ -71,6 +71,7 @@ def route(value: Route | None) -> pb.BarcodeRoute | None:
         status=value.status,
         to=value.to or "",
         merchant_id=value.merchant_id or "",
+        payee=key.payee,
     )
 
 

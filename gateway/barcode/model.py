@@ -58,6 +58,13 @@ class Routing:
     participant: str = ""
     """A hint at who serves it: a BIN, a BIC, an organisation's id; empty where the code gives none."""
     terminal_id: str = ""
+    payee_parts: str = ""
+    """The fields that name the payee together, joined by `:`, where `account` alone is not unique in the scheme."""
+
+    @property
+    def payee(self) -> str:
+        """What names one payee of the scheme and no other: the text by which the directory is asked."""
+        return self.payee_parts or self.account
 
 
 @dataclass(frozen=True, slots=True)

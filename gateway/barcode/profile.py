@@ -46,6 +46,8 @@ class Part:
     """Only what follows the last occurrence of this text."""
     only: str = ""
     """The id, where the part is just one whole field of the account template: the common case."""
+    literal: str = ""
+    """A text that is the same in every code, written `=text`: it keeps the keys of two forms of a scheme apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,12 @@ class Route:
     check_name: str
     participant: Part | None
     terminal: Part | None
+    payee: tuple[Part, ...] = ()
+    """The fields that name the payee together, where `account` alone is not unique in the scheme."""
+    more: tuple[Part, ...] = ()
+    """Fields that belong to the account behind `account`; joined by `/`."""
+    payee_text: Part | None = None
+    """Where the code itself carries such a joined text: a key of another scheme in Hutong's encoding."""
     scheme: Part | None = None
     """Where the code names another scheme whose key it carries."""
     kind_code: Part | None = None
@@ -97,6 +105,8 @@ class Account:
     routes: tuple[Route, ...]
     demands: tuple[Demand, ...]
     mandatory: tuple[str, ...]
+    describes: tuple[str, ...]
+    """Fields of the account object that do not take part in naming the payee: labels, references, dates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +137,11 @@ class Build:
 
     template: str
     """Root id of the account template or primitive."""
+    template_by_parts: Mapping[int, str]
+    """Another root id for an account of so many fields."""
     fields: tuple[tuple[str, str], ...]
-    """Ids inside it (nested ones as `01/00`) and what stands there: text with {account}, {participant}, {terminal}."""
+    """Ids inside it (nested ones as `01/00`) and what stands there: text with {account}, {participant}, {terminal};
+    {account/0}, {account/1}, … are the fields of an account that is made of several."""
     extra: tuple[tuple[str, str], ...]
     """Further objects, such as a second template."""
     omit: frozenset[str]
@@ -163,9 +176,18 @@ class Profile:
     examples: tuple[str, ...]
 
 
+_CUT: Final = re.compile(r"(?P<path>.*)\[(?P<start>[0-9]{1,2}):(?P<end>[0-9]{1,2})\]").fullmatch
+"""A path with the characters that count, such as `@/04[0:3]`."""
+
+
 def _part(text: str, options: Mapping[str, Any], name: str) -> Part:
-    inside = text == "@" or text.startswith("@/")
+    if text.startswith("="):
+        return Part((), inside=False, literal=text[1:])
     cut = options.get(f"{name}_slice", (0, None))
+    written = _CUT(text)
+    if written is not None:
+        text, cut = written["path"], (int(written["start"]), int(written["end"]))
+    inside = text == "@" or text.startswith("@/")
     path = tuple(part for part in (text[2:] if inside else text).split("/") if part)
     after = options.get(f"{name}_after", "")
     only = path[0] if inside and len(path) == 1 and not after and cut == (0, None) else ""
@@ -178,13 +200,17 @@ def _optional_part(options: Mapping[str, Any], name: str) -> Part | None:
 
 def _route(options: Mapping[str, Any]) -> Route:
     name = options.get("check", "")
+    first, *more = options["account"] if isinstance(options["account"], list) else [options["account"]]
     return Route(
         kind=options.get("kind", "merchant_account"),
-        account=_part(options["account"], options, "account"),
+        account=_part(first, options, "account"),
         check=CHECKS[name] if name else None,
         check_name=name,
         participant=_optional_part(options, "participant"),
         terminal=_optional_part(options, "terminal"),
+        payee=tuple(_part(path, {}, "payee") for path in options.get("payee", ())),
+        more=tuple(_part(path, {}, "account") for path in more),
+        payee_text=_optional_part(options, "payee_text"),
         scheme=_optional_part(options, "scheme"),
         kind_code=_optional_part(options, "kind_code"),
     )
@@ -223,12 +249,14 @@ def _account(scheme: str, options: Mapping[str, Any], primitive: bool) -> Accoun
         routes=tuple(_route(route) for route in options.get("route", ())),
         demands=tuple(_demand(demand) for demand in options.get("demand", ())),
         mandatory=tuple(options.get("mandatory", ())),
+        describes=tuple(options.get("describes", ())),
     )
 
 
 def _build(options: Mapping[str, Any]) -> Build:
     return Build(
         template=options["template"],
+        template_by_parts={int(parts): template for parts, template in options.get("template_by_parts", {}).items()},
         fields=tuple(tuple(pair) for pair in options["fields"]),
         extra=tuple(tuple(pair) for pair in options.get("extra", ())),
         omit=frozenset(options.get("omit", ())),

@@ -157,7 +157,24 @@ def _routing(scheme: str, route: Route, key: str, value: str, inner: _Fields, pa
         kind = KIND_CODES.get(_read(route.kind_code, value, inner, payload), kind)
     participant = _read(route.participant, value, inner, payload) if route.participant is not None else ""
     terminal = _read(route.terminal, value, inner, payload) if route.terminal is not None else ""
-    return Routing(scheme, kind, key, participant, terminal)
+    if route.more:
+        key = _joined("/", [key, *(_read(part, value, inner, payload) for part in route.more)])
+    payee = ""
+    if route.payee:
+        payee = _joined(":", [part.literal or _read(part, value, inner, payload) for part in route.payee])
+    elif route.payee_text is not None:
+        payee = _read(route.payee_text, value, inner, payload)
+    return Routing(scheme, kind, key, participant, terminal, payee)
+
+
+def _joined(mark: str, texts: list[str]) -> str:
+    """Texts as one, so that no two lists give the same: a mark inside a text is escaped, empty ends are left out."""
+    while len(texts) > 1 and not texts[-1]:
+        texts.pop()
+    code = f"%{ord(mark):02X}"
+    return mark.join(
+        [text.replace("%", "%25").replace(mark, code) if mark in text or "%" in text else text for text in texts]
+    )
 
 
 def _read(part: Part, value: str, inner: _Fields, payload: Payload) -> str:

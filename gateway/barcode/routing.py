@@ -48,7 +48,7 @@ class Directory(Protocol):
     """What this package asks of a directory."""
 
     def merchant(self, scheme: str, account: str) -> Merchant | None:
-        """The merchant that holds an account of a scheme."""
+        """The merchant that holds an account of a scheme, given as `Routing.payee` names it."""
         ...
 
     def participant_for(self, scheme: str, participant: str = "") -> str | None:
@@ -56,7 +56,7 @@ class Directory(Protocol):
         ...
 
     def account_of(self, merchant_id: str, scheme: str) -> str | None:
-        """The account that a merchant has in a scheme."""
+        """The account that a merchant has in a scheme, as `Routing.payee` names it."""
         ...
 
 
@@ -93,7 +93,7 @@ def resolve(routing: Routing | None, directory: Directory) -> Route | None:
     """Where a routing key leads by a directory; None where the code gives no key."""
     if routing is None:
         return None
-    merchant = directory.merchant(routing.scheme, routing.account)
+    merchant = directory.merchant(routing.scheme, routing.payee)
     if merchant is not None and merchant.acquirers:
         cheapest = min(merchant.acquirers, key=lambda acceptance: acceptance.cost_bp)
         return Route(routing, ROUTED, cheapest.acquirer_id, merchant.id)

@@ -50,6 +50,7 @@ def route_json(route: Route | None) -> dict[str, Any] | None:
         "scheme": key.scheme,
         "kind": key.kind,
         "account": key.account,
+        "payee": key.payee,
         "participant": key.participant,
         "terminal_id": key.terminal_id,
         "status": route.status,

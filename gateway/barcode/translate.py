@@ -12,7 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from contract.errors import HutongError, Reason
-from gateway.barcode.build import HUTONG, MerchantCode, build_foreign_code, build_merchant_code
+from gateway.barcode.build import (
+    HUTONG,
+    MerchantCode,
+    account_and_participant,
+    build_foreign_code,
+    build_merchant_code,
+)
 from gateway.barcode.currencies import COUNTRIES
 from gateway.barcode.decode import decode
 from gateway.barcode.model import Decoded, Routing, covered, excerpt
@@ -84,13 +90,24 @@ def translate(
     key = _target_key(decoded, target, directory, account)
     code = _merchant_code(decoded, key, losses)
     if target == HUTONG and key.scheme != HUTONG:
-        payload = build_foreign_code(code, key.scheme, key.kind)
+        payload = build_foreign_code(code, key.scheme, key.kind, key.payee_parts)
     else:
         payload = build_merchant_code(code, target)
     losses += _left_behind(decoded, key, payload)
     routing = decode(payload).routing
     assert routing is not None, "a builder's code always routes"
+    _require_payee(routing, key, target, chosen=account is not None)
     return Translation(payload, target, decoded.scheme or "", routing, tuple(losses))
+
+
+def _require_payee(written: Routing, key: Routing, target: str, *, chosen: bool) -> None:
+    """Refuses what would lead to another payee. `chosen`: the caller gave the account, so only that is compared."""
+    if not (written.account == key.account if chosen else written.payee == key.payee):
+        raise HutongError(
+            Reason.ERROR_REASON_FIELD_INVALID,
+            field="account",
+            problem=f"{target} has no place for all that names this payee; give the account in {target}",
+        )
 
 
 def _require_merchant_code(decoded: Decoded) -> None:
@@ -109,7 +126,7 @@ def _target_key(decoded: Decoded, target: str, directory: Directory | None, acco
     key = decoded.routing
     if account is not None:
         return Routing(target, "merchant_account", account, key.participant, key.terminal_id)
-    merchant = directory.merchant(key.scheme, key.account) if directory is not None else None
+    merchant = directory.merchant(key.scheme, key.payee) if directory is not None else None
     if target == HUTONG:
         return Routing(HUTONG, "merchant_account", merchant.id, "", key.terminal_id) if merchant is not None else key
     found = _key_in(decoded, target)
@@ -122,7 +139,8 @@ def _target_key(decoded: Decoded, target: str, directory: Directory | None, acco
             field="account",
             problem=f"{decoded.scheme} names no account of {target}, and the directory knows none for its merchant",
         )
-    return Routing(target, "merchant_account", known, "", key.terminal_id)
+    named, participant = account_and_participant(target, known)
+    return Routing(target, "merchant_account", named, participant, key.terminal_id, known if named != known else "")
 
 
 def _key_in(decoded: Decoded, target: str) -> Routing | None:

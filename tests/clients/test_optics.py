@@ -35,7 +35,7 @@ def test_every_merchants_code_leads_back_to_the_merchant(
     assert seen == text
     decoded = barcode.decode(seen)
     assert decoded.routing is not None
-    found = DIRECTORY.merchant(decoded.routing.scheme, decoded.routing.account)
+    found = DIRECTORY.merchant(decoded.routing.scheme, decoded.routing.payee)
     assert found is not None
     assert found.id == merchant.id
     assert decoded.routing.terminal_id == terminal

@@ -53,7 +53,7 @@ def test_the_directory_names_everybody_and_each_account_leads_to_one_merchant() 
     accounts = [(one["scheme"], one["account"]) for shop in directory["merchants"] for one in shop["accounts"]]
     assert len(accounts) == len(set(accounts))
     for shop in population.merchants:
-        assert (shop.scheme, shop.account) in accounts
+        assert (shop.scheme, shop.payee) in accounts
         assert ("hutong", shop.id) in accounts
 
 

@@ -325,6 +325,7 @@ class BarcodeRoute(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     TO_FIELD_NUMBER: _builtins.int
     MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    PAYEE_FIELD_NUMBER: _builtins.int
     scheme: _builtins.str
     kind: _builtins.str
     """"merchant_account", "proxy", "payment_code", "consumer_code" or "link"."""
@@ -339,6 +340,10 @@ class BarcodeRoute(_message.Message):
     """The participant here that serves it; empty where none does."""
     merchant_id: _builtins.str
     """The merchant of this gateway's directory."""
+    payee: _builtins.str
+    """What names one payee of the scheme and no other: the account, or, where that is unique only together with other
+    fields, all of them joined by ":". A directory lists merchants' accounts by this text.
+    """
     def __init__(
         self,
         *,
@@ -350,10 +355,11 @@ class BarcodeRoute(_message.Message):
         status: _builtins.str = ...,
         to: _builtins.str = ...,
         merchant_id: _builtins.str = ...,
+        payee: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "kind", b"kind", "merchant_id", b"merchant_id", "participant", b"participant", "scheme", b"scheme", "status", b"status", "terminal_id", b"terminal_id", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "kind", b"kind", "merchant_id", b"merchant_id", "participant", b"participant", "payee", b"payee", "scheme", b"scheme", "status", b"status", "terminal_id", b"terminal_id", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
