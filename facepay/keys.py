@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import x25519
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from contract import stored_schema
 from contract.capture import ServiceKey, key_id_of
 from contract.secret import Secret
 
@@ -31,6 +32,11 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS subject_key (person INTEGER PRIMARY KEY, wrapped BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS epoch (epoch INTEGER PRIMARY KEY, wrapped BLOB NOT NULL);
 """
+STATEMENTS: Final = tuple(stored_schema.split(_SCHEMA))
+VERSION: Final = 1
+"""Of these tables, kept as the file's `user_version`; a file of another version is refused."""
+DIGESTS: Final = {1: "566934b8ef6a50c5"}
+"""Of the text of the tables, by version. A new text is a new version: an entry is added, and none is ever changed."""
 
 
 class KeyFileInvalid(Exception):  # noqa: N818 - it is what happened
@@ -51,7 +57,11 @@ class Keyring:
         self._db.execute("PRAGMA journal_mode=DELETE")  # No write-ahead log in which an erased key would linger.
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("PRAGMA secure_delete=ON")
-        self._db.executescript(_SCHEMA)
+        try:
+            stored_schema.prepare_sqlite(self._db, folder / "keys.db", VERSION, STATEMENTS)
+        except stored_schema.SchemaError:
+            self._db.close()
+            raise
 
     @property
     def service_key(self) -> ServiceKey:

@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from contract import stored_schema
 from contract.secret import Secret
 from facepay.gallery.engine import Enrolled, Vectors
 from facepay.keys import Keyring, open_row, seal_row
@@ -42,6 +43,11 @@ CREATE TABLE IF NOT EXISTS terminal (
 CREATE TABLE IF NOT EXISTS erasure (
   person INTEGER PRIMARY KEY, erased_us INTEGER NOT NULL, templates INTEGER NOT NULL, receipt BLOB NOT NULL);
 """
+STATEMENTS: Final = tuple(stored_schema.split(_SCHEMA))
+VERSION: Final = 1
+"""Of these tables, kept as the file's `user_version`; a file of another version is refused."""
+DIGESTS: Final = {1: "a9b216a772c71689"}
+"""Of the text of the tables, by version. A new text is a new version: an entry is added, and none is ever changed."""
 
 
 class Store:
@@ -54,7 +60,11 @@ class Store:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("PRAGMA secure_delete=ON")
-        self._db.executescript(_SCHEMA)
+        try:
+            stored_schema.prepare_sqlite(self._db, folder / "faces.db", VERSION, STATEMENTS)
+        except stored_schema.SchemaError:
+            self._db.close()
+            raise
         self.templates = Templates(self._db, self._lock, keys, dimension)
 
     def counts(self) -> tuple[int, int]:

@@ -127,7 +127,12 @@ def populate(session: Session, keks: KekStore, suite: Suite, now_us: int) -> Non
     version, wrapped = purpose_keys.new_keys(keks)
     session.run_many(
         "INSERT INTO meta (name, value) VALUES (?, ?)",
-        [("active_kek", version), ("rotating", 0), ("created_us", now_us)],
+        [
+            ("active_kek", version),
+            ("rotating", 0),
+            ("created_us", now_us),
+            (schema.VERSION_NAME, schema.SCHEMA_VERSION),
+        ],
     )
     session.run_many(
         "INSERT INTO purposes (name, kek, wrapped) VALUES (?, ?, ?)",

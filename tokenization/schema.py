@@ -10,6 +10,11 @@ from __future__ import annotations
 from typing import Final
 
 SCHEMA_VERSION: Final = 1
+DIGESTS: Final = {1: "df8990b40e93ae2c"}
+"""Of the text of the tables, by version. A new text is a new version: an entry is added, and none is ever changed."""
+
+VERSION_NAME: Final = "schema_version"
+"""Of the row of `meta` that holds the version; vaults of before it was kept there are of version 1."""
 
 TABLES: Final = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value BIGINT NOT NULL)",

@@ -14,12 +14,17 @@ from typing import Any, Final
 
 import psycopg
 
+from contract import stored_schema
 from tokenization import schema
 from tokenization.store import Row, Session, StoreError
 
 POLL_S: Final = 0.005
 """Between two questions whether anything changed: the network's price, paid 200 times a second at most."""
 _WRITER_LOCK: Final = 7_305_021_126
+_COLUMNS: Final = (
+    "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema() "
+    "ORDER BY table_name, ordinal_position"
+)
 _SUM: Final = "SELECT COALESCE(SUM(value), 0) FROM meta"
 """Grows with every row that is added, and every change adds one (an event at least)."""
 
@@ -74,10 +79,29 @@ class PostgresStore:
     def create(self) -> bool:
         """Makes the tables where there are none; whether it did. Called inside `writing`."""
         if self._writer.execute("SELECT to_regclass('meta')").fetchone() != (None,):
+            self._check_version()
             return False
         for statement in schema.tables("BYTEA", "BIGINT"):
             self._writer.execute(statement.encode())
         return True
+
+    def _check_version(self) -> None:
+        """Raises StoreError unless the tables are of this version; changes nothing."""
+        found: dict[str, list[str]] = {}
+        for table, column in self._writer.execute(_COLUMNS):
+            found.setdefault(table, []).append(column)
+        version = 1
+        if found.get("meta") == ["name", "value"]:
+            row = self._writer.execute("SELECT value FROM meta WHERE name = %s", (schema.VERSION_NAME,)).fetchone()
+            version = row[0] if row is not None else version
+        if version != schema.SCHEMA_VERSION:
+            raise StoreError(stored_schema.refusal("the database", version, schema.SCHEMA_VERSION))
+        wanted = {
+            table: [column.split()[0] for column in columns]
+            for table, columns in stored_schema.columns_of(schema.tables("BLOB", "INTEGER")).items()
+        }
+        if unlike := stored_schema.differences(found, wanted):
+            raise StoreError(stored_schema.refusal_of_unlike("the database", version, unlike))
 
     def changed(self) -> bool:
         """Whether the sum of all counters has moved; asked at most every POLL_S."""

@@ -123,7 +123,10 @@ def _needs_psycopg(error: ImportError) -> JournalError:
 def open_journal_reader(folder: Path, url: str = "") -> Reader:
     """Opens the journal of a data folder for reading, in use or not. Raises JournalError."""
     if not url:
-        return SqliteReader(folder / SQLITE_FILE)
+        try:
+            return SqliteReader(folder / SQLITE_FILE)
+        except JournalMismatchError as error:
+            raise JournalError(str(error)) from error
     check_url(url)
     try:
         from gateway.journal.postgres_reader import PostgresReader
@@ -135,7 +138,10 @@ def open_journal_reader(folder: Path, url: str = "") -> Reader:
 def examine_journal(folder: Path, url: str = "") -> Report:
     """The conservation check of a journal against itself. Raises JournalError where it cannot be read."""
     if not url:
-        return examine(folder / SQLITE_FILE)
+        try:
+            return examine(folder / SQLITE_FILE)
+        except JournalMismatchError as error:
+            raise JournalError(str(error)) from error
     check_url(url)
     import psycopg
 
@@ -143,6 +149,8 @@ def examine_journal(folder: Path, url: str = "") -> Report:
 
     try:
         return examine_postgresql(url)
+    except JournalMismatchError as error:
+        raise JournalError(str(error)) from error
     except psycopg.Error as error:
         raise JournalError(f"the journal cannot be read: {error}") from error
 

@@ -18,6 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from contract import stored_schema
+
 FILE_NAME: Final = "books.db"
 KEY_NAME: Final = "books.key"
 KEY_BYTES: Final = 32
@@ -57,6 +59,11 @@ CREATE TABLE IF NOT EXISTS entries (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entries_original ON entries (original, participant) WHERE original IS NOT NULL;
 """
+STATEMENTS: Final = tuple(stored_schema.split(_SCHEMA))
+VERSION: Final = 1
+"""Of the books' tables, kept as the file's `user_version`; books of another version are refused."""
+DIGESTS: Final = {1: "8fb5030e5550f68d"}
+"""Of the text of the tables, by version. A new text is a new version: an entry is added, and none is ever changed."""
 _ROW: Final = "(?,?,?,nullif(?,x''),?,?,?,?,?,?,?,?,?)"
 """sqlite3 binds bytearrays at once, and looks each time for an adapter of bytes or None."""
 _INSERT: Final = f"INSERT INTO entries VALUES {_ROW}"  # noqa: S608 - a constant
@@ -111,7 +118,10 @@ class Books:
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
             self._database.execute("PRAGMA synchronous=FULL")
-            self._database.executescript(_SCHEMA)
+            stored_schema.prepare_sqlite(self._database, self.path, VERSION, STATEMENTS)
+        except stored_schema.SchemaError as error:
+            self._database.close()
+            raise BooksError(str(error)) from error
         except sqlite3.Error as error:
             self._database.close()
             raise BooksError(f"{self.path} cannot be opened: {error}") from error

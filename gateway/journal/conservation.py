@@ -16,6 +16,7 @@ from gateway.engine.answer import id_text
 from gateway.engine.model import SUSPENSE, Kind, LegKind, LegState
 from gateway.engine.states import FINAL, State
 from gateway.journal import repeats
+from gateway.journal.sqlite_connection import check_version
 from gateway.journal.windows_check import check_windows
 
 FINDINGS_MAX: Final = 100
@@ -143,10 +144,11 @@ class Database(Protocol):
 
 
 def examine(path: Path) -> Report:
-    """Checks a journal in a file against itself."""
+    """Checks a journal in a file against itself. Raises JournalMismatchError."""
     database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         database.execute("BEGIN")
+        check_version(database, path)
         report = examine_database(database)
         for what, query in repeats.PROBLEMS:
             _name(report, what, (row[0] for row in database.execute(query)))

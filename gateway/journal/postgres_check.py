@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.journal.conservation import Report, examine_database
 from gateway.journal.postgres_connection import CHECK_MS, connect
+from gateway.journal.postgres_setup import check_version
 
 UNOWNED = (
     "SELECT payment_id FROM payments WHERE open = 1 AND NOT EXISTS "
@@ -16,11 +17,13 @@ UNNUMBERED = (
 
 
 def examine_postgresql(url: str) -> Report:
-    """Checks a journal on a database server against itself, in one snapshot. Raises psycopg.Error."""
+    """Checks a journal on a database server against itself, in one snapshot. Raises psycopg.Error,
+    JournalMismatchError."""
     connection = connect(url)
     try:
         connection.execute(f"SET statement_timeout = {CHECK_MS}")
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        check_version(connection)
         report = examine_database(connection)
         unowned = connection.execute(UNOWNED).fetchall()
         if unowned:

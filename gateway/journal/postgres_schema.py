@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from contract.stored_schema import columns_of
 from gateway.journal.refusals import REFUSAL_COLUMNS
 from gateway.journal.schema import LEG_COLUMNS, PAYMENT_COLUMNS, TABLES
 
@@ -74,6 +75,12 @@ def statements() -> list[str]:
     text = TABLES.format(bytes="BYTEA", serial="BIGINT NOT NULL PRIMARY KEY", clustered="")
     split = [statement.strip() for statement in f"{text};{SHARED_TABLES};{LAST_TABLE}".split(";")]
     return [statement for statement in split if statement and " ticks (" not in statement]
+
+
+def column_names() -> dict[str, list[str]]:
+    """The columns of each table."""
+    made = columns_of(statement for statement in statements() if statement.startswith("CREATE TABLE"))
+    return {table: [column.split()[0] for column in columns] for table, columns in made.items()}
 
 
 def column_types(table: str) -> dict[str, str]:

@@ -7,9 +7,10 @@ from typing import Final
 
 from psycopg import errors
 
+from contract import stored_schema
 from gateway.journal.interface import JournalMismatchError
 from gateway.journal.postgres_connection import REPEATABLE, TRIPPED, Connection, check_durable, is_postgresql
-from gateway.journal.postgres_schema import LINE, POSTGRESQL_TUNING, statements
+from gateway.journal.postgres_schema import LINE, POSTGRESQL_TUNING, column_names, statements
 from gateway.journal.schema import VERSION
 
 CREATIONS_MAX: Final = 50
@@ -18,6 +19,11 @@ CREATION_PAUSE_S: Final = 0.05
 _LAST_TABLE: Final = (
     "SELECT 1 FROM information_schema.tables WHERE table_name = 'complete' AND table_schema = current_schema()"
 )
+_COLUMNS: Final = (
+    "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema() "
+    "ORDER BY table_name, ordinal_position"
+)
+_VERSIONED: Final = {"name", "value"}
 
 
 def prepare(db: Connection, network: str) -> None:
@@ -25,12 +31,11 @@ def prepare(db: Connection, network: str) -> None:
     genuine = is_postgresql(db)
     if genuine:
         check_durable(db)
+    check_version(db)
     _create_tables(db, genuine=genuine)
     db.execute("INSERT INTO meta (name, value) VALUES ('version', %s) ON CONFLICT DO NOTHING", (str(VERSION),))
     db.execute("INSERT INTO numbering (line, last) VALUES (%s, 0) ON CONFLICT DO NOTHING", (LINE,))
-    (version,) = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone() or ("",)
-    if version != str(VERSION):
-        raise JournalMismatchError(f"the database has schema version {version}, this gateway writes {VERSION}")
+    _check_number(db)
     if network:
         db.execute("INSERT INTO meta (name, value) VALUES ('network', %s) ON CONFLICT DO NOTHING", (network,))
         (owner,) = db.execute("SELECT value FROM meta WHERE name = 'network'").fetchone() or ("",)
@@ -39,6 +44,25 @@ def prepare(db: Connection, network: str) -> None:
                 "the database is the journal of another network; use another database, or, for a further gateway of "
                 "that network, its gateway.key"
             )
+
+
+def check_version(db: Connection) -> None:
+    """Raises JournalMismatchError where the database holds a journal of another version, or other tables of the same
+    names; changes nothing. Tables that are not there yet are no reason: somebody else may be making them."""
+    found: dict[str, list[str]] = {}
+    for table, column in db.execute(_COLUMNS):
+        found.setdefault(table, []).append(column)
+    if set(found.get("meta", ())) >= _VERSIONED:
+        _check_number(db)
+    wanted = {table: columns for table, columns in column_names().items() if table in found}
+    if unlike := stored_schema.differences(found, wanted):
+        raise JournalMismatchError(stored_schema.refusal_of_unlike("the database", VERSION, unlike))
+
+
+def _check_number(db: Connection) -> None:
+    row = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
+    if row is not None and row[0] != str(VERSION):
+        raise JournalMismatchError(stored_schema.refusal("the database", row[0], VERSION))
 
 
 def database_name(db: Connection) -> str:

@@ -14,6 +14,9 @@ from typing import Final
 
 VERSION: Final = 4
 """Version of this schema, kept in `meta`; a journal of another version is refused."""
+DIGESTS: Final = {4: ("b35960debbd70a09", "170b56b27a6d37a7")}
+"""Of the text of the tables on SQLite and on PostgreSQL, by version. A new text is a new version: an entry is added,
+and none is ever changed."""
 
 CLOSED: Final = 0
 OPEN: Final = 1

@@ -28,7 +28,7 @@ from gateway.journal.refusals import (
 from gateway.journal.repeats import NEWEST_MAX, Repeats
 from gateway.journal.rows import NO_BYTES, capture_change, leg_row, payment_change, payment_row, payments_from_rows
 from gateway.journal.schema import HELD, LEG_COLUMNS, PAYMENT_COLUMNS, VERSION, sqlite_statements
-from gateway.journal.sqlite_connection import Factory, connect, readable
+from gateway.journal.sqlite_connection import Factory, check_version, connect, readable
 from gateway.journal.sqlite_reader import LEGS, PAYMENTS, load
 
 _VALUES: Final = ", ".join("nullif(?, x'')" if name == "original_id" else "?" for name in PAYMENT_COLUMNS)
@@ -90,18 +90,19 @@ class SqliteJournal:
         try:
             self._write_anew()  # what a former process left may be its failed fsync's
             db.execute("BEGIN IMMEDIATE")
+            check_version(db, self._path)
             for statement in sqlite_statements():
                 db.execute(statement)
             db.execute("INSERT INTO meta (name, value) VALUES ('version', ?) ON CONFLICT DO NOTHING", (str(VERSION),))
-            (version,) = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
             db.execute("INSERT INTO ticks (engine, tick) VALUES (?, 0) ON CONFLICT DO NOTHING", (self._engine,))
             (self._tick,) = db.execute("SELECT tick FROM ticks WHERE engine = ?", (self._engine,)).fetchone()
             self._repeats.open(db)
             db.execute("COMMIT")
+        except JournalMismatchError:
+            db.close()
+            raise
         except sqlite3.DatabaseError as error:
             raise JournalMismatchError(f"{self._path} is not a usable journal: {error}") from error
-        if version != str(VERSION):
-            raise JournalMismatchError(f"{self._path} has schema version {version}, this gateway writes {VERSION}")
 
     # -- writing --------------------------------------------------------------------------------------
 

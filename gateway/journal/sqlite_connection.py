@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
-from gateway.journal.interface import JournalUnavailableError
+from contract import stored_schema
+from gateway.journal.interface import JournalMismatchError, JournalUnavailableError
+from gateway.journal.schema import VERSION, sqlite_statements
 
 CHECKPOINT_PAGES: Final = 1000
 """Pages of write-ahead log (8 MB) after which SQLite copies it into the database file, while callers wait."""
@@ -41,6 +43,21 @@ def connect(path: Path | str, *, read_only: bool = False, factory: Factory = sql
     if read_only:
         connection.execute("PRAGMA query_only = ON")
     return connection
+
+
+def check_version(connection: sqlite3.Connection, path: Path | str) -> None:
+    """Raises JournalMismatchError unless the file is empty or a journal of this version; changes nothing."""
+    found = stored_schema.sqlite_columns(connection)
+    if not found:
+        return
+    if "value TEXT" not in found.get("meta", ()):
+        raise JournalMismatchError(f"{path} is not a journal: it holds other tables ({', '.join(sorted(found)[:5])})")
+    row = connection.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
+    version = "unknown" if row is None else row[0]
+    if version != str(VERSION):
+        raise JournalMismatchError(stored_schema.refusal(path, version, VERSION))
+    if unlike := stored_schema.differences(found, stored_schema.columns_of(sqlite_statements())):
+        raise JournalMismatchError(stored_schema.refusal_of_unlike(path, VERSION, unlike))
 
 
 def readable(read: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:

@@ -12,7 +12,7 @@ from gateway.journal.interface import EventRow
 from gateway.journal.refusals import LIST_DECISIONS, DecisionRow, decision_parameters, decisions_from_rows
 from gateway.journal.rows import Row, payments_from_rows
 from gateway.journal.schema import LEG_COLUMNS, PAYMENT_COLUMNS
-from gateway.journal.sqlite_connection import connect, readable
+from gateway.journal.sqlite_connection import check_version, connect, readable
 
 IDS_PER_QUERY_MAX: Final = 500
 PAYMENTS: Final = ", ".join(PAYMENT_COLUMNS)
@@ -23,7 +23,13 @@ class SqliteReader:
     """See gateway.journal.interface.Reader."""
 
     def __init__(self, path: Path | str) -> None:
+        """Raises JournalMismatchError."""
         self._connection = connect(path, read_only=True)
+        try:
+            check_version(self._connection, path)
+        except BaseException:
+            self._connection.close()
+            raise
 
     def payments(self, payment_ids: Sequence[bytes]) -> list[Payment]:
         """See the interface."""

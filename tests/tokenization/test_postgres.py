@@ -82,6 +82,33 @@ def test_a_vault_on_postgresql(conninfo: str, tmp_path: Path) -> None:
         opened(conninfo, tmp_path, clock)
 
 
+@pytest.mark.parametrize(
+    ("statement", "undo", "said"),
+    [
+        (
+            "UPDATE meta SET value = 9 WHERE name = 'schema_version'",
+            "UPDATE meta SET value = 1 WHERE name = 'schema_version'",
+            "schema version 9, this program reads and writes 1",
+        ),
+        ("ALTER TABLE keys RENAME COLUMN lookup TO former", "ALTER TABLE keys RENAME COLUMN former TO lookup", "lacks"),
+    ],
+)
+def test_another_version_is_refused(conninfo: str, tmp_path: Path, statement: str, undo: str, said: str) -> None:
+    import psycopg
+
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+        clock = Clock()
+        opened(conninfo, tmp_path, clock).close()
+        connection.execute(statement.encode())
+        with pytest.raises(VaultError, match=said):
+            opened(conninfo, tmp_path, clock)
+        connection.execute(undo.encode())
+        connection.execute("DELETE FROM meta WHERE name = 'schema_version'")  # as before it was kept there
+        opened(conninfo, tmp_path, clock).close()
+
+
 def test_no_database(tmp_path: Path) -> None:
     with pytest.raises(VaultError, match="database"):
         opened("host=127.0.0.1 port=1 connect_timeout=1", tmp_path, Clock())

@@ -264,10 +264,33 @@ def test_another_version_and_no_server_are_refused_without_showing_the_password(
         connection.execute("UPDATE meta SET value = '99' WHERE name = 'version'")
     with pytest.raises(JournalMismatchError, match="schema version 99"):
         PostgresJournal(url)
+    with pytest.raises(JournalMismatchError, match="schema version 99"):
+        examine_postgresql(url)
     with pytest.raises(JournalMismatchError) as refused:
         PostgresJournal("postgresql://user:hunter2@127.0.0.1:1/x")
     assert "hunter2" not in str(refused.value)
     assert safe_url("postgresql://h/x?password=hunter2&a=1") == "postgresql://h/x?password=***&a=1"
+
+
+def test_older_tables_are_refused_before_anything_is_changed_in_them(url: str) -> None:
+    """Also where they name no version, or call themselves of this one."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA older")
+        try:
+            connection.execute("SET search_path = older")
+            connection.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+            connection.execute("CREATE TABLE payments (payment_id BYTEA PRIMARY KEY, amount BIGINT)")
+            older = f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3Dolder"
+            for version, said in ((None, "payments lacks engine"), ("1", "schema version 1"), ("4", "payments lacks")):
+                connection.execute("DELETE FROM meta")
+                if version is not None:
+                    connection.execute("INSERT INTO meta VALUES ('version', %s)", (version,))
+                with pytest.raises(JournalMismatchError, match=said):
+                    PostgresJournal(older)
+            names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'older' ORDER BY 1")
+            assert [row[0] for row in names] == ["meta", "payments"]
+        finally:
+            connection.execute("DROP SCHEMA older CASCADE")
 
 
 def test_every_column_has_a_type_and_no_number_comes_from_a_sequence() -> None:
