@@ -15,10 +15,15 @@ from rich.table import Table
 from contract.errors import HutongError
 from gateway.barcode.build import HUTONG, MerchantCode, build_merchant_code, writable
 from gateway.barcode.decode import decode as decode_text
+from gateway.barcode.found import Effort
 from gateway.barcode.routing import EMPTY, Directory
+from gateway.barcode.sandbox import Limits, Reader
 from gateway.barcode.shape import route_json, to_json
 from gateway.barcode.translate import translate as translate_text
 from gateway.directory import DirectoryError, load
+
+SCAN_LIMITS = Limits(cpu_s=10, wall_s=60.0)
+"""What one picture may cost the command, which nobody else waits for."""
 
 _directory_option = click.option(
     "--directory",
@@ -120,33 +125,38 @@ def _built(given: dict[str, Any]) -> str:
 
 @barcode.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--thorough", is_flag=True, help="Try everything, also after something was read: for several bad codes.")
 @_json_option
 @_directory_option
-def scan(images: tuple[Path, ...], as_json: bool, directory_file: Path | None) -> None:
-    """Read every QR and Code 128 symbol of IMAGES and decode each."""
-    from gateway.barcode.read import Effort, read_image
+def scan(images: tuple[Path, ...], thorough: bool, as_json: bool, directory_file: Path | None) -> None:
+    """Read the QR and Code 128 symbols of IMAGES and decode each.
 
+    Every file is read by itself, in a child process under limits of time and memory. The exit status is 1 where one of
+    them could not be read; a picture that shows no code is no error.
+    """
     directory = _directory(directory_file)
     failed = False
-    for path in images:
-        shape: dict[str, Any] = {"file": str(path), "codes": [], "error": None}
-        try:
-            for symbol in read_image(path, Effort.BOTH):
-                decoded = to_json(decode_text(symbol.text), directory)
-                shape["codes"].append(
-                    {
-                        "text": symbol.text,
-                        "format": symbol.format,
-                        "position": symbol.position,
-                        "reader": symbol.reader,
-                        "decoded": decoded,
-                    }
-                )
-        except HutongError as error:
-            failed, shape["error"] = True, str(error)
-        click.echo(json.dumps(shape) if as_json else _found(shape), nl=as_json)
+    with Reader(SCAN_LIMITS) as reader:
+        for path in images:
+            shape = _scanned(path, reader, Effort.THOROUGH if thorough else Effort.LADDER, directory)
+            failed = failed or shape["error"] is not None
+            click.echo(json.dumps(shape) if as_json else _found(shape), nl=as_json)
     if failed:
         sys.exit(1)
+
+
+def _scanned(path: Path, reader: Reader, effort: Effort, directory: Directory) -> dict[str, Any]:
+    """What one file shows, or why it cannot be read."""
+    shape: dict[str, Any] = {"file": str(path), "codes": [], "complete": True, "error": None}
+    try:
+        reading = reader.read(path, effort)
+    except HutongError as error:
+        return {**shape, "complete": False, "error": str(error)}
+    shape["complete"] = reading.complete
+    for symbol in reading.symbols:
+        code = {"text": symbol.text, "format": symbol.format, "position": symbol.position, "reader": symbol.reader}
+        shape["codes"].append({**code, "decoded": to_json(decode_text(symbol.text), directory)})
+    return shape
 
 
 @barcode.command()

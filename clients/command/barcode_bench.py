@@ -20,8 +20,9 @@ from rich.progress import Progress
 from clients.command import barcode_pictures as pictures
 from gateway.barcode import fuzz as fuzzing
 from gateway.barcode.decode import decode, forget
+from gateway.barcode.found import Effort
 from gateway.barcode.raster import Picture
-from gateway.barcode.read import Effort, read_picture
+from gateway.barcode.read import read_picture
 from gateway.barcode.tlv import join, seal
 
 P50_US_MAX: Final = 40.0
@@ -153,7 +154,7 @@ def _read_all(count: int, seed: int, step: Callable[[], None]) -> dict[str, Any]
         text = f"66{number:017d}" if linear else texts[number]
         grey = pictures.seen(text, "code128" if linear else "qr", name, chance)
         alone = text in _zxing_alone(grey)
-        found = {symbol.text for symbol in read_picture(grey, Effort.SECOND)}
+        found = {symbol.text for symbol in read_picture(grey, Effort.LADDER)}
         row = {"pictures": 1, "alone": alone, "read": text in found, "wrong": bool(found - {text})}
         row["lost"] = alone and text not in found
         kinds[name].update(row)
@@ -177,7 +178,7 @@ def _false_readings(count: int, seed: int, step: Callable[[], None]) -> dict[str
     for number in range(count):
         grey = pictures.empty(number, chance)
         alone += bool(_zxing_alone(grey))
-        wrong += bool(read_picture(grey, Effort.SECOND))
+        wrong += bool(read_picture(grey, Effort.LADDER))
         step()
     return {"count": count, "false": wrong, "false_by_zxing_alone": alone}
 

@@ -196,9 +196,13 @@ def _read(value: str) -> str:
 
 
 def _scan(path: Path) -> str:
-    from gateway.barcode.read import read_image  # imports OpenCV, which most calls do without
+    from gateway.barcode.sandbox import Reader
 
-    seen = read_image(path.read_bytes())
+    try:
+        with Reader() as reader:
+            seen = reader.read(path).symbols
+    except HutongError as error:
+        raise click.ClickException(str(error)) from error
     if len(seen) != 1:
         raise click.ClickException(f"{path} shows {len(seen)} symbols, not one. Photograph the code alone.")
     return seen[0].text

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.barcode.build import HUTONG, MerchantCode
+from gateway.barcode.found import Symbol
 from gateway.barcode.model import Candidate, Decoded, Verdict
-from gateway.barcode.read import Symbol
 from gateway.barcode.routing import Directory, Route, best_route, resolve
 from gateway.barcode.symbols import DEFAULT_STYLE, Style
 from gateway.barcode.translate import Translation

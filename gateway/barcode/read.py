@@ -1,14 +1,19 @@
-"""Reads symbols from pictures: zxing-cpp first, then OpenCV and mended copies for what it could not read.
+"""Reads symbols from pictures: a ladder of attempts, cheap ones first, that stops at the first reading.
 
-`read_image` returns what zxing-cpp reads, plus what the second stage adds: pictures that are dark, blurred, small or
-tilted are mended (contrast, sharpening, scale) and read again, and OpenCV's two QR detectors look at the original.
+The first attempt is zxing-cpp on the picture as it is. What it cannot read is mended (contrast, sharpening, scale) and
+tried again, and last OpenCV's two QR detectors look at it. Every reading is one that the symbol's own error correction
+or check character confirmed.
+
+This runs in the caller's process and may take minutes on a hostile picture: what comes from outside goes through
+`sandbox`, which runs the same ladder under limits.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,53 +21,30 @@ import cv2
 import numpy as np
 import zxingcpp
 
-from contract.errors import HutongError, Reason
+from gateway.barcode import files
+from gateway.barcode.found import CODE_128, QR_CODE, SYMBOLS_MAX, Effort, Point, Reading, Symbol
 from gateway.barcode.raster import Picture
 
-FILE_BYTES_MAX: Final = 64 * 1024 * 1024
-PIXELS_MAX: Final = 200_000_000
-"""A camera of 200 megapixels; a file that claims more is refused before it is unpacked."""
-SYMBOLS_MAX: Final = 64
+LADDER_CPU_S: Final = 1.5
+"""No attempt begins after so much processor time."""
 SECOND_STAGE_SIDE_MAX: Final = 2_000
 """Mended copies are at most this large: QR modules survive it, and the time is bounded."""
 SMALL_SIDE: Final = 400
-"""Pictures smaller than this are enlarged for the second stage."""
+"""Pictures smaller than this are enlarged for the mended copies."""
 LINEAR_CHARACTERS_MIN: Final = 8
 """Shorter one-dimensional readings are noise far more often than they are codes."""
-QR_CODE: Final = "QRCode"
-CODE_128: Final = "Code128"
+
+Mend = Callable[[Picture], Picture]
+Detector = Callable[[], cv2.QRCodeDetector | cv2.QRCodeDetectorAruco]
+
 _FORMATS: Final = zxingcpp.BarcodeFormats([zxingcpp.BarcodeFormat.QRCode, zxingcpp.BarcodeFormat.Code128])
-_PNG_HEAD: Final = b"\x89PNG\r\n\x1a\n"
-
-Point = tuple[int, int]
-
-
-class Effort(enum.Enum):
-    """How far to go."""
-
-    FIRST = "first"
-    """zxing-cpp alone."""
-    SECOND = "second"
-    """The second stage where the first found nothing: a terminal that scans one code."""
-    BOTH = "both"
-    """The second stage always: a picture that may show several codes, some of them badly."""
+_SAME_AREA: Final = 0.4
+_PURE_SCALE: Final = 4
+_PURE_QUIET: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Symbol:
-    """One symbol that was found."""
-
-    text: str
-    format: str
-    """`QRCode` or `Code128`."""
-    position: tuple[Point, Point, Point, Point]
-    """Corners in pixels of the picture, from the symbol's top left, clockwise."""
-    reader: str
-    """`zxing` or `opencv`, with `+mended` where a mended copy was read."""
-
-
-def read_image(source: bytes | str | Path, effort: Effort = Effort.SECOND) -> list[Symbol]:
-    """Every QR and Code 128 symbol of a picture.
+def read_image(source: bytes | str | Path, effort: Effort = Effort.LADDER) -> list[Symbol]:
+    """Every QR and Code 128 symbol of a picture of our own; one from outside is for `sandbox.Reader`.
 
     Args:
         source: the bytes of a PNG, JPEG, WebP, BMP or TIFF file, or the path of one.
@@ -71,49 +53,106 @@ def read_image(source: bytes | str | Path, effort: Effort = Effort.SECOND) -> li
     Raises:
         HutongError: FIELD_INVALID where the file cannot be read as a picture, or is too large.
     """
-    return read_picture(_load(source), effort)
+    data = source if isinstance(source, bytes) else files.read_file(Path(source))
+    return _last(readings(data, effort))
 
 
-def read_picture(grey: Picture, effort: Effort = Effort.SECOND) -> list[Symbol]:
+def read_picture(grey: Picture, effort: Effort = Effort.LADDER) -> list[Symbol]:
     """Every symbol of grey values, as `read_image`."""
-    found = _zxing(grey, 1.0, "zxing")
-    if effort is Effort.BOTH or (effort is Effort.SECOND and not found):
-        seen = {symbol.text for symbol in found}
-        for symbol in _second_stage(grey, first_only=effort is Effort.SECOND):
-            if symbol.text not in seen:
-                seen.add(symbol.text)
-                found.append(symbol)
-    return found[:SYMBOLS_MAX]
+    return _last(_climb(grey, effort))
 
 
-def _second_stage(grey: Picture, *, first_only: bool) -> list[Symbol]:
-    """What mended copies and OpenCV's detectors read; `first_only` stops at the first that reads something."""
+def readings(data: bytes, effort: Effort) -> Iterator[Reading]:
+    """What is found, again after every attempt that found more, and once at the end.
+
+    Raises:
+        HutongError: as `read_image`.
+    """
+    return _climb(_load(data), effort)
+
+
+def warm_up() -> None:
+    """Loads and runs what the first picture would otherwise wait for."""
+    read_picture(np.full((32, 32), 255, dtype=np.uint8), Effort.THOROUGH)
+
+
+def _last(steps: Iterator[Reading]) -> list[Symbol]:
+    reading = Reading(())
+    for reading in steps:  # noqa: B007 - the last one counts
+        pass
+    return list(reading.symbols)
+
+
+def _climb(grey: Picture, effort: Effort) -> Iterator[Reading]:
+    found: list[Symbol] = []
+    started = time.process_time()
+    for attempt in _attempts(grey, effort):
+        if time.process_time() - started > LADDER_CPU_S:
+            yield Reading(tuple(found), complete=False)
+            return
+        try:
+            more = attempt()
+        except (cv2.error, ValueError, RuntimeError, MemoryError):
+            continue  # OpenCV asserts on some pictures where it should answer that it found nothing.
+        if _merge(found, more):
+            yield Reading(tuple(found))
+        if found and effort is Effort.LADDER:
+            break
+    yield Reading(tuple(found))
+
+
+def _attempts(grey: Picture, effort: Effort) -> Iterator[Callable[[], list[Symbol]]]:
+    """The rungs of the ladder, each made when its turn comes."""
+    yield lambda: _zxing(grey, 1.0, "zxing")
+    if effort is Effort.PLAIN:
+        return
     height, width = grey.shape
     scale = min(1.0, SECOND_STAGE_SIDE_MAX / max(height, width))
     if max(height, width) < SMALL_SIDE:
         scale = 3.0
     sized = grey if scale == 1.0 else _resized(grey, scale)
-    found: list[Symbol] = []
-    for mended in _mended(sized):
-        found += _zxing(mended, scale, "zxing+mended")
-        if found and first_only:
-            return found
-    return found + _opencv(sized, scale)
+    for mend in _MENDS:
+        yield partial(_mended, mend, sized, scale)
+    for detector in (cv2.QRCodeDetectorAruco, cv2.QRCodeDetector):
+        yield partial(_opencv, detector, sized, scale)
 
 
-def _mended(grey: Picture) -> Iterator[Picture]:
-    """Copies in which a symbol may show better: stretched contrast, local contrast, sharpened, smoothed."""
-    yield grey
+def _mended(mend: Mend, grey: Picture, scale: float) -> list[Symbol]:
+    return _zxing(mend(grey), scale, "zxing+mended")
+
+
+def _same(grey: Picture) -> Picture:
+    return grey
+
+
+def _stretched(grey: Picture) -> Picture:
+    """Contrast stretched over the whole range."""
     low, high = np.percentile(grey, (1, 99))
-    if high > low:
-        stretched = np.clip((grey.astype(np.float32) - low) * (255.0 / (high - low)), 0, 255).astype(np.uint8)
-        yield stretched
-    local = cv2.createCLAHE(clipLimit=4.0, tileGridSize=(8, 8)).apply(grey)
-    yield np.asarray(local, dtype=np.uint8)
-    for sigma in (1.5, 3.0):
+    scale = 255.0 / max(1.0, high - low)
+    table = np.clip((np.arange(256) - low) * scale, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(grey, table), dtype=np.uint8)
+
+
+def _local(grey: Picture) -> Picture:
+    """Contrast evened out over the picture."""
+    return np.asarray(cv2.createCLAHE(clipLimit=4.0, tileGridSize=(8, 8)).apply(grey), dtype=np.uint8)
+
+
+def _sharpened(sigma: float) -> Mend:
+    def mend(grey: Picture) -> Picture:
         soft = cv2.GaussianBlur(grey, (0, 0), sigma)
-        yield np.asarray(cv2.addWeighted(grey, 2.5, soft, -1.5, 0), dtype=np.uint8)
-    yield np.asarray(cv2.medianBlur(grey, 3), dtype=np.uint8)
+        return np.asarray(cv2.addWeighted(grey, 2.5, soft, -1.5, 0), dtype=np.uint8)
+
+    return mend
+
+
+def _smoothed(grey: Picture) -> Picture:
+    return np.asarray(cv2.medianBlur(grey, 3), dtype=np.uint8)
+
+
+_MENDS: Final[tuple[Mend, ...]] = (
+    _same, _stretched, _local, _sharpened(1.5), _sharpened(3.0), _smoothed,
+)  # fmt: skip
 
 
 def _resized(grey: Picture, scale: float) -> Picture:
@@ -138,21 +177,32 @@ def _symbol(barcode: zxingcpp.Barcode, scale: float, reader: str) -> Symbol:
     return Symbol(barcode.text, name, (first, second, third, fourth), reader)
 
 
-def _opencv(grey: Picture, scale: float) -> list[Symbol]:
-    for detector in (cv2.QRCodeDetectorAruco(), cv2.QRCodeDetector()):
-        try:
-            read, texts, corners, _ = detector.detectAndDecodeMulti(grey)
-        except cv2.error:
-            continue  # OpenCV asserts on some pictures where it should answer that it found nothing.
-        if read and corners is not None:
-            found = [
-                Symbol(text, QR_CODE, _corners(quad, scale), "opencv")
-                for text, quad in zip(texts, corners, strict=True)
-                if text
-            ]
-            if found:
-                return found
-    return []
+def _opencv(detector: Detector, grey: Picture, scale: float) -> list[Symbol]:
+    """What OpenCV reads. Its texts lose the symbol's character set, so zxing-cpp reads the modules that it straightened
+    out; only what zxing-cpp cannot is taken as OpenCV says it, and only where that is UTF-8."""
+    read, texts, corners, modules = detector().detectAndDecodeBytesMulti(grey)
+    if not read or corners is None:
+        return []
+    found = []
+    for number, (data, quad) in enumerate(zip(texts, corners, strict=True)):
+        if not data:
+            continue
+        text = _text_of(np.asarray(modules[number], dtype=np.uint8)) if number < len(modules) else None
+        if text is None:
+            try:
+                text = data.decode("utf-8")
+            except UnicodeDecodeError:
+                continue
+        found.append(Symbol(text, QR_CODE, _corners(quad, scale), "opencv"))
+    return found
+
+
+def _text_of(modules: Picture) -> str | None:
+    """What a QR symbol says whose modules are the picture's pixels."""
+    enlarged = np.repeat(np.repeat(modules, _PURE_SCALE, 0), _PURE_SCALE, 1)
+    padded = np.pad(enlarged, _PURE_QUIET * _PURE_SCALE, constant_values=255)
+    read = zxingcpp.read_barcodes(padded, formats=_FORMATS, text_mode=zxingcpp.TextMode.Plain)
+    return str(read[0].text) if len(read) == 1 and read[0].valid else None
 
 
 def _corners(quad: Picture, scale: float) -> tuple[Point, Point, Point, Point]:
@@ -160,31 +210,51 @@ def _corners(quad: Picture, scale: float) -> tuple[Point, Point, Point, Point]:
     return first, second, third, fourth
 
 
-def _load(source: bytes | str | Path) -> Picture:
-    data = source if isinstance(source, bytes) else _read_file(Path(source))
-    if len(data) > FILE_BYTES_MAX:
-        raise _invalid(f"larger than {FILE_BYTES_MAX} bytes")
-    if data.startswith(_PNG_HEAD) and len(data) >= 24:
-        width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
-        if width * height > PIXELS_MAX:
-            raise _invalid(f"{width} by {height} pixels, at most {PIXELS_MAX} in all")
+def _merge(found: list[Symbol], more: list[Symbol]) -> bool:
+    """Adds what stands where nothing was found yet: the better readers come first. Says whether it added anything."""
+    before = len(found)
+    for symbol in more:
+        if len(found) < SYMBOLS_MAX and not any(_same_symbol(symbol, other) for other in found):
+            found.append(symbol)
+    return len(found) > before
+
+
+def _same_symbol(one: Symbol, other: Symbol) -> bool:
+    """Whether two readings are of one symbol: at one place, or close by where they say the same.
+
+    Readings of a one-dimensional symbol are lines across it, which need not meet.
+    """
+    first, second = _Outline.of(one), _Outline.of(other)
+    apart = float(np.hypot(*(first.centre - second.centre)))
+    if one.text == other.text and one.format == other.format and apart <= max(first.side, second.side) / 2:
+        return True
+    if apart > first.side + second.side:
+        return False
+    smaller = min(first.area, second.area)
+    shared, _ = cv2.intersectConvexConvex(first.corners, second.corners)
+    return bool(smaller > 0 and shared / smaller > _SAME_AREA)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outline:
+    corners: np.typing.NDArray[np.float32]
+    centre: np.typing.NDArray[np.float32]
+    side: float
+    area: float
+
+    @classmethod
+    def of(cls, symbol: Symbol) -> _Outline:
+        corners = np.array(symbol.position, dtype=np.float32)
+        sides = np.hypot(*(corners - np.roll(corners, 1, axis=0)).T)
+        return cls(corners, corners.mean(axis=0), float(sides.max()), float(cv2.contourArea(corners)))
+
+
+def _load(data: bytes) -> Picture:
+    files.require_readable(data)
     try:
-        grey = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
-    except cv2.error as error:
-        raise _invalid("the file cannot be unpacked") from error
+        grey = cv2.imdecode(np.frombuffer(files.without_fill(data), dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
+    except (cv2.error, MemoryError):
+        grey = None
     if grey is None:
-        raise _invalid("not a picture in a format that is known here (PNG, JPEG, WebP, BMP, TIFF)")
+        raise files.refusal("not a picture: the file is damaged, and cannot be unpacked")
     return np.asarray(grey, dtype=np.uint8)
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > FILE_BYTES_MAX:
-            raise _invalid(f"larger than {FILE_BYTES_MAX} bytes")
-        return path.read_bytes()
-    except OSError as error:
-        raise _invalid(f"{path}: {error.strerror}") from error
-
-
-def _invalid(problem: str) -> HutongError:
-    return HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="image", problem=problem)

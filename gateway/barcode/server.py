@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -13,16 +14,19 @@ from contract.serving import abort
 from gateway.barcode import messages
 from gateway.barcode.build import HUTONG, build_merchant_code
 from gateway.barcode.decode import decode
-from gateway.barcode.read import Effort, read_image
+from gateway.barcode.found import Effort
 from gateway.barcode.routing import EMPTY, Directory
+from gateway.barcode.sandbox import Readers
 from gateway.barcode.symbols import QR, render_png, render_svg, render_terminal
 from gateway.barcode.translate import translate
 from hutong.gateway.v1 import barcode_pb2 as pb
 from hutong.gateway.v1 import barcode_pb2_grpc as rpc
 
 BATCH_MAX: Final = 500
-PICTURES_AT_ONCE_MAX: Final = 4
-"""Pictures read or drawn at the same time; each takes a thread and tens of megabytes."""
+DRAWN_AT_ONCE_MAX: Final = 2
+"""Symbols drawn at the same time; each takes a thread and up to some hundred megabytes."""
+DRAWN_WAITING_MAX: Final = 32
+_RETRY_US: Final = 1_000_000
 _WRITERS: Final[dict[int, Callable[..., bytes | str]]] = {
     pb.SYMBOL_FORMAT_UNSPECIFIED: render_png,
     pb.SYMBOL_FORMAT_PNG: render_png,
@@ -35,11 +39,18 @@ Answer = TypeVar("Answer")
 
 
 class BarcodeServicer(rpc.BarcodeServiceServicer):
-    """Barcodes over gRPC. Pictures are read and drawn in threads, so that payments beside them do not wait."""
+    """Barcodes over gRPC. Pictures are read in child processes under limits, and symbols drawn in threads of their own,
+    so that other calls and payments beside them do not wait."""
 
-    def __init__(self, directory: Directory = EMPTY) -> None:
+    def __init__(self, directory: Directory = EMPTY, readers: Readers | None = None) -> None:
         self._directory = directory
-        self._pictures = asyncio.Semaphore(PICTURES_AT_ONCE_MAX)
+        self._readers = readers or Readers()
+        self._drawers = ThreadPoolExecutor(DRAWN_AT_ONCE_MAX, "symbols")
+        self._drawing = 0
+
+    def close(self) -> None:
+        """Ends the child processes that read pictures."""
+        self._readers.close()
 
     async def Decode(self, request: pb.DecodeRequest, context: Context) -> pb.DecodeResponse:  # noqa: N802 - gRPC's name
         """Says what a text is."""
@@ -75,11 +86,11 @@ class BarcodeServicer(rpc.BarcodeServiceServicer):
     async def Scan(self, request: pb.ScanRequest, context: Context) -> pb.ScanResponse:  # noqa: N802 - gRPC's name
         """Reads a picture."""
         try:
-            found = await self._apart(lambda: read_image(request.image, Effort.BOTH))
+            reading = await self._readers.read(request.image, Effort.THOROUGH if request.thorough else Effort.LADDER)
         except HutongError as error:
             await abort(context, error)
-        symbols = [messages.symbol(symbol, decode(symbol.text), self._directory) for symbol in found]
-        return pb.ScanResponse(symbols=symbols)
+        symbols = [messages.symbol(symbol, decode(symbol.text), self._directory) for symbol in reading.symbols]
+        return pb.ScanResponse(symbols=symbols, incomplete=not reading.complete)
 
     async def Render(self, request: pb.RenderRequest, context: Context) -> pb.RenderResponse:  # noqa: N802 - gRPC's name
         """Draws a symbol."""
@@ -88,11 +99,16 @@ class BarcodeServicer(rpc.BarcodeServiceServicer):
             if writer is None:
                 raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="format")
             style = messages.style(request)
-            drawn = await self._apart(lambda: writer(request.text, request.symbology or QR, style))
+            drawn = await self._drawn(lambda: writer(request.text, request.symbology or QR, style))
         except HutongError as error:
             await abort(context, error)
         return pb.RenderResponse(symbol=drawn.encode("utf-8") if isinstance(drawn, str) else drawn)
 
-    async def _apart(self, work: Callable[[], Answer]) -> Answer:
-        async with self._pictures:
-            return await asyncio.to_thread(work)
+    async def _drawn(self, work: Callable[[], Answer]) -> Answer:
+        if self._drawing >= DRAWN_WAITING_MAX:
+            raise HutongError(Reason.ERROR_REASON_OVERLOADED).after(_RETRY_US)
+        self._drawing += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._drawers, work)
+        finally:
+            self._drawing -= 1

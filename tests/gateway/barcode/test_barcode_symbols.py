@@ -15,8 +15,9 @@ from clients.command import barcode_pictures as pictures
 from contract.errors import HutongError
 from gateway.barcode import symbols
 from gateway.barcode.build import MerchantCode, build_merchant_code
+from gateway.barcode.found import Effort
 from gateway.barcode.raster import Picture, modules_of_svg, modules_of_terminal, picture, png
-from gateway.barcode.read import Effort, read_image, read_picture
+from gateway.barcode.read import read_image, read_picture
 from gateway.barcode.symbols import Style, modules_of, render_png, render_svg, render_terminal
 
 CODE: Final = build_merchant_code(MerchantCode("merchant-1", "Noodle House", "Beijing", amount_minor=1250))
@@ -118,7 +119,7 @@ def test_several_codes_in_one_picture() -> None:
     page = np.full((900, 900), 220, dtype=np.uint8)
     for each, (top, left) in zip(drawn, ((20, 20), (20, 450), (600, 60)), strict=True):
         page[top : top + each.shape[0], left : left + each.shape[1]] = each
-    found = read_image(png(page), Effort.BOTH)
+    found = read_image(png(page), Effort.THOROUGH)
     assert {symbol.text for symbol in found} == set(texts)
     assert {symbol.format for symbol in found} == {"QRCode", "Code128"}
     for symbol in found:
@@ -144,8 +145,8 @@ def test_bad_pictures_are_read_and_nothing_that_zxing_reads_is_lost(distortion: 
 def test_the_second_stage_adds_readings() -> None:
     chance = np.random.default_rng(9)
     seen = [pictures.seen(CODE, "qr", kind, chance) for kind in ("small", "blurred") for _ in range(10)]
-    first = sum(bool(read_picture(each, Effort.FIRST)) for each in seen)
-    second = sum(bool(read_picture(each, Effort.SECOND)) for each in seen)
+    first = sum(bool(read_picture(each, Effort.PLAIN)) for each in seen)
+    second = sum(bool(read_picture(each, Effort.LADDER)) for each in seen)
     assert second > first
 
 

@@ -42,7 +42,10 @@ class BarcodeServiceStub:
     Encode: _grpc.UnaryUnaryMultiCallable[_barcode_pb2.EncodeRequest, _barcode_pb2.EncodeResponse]
     """Writes a merchant code of Hutong's own or of another scheme."""
     Scan: _grpc.UnaryUnaryMultiCallable[_barcode_pb2.ScanRequest, _barcode_pb2.ScanResponse]
-    """Reads every QR and Code 128 symbol of a picture, and decodes each."""
+    """Reads the QR and Code 128 symbols of a picture, and decodes each. A picture is read in a process of its own, under
+    limits of time and memory; it ends when the caller leaves. FIELD_INVALID where the picture cannot be read or nothing
+    was read within the limits, OVERLOADED where too many pictures wait.
+    """
     Translate: _grpc.UnaryUnaryMultiCallable[_barcode_pb2.TranslateRequest, _barcode_pb2.TranslateResponse]
     """Says a merchant code again in another scheme's encoding, with what that loses."""
     Render: _grpc.UnaryUnaryMultiCallable[_barcode_pb2.RenderRequest, _barcode_pb2.RenderResponse]
@@ -62,7 +65,10 @@ class BarcodeServiceAsyncStub(BarcodeServiceStub):
     Encode: _aio.UnaryUnaryMultiCallable[_barcode_pb2.EncodeRequest, _barcode_pb2.EncodeResponse]  # type: ignore[assignment]
     """Writes a merchant code of Hutong's own or of another scheme."""
     Scan: _aio.UnaryUnaryMultiCallable[_barcode_pb2.ScanRequest, _barcode_pb2.ScanResponse]  # type: ignore[assignment]
-    """Reads every QR and Code 128 symbol of a picture, and decodes each."""
+    """Reads the QR and Code 128 symbols of a picture, and decodes each. A picture is read in a process of its own, under
+    limits of time and memory; it ends when the caller leaves. FIELD_INVALID where the picture cannot be read or nothing
+    was read within the limits, OVERLOADED where too many pictures wait.
+    """
     Translate: _aio.UnaryUnaryMultiCallable[_barcode_pb2.TranslateRequest, _barcode_pb2.TranslateResponse]  # type: ignore[assignment]
     """Says a merchant code again in another scheme's encoding, with what that loses."""
     Render: _aio.UnaryUnaryMultiCallable[_barcode_pb2.RenderRequest, _barcode_pb2.RenderResponse]  # type: ignore[assignment]
@@ -103,7 +109,10 @@ class BarcodeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _barcode_pb2.ScanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_barcode_pb2.ScanResponse, _abc.Awaitable[_barcode_pb2.ScanResponse]]:
-        """Reads every QR and Code 128 symbol of a picture, and decodes each."""
+        """Reads the QR and Code 128 symbols of a picture, and decodes each. A picture is read in a process of its own, under
+        limits of time and memory; it ends when the caller leaves. FIELD_INVALID where the picture cannot be read or nothing
+        was read within the limits, OVERLOADED where too many pictures wait.
+        """
 
     @_abc_1.abstractmethod
     def Translate(
