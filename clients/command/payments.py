@@ -18,6 +18,7 @@ from clients.client import SETTLED_STATES, HutongClient
 from clients.command.amounts import minor_units
 from clients.command.connection import Connection, connected, connection_options
 from clients.wording import as_json, key_name, money, state_name
+from contract.errors import HutongError
 from gateway.barcode.currencies import EXPONENT_OF
 from hutong.gateway.v1 import payment_pb2 as pb
 
