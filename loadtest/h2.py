@@ -2,12 +2,15 @@
 
 It does what a load generator needs and nothing else: one connection, many concurrent unary calls, requests prepared as
 bytes, responses returned as bytes with their status and latency. Client libraries cost 200 microseconds a call, which
-would measure the generator; this costs about ten. RFC 9113 (HTTP/2), RFC 7541 (HPACK, with a dynamic table of size 0,
+would measure the generator; this costs about ten. It waits in `select.select`, so under gevent's patched `select` other
+greenlets run meanwhile. RFC 9113 (HTTP/2), RFC 7541 (HPACK, with a dynamic table of size 0,
 so that a header block means the same each time and is decoded once).
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import select
 import socket
@@ -19,6 +22,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import hpack
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WINDOW: Final = 2**31 - 1
@@ -36,6 +41,7 @@ BLOCKS_MAX: Final = 10_000
 _HEADER: Final = struct.Struct(">HBBBL")
 _DATA, _HEADERS, _RST, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _END_HEADERS, _ACK = 0x1, 0x4, 0x1
+_RESET: Final = (-1, "")
 
 
 class ConnectionLostError(Exception):
@@ -53,7 +59,9 @@ class Reply:
     body: bytes
     """The response message; empty for a failure."""
     latency_s: float
-    """From `send` to the last frame."""
+    """From when the call was written to the last frame."""
+    reason: str = ""
+    """Of a failure: the reason's name in the contract's table of errors; empty where the server named none."""
 
 
 class _Stream:
@@ -66,15 +74,15 @@ class _Stream:
 
 
 class UnaryLoad:
-    """One connection to one method. Not for several threads."""
+    """One connection to one server, for calls of any unary method. Not for several threads."""
 
     def __init__(self, target: str, path: str, *, timeout: str = "60S", caller: str = "") -> None:
-        """`target` is HOST:PORT or unix:/path; `path` is /package.Service/Method; `timeout` as in grpc-timeout."""
+        """`target` is HOST:PORT or unix:/path; `path` is /package.Service/Method of calls that name none; `timeout` as
+        in grpc-timeout; `caller` goes into each call's metadata."""
         self._socket = _connect(target)
         headers = [
             (":method", "POST"),
             (":scheme", "http"),
-            (":path", path),
             (":authority", "localhost"),
             ("te", "trailers"),
             ("content-type", "application/grpc"),
@@ -82,16 +90,18 @@ class UnaryLoad:
         ]
         if caller:
             headers.append(("hutong-caller", caller))
-        self._request_headers = _stateless(headers)
+        self._headers = headers
+        self._paths: dict[str, bytes] = {}
+        self._path = path
         self._decoder = hpack.Decoder()
-        self._blocks: dict[bytes, int | None] = {}
+        self._blocks: dict[bytes, tuple[int, str] | None] = {}
         self._streams: dict[int, _Stream] = {}
         self._next_stream = 1
         self._out = bytearray()
         self._in = bytearray()
         self._window = INITIAL_WINDOW
         self._received = 0
-        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._waiting: deque[tuple[int, bytes, bytes]] = deque()
         self.streams_max = 100
         self._greet()
 
@@ -100,11 +110,19 @@ class UnaryLoad:
         """Calls that have no answer yet."""
         return len(self._streams) + len(self._waiting)
 
-    def send(self, tag: int, message: bytes) -> None:
-        """Queues a call; `exchange` moves it. Raises ValueError for a message above 64 KB."""
+    def send(self, tag: int, message: bytes, path: str = "") -> None:
+        """Queues a call of `path`, or of the method that the connection was made for; `exchange` moves it.
+
+        Raises:
+            ValueError: a message above 64 KB.
+        """
         if len(message) + 5 > INITIAL_WINDOW:
             raise ValueError(f"{len(message):,} bytes do not fit into a stream's first window")
-        self._waiting.append((tag, message))
+        path = path or self._path
+        block = self._paths.get(path)
+        if block is None:
+            block = self._paths[path] = _stateless([*self._headers[:2], (":path", path), *self._headers[2:]])
+        self._waiting.append((tag, message, block))
 
     def exchange(self, timeout_s: float) -> list[Reply]:
         """Writes what is queued, reads what has come, waiting up to `timeout_s` for something. Returns what ended."""
@@ -132,10 +150,10 @@ class UnaryLoad:
         self._out += _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">L", WINDOW - INITIAL_WINDOW))
 
     def _start_streams(self) -> None:
-        out, headers = self._out, self._request_headers
+        out = self._out
         now = time.perf_counter()
         while self._waiting and len(self._streams) < self.streams_max:
-            tag, message = self._waiting[0]
+            tag, message, headers = self._waiting[0]
             size = len(message) + 5
             if size > self._window:
                 return
@@ -196,26 +214,29 @@ class UnaryLoad:
                 elif payload not in self._blocks:
                     self._status(payload)
             elif kind == _RST:
-                self._finish(stream_id, -1, now, replies)
+                self._finish(stream_id, None, now, replies)
             else:
                 self._control(kind, flags, payload, stream_id)
         del self._in[:at]
 
-    def _finish(self, stream_id: int, status: int | None, now: float, replies: list[Reply]) -> None:
+    def _finish(self, stream_id: int, end: tuple[int, str] | None, now: float, replies: list[Reply]) -> None:
         stream = self._streams.pop(stream_id, None)
         if stream is not None:
+            status, reason = end or _RESET
             body = stream.body[5:] if status == 0 else b""
-            replies.append(Reply(stream.tag, -1 if status is None else status, body, now - stream.sent))
+            replies.append(Reply(stream.tag, status, body, now - stream.sent, reason))
 
-    def _status(self, block: bytes) -> int | None:
-        """grpc-status in a header block. Blocks have no state here, so each distinct one is decoded once."""
+    def _status(self, block: bytes) -> tuple[int, str] | None:
+        """Status and reason in a header block, None where it has none. Blocks have no state here, so each distinct one
+        is decoded once."""
         if block in self._blocks:
             return self._blocks[block]
         headers = {str(name): str(value) for name, value in self._decoder.decode(block, raw=False)}
         value = headers.get("grpc-status")
+        end = None if value is None else (int(value), _reason(headers.get("grpc-status-details-bin", "")))
         if len(self._blocks) < BLOCKS_MAX:
-            self._blocks[block] = None if value is None else int(value)
-        return None if value is None else int(value)
+            self._blocks[block] = end
+        return end
 
     def _count_received(self, size: int) -> None:
         self._received += size
@@ -288,6 +309,18 @@ def _connect(target: str) -> socket.socket:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setblocking(False)
     return connection
+
+
+def _reason(details: str) -> str:
+    """The name of the contract's reason in a `grpc-status-details-bin` header: base64 of a google.rpc.Status."""
+    if not details:
+        return ""
+    try:
+        status = status_pb2.Status.FromString(base64.b64decode(details + "=" * (-len(details) % 4)))
+    except (binascii.Error, DecodeError):
+        return ""
+    info = error_details_pb2.ErrorInfo()
+    return next((info.reason for one in status.details if one.Unpack(info)), "")
 
 
 def _stateless(headers: list[tuple[str, str]]) -> bytes:
