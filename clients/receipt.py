@@ -8,6 +8,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from clients.wording import key_name, money, state_name
+from contract.response_codes import in_words
 from hutong.gateway.v1 import payment_pb2 as pb
 
 COLUMNS_MIN: Final = 32
@@ -66,7 +67,7 @@ def _facts(receipt: pb.Receipt) -> list[Row]:
         ("Began", _time(receipt.create_time)),
         ("Ended", _time(receipt.end_time) if receipt.HasField("end_time") else ""),
         ("Held until", _time(receipt.hold_expire_time) if receipt.HasField("hold_expire_time") else ""),
-        ("Why", receipt.reason),
+        ("Why", in_words(receipt.reason)),
     ]
 
 

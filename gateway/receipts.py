@@ -7,8 +7,8 @@ import hashlib
 import uuid
 from typing import Final
 
+from contract.currencies import EXPONENT_OF
 from contract.errors import HutongError, Reason
-from gateway.barcode.currencies import EXPONENT_OF
 from gateway.directory import Merchant
 from gateway.engine.states import RESTING, State
 from hutong.gateway.v1 import payment_pb2 as pb

@@ -6,8 +6,8 @@ import hashlib
 import uuid
 from typing import Final
 
+from contract.currencies import EXPONENT_OF, nearest
 from contract.errors import HutongError, Reason
-from gateway.barcode.currencies import EXPONENT_OF
 from gateway.calls import Call
 from hutong.gateway.v1 import payment_pb2 as pb
 
@@ -16,6 +16,8 @@ KEY_CHARACTERS_MAX: Final = 64
 REFERENCE_CHARACTERS_MAX: Final = 64
 AMOUNT_MINOR_MAX: Final = 999_999_999_999
 """Twelve digits, as in ISO 8583 field 4."""
+CURRENCY_LOOKED_AT: Final = 8
+"""Characters of an unknown currency that are compared with known ones."""
 DEADLINE_DEFAULT_US: Final = 30_000_000
 DEADLINE_MAX_US: Final = 86_400_000_000
 HOLD_DEFAULT_S: Final = 7 * 86_400
@@ -95,9 +97,13 @@ def amount(
     """The amount and currency to pay: the request's, which must agree with the code's where it has them."""
     currency = request.currency or code_currency or ""
     if not currency:
+        if not request.amount_minor:
+            raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field="amount_minor", also="currency")
         raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field="currency")
     if currency not in EXPONENT_OF:
-        raise HutongError(Reason.ERROR_REASON_CURRENCY_UNKNOWN, currency=currency[:3])
+        meant = nearest(currency[:CURRENCY_LOOKED_AT])
+        hint = {"did_you_mean": meant} if meant else {}
+        raise HutongError(Reason.ERROR_REASON_CURRENCY_UNKNOWN, currency=currency[:3], **hint)
     if code_currency is not None and currency != code_currency:
         raise HutongError(Reason.ERROR_REASON_CURRENCY_MISMATCH, code=code_currency, request=currency)
     minor = request.amount_minor or code_amount_minor or 0

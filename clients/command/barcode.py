@@ -12,6 +12,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from clients.command.amounts import exponent_of, minor_units
+from clients.command.groups import Group
 from contract.errors import HutongError
 from gateway.barcode.build import HUTONG, MerchantCode, build_merchant_code, writable
 from gateway.barcode.decode import decode as decode_text
@@ -34,7 +36,7 @@ _directory_option = click.option(
 _json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
-@click.group()
+@click.group(cls=Group)
 def barcode() -> None:
     """Read, write, scan and translate payment barcodes."""
 
@@ -63,7 +65,8 @@ def decode(payload: str | None, as_json: bool, directory_file: Path | None) -> N
 @click.option("--country", default="CN", show_default=True, help="ISO 3166 alpha-2.")
 @click.option("--currency", default="CNY", show_default=True, help="ISO 4217 alphabetic.")
 @click.option("--category", default="0000", show_default=True, help="ISO 18245 merchant category code.")
-@click.option("--amount-minor", type=click.IntRange(1), help="Minor units; without it the payer enters the amount.")
+@click.option("--amount", default="", help="Such as 12.50; without it the payer enters the amount.")
+@click.option("--amount-minor", type=click.IntRange(1), hidden=True)
 @click.option("--terminal", default="", help="Terminal id.")
 @click.option("--participant", default="", help="BIN, BIC or organisation id, where the scheme asks for one.")
 @click.option("--reference", default="", help="Reference label.")
@@ -105,6 +108,9 @@ def encode(text: str | None, png: Path | None, svg: Path | None, terminal_symbol
 def _built(given: dict[str, Any]) -> str:
     if not given["account"] or not given["name"]:
         raise click.UsageError("give --account and --name, or --text")
+    if given["amount"]:
+        given["amount_minor"] = minor_units(given["amount"], given["currency"])
+    exponent_of(given["currency"])
     code = MerchantCode(
         account=given["account"],
         merchant_name=given["name"],

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from clients.command.connection import Connection, connection_options
+from clients.command.groups import Group
 from clients.command.token_calls import (
     json_option,
     name_argument,
@@ -23,7 +24,7 @@ from hutong.tokenization.v1 import token_pb2 as pb
 DEVICE_DEFAULT = "command-line"
 
 
-@click.group()
+@click.group(cls=Group)
 def code() -> None:
     """Show and provision one-time payment codes.
 

@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from clients.command.groups import Group
 
-@click.group()
+
+@click.group(cls=Group)
 def face() -> None:
     """Enrol, identify and measure faces. Liveness is a simulation, uncertified."""
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clients.command.connection import Connection, connection_options, stop
+from clients.command.groups import Group
 from clients.command.token_calls import (
     OPERATOR,
     json_option,
@@ -44,7 +45,7 @@ operator_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def keys() -> None:
     """Rotate, show and erase the token vault's keys."""
 

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import click
 
+from clients.command.groups import Group
+
 COMMANDS: Final = {
     "barcode": ("clients.command.barcode", "Read, write, scan and translate payment barcodes."),
     "bench": ("clients.command.bench", "Measure payments a second against an empty gRPC echo."),
@@ -33,7 +35,7 @@ COMMANDS: Final = {
 """Command name to the module that defines a click command of the same name, and its line in the help text."""
 
 
-class _Lazy(click.Group):
+class _Lazy(Group):
     """Imports a command's module when it is used; the help text needs none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -15,11 +15,12 @@ from rich.text import Text
 
 from clients import keys
 from clients.client import SETTLED_STATES, HutongClient
-from clients.command.amounts import minor_units
+from clients.command.amounts import CURRENCY_DEFAULT, exponent_of, minor_units
 from clients.command.connection import Connection, connected, connection_options
 from clients.wording import as_json, key_name, money, state_name
-from contract.errors import HutongError
-from gateway.barcode.currencies import EXPONENT_OF
+from contract.currencies import EXPONENT_OF
+from contract.errors import HutongError, Reason
+from contract.response_codes import in_words, meaning
 from hutong.gateway.v1 import payment_pb2 as pb
 
 UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -42,7 +43,7 @@ key_option = click.option("--idempotency-key", default="", help="To repeat a req
 @click.option("--barcode", help="Payee: the text of a merchant's code; - reads it.")
 @click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Payee: its image.")
 @click.option("--amount", default="", help="Such as 12.50. Default: what the payee's code says.")
-@click.option("--currency", default="", help="ISO 4217, such as CNY. Default: the payee's code's; CNY with an amount.")
+@click.option("--currency", default="", help="ISO 4217, such as CNY. Default: the payee's code's; CNY with --amount.")
 @click.option("--reference", default="", help="An order number, kept with the payment.")
 @click.option("--hold", is_flag=True, help="Only hold the amount (pre-authorisation); `hutong capture` takes it.")
 @click.option("--hold-for", default="", metavar="TIME", help="How long, such as 90s, 45m, 1h or 7d. Default: 7d.")
@@ -69,18 +70,27 @@ def pay(
     Exits with 1 unless the payment succeeded, or its amount is held where that was asked for.
     """
     payer, payee = _payer(ends), _payee(ends)
-    currency = currency or ("CNY" if amount else "")
+    if not amount and ends["merchant"] is not None:
+        raise click.UsageError("Give --amount: a merchant's id says none, only a code may.")
+    currency = currency or (CURRENCY_DEFAULT if amount else "")
+    if currency:
+        exponent_of(currency)
     amount_minor = minor_units(amount, currency) if amount else 0
     with connected(connection, as_json=as_json_) as client:
-        payment = client.create_payment(
-            payer=payer,
-            payee=payee,
-            amount_minor=amount_minor,
-            currency=currency,
-            idempotency_key=idempotency_key,
-            reference=reference,
-            hold_s=_seconds(hold_for) if hold or hold_for else None,
-        )
+        try:
+            payment = client.create_payment(
+                payer=payer,
+                payee=payee,
+                amount_minor=amount_minor,
+                currency=currency,
+                idempotency_key=idempotency_key,
+                reference=reference,
+                hold_s=_seconds(hold_for) if hold or hold_for else None,
+            )
+        except HutongError as error:
+            if not amount and _lacks_amount(error):
+                raise click.UsageError("Give --amount: the payee's code says none.") from None
+            raise
         good = pb.PAYMENT_STATE_HELD if hold or hold_for else pb.PAYMENT_STATE_SUCCEEDED
         _finish(client, payment, good, wait=wait, as_json_=as_json_)
 
@@ -118,11 +128,11 @@ def refund(
 @click.command()
 @connection_options
 @click.argument("payment_id")
-@click.argument("amount", default="")
+@click.option("--amount", default="", help="Such as 12.50. Default: all that is held.")
 @wait_option
 @json_option
 def capture(connection: Connection, payment_id: str, amount: str, *, wait: bool, as_json_: bool) -> None:
-    """Take what a payment holds: all of it, or an AMOUNT such as 12.50; the rest is freed.
+    """Take what a payment holds: all of it, or an --amount; the rest is freed.
 
     Done once: the same amount may be asked for again, and gets the same answer. Exits with 1 unless the payment
     succeeded.
@@ -209,6 +219,11 @@ def _scan(path: Path) -> str:
     return seen[0].text
 
 
+def _lacks_amount(error: HutongError) -> bool:
+    """Whether neither the caller nor the payee's code named an amount."""
+    return error.reason == Reason.ERROR_REASON_AMOUNT_NOT_POSITIVE or error.fields.get("field") == "amount_minor"
+
+
 def _seconds(lasts: str) -> int:
     """A time such as 90s, 45m, 1h or 7d in seconds; nothing means the gateway's default."""
     unit = UNITS_S.get(lasts[-1:])
@@ -237,14 +252,19 @@ def _facts(payment: pb.Payment) -> Table:
     """A payment as two columns."""
     table = Table(show_header=False, box=None, padding=(0, 1))
     exponent = EXPONENT_OF.get(payment.currency, 2)
+    payer = f"{payment.issuer_id} by {key_name(payment.payer_key)} ····{payment.payer_last_four}"
+    merchant = f"{payment.merchant_id} {payment.terminal_id}".strip()
+    payee = f"{merchant} by {key_name(payment.payee_key)}"
+    if payment.kind == pb.PAYMENT_KIND_REFUND:
+        payer, payee = merchant, f"{payment.issuer_id} ····{payment.payer_last_four}"  # money goes back
     rows = [
         ("id", payment.payment_id),
-        ("state", state_name(payment.state) + (f" ({payment.reason})" if payment.reason else "")),
+        ("state", state_name(payment.state) + (f": {in_words(payment.reason)}" if payment.reason else "")),
         ("amount", money(payment.amount_minor, payment.currency, exponent)),
         ("held first", money(payment.authorised_minor, payment.currency, exponent) if payment.authorised_minor else ""),
         ("hold ends", payment.hold_expire_time.ToJsonString() if payment.state == pb.PAYMENT_STATE_HELD else ""),
-        ("from", f"{payment.issuer_id} by {key_name(payment.payer_key)} ····{payment.payer_last_four}"),
-        ("to", f"{payment.merchant_id} {payment.terminal_id} by {key_name(payment.payee_key)}"),
+        ("from", payer),
+        ("to", payee),
         ("through", payment.acquirer_id),
         ("reference", payment.reference),
         ("refunds", payment.original_payment_id),
@@ -260,7 +280,8 @@ def _facts(payment: pb.Payment) -> Table:
 
 def _leg_row(leg: pb.PaymentLeg) -> tuple[str, ...]:
     undoes = str(leg.original_number or "")
-    return str(leg.number), leg.kind, leg.participant_id, leg.state, leg.response_code, undoes
+    code = f"{leg.response_code} {meaning(leg.response_code)}".strip()
+    return str(leg.number), leg.kind, leg.participant_id, leg.state, code, undoes
 
 
 def _candidate_row(one: pb.RouteCandidate) -> tuple[str, ...]:
@@ -272,7 +293,8 @@ def _finding_row(one: pb.RiskFinding) -> tuple[str, ...]:
 
 
 def _refund_row(payment: pb.Payment) -> tuple[str, ...]:
-    return payment.payment_id, money(payment.amount_minor, payment.currency), state_name(payment.state)
+    exponent = EXPONENT_OF.get(payment.currency, 2)
+    return payment.payment_id, money(payment.amount_minor, payment.currency, exponent), state_name(payment.state)
 
 
 def _print_rows(console: Console, title: str, names: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> None:

@@ -17,10 +17,11 @@ from rich.text import Text
 
 from clients.command.amounts import minor_units
 from clients.command.connection import Connection, connected, connection_options
+from clients.command.groups import Group
 from clients.command.operators import OPERATOR_VARIABLE, operator_option, secret_of
 from clients.risk import RiskClient
 from clients.wording import as_json, key_name, money, state_name
-from gateway.barcode.currencies import EXPONENT_OF
+from contract.currencies import EXPONENT_OF
 from gateway.risk.rule_fields import KINDS
 from gateway.risk.rule_file import RulesError, describe, read_rules
 from hutong.gateway.v1 import payment_pb2, risk_pb2
@@ -48,7 +49,7 @@ def desk_options(command: Command) -> Command:
     return with_desk
 
 
-@click.group()
+@click.group(cls=Group)
 def risk() -> None:
     """Show, check, reload and try risk rules; list what they decided."""
 

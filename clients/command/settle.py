@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from clients.command.groups import Group
 from clients.command.reconciling import reconcile, statement
 from clients.command.settlements import Desk, OpenDesk, desk_options
 from gateway.clearing.files import folder_name
@@ -24,7 +25,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 number_argument = click.argument("number", metavar="[WINDOW]", type=click.IntRange(1), required=False)
 
 
-@click.group()
+@click.group(cls=Group)
 def settle() -> None:
     """Close settlement windows, show who owes whom, write statements, and reconcile them with books."""
 

@@ -16,7 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from clients.command.amounts import CURRENCY_DEFAULT, exponent_of, minor_units
 from clients.command.connection import Connection, connection_options, stop
+from clients.command.groups import Group
 from clients.command.places import PlaceError, check_empty
 from clients.command.token_calls import (
     json_option,
@@ -31,6 +33,8 @@ from clients.command.token_calls import (
     token_name,
     token_service,
 )
+from clients.wording import money
+from contract.currencies import EXPONENT_OF
 from hutong.tokenization.v1 import token_pb2 as pb
 
 KINDS: Final = {
@@ -42,7 +46,7 @@ KINDS: Final = {
 Show = Callable[[str, int, int], None]
 
 
-@click.group()
+@click.group(cls=Group)
 def token() -> None:
     """Request, show, suspend, resume and delete tokens.
 
@@ -60,11 +64,13 @@ def token() -> None:
 @click.option("--channel", "channels", multiple=True, help="Only in this channel. May be repeated.")
 @click.option("--merchant", "merchants", multiple=True, help="Only at this merchant. May be repeated.")
 @click.option("--mcc", "categories", multiple=True, help="Only at merchants of this category. May be repeated.")
-@click.option("--amount-max", type=int, default=0, help="Largest payment, in minor units.")
-@click.option("--currency", default="", help="Only in this currency, ISO 4217.")
+@click.option("--payment-max", default="", metavar="AMOUNT", help="Largest payment, such as 50.00.")
+@click.option("--currency", default="", help="Only in this currency, ISO 4217. Amounts without it are CNY.")
 @click.option("--count-max", type=int, default=0, help="Number of payments, ever.")
-@click.option("--budget", type=int, default=0, help="What all keys may spend together, in minor units of --currency.")
+@click.option("--spend-max", default="", metavar="AMOUNT", help="Budget: what all keys may spend together.")
 @click.option("--budget-days", type=int, default=0, help="Days after which the budget begins anew; 0 for never.")
+@click.option("--amount-max", type=int, default=0, hidden=True)  # as --payment-max and --spend-max, in minor units
+@click.option("--budget", type=int, default=0, hidden=True)
 @click.option("--inactive", is_flag=True, help="The token waits for `activate` before it can pay.")
 @json_option
 def request(connection: Connection, requestor: str, issuer: str, account: str, *, as_json: bool, **terms: Any) -> None:
@@ -76,6 +82,11 @@ def request(connection: Connection, requestor: str, issuer: str, account: str, *
         assurance_method=terms["assurance"],
         inactive=terms["inactive"],
     )
+    currency = terms["currency"] or CURRENCY_DEFAULT
+    exponent_of(currency)
+    for short, limit in (("amount_max", "payment_max"), ("budget", "spend_max")):
+        if terms[limit]:
+            terms[short] = minor_units(terms[limit], currency, "--" + limit.replace("_", "-"))
     names = ("channels", "merchants", "categories", "amount_max", "currency", "count_max")
     if any(terms[name] for name in names):
         asked.domain.CopyFrom(
@@ -89,9 +100,7 @@ def request(connection: Connection, requestor: str, issuer: str, account: str, *
             )
         )
     if terms["budget"]:
-        budget = pb.TokenBudget(
-            amount_minor=terms["budget"], currency=terms["currency"] or "CNY", period_days=terms["budget_days"]
-        )
+        budget = pb.TokenBudget(amount_minor=terms["budget"], currency=currency, period_days=terms["budget_days"])
         asked.budget.CopyFrom(budget)
     with token_service(connection, as_json=as_json) as service:
         made = service.call(service.stub.RequestToken, asked)
@@ -154,15 +163,19 @@ _changing("delete", pb.STATE_CHANGE_DELETE, "End a token with all its keys, or o
 @name_argument
 @click.option("--add", type=click.Choice(sorted(KINDS)), help="Add a key of this kind.")
 @click.option("--device", default="", help="With --add: the device that the key belongs to.")
-@click.option("--amount-max", type=int, default=0, help="With --add: largest payment, in minor units.")
+@click.option("--payment-max", default="", metavar="AMOUNT", help="With --add: largest payment, such as 50.00.")
+@click.option("--currency", default=CURRENCY_DEFAULT, show_default=True, help="Of --payment-max, ISO 4217.")
+@click.option("--amount-max", type=int, default=0, hidden=True)  # as --payment-max, in minor units
 @click.option("--count-max", type=int, default=0, help="With --add: number of payments, ever.")
 @click.option("--face-reference", default="", help="With --add face: what the face service gave; - reads it.")
 @json_option
 def keys(
-    connection: Connection, requestor: str, name: str, add: str | None, device: str, amount_max: int, count_max: int,
-    face_reference: str, *, as_json: bool,
+    connection: Connection, requestor: str, name: str, add: str | None, device: str, payment_max: str, currency: str,
+    amount_max: int, count_max: int, face_reference: str, *, as_json: bool,
 ) -> None:  # fmt: skip
     """List a token's routing keys, or add one. A new key's number is printed once and never again."""
+    if payment_max:
+        amount_max = minor_units(payment_max, currency, "--payment-max")
     with token_service(connection, as_json=as_json) as service:
         if add is None:
             asked = pb.GetTokenRequest(requestor_id=requestor, name=token_name(name))
@@ -359,7 +372,7 @@ def _budget_text(budget: pb.TokenBudget) -> str:
     if not budget.amount_minor:
         return ""
     days = f" for each {budget.period_days} days" if budget.period_days else ""
-    return f"{budget.amount_minor} minor units {budget.currency}{days}"
+    return money(budget.amount_minor, budget.currency, EXPONENT_OF.get(budget.currency, 2)) + days
 
 
 def _domain_text(domain: pb.TokenDomain) -> str:

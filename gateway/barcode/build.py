@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
+from contract.amounts import from_minor
+from contract.currencies import EXPONENT_OF, NUMBER_OF
 from contract.errors import HutongError, Reason
 from contract.secret import Secret
 from gateway.barcode import cpm_spec
-from gateway.barcode.amounts import from_minor
 from gateway.barcode.ber import Item
 from gateway.barcode.ber import join as join_ber
 from gateway.barcode.consumer import decode as decode_consumer
-from gateway.barcode.currencies import EXPONENT_OF, NUMBER_OF
 from gateway.barcode.decode import decode
 from gateway.barcode.model import Decoded, Pair
 from gateway.barcode.profile import KIND_CODES, PROFILES, Build, Part

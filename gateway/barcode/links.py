@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from gateway.barcode.amounts import to_minor
+from contract.amounts import to_minor
+from contract.currencies import EXPONENT_OF
 from gateway.barcode.checks import CHECKS
-from gateway.barcode.currencies import EXPONENT_OF
 from gateway.barcode.model import Candidate, Decoded, Routing, Violation, covered, excerpt, verdict
 from gateway.barcode.profile import PROFILES, LinkForm
 

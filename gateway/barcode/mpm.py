@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from contract.amounts import to_minor
+from contract.currencies import BY_NUMBER, COUNTRIES
 from gateway.barcode import mpm_spec as spec
-from gateway.barcode.amounts import to_minor
-from gateway.barcode.currencies import BY_NUMBER, COUNTRIES
 from gateway.barcode.faultless import faultless
 from gateway.barcode.model import VIOLATIONS_MAX, Pair, Violation, covered, excerpt
 from gateway.barcode.payload import CHARACTERS, UTF8_BYTES, Payload

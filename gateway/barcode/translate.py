@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from contract.currencies import COUNTRIES
 from contract.errors import HutongError, Reason
 from gateway.barcode.build import (
     HUTONG,
@@ -19,7 +20,6 @@ from gateway.barcode.build import (
     build_foreign_code,
     build_merchant_code,
 )
-from gateway.barcode.currencies import COUNTRIES
 from gateway.barcode.decode import decode
 from gateway.barcode.model import Decoded, Routing, covered, excerpt
 from gateway.barcode.mpm_spec import ROOT, TEMPLATES

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
+from contract.currencies import EXPONENT_OF
 from contract.errors import HutongError, Reason
-from gateway.barcode.currencies import EXPONENT_OF
 from gateway.clearing.camt import CamtWriter
 from gateway.clearing.model import Position, Settled, Window
 from gateway.clearing.statement import CsvWriter, Writer

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from contract.currencies import EXPONENT_OF
 from contract.errors import HutongError, Reason
-from gateway.barcode.currencies import EXPONENT_OF
 from gateway.engine.model import Payment
 from gateway.risk.facts import Facts
 from gateway.risk.judge import Judge, refusal_of

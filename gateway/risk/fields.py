@@ -6,7 +6,7 @@ import difflib
 import re
 from typing import Any, Final
 
-from gateway.barcode.currencies import EXPONENT_OF
+from contract.currencies import EXPONENT_OF
 from gateway.requests import AMOUNT_MINOR_MAX
 from gateway.risk.toml_lines import Path, line_at
 

@@ -105,7 +105,7 @@ def test_a_wallets_image_is_charged(network: Network, tmp_path: Path) -> None:
 def test_a_decline_is_exit_status_1_with_its_reason(network: Network) -> None:
     result = hutong(network, "pay", "--token", "-", *SHOP, "--amount", "90.51", given=token(network))
     assert result.exit_code == 1
-    assert "DECLINED (51)" in result.output
+    assert "DECLINED: not enough money (51)" in result.output
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,70 @@ def test_wrong_usage_is_exit_status_2(arguments: tuple[str, ...]) -> None:
     result = hutong(None, "pay", *arguments)
     assert result.exit_code == 2
     assert "Error:" in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("pay {ends} --amount 12,50", "--amount 12,50: that is not an amount. Write digits, decimals after a point"),
+        ("pay {ends} --amount 12.50 --currency JPY", "JPY has no decimals: write it as 12."),
+        ("pay {ends} --amount 1.2345 --currency KWD", "KWD has at most 3 decimals: write it as 12.500."),
+        ("pay {ends} --amount 1.234", "CNY has at most 2 decimals: write it as 12.50."),
+        ("pay {ends} --amount 0", "an amount is more than zero, such as 12.50."),
+        ("pay {ends} --amount 0 --currency JPY", "an amount is more than zero, such as 12."),
+        ("pay {ends} --amount 12345678901234", "at most 13 characters"),
+        ("pay {ends}", "Give --amount: a merchant's id says none"),
+        ("pay {ends} --amount 1 --currency cny", "Did you mean CNY?"),
+        ("pay {ends} --amount 1 --currency RMB", "Did you mean CNY?"),
+        ("pay {ends} --amount 1 --currency 156", "Did you mean CNY?"),
+        ("pya", "Did you mean pay?"),
+        ("token reqest", "Did you mean request"),
+        ("barcode encode --account m --name n --amount 1,5", "--amount 1,5: that is not an amount."),
+        ("barcode encode --account m --name n --currency hkd", "Did you mean HKD?"),
+        ("token request --issuer i --account 1 --payment-max 1,5", "--payment-max 1,5: that is not an amount."),
+        ("token request --issuer i --account 1 --spend-max 0", "--spend-max 0: an amount is more than zero"),
+        ("token keys 1 --add barcode --payment-max x", "--payment-max x: that is not an amount."),
+        ("risk explain --amount 1,5", "--amount 1,5: that is not an amount."),
+    ],
+)
+def test_an_amount_or_word_that_is_wrong_is_answered_with_the_right_one(command: str, said: str) -> None:
+    words = command.replace("{ends}", "--token 2 --merchant m1001").split()
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2, result.output
+    assert said in " ".join(result.output.split())
+    assert "with at most" not in result.output
+
+
+def test_amounts_of_refunds_and_captures_are_refused_in_the_same_words(network: Network) -> None:
+    held = paid(network, *SHOP, "--amount", "9.00", "--hold")["payment_id"]
+    for words in (("capture", held), ("refund", held)):
+        result = hutong(network, *words, "--amount", "abc")
+        assert (result.exit_code, "--amount abc: that is not an amount." in result.output) == (2, True), result.output
+    assert hutong(network, "capture", held, "--amount", "8").exit_code == 0
+
+
+def test_a_code_without_an_amount_needs_one(network: Network) -> None:
+    code = MerchantPrinter().merchant_code(network.population.merchants[0], "m1001t1", None)
+    result = hutong(network, "pay", "--token", token(network), "--barcode", code)
+    assert result.exit_code == 2
+    assert "Give --amount: the payee's code says none." in result.output
+
+
+def test_a_refund_goes_from_the_merchant_to_the_payer(network: Network) -> None:
+    payment_id = paid(network, *SHOP, "--amount", "6.00")["payment_id"]
+    lines = dict(
+        line.split(maxsplit=1) for line in hutong(network, "refund", payment_id).output.splitlines() if line.strip()
+    )
+    assert lines["from"].startswith("m1001")
+    assert lines["to"].startswith("issuer-a ····")
+
+
+def test_a_response_code_is_said_in_words(network: Network) -> None:
+    result = hutong(network, "pay", "--token", "-", *SHOP, "--amount", "90.14", given=token(network))
+    assert "DECLINED: no such account (14)" in result.output
+    payment_id = result.output.split()[1]
+    assert "14 no such account" in hutong(network, "show", payment_id).output
+    assert "no such account (14)" in hutong(network, "receipt", payment_id).output
 
 
 def test_errors_say_what_to_do_and_never_the_secret(network: Network) -> None:
@@ -152,9 +216,9 @@ def test_a_hold_is_captured_and_its_receipt_printed(network: Network) -> None:
     assert "PRE-AUTHORISED, NOT PAID" in slip
     assert "12.50 CNY" in slip
 
-    captured = hutong(network, "capture", payment_id, "10.00")
+    captured = hutong(network, "capture", payment_id, "--amount", "10.00")
     assert (captured.exit_code, "SUCCEEDED" in captured.output) == (0, True), captured.output
-    again = hutong(network, "capture", payment_id, "10.00", "--json")
+    again = hutong(network, "capture", payment_id, "--amount", "10.00", "--json")
     assert json.loads(again.output)["amount_minor"] == 1000
     other = hutong(network, "capture", payment_id, "--json")
     assert other.exit_code == 1

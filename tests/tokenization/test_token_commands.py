@@ -72,13 +72,14 @@ def test_a_tokens_life(line: Line) -> None:
 
 
 def test_terms(line: Line) -> None:
-    words = ("--channel", "token", "--mcc", "5411", "--amount-max", "900", "--currency", "CNY", "--budget", "5000")
+    words = ("--channel", "token", "--mcc", "5411", "--payment-max", "9", "--currency", "CNY", "--spend-max", "50")
     view = line.json("token", "request", "--issuer", "issuer-a", "--account", ACCOUNT, *words, "--inactive")["view"]
     assert view["state"] == "requested"
     assert view["domain"] == {
         "channels": ["token"], "merchant_categories": ["5411"], "amount_max_minor": 900, "currency": "CNY"
     }  # fmt: skip
     assert view["budget"] == {"amount_minor": 5000, "currency": "CNY"}
+    assert "50.00 CNY" in line.run("token", "show", view["token_ref"]).stdout
     assert line.json("token", "activate", view["token_ref"])["state"] == "active"
 
 

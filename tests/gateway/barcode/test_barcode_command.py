@@ -41,7 +41,7 @@ def test_decode_survives_bytes_that_are_no_text() -> None:
 
 
 def test_decode_for_people() -> None:
-    result = run("decode", encode("--amount-minor", "1250"))
+    result = run("decode", encode("--amount", "12.50"))
     assert "hutong" in result.stdout
     assert "1250" in result.stdout
 

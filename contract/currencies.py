@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from types import MappingProxyType
 from typing import Final
 
@@ -34,6 +35,9 @@ NUMBER_OF: Final = MappingProxyType({alpha: number for number, (alpha, _) in BY_
 EXPONENT_OF: Final = MappingProxyType(dict(BY_NUMBER.values()))
 """ISO 4217 alphabetic code to the number of decimals of its minor unit."""
 
+_COMMON: Final = {"RMB": "CNY", "YUAN": "CNY", "CNH": "CNY", "¥": "CNY", "$": "USD", "€": "EUR", "YEN": "JPY"}
+"""What people write for a currency."""
+
 COUNTRIES: Final = frozenset(
     """AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ
     CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO FR
@@ -44,3 +48,13 @@ COUNTRIES: Final = frozenset(
     TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS XK YE YT ZA ZM ZW""".split()  # noqa: SIM905 - a list of words reads better than 250 quoted ones
 )
 """ISO 3166-1 alpha-2 codes, and XK, which card schemes use."""
+
+
+def nearest(text: str) -> str:
+    """The alphabetic currency code that somebody may have meant; empty where none is near."""
+    upper = text.strip().upper()
+    if upper in EXPONENT_OF:
+        return upper
+    if upper in BY_NUMBER:
+        return BY_NUMBER[upper][0]
+    return _COMMON.get(upper, "") or next(iter(difflib.get_close_matches(upper, EXPONENT_OF, 1, 0.6)), "")
