@@ -88,7 +88,10 @@ def open_journal(folder: Path, url: str = "", *, key: bytes = b"", accept_lost_c
             url, holder=holder, network=network, memory=memory, accept_lost_commits=accept_lost_commits
         )
         return Opened(
-            journal, lambda: PostgresReader(url), lambda core, inbox: PostgresNeighbours(journal, core, inbox), lock
+            journal,
+            lambda: PostgresReader(url, connect=journal.connect),
+            lambda core, inbox: PostgresNeighbours(journal, core, inbox),
+            lock,
         )
     except JournalWentBackError as error:
         os.close(lock)

@@ -74,6 +74,11 @@ class Journal(Protocol):
         """Payments that were admitted under these idempotency hashes."""
         ...
 
+    def give_up(self) -> None:
+        """From any thread, when the process stops and the journal does not answer: whoever waits for it, here or in a
+        reader that was opened beside it, gets JournalUnavailableError at once, now and ever after."""
+        ...
+
     def close(self) -> None:
         """Ends the connection."""
         ...

@@ -36,12 +36,14 @@ from gateway.journal.postgres_connection import (
     REPEATABLE,
     Connect,
     Connection,
-    connect,
     safe_url,
 )
+from gateway.journal.postgres_connection import connect as open_connection
 from gateway.journal.postgres_decisions import Decisions
 from gateway.journal.postgres_schema import PAYMENT_TYPES
+from gateway.journal.postgres_sessions import TICKS, Sessions
 from gateway.journal.postgres_setup import database_name, prepare, record_loss
+from gateway.journal.postgres_waiting import Patience, SilentServerError
 from gateway.journal.postgres_writes import Cursor, load, send_changes, send_the_rest
 from gateway.journal.refusals import new_judgements
 from gateway.journal.rows import payment_row
@@ -53,6 +55,8 @@ ATTEMPTS_MAX: Final = 8
 """How often a tick is done again that lost against another engine's."""
 BACKOFF_S: Final = 0.002
 """Before the second attempt; doubles for each further one, to a quarter of a second."""
+COMMIT_S: Final = 4.0
+"""From then on a tick that loses against other engines' is not done again, but put off."""
 RECONNECTS_MAX: Final = 2
 """Attempts of a read on a new connection before it is given up."""
 TICKS_REMEMBERED_MAX: Final = 16_384
@@ -77,7 +81,7 @@ def _reading(read: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]
                 return read(*args, **kwargs)
             except psycopg.Error as error:
                 journal.disconnect()
-                if attempt + 1 == RECONNECTS_MAX:
+                if attempt + 1 == RECONNECTS_MAX or isinstance(error, SilentServerError):
                     raise JournalUnavailableError(str(error)) from error
         raise AssertionError("the last attempt returns or raises")
 
@@ -97,7 +101,7 @@ class PostgresJournal:
         lease_us: int = LEASE_US,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
-        connect: Connect = connect,
+        connect: Connect | None = None,
         memory: Memory | None = None,
         accept_lost_commits: bool = False,
     ) -> None:
@@ -109,7 +113,9 @@ class PostgresJournal:
         self._url = url
         self._sleep = sleep
         self.monotonic = monotonic
-        self.connect = connect
+        self._patience = Patience()
+        self.connect: Connect = connect or functools.partial(open_connection, patience=self._patience)
+        """Opens connections whose waits `give_up` ends: also for readers beside this journal."""
         self._connection: Connection | None = None
         self._in_doubt = False
         self._memory_lock = threading.Lock()
@@ -121,10 +127,14 @@ class PostgresJournal:
         """Last ticks: the number of each, and how many payments were admitted up to it since the start."""
         self.memory = memory or Memory()
         try:
-            self._connection = connect(url, writer=True)
+            self._connection = self.connect(url, writer=True)
             prepare(self._connection, network)
             self._compare(self._connection, accept_lost_commits=accept_lost_commits)
-            self.lease = leases.acquire(self._connection, holder or uuid4().hex, engine=engine, duration_us=lease_us)
+            holder = holder or uuid4().hex
+            self.sessions = Sessions(self._connection)
+            self.sessions.end_of_holder(self._connection, holder)
+            self.lease = leases.acquire(self._connection, holder, engine=engine, duration_us=lease_us)
+            self.sessions.name(self._connection, self.lease, TICKS)
         except psycopg.Error as error:
             self.disconnect()
             raise JournalMismatchError(f"{safe_url(url)} is not a usable journal: {error}") from error
@@ -137,6 +147,8 @@ class PostgresJournal:
         self.memory.save(durable=True)
         self.committed_s = monotonic()
         """When the lease was last prolonged by a tick, on the monotonic clock."""
+        self._prolonged_s = self.committed_s
+        self._takeover_from_s = self.committed_s
 
     @property
     def engine(self) -> int:
@@ -173,9 +185,20 @@ class PostgresJournal:
 
     def _database(self) -> Connection:
         if self._connection is None:
-            connection = self._connection = self.connect(self._url, writer=True)
+            connection = self._connection = self.open_session(TICKS)
             self._check_standing(connection)
         return self._connection
+
+    def open_session(self, thread: str) -> Connection:
+        """A new connection in this engine's name, for one of its threads (gateway.journal.postgres_sessions); what the
+        thread had before is ended at the server too. Raises psycopg.Error."""
+        connection = self.connect(self._url, writer=True)
+        try:
+            self.sessions.name(connection, self.lease, thread)
+        except psycopg.Error:
+            connection.close()
+            raise
+        return connection
 
     def _check_standing(self, connection: Connection) -> None:
         """Behind a new connection may be another server: it must have what this engine knows to be committed. Raises
@@ -228,7 +251,8 @@ class PostgresJournal:
     def close(self) -> None:
         """See the interface. Gives the lease back: others may take over what is left in flight."""
         try:
-            leases.release(self._database(), self.lease)
+            if not self._patience.given_up:
+                leases.release(self._database(), self.lease)
         except psycopg.Error as error:
             log.warning("the lease could not be given back, it runs out by itself: %s", error)
         except JournalFencedError as error:
@@ -238,17 +262,43 @@ class PostgresJournal:
             self.memory.learn([self.standing])
             self.memory.save(durable=True)
 
+    def give_up(self) -> None:
+        """See the interface."""
+        self._patience.give_up()
+
+    # -- who lives --------------------------------------------------------------------------------------------
+
+    def prolonged(self) -> None:
+        """The database has just prolonged this engine's lease. From either of the engine's threads."""
+        now_s = self.monotonic()
+        if now_s - self._prolonged_s > self.lease.duration_us / 2e6:
+            # Whatever kept this engine away may have kept the others away too: they get the time of a lease to say
+            # that they live.
+            self._takeover_from_s = now_s + self.lease.duration_us / 1e6
+        self._prolonged_s = now_s
+
+    def skip(self, idle_s: float) -> None:
+        """So much time passed in which the lease was kept as usual: a simulated world leaves such time out."""
+        self._prolonged_s += idle_s
+
+    def may_take_over(self) -> bool:
+        """Whether an engine whose lease has run out is to be taken for dead: not when the database was out of reach,
+        or this process stood still, and other engines may only have had no chance to prolong theirs."""
+        now_s = self.monotonic()
+        return now_s >= self._takeover_from_s and now_s - self._prolonged_s <= self.lease.duration_us / 2e6
+
     # -- writing --------------------------------------------------------------------------------------------
 
     def commit(self, writes: Writes) -> list[Refused | None]:
         """One durable transaction; see the interface. Raises JournalFencedError where this engine's lease was taken."""
         self._in_doubt = False
         pause_s = BACKOFF_S
+        until_s = self.monotonic() + COMMIT_S
         for attempt in range(ATTEMPTS_MAX):
             try:
                 return self._commit_once(writes)
             except (_AgainError, *REPEATABLE) as error:
-                if attempt + 1 == ATTEMPTS_MAX:
+                if attempt + 1 == ATTEMPTS_MAX or self.monotonic() > until_s:
                     raise JournalUnavailableError(f"other engines kept this tick from committing: {error}") from error
             self._sleep(pause_s)
             pause_s = min(pause_s * 2, 0.25)
@@ -267,12 +317,19 @@ class PostgresJournal:
         except (_AgainError, *REPEATABLE):
             self._roll_back()
             raise
+        except SilentServerError as error:
+            # It will not answer a question now either: callers are told, and the answer is looked up later.
+            self._in_doubt = True
+            self.disconnect()
+            raise JournalUnavailableError(str(error)) from error
         except psycopg.Error as error:
             if not self._was_taken():
                 raise JournalUnavailableError(str(error)) from error
-        self._tick += 1
+        else:
+            self._tick += 1
         self._count(len(writes.admissions) - sum(verdict is not None for verdict in decisions.verdicts))
         self.committed_s = self.monotonic()
+        self.prolonged()
         self._routes.committed()
         self._judgements.committed()
         return decisions.verdicts
@@ -390,34 +447,34 @@ class PostgresJournal:
         raise self.ended_by(found) from error
 
     def _was_taken(self) -> bool:
-        """After a failed transaction: whether it is there nevertheless. Waits for its end, if the server still works on
-        it: the row is locked until then."""
+        """After a failed transaction: whether it is there nevertheless, once and for all. Waits for its end, if the
+        server still works on it: the row is locked until then. Where it is not there, the number of the tick is passed
+        over, so that what the server may still have of it is refused by the fence when it comes."""
         self.disconnect()
+        self._in_doubt = True
         try:
-            database = self._database()
-            with database.transaction():
-                row = database.execute(
-                    "SELECT epoch, tick FROM leases WHERE engine = %s FOR UPDATE", (self.engine,)
-                ).fetchone()
-                fenced = row is None or row[0] != self.lease.epoch or row[1] < self._tick
-                found = leases.standings(database) if fenced else []
+            row = (
+                self._database()
+                .execute(sql.SETTLE_DOUBT, (self._tick, self._tick + 2, self.engine, self.lease.epoch))
+                .fetchone()
+            )
+            settled = row is not None and row[0] in (self._tick + 1, self._tick + 2)
+            found = [] if settled else leases.standings(self._database())
         except psycopg.Error as error:
-            self._in_doubt = True
             self.disconnect()
             raise JournalUnavailableError(str(error)) from error
-        if row is None or fenced:
+        if row is None or not settled:
             raise self.ended_by(found)
-        return bool(row[1] == self._tick + 1)
+        taken = bool(row[0] == self._tick + 1)
+        self._tick, self._in_doubt = row[0], False
+        return taken
 
     def last_was_taken(self) -> bool:
         """See the interface."""
         if not self._in_doubt:
             return False
         taken = self._was_taken()
-        self._in_doubt = False
-        if taken:
-            self._tick += 1
-            self._count(0)
+        self._count(0)
         return taken
 
     # -- reading back -------------------------------------------------------------------------------------------
@@ -448,7 +505,7 @@ class PostgresJournal:
             rows = database.execute(sql.OWNERS, (ids,)).fetchall()
         owners = {bytes(row[0]): row[1] for row in rows}
         others = sorted({engine for engine in owners.values() if engine != self.engine})
-        if others:
+        if others and self.may_take_over():
             with database.transaction():
                 gone = [row[0] for row in database.execute(sql.BURY, (bigints(others),))]
                 if gone:

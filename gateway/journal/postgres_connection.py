@@ -6,19 +6,43 @@ import re
 from typing import Any, Final, Protocol
 
 import psycopg
-from psycopg import errors
+from psycopg import conninfo, errors
 
 from gateway.journal import postgres_arrays
 from gateway.journal.interface import JournalMismatchError
 from gateway.journal.postgres_schema import WRITER_SETTINGS
+from gateway.journal.postgres_waiting import Patience, PatientConnection
 
-CONNECT_S: Final = 5
-STATEMENT_MS: Final = 30_000
-"""Longest statement of a tick; beyond it the database is taken for gone."""
-LOCK_MS: Final = 5_000
+CONNECT_S: Final = 3
+"""Until a server must have taken a connection."""
+STATEMENT_MS: Final = 10_000
+"""Longest statement of a tick; beyond it the server ends it."""
+READ_MS: Final = 30_000
+"""Longest statement of a reader: reports read much."""
+LOCK_MS: Final = 2_000
 """Longest wait for another engine's transaction, which is one tick."""
-IDLE_IN_TRANSACTION_MS: Final = 10_000
-"""After this the database itself ends the transaction of an engine whose machine died, and frees its rows."""
+TRANSACTION_MS: Final = 10_000
+"""After this the server itself ends the transaction of an engine whose machine died, and frees its rows: one that waits
+for the rest of a tick that never comes where it has a setting for that (PostgreSQL 17 and later), one between two
+statements everywhere."""
+DEAD_LINE_MS: Final = 10_000
+"""After so long without an acknowledgement of what was sent, either end takes the line for dead."""
+KEEPALIVES: Final = {"idle": 5, "interval": 2, "count": 3}
+"""Seconds without traffic until the other end is asked for a sign of life, seconds between questions, and questions
+without an answer until the line is taken for dead: 11 s. By default it is more than two hours."""
+_OWN_PARAMETERS: Final = {
+    "connect_timeout": CONNECT_S,
+    "keepalives": 1,
+    **{f"keepalives_{name}": value for name, value in KEEPALIVES.items()},
+    "tcp_user_timeout": DEAD_LINE_MS,
+}
+"""Of libpq, unless the URL says otherwise."""
+_LINE_SETTINGS: Final = (
+    *(f"SET tcp_keepalives_{name} = {value}" for name, value in KEEPALIVES.items()),
+    f"SET tcp_user_timeout = {DEAD_LINE_MS}",
+)
+"""The same at the server's end; only for PostgreSQL itself."""
+_TRANSACTION_TIMEOUT_SINCE: Final = 170_000
 CHECK_MS: Final = 600_000
 """Longest query of the conservation check, which reads whole tables."""
 
@@ -48,24 +72,37 @@ class Connect(Protocol):
         ...
 
 
-def connect(url: str, *, writer: bool = False) -> Connection:
-    """Opens a connection in autocommit mode. Raises psycopg.Error; never shows the URL, which may hold a password."""
-    connection = psycopg.connect(
-        url, autocommit=True, connect_timeout=CONNECT_S, prepare_threshold=0, tcp_user_timeout=STATEMENT_MS
-    )
+def connect(url: str, *, writer: bool = False, patience: Patience | None = None) -> Connection:
+    """Opens a connection in autocommit mode, on which every wait ends (see gateway.journal.postgres_waiting).
+    `patience`: by which other threads end them at once. Raises psycopg.Error; never shows the URL, which may hold a
+    password."""
+    named = conninfo.conninfo_to_dict(url)
+    own: dict[str, Any] = {name: value for name, value in _OWN_PARAMETERS.items() if name not in named}
+    connection = PatientConnection.connect(url, autocommit=True, prepare_threshold=0, **own)
+    connection.patience = patience
     connection.prepared_max = None
     postgres_arrays.register(connection)
     try:
-        connection.execute(f"SET statement_timeout = {STATEMENT_MS}")
-        connection.execute(f"SET lock_timeout = {LOCK_MS}")
-        connection.execute(f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}")
-        if writer and is_postgresql(connection):
-            for setting in WRITER_SETTINGS:
-                connection.execute(setting)
+        connection.execute(_settings(connection, writer=writer), prepare=False)
     except psycopg.Error:
         connection.close()
         raise
     return connection
+
+
+def _settings(connection: Connection, *, writer: bool) -> str:
+    settings = [
+        f"SET statement_timeout = {STATEMENT_MS if writer else READ_MS}",
+        f"SET lock_timeout = {LOCK_MS}",
+        f"SET idle_in_transaction_session_timeout = {TRANSACTION_MS}",
+    ]
+    if is_postgresql(connection):
+        settings += _LINE_SETTINGS
+        if writer:
+            settings += WRITER_SETTINGS
+            if connection.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
+                settings.append(f"SET transaction_timeout = {TRANSACTION_MS}")
+    return "; ".join(settings)  # one round trip
 
 
 def is_postgresql(connection: Connection) -> bool:

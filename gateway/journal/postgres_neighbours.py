@@ -30,6 +30,7 @@ from gateway.journal.interface import JournalFencedError, JournalUnavailableErro
 from gateway.journal.postgres import PostgresJournal
 from gateway.journal.postgres_connection import Connection
 from gateway.journal.postgres_reader import PostgresReader
+from gateway.journal.postgres_sessions import LEASES
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class PostgresNeighbours:
         self._told = False
         self._live = 0
         self._next_beat_s = 0.0
-        self._troubled = False
+        self._troubled = self._powerless = False
         self._thread = threading.Thread(target=self._run, name="neighbours", daemon=True)
 
     def start(self) -> None:
@@ -238,7 +239,7 @@ class PostgresNeighbours:
         return not self._troubled
 
     def _look(self) -> None:
-        connection = self._connection = self._connection or self._journal.connect(self._journal.url)
+        connection = self._connection = self._connection or self._journal.open_session(LEASES)
         now_s = self._journal.monotonic()
         if now_s >= self._next_beat_s:
             self._next_beat_s = now_s + self._beat_s
@@ -255,18 +256,33 @@ class PostgresNeighbours:
         """Prolongs the lease, which a tick does too, and looks for engines that died. Returns why this engine must end,
         where it must: its lease was taken, or the database lost what it or another engine had committed."""
         journal, lease, own = self._journal, self._journal.lease, self._journal.standing
+        # First: this engine's own tick may be waiting for them, and then so does the heartbeat.
+        self._end_lapsed(connection)
         due = now_s - journal.committed_s >= self._beat_s
         prolonged = not due or leases.beat(connection, lease, own.tick)
         found = leases.standings(connection)
         if not prolonged or journal.behind(found, own):
             return journal.ended_by(found)
+        if due:
+            journal.prolonged()
         journal.remember(found)
         self._fetch_mail(connection)
         ((self._live,),) = connection.execute(LIVE, (lease.engine,)).fetchall()
-        if not self._retired:
+        if not self._retired and self._journal.may_take_over():
             for orphan in leases.orphans(connection, lease):
                 self._adopt(connection, orphan)
         return None
+
+    def _end_lapsed(self, connection: Connection) -> None:
+        try:
+            ended = self._journal.sessions.end_lapsed(connection, self._journal.lease)
+        except psycopg.errors.InsufficientPrivilege as error:
+            if not self._powerless:
+                log.error("connections of engines that died cannot be ended, let all gateways use one role: %s", error)
+            self._powerless = True
+            return
+        for name in ended:
+            log.warning("ended the connection %r, which held locks for an engine whose lease has run out", name)
 
     def _adopt(self, connection: Connection, orphan: int) -> None:
         count = 0

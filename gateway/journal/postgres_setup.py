@@ -34,7 +34,9 @@ def prepare(db: Connection, network: str) -> None:
     check_version(db)
     _create_tables(db, genuine=genuine)
     db.execute("INSERT INTO meta (name, value) VALUES ('version', %s) ON CONFLICT DO NOTHING", (str(VERSION),))
-    db.execute("INSERT INTO numbering (line, last) VALUES (%s, 0) ON CONFLICT DO NOTHING", (LINE,))
+    if db.execute("SELECT 1 FROM numbering WHERE line = %s", (LINE,)).fetchone() is None:
+        # Not otherwise: beside a tick that has the row locked, this would wait for that tick.
+        db.execute("INSERT INTO numbering (line, last) VALUES (%s, 0) ON CONFLICT DO NOTHING", (LINE,))
     _check_number(db)
     if network:
         db.execute("INSERT INTO meta (name, value) VALUES ('network', %s) ON CONFLICT DO NOTHING", (network,))

@@ -42,6 +42,13 @@ FENCE: Final = (
 """Epoch, last tick, holder, this tick, lease in microseconds, engine. Where the lease is another's, or the database has
 lost ticks, the tick becomes NULL, which the column refuses: the whole transaction fails, whatever was sent after it."""
 
+SETTLE_DOUBT: Final = (
+    "UPDATE leases SET tick = CASE WHEN tick = %s THEN %s::bigint ELSE tick END "
+    "WHERE engine = %s AND epoch = %s RETURNING tick"
+)
+"""Last tick, the number after the next, engine, epoch. After a tick in doubt: where it is not there, its number is
+passed over. A write also where nothing changes: its own commit waits until a standby has the tick in doubt too."""
+
 INSERT_PAYMENTS: Final = f"{_insert('payments', PAYMENT_COLUMNS, PAYMENT_TYPES)} ON CONFLICT (idempotency) DO NOTHING"
 STANDING: Final = "SELECT payment_id, idempotency FROM payments WHERE idempotency = ANY(%s::bytea[])"
 INSERT_ROUTES: Final = (

@@ -391,6 +391,9 @@ class SqliteJournal:
         found = self._repeats.find(self._connection, idempotency)
         return {payment.idempotency: payment for payment in self.load(sorted(set(found.values())))}
 
+    def give_up(self) -> None:
+        """See the interface. Nothing here waits for another process, and a disk that hangs cannot be left."""
+
     def close(self) -> None:
         """See the interface."""
         self._connection.close()

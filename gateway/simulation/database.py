@@ -79,6 +79,7 @@ class Database:
         try:
             if connection.info.transaction_status != TransactionStatus.IDLE:
                 connection.execute("ROLLBACK")
+            connection.execute("RESET application_name")
         except psycopg.Error:
             self.end(connection)
         if connection.closed or connection in self._ended:

@@ -283,6 +283,7 @@ class Session:
         """In this transaction."""
         self.broken = False
         """Whether the process cannot reach the server through it any more."""
+        self.info = real.info
         self._closed = False
         self._process = process
         self._sent: list[Pending] | None = None
@@ -401,3 +402,4 @@ class SimulatedNeighbours(PostgresNeighbours):
     def skip(self, idle_us: int) -> None:
         """See the interface."""
         self._next_beat_s += idle_us / 1_000_000
+        self._journal.skip(idle_us / 1_000_000)
