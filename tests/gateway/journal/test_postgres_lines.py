@@ -189,7 +189,8 @@ def test_what_was_found_not_to_be_there_never_comes(url: str) -> None:
         with pytest.raises(JournalUnavailableError):
             journal.commit(Writes(admissions=[draft()]))
         assert journal.last_was_taken() is False
-        fence = (journal.lease.epoch, last, last + 1, journal.lease.duration_us, journal.engine)
+        lease = journal.lease
+        fence = (lease.epoch, last, lease.holder, last + 1, lease.duration_us, lease.engine)
         with pytest.raises(errors.NotNullViolation):
             late.execute(sql.FENCE, fence)
     assert journal.commit(Writes(admissions=[draft()])) == [None]
