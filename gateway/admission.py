@@ -54,6 +54,7 @@ class Gate:
         self._last = 0
         self._taken_s = 0.0
         self._rate = 0.0
+        self._ended: HutongError | None = None
         self.refusal = overloaded()
         """What is told to whoever does not fit."""
         self.bound = WAITING_MIN
@@ -63,16 +64,20 @@ class Gate:
 
     def offer(self, calls: Sequence[Call], payments: int) -> bool:
         """Queues calls that ask for so many payments in all, or refuses what does not fit. False if any was refused."""
+        refused: list[Call]
         with self._lock:
-            if self._waiting + payments <= self.bound:
+            ended = self._ended
+            if ended is not None:
+                refused = list(calls)
+            elif self._waiting + payments <= self.bound:
                 self._calls.extend(calls)
                 self._waiting += payments
-                refused: list[Call] = []
+                refused = []
             else:
                 refused = [call for call in calls if not self._queue(call)]
                 self.refused += len(refused)
         for call in refused:
-            call.fail(self.refusal)
+            call.fail(ended or self.refusal)
         if len(refused) < len(calls):
             self._inbox.wake()
         return not refused
@@ -118,6 +123,14 @@ class Gate:
     def idle(self) -> None:
         """See gateway.engine.loop.Source: time that passes now is not the engine's."""
         self._last = 0
+
+    def end(self, error: HutongError) -> None:
+        """See gateway.engine.loop.Source: whoever waits, and whoever comes now, is refused with this error."""
+        with self._lock:
+            self._ended = error
+            calls, self._calls, self._waiting = self._calls, [], 0
+        for call in calls:
+            call.fail(error)
 
 
 def _first(calls: list[Call], payments: int) -> tuple[list[Call], list[Call], int]:

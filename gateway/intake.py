@@ -7,6 +7,7 @@ have expired since.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from contract.errors import HutongError, Reason
+from contract.incidents import incident
 from facepay.interface import FaceMatch, FaceResolver, FaceUse
 from gateway import keys, requests
 from gateway.admission import overloaded
@@ -32,6 +34,8 @@ from gateway.risk.rule_file import default_rules
 from gateway.routing import Router
 from hutong.gateway.v1 import payment_pb2 as pb
 from tokenization.interface import CounterUse, KeyUse, Resolution, TokenResolver
+
+log = logging.getLogger(__name__)
 
 DECLINES_PER_TICK_MAX: Final = 1_000
 """Payments that risk rules refuse in one tick, each a row of the journal; further ones are told to come back."""
@@ -126,6 +130,8 @@ class PaymentIntake:
                 call.fail(HutongError(Reason.ERROR_REASON_MESSAGE_MALFORMED))
             except HutongError as error:
                 call.fail(error)
+            except Exception as error:  # noqa: BLE001 - a defect that one request meets must not end the engine
+                call.fail(incident(log, "the intake of a call", error))
         if drafts:
             self._create(drafts, events, now_us)
         if refunds:
@@ -178,7 +184,9 @@ class PaymentIntake:
                     users.append(draft)
             except HutongError as error:
                 refused.append((draft, error))
-        resolved = self._tokens.resolve(uses, now_us) if uses else []
+            except Exception as error:  # noqa: BLE001 - as above
+                refused.append((draft, incident(log, "the intake of a payment", error)))
+        resolved = self._resolve(uses, now_us) if uses else []
         for draft, use, resolution in zip(users, uses, resolved, strict=True):
             try:
                 if isinstance(resolution, HutongError):
@@ -186,10 +194,19 @@ class PaymentIntake:
                 events.append(self._admit(draft, use, resolution, now_us))
             except HutongError as error:
                 refused.append((draft, error))
+            except Exception as error:  # noqa: BLE001 - as above; nothing of it was decided
+                refused.append((draft, incident(log, "the admission of a payment", error)))
         if faces:
             refused.extend(self._look_at_faces(faces, now_us))
         if refused:
             self._refuse(refused, events)
+
+    def _resolve(self, uses: list[KeyUse], now_us: int) -> Sequence[Resolution | HutongError]:
+        """What the token service says of each key; of all of them that it failed, where it did."""
+        try:
+            return self._tokens.resolve(uses, now_us)
+        except Exception as error:  # noqa: BLE001 - as above
+            return [incident(log, "the resolution of keys", error)] * len(uses)
 
     def _validate(self, draft: Draft, now_us: int) -> None:
         request = draft.request

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -31,12 +32,18 @@ WAITING_MAX: Final = 2048
 BATCH_MAX: Final = 64
 """Queries answered from one reading of the journal: the statements are shared, and so are the turns at the GIL."""
 SHARE: Final = 0.1
-"""Of the gateway's CPU time that queries may take while payments are in flight: after each batch the thread rests until
-the others have had the rest."""
+"""Of the gateway's CPU time that queries may take while payments are in flight and want all of it: after each batch the
+thread rests until the others have had the rest."""
+IDLE_WEIGHT: Final = 9.0
+"""What a second counts in which the others could have run and did not: with nobody else at work queries take half of
+the time."""
 REST_MAX_S: Final = 0.25
 """Longest rest, where the others do not want their part."""
-LOOK_S: Final = 0.005
+LOOK_MIN_S: Final = 0.0005
+LOOK_MAX_S: Final = 0.005
 """Between looks at what the others have had."""
+FAILED_REST_S: Final = 0.1
+"""After a defect of the thread itself, until it goes on."""
 IDLE_WAIT_S: Final = 60.0
 
 
@@ -76,15 +83,19 @@ class Queries:
 
     def _run(self) -> None:
         while not self._stopped:
-            self._wake.wait(IDLE_WAIT_S)
-            self._wake.clear()
-            while self._calls and not self._stopped:
-                own_s, all_s = time.thread_time(), time.process_time()
-                self.turn()
-                self._rest(all_s + (time.thread_time() - own_s) / SHARE)
+            try:
+                self._wake.wait(IDLE_WAIT_S)
+                self._wake.clear()
+                while self._calls and not self._stopped:
+                    own_s = time.thread_time()
+                    self.turn()
+                    self._rest(time.thread_time() - own_s)
+            except Exception as error:  # the thread goes on: without it every query would wait for its deadline
+                log.error("the thread of queries failed and goes on", exc_info=error)
+                time.sleep(FAILED_REST_S)
+                self._wake.set()
         self._refuse(self._calls, Reason.ERROR_REASON_DRAINING)
-        if self._reader is not None:
-            self._reader.close()
+        self._give_up_reader()
 
     def turn(self) -> bool:
         """Answers a batch of those that wait. Returns whether more wait."""
@@ -93,14 +104,29 @@ class Queries:
             self._answer(calls)
         except Exception as error:  # the callers get an answer, the log the cause
             log.error("queries failed", exc_info=error)
+            self._give_up_reader()
             self._refuse(calls, Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
         return bool(self._calls)
 
-    def _rest(self, until_s: float) -> None:
-        """Waits while payments are in flight, until this process has used so much CPU time."""
-        end_s = time.monotonic() + REST_MAX_S
-        while self._busy() and time.process_time() < until_s and time.monotonic() < end_s and not self._stopped:
-            time.sleep(LOOK_S)
+    def _give_up_reader(self) -> None:
+        """The next query opens another one."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            with contextlib.suppress(Exception):  # it may be broken
+                reader.close()
+
+    def _rest(self, own_s: float) -> None:
+        """Waits while payments are in flight, until the others have had their part for the CPU time that queries have
+        just used. What the others left of it idle counts too: who does not want the time is not waited for."""
+        owed_s = own_s * (1.0 / SHARE - 1.0)
+        begun_s, used_s = time.monotonic(), time.process_time()
+        while self._busy() and not self._stopped:
+            passed_s = time.monotonic() - begun_s
+            others_s = time.process_time() - used_s
+            left_s = owed_s - others_s - IDLE_WEIGHT * max(0.0, passed_s - others_s)
+            if left_s <= 0.0 or passed_s >= REST_MAX_S:
+                return
+            time.sleep(min(max(left_s / IDLE_WEIGHT, LOOK_MIN_S), LOOK_MAX_S))
 
     def _answer(self, calls: Sequence[Call]) -> None:
         asked: list[tuple[Call, bytes]] = []

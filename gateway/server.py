@@ -239,21 +239,33 @@ class Gateway:
         """Places that are taken in the window of a participant that dialled in."""
         return self._remote.unanswered(participant)
 
+    @property
+    def serving(self) -> bool:
+        """Whether payments can be received and acknowledged."""
+        return self.engine.writable and (self._front is None or self._front.failure is None)
+
     async def _follow_health(self) -> None:
         """SERVING while payments can be acknowledged."""
         serving: bool | None = None
         while self._server is not None:
-            if self.engine.writable is not serving:
-                serving = self.engine.writable
-                await self._say(serving)
+            try:
+                if self.serving is not serving:
+                    serving = self.serving
+                    await self._say(serving)
+            except Exception as error:  # without this task health would stay as it is for ever
+                log.error("health could not be said, it is tried again", exc_info=error)
+                serving = None
             await asyncio.sleep(HEALTH_S)
 
     async def _follow_rules(self) -> None:
         """Reads the file of risk rules again when it changes; parsing keeps neither calls nor ticks waiting."""
         while self._server is not None:
             await asyncio.sleep(RULES_POLL_S)
-            if self.risk.stale:
-                await asyncio.to_thread(self.risk.poll)
+            try:
+                if self.risk.stale:
+                    await asyncio.to_thread(self.risk.poll)
+            except Exception as error:  # the rules in force stay, and are looked at again
+                log.error("the file of risk rules could not be looked at", exc_info=error)
 
     async def _say(self, serving: bool) -> None:
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from contract.errors import HutongError, Reason
@@ -82,6 +82,10 @@ class Source(Protocol):
         """The engine has nothing to do: whoever comes next must wake it through its inbox."""
         ...
 
+    def end(self, error: HutongError) -> None:
+        """The engine has ended: whoever comes next is refused at once, with this error."""
+        ...
+
 
 class Engine:
     """Runs the core on a journal, with links out and fronts in."""
@@ -116,6 +120,9 @@ class Engine:
         self._neighbours: Neighbours | None = None
         self._sources: list[Source] = []
         self._events: list[EngineEvent] = []
+        self._in_hand: list[Call] = []
+        """Calls of the tick under way. They are told too where a defect ends the engine in the midst of it; a transport
+        ignores a second answer."""
         self._stalled: Outcome | None = None
         self._next_look_us = 0
         self._next_hold_look_us = 0
@@ -191,14 +198,19 @@ class Engine:
         except BaseException as error:
             self.failure = error
             log.critical("the engine stopped by a defect; what is in flight is settled after a restart", exc_info=error)
+            _refuse(self._in_hand, self._farewell())
             raise
         finally:
             self.end()
 
     def end(self) -> None:
-        """The last act, on the engine's thread: whoever waits is told, and nothing is looked after any more."""
+        """The last act, on the engine's thread: whoever waits is told, and whoever comes after it is told at once."""
         self._stopped.set()
-        self._refuse_waiting()
+        error = self._farewell()
+        for source in self._sources:
+            source.end(error)
+        self._refuse_waiting(error)
+        self.inbox.end(lambda items: _refuse(items, error))
         if self._neighbours is not None:
             self._neighbours.close()
 
@@ -217,21 +229,22 @@ class Engine:
             source.idle()
         self.inbox.wait(seconds)
 
-    def _refuse_waiting(self) -> None:
-        """Nobody is left without an answer when the engine ends."""
+    def _farewell(self) -> HutongError:
+        """What callers are told once the engine has ended."""
         reason = Reason.ERROR_REASON_DRAINING if self.failure is None else Reason.ERROR_REASON_INTERNAL
         if isinstance(self.failure, JournalFencedError):
             reason = Reason.ERROR_REASON_JOURNAL_UNAVAILABLE
-        error = HutongError(reason)
+        return HutongError(reason)
+
+    def _refuse_waiting(self, error: HutongError) -> None:
+        """Nobody is left without an answer when the engine ends."""
         if self._stalled is not None and self.failure is not None:
             self._refuse_uncommitted(self._stalled)
         try:
             items = self._take()
         except JournalFencedError:
             items = self._take()  # heartbeats noticed too what ended this engine, and say it once
-        for item in (*items, *self._take_calls()):
-            if not isinstance(item, Answered | Expire):
-                (item.waiter if isinstance(item, ENGINE_EVENTS) else item).fail(error)
+        _refuse(items, error)
         for payment in self._core.book.values():
             for waiter, _ in payment.waiters:
                 waiter.fail(error)
@@ -251,6 +264,7 @@ class Engine:
         calls = [item for item in items if not isinstance(item, ENGINE_EVENTS)]
         events.extend(item for item in items if isinstance(item, ENGINE_EVENTS))
         calls.extend(self._take_calls())
+        self._in_hand = calls
         look = now_us >= self._next_look_us
         if calls:
             self._prepare(calls, events, now_us)
@@ -424,3 +438,10 @@ class Engine:
             self._events.append(event)
         else:
             self.counts.dropped_answers += 1
+
+
+def _refuse(items: Iterable[Call | EngineEvent], error: HutongError) -> None:
+    """Tells those that wait for an answer; participants' answers wait for nothing."""
+    for item in items:
+        if not isinstance(item, Answered | Expire):
+            (item.waiter if isinstance(item, ENGINE_EVENTS) else item).fail(error)

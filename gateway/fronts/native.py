@@ -8,6 +8,8 @@ a tick than may wait, the thread takes over: it looks each PACE_S, so that what 
 
 from __future__ import annotations
 
+import enum
+import logging
 import sys
 import threading
 import time
@@ -16,7 +18,8 @@ from typing import Any, Final
 
 from pygrpc_native import EVENT_CALL, STREAM_FULL, NativeGrpcFront
 
-from contract.errors import DETAILS_METADATA_KEY, HutongError, Reason
+from contract.errors import DETAILS_METADATA_KEY, HutongError
+from contract.incidents import incident, too_large
 from gateway.admission import Gate
 from gateway.budgets import QueryBudgets
 from gateway.calls import (
@@ -30,6 +33,8 @@ from gateway.calls import (
     batch_size,
 )
 
+log = logging.getLogger(__name__)
+
 EVENTS_MAX: Final = 4096
 IO_THREADS: Final = 1
 IDLE_WAIT_MS: Final = 100
@@ -40,7 +45,25 @@ SWITCH_S: Final = 0.001
 CALM_S: Final = 0.25
 """Without a refusal for so long, the engine empties this front again."""
 STREAMS_PER_CONNECTION_MAX: Final = 10_000
+RETRY_S: Final = 0.1
+"""After a failure of the transport, how long until calls are looked for again."""
 ANONYMOUS: Final = ""
+
+
+class TransportError(Exception):
+    """The HTTP/2 library failed: no call can be received now."""
+
+
+class _Came(enum.Enum):
+    """What one look at the front brought."""
+
+    NOTHING = enum.auto()
+    ASIDE = enum.auto()
+    """Only what is not the engine's: queries, callers who left, calls that were refused here. The engine sleeps on."""
+    CALLS = enum.auto()
+    """Calls that the gate took; the engine was woken."""
+    OVERLOAD = enum.auto()
+    """Calls that did not all fit."""
 
 
 class NativeCall:
@@ -113,6 +136,10 @@ class NativeFront:
         """Set where the thread is to wait for calls: the engine is idle, or overloaded."""
         self._shedding = False
         self._closed = False
+        self._ended = False
+        """The engine takes nothing any more: this thread refuses whoever comes."""
+        self.failure: TransportError | None = None
+        """Why calls cannot be received now; None while they can."""
         self._thread = threading.Thread(target=self._run, name="native-front", daemon=True)
 
     @property
@@ -127,9 +154,13 @@ class NativeFront:
 
     def poll(self, at_most: int) -> list[Any]:
         """See the interface."""
-        if not self._shedding and self._receive(0) is False:
-            self._shedding = True
-            self._turn.set()
+        if not self._shedding:
+            try:
+                if self._receive(0) is _Came.OVERLOAD:
+                    self._shedding = True
+                    self._turn.set()
+            except TransportError as error:  # the engine goes on with what is in flight
+                self._broken(error)
         return self._gate.poll(at_most)
 
     def idle(self) -> None:
@@ -137,15 +168,51 @@ class NativeFront:
         self._gate.idle()
         self._turn.set()
 
-    def _receive(self, wait_ms: int) -> bool | None:
-        """Takes what has come to where it belongs. None if nothing came, False if something had to be refused because
-        too much waits already."""
-        events = self._front.recv_batch_details(EVENTS_MAX, wait_ms)
+    def end(self, error: HutongError) -> None:
+        """See the interface."""
+        self._gate.end(error)
+        self._ended = True
+        self._turn.set()
+
+    def _receive(self, wait_ms: int) -> _Came:
+        """Takes what has come to where it belongs. Raises TransportError."""
+        try:
+            events = self._front.recv_batch_details(EVENTS_MAX, wait_ms)
+        except BaseException as error:  # a panic of the library is no Exception
+            raise TransportError(f"the native front cannot receive calls: {type(error).__name__}: {error}") from error
+        if self.failure is not None:
+            log.warning("the native front receives calls again")
+            self.failure = None
         if not events:
-            return None
+            return _Came.NOTHING
+        try:
+            return self._take(events)
+        except Exception as error:  # noqa: BLE001 - whatever the defect, these callers get an answer, and the front takes others
+            self._refuse_all(events, error)
+            return _Came.ASIDE
+
+    def _take(self, events: list[Any]) -> _Came:
         fitting = self._turn_away(events) if self._shedding else events
         calls, payments = self._calls(fitting)
-        return (self._gate.offer(calls, payments) if calls else True) and len(fitting) == len(events)
+        fits = not calls or self._gate.offer(calls, payments)
+        if not fits or len(fitting) < len(events):
+            return _Came.OVERLOAD
+        return _Came.CALLS if calls else _Came.ASIDE
+
+    def _refuse_all(self, events: list[Any], error: Exception) -> None:
+        """A defect ended the handling of a batch in the midst of it. Some may be in the gate: what is done for them is
+        found by their idempotency keys, as after any lost answer; the transport ignores a second one."""
+        code, text, details = incident(log, "the native front", error).packed()
+        for event in events:
+            if event[0] == EVENT_CALL:
+                self._front.fail(event[1], code, text, [(DETAILS_METADATA_KEY, details)])
+
+    def _broken(self, error: TransportError) -> None:
+        """Health follows `failure`; the log has the first of a row."""
+        if self.failure is None and not self._closed:
+            log.critical("%s; it is tried again each %s s", error, RETRY_S, exc_info=error)
+        self.failure = error
+        self._turn.set()
 
     def _turn_away(self, events: list[Any]) -> list[Any]:
         """In an overload: refuses what cannot fit before anything is made of it, and returns the rest. What this thread
@@ -168,70 +235,82 @@ class NativeFront:
 
     def _run(self) -> None:
         while not self._closed:
-            self._turn.wait()
+            if not self._ended:
+                self._turn.wait()
             self._turn.clear()
-            if self._shedding:
-                self._shed()
-            else:
-                self._wait_for_calls()
+            try:
+                if self._shedding:
+                    self._shed()
+                else:
+                    self._wait_for_calls()
+            except TransportError as error:
+                self._broken(error)
+                time.sleep(RETRY_S)
 
     def _wait_for_calls(self) -> None:
-        """The engine is idle: waits for the first calls in its place."""
+        """The engine is idle: waits in its place until there is something for it. A query alone does not wake it."""
         while not self._closed and not self._turn.is_set():
-            if self._receive(IDLE_WAIT_MS) is not None:
+            if self._receive(IDLE_WAIT_MS) in (_Came.CALLS, _Came.OVERLOAD):
                 return
 
     def _shed(self) -> None:
         """The engine is overloaded: takes what may wait, and refuses the rest, until nothing had to be refused."""
         interval_s = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_S)
-        calm_s = time.monotonic()
-        while not self._closed and time.monotonic() - calm_s < CALM_S:
-            if self._receive(0) is False:
-                calm_s = time.monotonic()
-            time.sleep(PACE_S)
-        sys.setswitchinterval(interval_s)
-        self._shedding = False
-        self._gate.wake()
+        try:
+            calm_s = time.monotonic()
+            while not self._closed and time.monotonic() - calm_s < CALM_S:
+                if self._receive(0) is _Came.OVERLOAD:
+                    calm_s = time.monotonic()
+                time.sleep(PACE_S)
+        finally:
+            sys.setswitchinterval(interval_s)
+            self._shedding = False
+            self._gate.wake()
 
     def _calls(self, events: list[Any]) -> tuple[list[NativeCall], int]:
         """What is for the engine, and how many payments that asks for; queries go their own way."""
-        front = self._front
         calls: list[NativeCall] = []
         more = 0
-        for kind, call_id, method, payload, key, details in events:
-            if kind != EVENT_CALL:
+        for event in events:
+            if event[0] != EVENT_CALL:
                 continue  # the caller left: its payment goes on, and its answer finds nobody
-            left = details[2] if details is not None else None
-            # Bytes are what the caller says of itself. Text is its address, which changes with every connection: an
-            # idempotency key that belonged to it would pay again when a request is repeated on another one.
-            caller = key.decode("ascii", "replace") if isinstance(key, bytes) else ANONYMOUS
-            left_us = None if left is None else int(left * 1e6)
-            if method in QUERIES:
-                self._ask(call_id, method, payload, caller, caller or str(key), left_us)
-                continue
-            call = NativeCall(front, call_id, method, payload, caller, left_us)
-            if len(payload) > MESSAGE_BYTES_MAX:
-                call.fail(HutongError(Reason.ERROR_REASON_MESSAGE_TOO_LARGE, most_bytes=str(MESSAGE_BYTES_MAX)))
-                continue
-            if method == CREATE_BATCH:
-                more += batch_size(payload) - 1
-            calls.append(call)
+            try:
+                call = self._call(event)
+                if call is None:
+                    continue
+                if call.method == CREATE_BATCH:
+                    more += batch_size(call.payload) - 1
+                calls.append(call)
+            except Exception as error:  # noqa: BLE001 - a defect is this caller's alone
+                self._refuse_all([event], error)
         return calls, len(calls) + more
 
-    def _ask(
-        self, call_id: int, method: int, payload: bytes, caller: str, asker: str, time_left_us: int | None
-    ) -> None:
+    def _call(self, event: Any) -> NativeCall | None:
+        """What is for the engine; None where it was refused, or was a query."""
+        _, call_id, method, payload, key, details = event
+        left = details[2] if details is not None else None
+        # Bytes are what the caller says of itself. Text is its address, which changes with every connection: an
+        # idempotency key that belonged to it would pay again when a request is repeated on another one.
+        caller = key.decode("ascii", "replace") if isinstance(key, bytes) else ANONYMOUS
+        left_us = None if left is None else int(left * 1e6)
+        call = (NativeStream if method == WATCH else NativeCall)(self._front, call_id, method, payload, caller, left_us)
+        if len(payload) > MESSAGE_BYTES_MAX:
+            call.fail(too_large(MESSAGE_BYTES_MAX))
+        elif method in QUERIES:
+            self._ask(call, caller or str(key))
+        else:
+            return call
+        return None
+
+    def _ask(self, call: NativeCall, asker: str) -> None:
         """A query, if its caller's budget has one left."""
-        call = (NativeStream if method == WATCH else NativeCall)(
-            self._front, call_id, method, payload, caller, time_left_us
-        )
         refusal = self._budgets.refusal(asker, proven=False)
         if refusal is not None:
             call.fail(refusal)
         elif isinstance(call, NativeStream):
             call.asker = asker
-            self._watch(payload, call)
+            self._watch(call.payload, call)
         else:
             self._query(call)
 
