@@ -1,4 +1,4 @@
-"""The native front hears every call, whatever came before it, and goes on after a defect of its own or of the library."""
+"""The native front hears every call, whatever came before it, and survives a defect of its own or of its library."""
 
 from __future__ import annotations
 
