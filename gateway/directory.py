@@ -15,6 +15,10 @@ MERCHANTS_MAX: Final = 5_000_000
 """More than this does not belong into one process's memory (about 1 KB each)."""
 
 
+ISSUER: Final = "issuer"
+"""Role of a participant that holds payers' accounts."""
+
+
 class DirectoryError(Exception):
     """The directory's file cannot be used; the text says what to correct."""
 
@@ -25,7 +29,7 @@ class Participant:
 
     id: str
     role: str
-    """`issuer` or `acquirer`."""
+    """`ISSUER` or `acquirer`."""
     name: str
     secret: str = ""
     """What it must show in its Hello where the channel does not prove who it is; empty: nothing is asked."""

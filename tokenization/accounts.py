@@ -62,8 +62,11 @@ class Accounts:
         self._keks = keks
         self._writes = Writes(purposes.row)
 
-    def register(self, session: Session, enrolments: Sequence[Enrolment], change: Change) -> list[Registration]:
-        """Gives every account its token: the one it has, or a new one. Order is kept."""
+    def register(
+        self, session: Session, enrolments: Sequence[Enrolment], change: Change, *, replacing: bool = False
+    ) -> list[Registration]:
+        """Gives every account its token: the one it has, or a new one. Order is kept. `replacing`: the accounts were
+        known before, so their numbers are right as they are. Raises HutongError(FIELD_INVALID)."""
         blinds = [self._blind(item.account) for item in enrolments]
         known: dict[bytes, Registration] = {}
         fresh: list[tuple[bytes, Enrolment]] = []
@@ -74,6 +77,8 @@ class Accounts:
             if found:
                 known[blind] = self._join(session, found[0][0], item, change)
             else:
+                if not replacing and numbers.is_mistyped(item.account.number.reveal()):
+                    raise _wrong_number()
                 known[blind] = _PLACEHOLDER
                 fresh.append((blind, item))
         if fresh:
@@ -89,7 +94,7 @@ class Accounts:
     def _blind(self, account: Account) -> bytes:
         number = account.number.reveal()
         if not numbers.is_account_number(number):
-            raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="account_number")
+            raise _wrong_number()
         if not 0 < len(account.issuer_id) <= 64:
             raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="issuer_id")
         return self._purposes.blind(account.issuer_id.encode() + b"\0" + number.encode())[: records.REF_BYTES]
@@ -222,7 +227,7 @@ class Accounts:
         self.change_state(session, number, Event.REPLACE, change)
         account = Account(policy.issuer_id, plain)
         enrolment = Enrolment(account, policy, max(old.expires_us, change.now_us + LIFETIME_US))
-        return self.register(session, [enrolment], change)[0]
+        return self.register(session, [enrolment], change, replacing=True)[0]
 
     def update_terms(
         self,
@@ -274,3 +279,7 @@ _PLACEHOLDER: Final = Registration(Secret(""), b"", "", created=True)
 def read_policy(session: Session, number: int) -> Policy:
     """A policy by its id."""
     return Policy.decode(session.rows("SELECT record FROM policies WHERE id = ?", (number,))[0][0])
+
+
+def _wrong_number() -> HutongError:
+    return HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="account_number", allowed=numbers.ACCOUNT_RULE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from contract.errors import HutongError, Reason
@@ -22,6 +22,8 @@ from tokenization.writing import Change, Writes, system_clock_us
 TokenName = Secret[str] | bytes
 HISTORY_MAX: Final = 1_000
 TEXT_MAX: Final = 64
+ISSUERS_NAMED: Final = 8
+"""Issuers that are named to somebody who asked for another."""
 
 
 class Desk:
@@ -35,6 +37,12 @@ class Desk:
         self._accounts = Accounts(vault.purposes, vault.keks)
         self._keys = RoutingKeys(vault.purposes)
         self._issuer = CodeIssuer(vault.purposes, self._keys)
+        self._issuers: frozenset[str] | None = None
+
+    def know_issuers(self, issuers: Iterable[str]) -> None:
+        """From now on requestors get tokens for accounts at these issuers only; until it is said, at any. Tokens that
+        exist stay as they are."""
+        self._issuers = frozenset(issuers)
 
     def __len__(self) -> int:
         return len(self._vault.index)
@@ -118,6 +126,12 @@ class Desk:
         if len(reason) > TEXT_MAX:
             raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="reason")
         return Change(by, self._clock_us(), reason)
+
+    def _check_issuer(self, issuer_id: str, by: str) -> None:
+        """Raises HutongError(PARTICIPANT_UNKNOWN) where a requestor names an issuer that is not here."""
+        if by and self._issuers is not None and issuer_id not in self._issuers:
+            here = ", ".join(sorted(self._issuers)[:ISSUERS_NAMED])
+            raise HutongError(Reason.ERROR_REASON_PARTICIPANT_UNKNOWN, field="issuer_id", issuers=here)
 
     def _policy_at(self, slot: int) -> Policy:
         return self._vault.index.policies[self._vault.index.account_policies[slot]]

@@ -17,8 +17,18 @@ PAR_LENGTH: Final = 29
 TRID_DIGITS: Final = 11
 TOKEN_DIGITS_MIN: Final = 13
 TOKEN_DIGITS_MAX: Final = 19
+PAN_DIGITS_MIN: Final = 13
+PAN_DIGITS_MAX: Final = 19
+"""Lengths of card numbers that a token can stand for (EMV Payment Tokenisation); longer and shorter account numbers may
+have check digits of their own, which are not known here."""
 ACCOUNT_DIGITS_MIN: Final = 8
 ACCOUNT_DIGITS_MAX: Final = 30
+
+ACCOUNT_RULE: Final = (
+    f"{ACCOUNT_DIGITS_MIN} to {ACCOUNT_DIGITS_MAX} digits, outside the ranges of tokens; with {PAN_DIGITS_MIN} to "
+    f"{PAN_DIGITS_MAX} the last is the check digit of the others (Luhn)"
+)
+"""What `is_account_number` and `is_mistyped` ask for, for whoever gave something else."""
 
 RandomBelow = Callable[[int], int]
 """n to an unpredictable number in [0, n), as secrets.randbelow."""
@@ -74,6 +84,11 @@ def is_account_number(text: str) -> bool:
     """Whether a text can be an account number: 8 to 30 digits, outside the token BINs."""
     fits = ACCOUNT_DIGITS_MIN <= len(text) <= ACCOUNT_DIGITS_MAX and text.isascii() and text.isdigit()
     return fits and not text.startswith(TOKEN_BINS)
+
+
+def is_mistyped(number: str) -> bool:
+    """Whether an account number is as long as a card's (PAN) and does not end in its check digit, as those do."""
+    return PAN_DIGITS_MIN <= len(number) <= PAN_DIGITS_MAX and not passes_luhn(number)
 
 
 def new_token(source: TokenRange, random_below: RandomBelow) -> str:

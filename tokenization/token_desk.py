@@ -35,7 +35,12 @@ class TokenDesk(Desk):
         expires_us: int | None = None,
         active: bool = True,
     ) -> list[Registration]:
-        """Gives every account its account-unified token, in order; an account that has one keeps it and its terms."""
+        """Gives every account its account-unified token, in order; an account that has one keeps it and its terms.
+
+        Raises HutongError: FIELD_INVALID (an account number that cannot be one, or terms that are not allowed),
+        PARTICIPANT_UNKNOWN (an issuer that is not here), REQUESTOR_NOT_ALLOWED, VAULT_UNAVAILABLE. Then no account of
+        the same two thousand got a token.
+        """
         now_us = self._clock_us()
         self._check_terms(domain, budget, expires_us)
         if domain is not None and domain.cryptogram_required:
@@ -49,6 +54,7 @@ class TokenDesk(Desk):
         for account in accounts:
             policy = policies.get(account.issuer_id)
             if policy is None:
+                self._check_issuer(account.issuer_id, by)
                 policy = Policy(account.issuer_id, (by,) if by else (), domain or Policy().domain, budget, method)
                 self.permit(by, Action.REQUEST, policy)
                 policies[account.issuer_id] = policy

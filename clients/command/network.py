@@ -166,6 +166,9 @@ class Network:
             self._token_servicer = TokenServicer(self.tokens)
             self._face_servicer = FaceServicer(self.faces, _face_operators(options))
             self._directory = directory.parse(_json(self._write_directory(), self.data / "directory.json"))
+            self.tokens.know_issuers(
+                one.id for one in self._directory.participants.values() if one.role == directory.ISSUER
+            )
             opened.callback(self._close_books)
             self._register()
             self._opened = open_journal(

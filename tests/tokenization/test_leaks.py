@@ -19,6 +19,7 @@ from contract.secret import Secret
 from tests.deadlines import CALL_S
 from tests.tokenization.leaks import find_leaks, spellings
 from tests.tokenization.world import PASSPHRASE, World, use
+from tokenization import numbers
 from tokenization.errors import VaultError
 from tokenization.interface import Account, Cryptogram, PayerKeyKind
 from tokenization.key_kinds import KeyKind
@@ -83,7 +84,8 @@ class Drive:
 
     def accounts(self) -> Secret[str]:
         service = self.world.service
-        pans = [f"622588{number:010d}" for number in range(2_000, 2_030)]
+        bodies = [f"622588{number:09d}" for number in range(2_000, 2_030)]
+        pans = [body + numbers.check_digit(body) for body in bodies]
         made = service.register_accounts(
             [Account("issuer-a", Secret(pan), {"name": "holder-of-" + pan}) for pan in pans]
         )

@@ -156,7 +156,7 @@ def test_replacing_keeps_account_and_terms(world: World) -> None:
 
 
 def test_a_face_leads_to_one_token_only(world: World) -> None:
-    one, other = world.token(), world.token("6225880000000002")
+    one, other = world.token(), world.token("6225880000000001")
     world.service.bind_face(one, Secret("face-one"))
     with pytest.raises(HutongError) as refusal:
         world.service.bind_face(other, Secret("face-one"))

@@ -229,6 +229,27 @@ def test_a_requestors_secret_travels_in_metadata(served: Served) -> None:
     assert served.stub.RequestToken(asked, metadata=((SECRET_METADATA_KEY, "swordfish"),)).created
 
 
+def test_a_token_is_given_for_an_issuer_that_is_here_and_an_account_that_can_be_one(served: Served) -> None:
+    service = served.world.service
+    service.know_issuers(["issuer-a", "issuer-b"])
+    elsewhere = pb.RequestTokenRequest(requestor_id=WALLET_TRID, issuer_id="issuer-z", account_number="622588000001")
+    with pytest.raises(grpc.RpcError) as refused:
+        served.stub.RequestToken(elsewhere)
+    error = from_rpc_error(refused.value)
+    assert error is not None
+    assert (error.name, error.status_code) == ("PARTICIPANT_UNKNOWN", grpc.StatusCode.NOT_FOUND)
+    assert error.fields == {"field": "issuer_id", "issuers": "issuer-a, issuer-b"}
+    with pytest.raises(grpc.RpcError) as refused:
+        served.stub.RequestToken(ask("6225880112345675"))
+    error = from_rpc_error(refused.value)
+    assert error is not None
+    assert (error.name, error.status_code) == ("FIELD_INVALID", grpc.StatusCode.INVALID_ARGUMENT)
+    assert error.fields["field"] == "account_number"
+    assert "Luhn" in error.fields["allowed"]
+    assert len(service) == 0
+    assert served.stub.RequestToken(ask()).created
+
+
 def test_keys_rotate_and_accounts_are_erased(served: Served) -> None:
     stub = served.stub
     made = stub.RequestToken(ask())

@@ -375,8 +375,11 @@ class RequestTokenRequest(_message.Message):
     INACTIVE_FIELD_NUMBER: _builtins.int
     requestor_id: _builtins.str
     issuer_id: _builtins.str
+    """An issuer of the gateway's directory; PARTICIPANT_UNKNOWN names some where it is another."""
     account_number: _builtins.str
-    """PAN or account number: 8 to 30 digits."""
+    """PAN or account number: 8 to 30 digits. With 13 to 19 it is taken for a PAN, whose last digit is the check digit of
+    the others (Luhn).
+    """
     assurance_method: _builtins.str
     """How the holder was identified: "00", "10" to "14"."""
     inactive: _builtins.bool
