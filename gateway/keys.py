@@ -94,6 +94,8 @@ def _payee_of_barcode(text: str, directory: Directory, now_us: int) -> Payee:
     if decoded.kind in ("payment_code", "emv_cpm"):
         raise HutongError(Reason.ERROR_REASON_KEY_NOT_PAYEE, key=decoded.kind)
     routing = _routing(decoded)
+    if decoded.purpose is not None and decoded.purpose not in barcode.PAYABLE:
+        raise HutongError(Reason.ERROR_REASON_CODE_NOT_PAYABLE, purpose=decoded.purpose, scheme=routing.scheme)
     merchant = directory.merchant(routing.scheme, routing.payee)
     if merchant is None:
         if directory.participant_for(routing.scheme, routing.participant) is None:
@@ -159,6 +161,8 @@ def _routing(decoded: barcode.Decoded) -> barcode.Routing:
         raise HutongError(Reason.ERROR_REASON_BARCODE_UNKNOWN)
     verdict = decoded.profile or decoded.strict
     if verdict is not None and not verdict.valid:
+        if any(violation.rule == barcode.EXPIRED for violation in verdict.violations):
+            raise HutongError(Reason.ERROR_REASON_CODE_EXPIRED, scheme=decoded.scheme or "")
         first = verdict.violations[0]
         rule = first.rule
         reason = Reason.ERROR_REASON_AMOUNT_PRECISION if rule == "amount_precision" else None

@@ -8,12 +8,15 @@ May import `contract`, the generated `hutong.*` and libraries; the gateway's oth
 """
 
 from gateway.barcode.build import ConsumerCode, MerchantCode, build_consumer_code, build_merchant_code
-from gateway.barcode.decode import decode, forget
-from gateway.barcode.model import Candidate, Credential, Decoded, Routing, Verdict, Violation
+from gateway.barcode.decode import EXPIRED, decode, forget
+from gateway.barcode.model import PAYABLE, PURPOSES, Candidate, Credential, Decoded, Routing, Verdict, Violation
 from gateway.barcode.routing import Route, best_route, resolve
 from gateway.barcode.translate import Loss, Translation, translate
 
 __all__ = [
+    "EXPIRED",
+    "PAYABLE",
+    "PURPOSES",
     "Candidate",
     "ConsumerCode",
     "Credential",

@@ -27,6 +27,10 @@ REMEMBERED_MAX: Final = 8192
 """Static codes kept: some 4 KB each, so at most about 32 MB."""
 REMEMBERED_CHARACTERS_MAX: Final = 512
 """Longer codes are not on labels, and would make the memory grow."""
+EXPIRED: Final = "expired"
+"""The rule that a code past its time breaks."""
+ASKED_FOR: Final = "***"
+"""In place of a value: the payer's device is to fill it in (EMVCo MPM v1.1, 4.8)."""
 _INITIATION: Final = {"11": "static", "12": "dynamic"}
 _NOT_UNICODE: Final = re.compile("[\ud800-\udfff]").search
 _REMEMBERED: OrderedDict[str, Decoded] = OrderedDict()
@@ -100,14 +104,16 @@ def _merchant_code(text: str, artefacts: tuple[str, ...]) -> Decoded:
     if strict and any(v.rule == "lower_case" and v.path == "63" for v in strict):
         artefacts = (*artefacts, "lower_case_crc")
     additional: Mapping[str, str] = payload.templates.get("62", {})
+    remote = best is not None and best.remote
     return Decoded(
         kind="emv_mpm",
         scheme=best.scheme if best else None,
         strict=verdict(strict),
-        profile=best.profile if best else unrecognised(payload),
+        # Where no scheme claims a code that is right by the standard, nobody has judged it.
+        profile=best.profile if best else unrecognised(payload) if strict else None,
         routing=best.routing if best else None,
         candidates=tuple(fitting),
-        amount_minor=payload.amount_minor,
+        amount_minor=None if remote else payload.amount_minor,
         currency=payload.currency,
         merchant_name=values.get("59"),
         length_reading=payload.reading,
@@ -115,12 +121,19 @@ def _merchant_code(text: str, artefacts: tuple[str, ...]) -> Decoded:
         merchant_city=values.get("60"),
         merchant_category=values.get("52"),
         country=values.get("58"),
-        reference=additional.get("05") or additional.get("01"),
+        reference=_reference(additional, remote=remote),
         terminal_label=additional.get("07"),
         expires_us=expiry_us(best.scheme, payload) if best else None,
+        purpose=best.purpose if best else None,
         artefacts=artefacts,
         objects=payload.objects,
     )
+
+
+def _reference(additional: Mapping[str, str], *, remote: bool) -> str | None:
+    """The merchant's reference; of a code that only points to the payment none but the mark for "to be filled in"."""
+    found = additional.get("05") or additional.get("01")
+    return found if not remote or found == ASKED_FOR else None
 
 
 def _implied(payload: Payload) -> str | None:
@@ -136,5 +149,5 @@ def _unknown(rule: str, found: str, artefacts: tuple[str, ...]) -> Decoded:
 def _expired(found: Decoded, now_us: int) -> Decoded:
     ago_s = (now_us - (found.expires_us or 0)) // 1_000_000
     before = found.profile.violations if found.profile is not None else ()
-    judged = verdict([*before, Violation("", "expired", f"{ago_s} s ago")])
+    judged = verdict([*before, Violation("", EXPIRED, f"{ago_s} s ago")])
     return replace(found, profile=judged)

@@ -42,6 +42,7 @@ def barcode(decoded: Decoded, directory: Directory) -> pb.Barcode:
         reference=decoded.reference or "",
         terminal_label=decoded.terminal_label or "",
         artefacts=decoded.artefacts,
+        purpose=decoded.purpose or "",
     )
     if decoded.expires_us is not None:
         seconds, rest = divmod(decoded.expires_us, _MICROSECONDS)
@@ -81,6 +82,8 @@ def _candidate(value: Candidate, directory: Directory) -> pb.BarcodeCandidate:
         score=value.score,
         profile=verdict(value.profile),
         route=route(resolve(value.routing, directory)),
+        reason=value.reason,
+        purpose=value.purpose,
     )
 
 

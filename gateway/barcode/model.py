@@ -67,6 +67,16 @@ class Routing:
         return self.payee_parts or self.account
 
 
+PAYMENT: Final = "payment"
+MANDATE: Final = "mandate"
+PURPOSES: Final = frozenset({PAYMENT, MANDATE, "withdrawal", "deposit", "transfer", "refund", "donation", "bill"})
+"""What a code asks of who scans it. `mandate`: leave to take money later. `withdrawal`, `deposit`: cash against money,
+and money against cash. `transfer`: to a person. `bill`: to a biller, under the customer's reference."""
+PAYABLE: Final = frozenset({PAYMENT, "donation", "bill", "transfer"})
+"""Purposes that a payment to the payee whom the code names fulfils. A transfer is one of them: shops print the code of
+a person's account too, and whether the payee is a merchant here is the directory's to say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One scheme that a code fits."""
@@ -76,6 +86,12 @@ class Candidate:
     """Higher fits better; the order of the list, best first."""
     profile: Verdict
     routing: Routing | None
+    reason: str = ""
+    """By what the scheme was recognised, such as `26/00 is fonepay.com`."""
+    purpose: str = PAYMENT
+    """What this scheme takes the code to ask for: one of `PURPOSES`."""
+    remote: bool = False
+    """Whether the code only points to where the payment is described: amount and reference in it do not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +138,8 @@ class Decoded:
     candidates: tuple[Candidate, ...] = ()
     amount_minor: int | None = None
     """Amount in minor units of `currency`."""
+    amount_least_minor: int | None = None
+    """The least that may be paid, where the payer may pay another amount than `amount_minor`; None where not."""
     currency: str | None = None
     """ISO 4217 alphabetic code."""
     merchant_name: str | None = None
@@ -138,6 +156,8 @@ class Decoded:
     terminal_label: str | None = None
     expires_us: int | None = None
     """When the code itself says that it ends, UTC in microseconds."""
+    purpose: str | None = None
+    """What the code asks for, one of `PURPOSES`; None for payers' codes and what is unknown."""
     artefacts: tuple[str, ...] = ()
     """What a scanner added and this package took away, by name."""
     credential: Credential | None = None

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from contract.currencies import NUMBER_OF
 from gateway.barcode.checks import CHECKS, Check
+from gateway.barcode.model import PAYMENT, PURPOSES
 
 EXACT_SCORE: Final = 100
 """A template whose identifier is the scheme's own, letter for letter."""
@@ -40,6 +41,8 @@ class Part:
     path: Path
     inside: bool
     """Whether the path starts in the account template."""
+    beside: bool = False
+    """Whether it starts in an unreserved template (80 to 99) of the same identifier, written `&/25`."""
     start: int = 0
     end: int | None = None
     after: str = ""
@@ -66,6 +69,10 @@ class Route:
     """Fields that belong to the account behind `account`; joined by `/`."""
     payee_text: Part | None = None
     """Where the code itself carries such a joined text: a key of another scheme in Hutong's encoding."""
+    purpose: str = ""
+    """What a code that routes in this way asks for; empty where the scheme's table of purposes says it."""
+    remote: bool = False
+    """Whether the key only points to the payment's description: what the code says of `Profile.unbelieved` is void."""
     scheme: Part | None = None
     """Where the code names another scheme whose key it carries."""
     kind_code: Part | None = None
@@ -95,7 +102,7 @@ class Account:
     identifiers: tuple[str, ...]
     """Lower-case values of 00."""
     pattern: Callable[[str], object] | None
-    """A form of 00 (or of a primitive's value)."""
+    """A form of 00, or of a primitive's value: a primitive that does not have it is another's."""
     primitive: bool
     country: str
     """The code's country must be this; empty for any."""
@@ -105,6 +112,8 @@ class Account:
     routes: tuple[Route, ...]
     demands: tuple[Demand, ...]
     mandatory: tuple[str, ...]
+    exclusive: tuple[str, ...]
+    """Fields of which a code has only one: each would name a payee."""
     describes: tuple[str, ...]
     """Fields of the account object that do not take part in naming the payee: labels, references, dates."""
 
@@ -119,6 +128,23 @@ class LinkForm:
     query: Mapping[str, Mapping[str, Any]]
     """Query parameters with a meaning: name to `field`, `required`, `check`, `values`."""
     kind: str
+    purpose: str
+    purposes: Mapping[str, str]
+    """The group `action`, in lower case, to what such a link asks for."""
+    country: str
+    """ISO 3166 alpha-2 code that these links take for granted; empty where they do not."""
+    currency: str
+    """ISO 4217 alphabetic code that they take for granted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """A value by which a code says what it asks for."""
+
+    name: str
+    """One of `model.PURPOSES`."""
+    part: Part
+    match: Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +193,11 @@ class Profile:
     links: tuple[LinkForm, ...]
     demands: tuple[Demand, ...]
     tolerated: frozenset[tuple[str, str]]
+    purposes: tuple[Purpose, ...]
+    """Of several, the first that a code fits; none: `purpose`."""
+    purpose: str
+    unbelieved: tuple[str, ...]
+    """Paths that do not count where a route is `remote`."""
     expiry: Expiry | None
     build: Build | None
     account_space: str
@@ -188,10 +219,11 @@ def _part(text: str, options: Mapping[str, Any], name: str) -> Part:
     if written is not None:
         text, cut = written["path"], (int(written["start"]), int(written["end"]))
     inside = text == "@" or text.startswith("@/")
-    path = tuple(part for part in (text[2:] if inside else text).split("/") if part)
+    beside = text.startswith("&/")
+    path = tuple(part for part in (text[2:] if inside or beside else text).split("/") if part)
     after = options.get(f"{name}_after", "")
     only = path[0] if inside and len(path) == 1 and not after and cut == (0, None) else ""
-    return Part(path, inside, cut[0], cut[1], after, only)
+    return Part(path, inside, beside, cut[0], cut[1], after, only)
 
 
 def _optional_part(options: Mapping[str, Any], name: str) -> Part | None:
@@ -211,9 +243,17 @@ def _route(options: Mapping[str, Any]) -> Route:
         payee=tuple(_part(path, {}, "payee") for path in options.get("payee", ())),
         more=tuple(_part(path, {}, "account") for path in more),
         payee_text=_optional_part(options, "payee_text"),
+        purpose=_purpose(options.get("purpose", "")),
+        remote=options.get("remote", False),
         scheme=_optional_part(options, "scheme"),
         kind_code=_optional_part(options, "kind_code"),
     )
+
+
+def _purpose(name: str) -> str:
+    if name and name not in PURPOSES:
+        raise ValueError(f"purpose {name}; these are known: {', '.join(sorted(PURPOSES))}")
+    return name
 
 
 def _demand(options: Mapping[str, Any]) -> Demand:
@@ -249,6 +289,7 @@ def _account(scheme: str, options: Mapping[str, Any], primitive: bool) -> Accoun
         routes=tuple(_route(route) for route in options.get("route", ())),
         demands=tuple(_demand(demand) for demand in options.get("demand", ())),
         mandatory=tuple(options.get("mandatory", ())),
+        exclusive=tuple(options.get("exclusive", ())),
         describes=tuple(options.get("describes", ())),
     )
 
@@ -288,11 +329,26 @@ def compile_profile(text: str) -> Profile:
         applications=tuple(consumer.get("applications", ())),
         pan=re.compile(consumer["pan"]).fullmatch if "pan" in consumer else None,
         links=tuple(
-            LinkForm(name, re.compile(link["pattern"]).fullmatch, link.get("query", {}), link.get("kind", "link"))
+            LinkForm(
+                name,
+                re.compile(link["pattern"]).fullmatch,
+                link.get("query", {}),
+                link.get("kind", "link"),
+                _purpose(link.get("purpose", PAYMENT)),
+                {action: _purpose(purpose) for action, purpose in link.get("purposes", {}).items()},
+                link.get("country", ""),
+                link.get("currency", ""),
+            )
             for link in data.get("link", ())
         ),
         demands=tuple(_demand(demand) for demand in data.get("demand", ())),
         tolerated=frozenset((where, rule) for where, _, rule in (item.rpartition(":") for item in tolerated)),
+        purposes=tuple(
+            Purpose(_purpose(row["name"]), _part(row["path"], row, "path"), re.compile(row["pattern"]).fullmatch)
+            for row in data.get("purpose_of", ())
+        ),
+        purpose=_purpose(data.get("purpose", PAYMENT)),
+        unbelieved=tuple(data.get("unbelieved", ())),
         expiry=Expiry(_part(expiry["path"], expiry, "path"), expiry["format"], expiry.get("offset_minutes", 0))
         if expiry
         else None,

@@ -54,8 +54,20 @@ def candidates(payload: Payload, strict: list[Violation]) -> list[Candidate]:
                     best[account.scheme] = account, identifier
     found = [_judge(account, identifier, values[identifier], payload, strict) for account, identifier in best.values()]
     if len(found) > 1:
+        found = _without_strangers(found, best)
         found.sort(key=_rank)
     return found[:CANDIDATES_MAX]
+
+
+def _without_strangers(found: list[Candidate], best: Mapping[str, tuple[Account, str]]) -> list[Candidate]:
+    """Candidates without networks in whose object something else stands: other schemes use those objects too."""
+    kept = []
+    for candidate in found:
+        account, identifier = best[candidate.scheme]
+        wrong = not candidate.profile.valid and any(v.path == identifier for v in candidate.profile.violations)
+        if not (account.primitive and wrong):
+            kept.append(candidate)
+    return kept or found
 
 
 def _rank(candidate: Candidate) -> tuple[int, str]:
@@ -71,7 +83,14 @@ def _matching(identifier: str, payload: Payload, indicator: str) -> list[Account
         # Format indicator 02 is a form of its own, and its objects are not EMVCo's.
         form = indicator if indicator == "02" else "01"
         country = payload.values.get("58", "")
-        return [a for a in found if a.format_indicator == form and (not a.country or a.country == country)]
+        value = payload.values[identifier]
+        return [
+            account
+            for account in found
+            if account.format_indicator == form
+            and (not account.country or account.country == country)
+            and (account.pattern is None or account.pattern(value) is not None)
+        ]
     inner = payload.templates.get(identifier)
     guid = inner.get("00") if inner is not None else None
     if guid is None:
@@ -95,13 +114,20 @@ def _judge(account: Account, identifier: str, value: str, payload: Payload, stri
     values = payload.values
     inner = payload.templates.get(identifier, _NO_FIELDS)
     violations = [v for v in strict if not tolerated(profile, v)] if strict else []
-    routing = _route(account, identifier, value, inner, payload, violations)
+    route, routing = _route(account, identifier, value, inner, payload, violations)
+    remote = route is not None and route.remote
+    if remote:
+        violations = [v for v in violations if v.path not in profile.unbelieved]
+    if account.exclusive and sum(1 for field in account.exclusive if field in inner) > 1:
+        violations.append(Violation(identifier, "ambiguous", "more than one field names a payee"))
     for field in account.mandatory:
         if field not in inner:
-            violations.append(Violation(f"{identifier}/{field}", "missing", "nothing"))  # noqa: PERF401 - rare
+            violations.append(Violation(f"{identifier}/{field}", "missing", "nothing"))
     for demand in account.demands:
         _demand(demand, identifier, value, inner, payload, violations)
     for demand in profile.demands:
+        if remote and demand.path_text in profile.unbelieved:
+            continue
         _demand(demand, identifier, value, inner, payload, violations)
     score = account.score
     country, currency = values.get("58"), values.get("53")
@@ -117,7 +143,26 @@ def _judge(account: Account, identifier: str, value: str, payload: Payload, stri
             violations.append(Violation("53", "currency", excerpt(currency)))
     if not violations:
         score += PROFILE_SCORE
-    return Candidate(account.scheme, score, verdict(violations), routing)
+    purpose = _purpose(profile, route, value, inner, payload) if profile.purposes or route is not None else ""
+    reason = _reason(account, identifier, inner)
+    return Candidate(account.scheme, score, verdict(violations), routing, reason, purpose or profile.purpose, remote)
+
+
+def _purpose(profile: Profile, route: Route | None, value: str, inner: _Fields, payload: Payload) -> str:
+    """What the code asks for: by a value that says it, else by the way in which it routes."""
+    for purpose in profile.purposes:
+        text = _read(purpose.part, value, inner, payload)
+        if text and purpose.match(text) is not None:
+            return purpose.name
+    return route.purpose if route is not None else ""
+
+
+def _reason(account: Account, identifier: str, inner: _Fields) -> str:
+    if account.primitive:
+        return f"{identifier} is the network's account"
+    if account.pattern is not None:
+        return f"{identifier}/00 has the scheme's form"
+    return f"{identifier}/00 is {excerpt(inner.get('00', ''))}"
 
 
 def tolerated(profile: Profile, violation: Violation) -> bool:
@@ -134,8 +179,8 @@ def tolerated(profile: Profile, violation: Violation) -> bool:
 
 def _route(
     account: Account, identifier: str, value: str, inner: _Fields, payload: Payload, violations: list[Violation]
-) -> Routing | None:
-    """The routing key by the first way whose field is there; its id is checked."""
+) -> tuple[Route | None, Routing | None]:
+    """The first way to route whose field is there, and the key; its id is checked."""
     for route in account.routes:
         key = _read(route.account, value, inner, payload)
         if not key:
@@ -143,10 +188,10 @@ def _route(
         if route.check is not None and not route.check(key, inner):
             path = "/".join((identifier, *route.account.path)) if route.account.inside else "/".join(route.account.path)
             violations.append(Violation(path, route.check_name, covered(key)))
-        return _routing(account.scheme, route, key, value, inner, payload)
+        return route, _routing(account.scheme, route, key, value, inner, payload)
     if account.routes:
         violations.append(Violation(identifier, "no_routing_field", f"{len(value)} characters"))
-    return None
+    return None, None
 
 
 def _routing(scheme: str, route: Route, key: str, value: str, inner: _Fields, payload: Payload) -> Routing:
@@ -182,7 +227,9 @@ def _read(part: Part, value: str, inner: _Fields, payload: Payload) -> str:
     if part.only:
         return inner.get(part.only, "")
     path = part.path
-    if part.inside:
+    if part.beside:
+        found, path = _beside(inner, payload).get(path[0], ""), path[1:]
+    elif part.inside:
         if not path:
             found = value
         else:
@@ -196,6 +243,15 @@ def _read(part: Part, value: str, inner: _Fields, payload: Payload) -> str:
         _, mark, found = found.rpartition(part.after)
         found = found if mark else ""
     return found[part.start : part.end] if part.start or part.end is not None else found
+
+
+def _beside(inner: _Fields, payload: Payload) -> _Fields:
+    """The unreserved template that has the same identifier as an account template."""
+    guid = inner.get("00", "").lower()
+    for root, template in payload.templates.items():
+        if root >= "80" and template.get("00", "").lower() == guid:
+            return template
+    return _NO_FIELDS
 
 
 def _from_root(path: tuple[str, ...], payload: Payload) -> tuple[str, tuple[str, ...]]:

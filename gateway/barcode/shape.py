@@ -28,6 +28,7 @@ def to_json(decoded: Decoded, directory: Directory) -> dict[str, Any]:
         "reference": decoded.reference,
         "terminal_label": decoded.terminal_label,
         "expires_us": decoded.expires_us,
+        "purpose": decoded.purpose,
         "lifetime_us": decoded.credential.lifetime_us if decoded.credential is not None else None,
         "artefacts": list(decoded.artefacts),
     }
@@ -64,6 +65,8 @@ def candidate_json(candidate: Candidate, directory: Directory) -> dict[str, Any]
     return {
         "scheme": candidate.scheme,
         "score": candidate.score,
+        "reason": candidate.reason,
+        "purpose": candidate.purpose,
         "profile": verdict_json(candidate.profile),
         "route": route_json(resolve(candidate.routing, directory)),
     }

@@ -21,7 +21,7 @@ from gateway.barcode.build import (
     build_merchant_code,
 )
 from gateway.barcode.decode import decode
-from gateway.barcode.model import Decoded, Routing, covered, excerpt
+from gateway.barcode.model import PAYABLE, Decoded, Routing, covered, excerpt
 from gateway.barcode.mpm_spec import ROOT, TEMPLATES
 from gateway.barcode.profile import PROFILES
 from gateway.barcode.routing import Directory
@@ -82,7 +82,8 @@ def translate(
 
     Raises:
         HutongError: BARCODE_MALFORMED or BARCODE_UNKNOWN where the text is not a merchant code that can be read;
-            KEY_NOT_PAYEE where it is a payer's code; FIELD_INVALID where the target has no place for its account.
+            CODE_NOT_PAYABLE where it asks for no payment; KEY_NOT_PAYEE where it is a payer's code; FIELD_INVALID where
+            the target has no place for its account.
     """
     decoded = decode(text)
     _require_merchant_code(decoded)
@@ -115,6 +116,9 @@ def _require_merchant_code(decoded: Decoded) -> None:
         raise HutongError(Reason.ERROR_REASON_KEY_NOT_PAYEE, kind=decoded.kind)
     if decoded.kind == "unknown" or decoded.scheme is None or decoded.routing is None:
         raise HutongError(Reason.ERROR_REASON_BARCODE_UNKNOWN, kind=decoded.kind)
+    if decoded.purpose not in PAYABLE:
+        # Another encoding would make a payment of it.
+        raise HutongError(Reason.ERROR_REASON_CODE_NOT_PAYABLE, purpose=decoded.purpose or "", scheme=decoded.scheme)
     if decoded.profile is not None and not decoded.profile.valid:
         first = decoded.profile.violations[0]
         raise HutongError(Reason.ERROR_REASON_BARCODE_MALFORMED, path=first.path, rule=first.rule, found=first.found)

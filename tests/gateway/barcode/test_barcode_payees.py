@@ -66,6 +66,10 @@ def _holder(scheme: str, root: str, value: str, objects: dict[str, str]) -> Acco
     """The row of a scheme that recognises itself in this object."""
     guid = dict(split(value)[0]).get("00", "")
     for account in PROFILES[scheme].accounts:
+        if root >= "80":
+            if guid.lower() in account.identifiers and any(route.account.beside for route in account.routes):
+                return account  # A route of it reads the unreserved template of the same identifier.
+            continue
         if root not in account.ids or (account.country and account.country != objects.get("58")):
             continue
         if account.primitive:
@@ -113,7 +117,7 @@ def test_a_change_of_any_field_that_names_the_payee_names_another(text: str) -> 
     assert keys
     tried = 0
     for root, value in pairs:
-        if not "02" <= root <= "51":
+        if not ("02" <= root <= "51" or root >= "80"):
             continue
         for scheme, key in keys.items():
             account = _holder(scheme, root, value, objects)
@@ -159,10 +163,11 @@ def test_every_way_to_name_a_payee_is_tried() -> None:
                 account = _holder(candidate.scheme, root, value, objects) if "02" <= root <= "51" else None
                 for route in account.routes if account is not None else ():
                     if not route.account.path or route.account.path[0] in inner or not route.account.inside:
-                        taken.add((candidate.scheme, min(account.ids) if account else "", route.account.path))
+                        where = f"{min(account.ids) if account else ''}{route.account.beside}"
+                        taken.add((candidate.scheme, where, route.account.path))
                         break
     every = {
-        (name, min(account.ids), route.account.path)
+        (name, f"{min(account.ids)}{route.account.beside}", route.account.path)
         for name, profile in PROFILES.items()
         for account in profile.accounts
         for route in account.routes

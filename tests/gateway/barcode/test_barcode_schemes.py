@@ -68,8 +68,10 @@ def test_an_unknown_scheme_is_no_fault_by_the_standard() -> None:
     assert (decoded.kind, decoded.scheme, decoded.routing) == ("emv_mpm", None, None)
     assert decoded.strict is not None
     assert decoded.strict.valid
-    assert decoded.profile is not None
-    assert [violation.rule for violation in decoded.profile.violations] == ["scheme_unknown"]
+    assert decoded.profile is None, "nobody has judged it"
+    wrong = decode(seal([*objects[:-1], ("60", "x" * 16)]))
+    assert wrong.profile is not None
+    assert [violation.rule for violation in wrong.profile.violations] == ["scheme_unknown"]
 
 
 def test_a_profile_is_one_file() -> None:

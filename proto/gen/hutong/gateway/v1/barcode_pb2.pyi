@@ -184,6 +184,7 @@ class Barcode(_message.Message):
     TERMINAL_LABEL_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     ARTEFACTS_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     kind: Global___BarcodeKind.ValueType
     scheme: _builtins.str
     """The scheme that fits best; empty where none does."""
@@ -202,6 +203,10 @@ class Barcode(_message.Message):
     """ISO 3166 alpha-2."""
     reference: _builtins.str
     terminal_label: _builtins.str
+    purpose: _builtins.str
+    """What the code asks for: "payment", "mandate", "withdrawal", "deposit", "transfer", "refund", "donation" or "bill".
+    Empty for payers' codes and what is unknown. CreatePayment takes payments, transfers, donations and bills.
+    """
     @_builtins.property
     def strict(self) -> Global___BarcodeVerdict:
         """Right by EMVCo's standard; unset where the standard does not speak of this kind."""
@@ -245,10 +250,11 @@ class Barcode(_message.Message):
         terminal_label: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         artefacts: _abc.Iterable[_builtins.str] | None = ...,
+        purpose: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor", "amount_minor", b"amount_minor", "expire_time", b"expire_time", "profile", b"profile", "route", b"route", "strict", b"strict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor", "amount_minor", b"amount_minor", "artefacts", b"artefacts", "candidates", b"candidates", "country", b"country", "currency", b"currency", "expire_time", b"expire_time", "initiation", b"initiation", "kind", b"kind", "length_reading", b"length_reading", "merchant_category", b"merchant_category", "merchant_city", b"merchant_city", "merchant_name", b"merchant_name", "profile", b"profile", "reference", b"reference", "route", b"route", "scheme", b"scheme", "strict", b"strict", "terminal_label", b"terminal_label"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor", "amount_minor", b"amount_minor", "artefacts", b"artefacts", "candidates", b"candidates", "country", b"country", "currency", b"currency", "expire_time", b"expire_time", "initiation", b"initiation", "kind", b"kind", "length_reading", b"length_reading", "merchant_category", b"merchant_category", "merchant_city", b"merchant_city", "merchant_name", b"merchant_name", "profile", b"profile", "purpose", b"purpose", "reference", b"reference", "route", b"route", "scheme", b"scheme", "strict", b"strict", "terminal_label", b"terminal_label"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amount_minor: _TypeAlias = _typing.Literal["amount_minor"]  # noqa: Y015
     _WhichOneofArgType__amount_minor: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor"]  # noqa: Y015
@@ -375,8 +381,14 @@ class BarcodeCandidate(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
     ROUTE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     scheme: _builtins.str
     score: _builtins.int
+    reason: _builtins.str
+    """By what the scheme was recognised."""
+    purpose: _builtins.str
+    """What this scheme takes the code to ask for."""
     @_builtins.property
     def profile(self) -> Global___BarcodeVerdict: ...
     @_builtins.property
@@ -388,10 +400,12 @@ class BarcodeCandidate(_message.Message):
         score: _builtins.int = ...,
         profile: Global___BarcodeVerdict | None = ...,
         route: Global___BarcodeRoute | None = ...,
+        reason: _builtins.str = ...,
+        purpose: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "route", b"route"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "route", b"route", "scheme", b"scheme", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "purpose", b"purpose", "reason", b"reason", "route", b"route", "scheme", b"scheme", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

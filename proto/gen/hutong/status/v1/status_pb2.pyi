@@ -73,6 +73,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CODE_SPENT: _ErrorReason.ValueType  # 203
     ERROR_REASON_CODE_UNKNOWN: _ErrorReason.ValueType  # 204
     ERROR_REASON_CODE_FOREIGN: _ErrorReason.ValueType  # 205
+    ERROR_REASON_CODE_NOT_PAYABLE: _ErrorReason.ValueType  # 207
     ERROR_REASON_CODE_LOCKED: _ErrorReason.ValueType  # 206
     ERROR_REASON_TOKEN_UNKNOWN: _ErrorReason.ValueType  # 300
     ERROR_REASON_TOKEN_MALFORMED: _ErrorReason.ValueType  # 301
@@ -155,6 +156,7 @@ ERROR_REASON_CODE_EXPIRED: ErrorReason.ValueType  # 202
 ERROR_REASON_CODE_SPENT: ErrorReason.ValueType  # 203
 ERROR_REASON_CODE_UNKNOWN: ErrorReason.ValueType  # 204
 ERROR_REASON_CODE_FOREIGN: ErrorReason.ValueType  # 205
+ERROR_REASON_CODE_NOT_PAYABLE: ErrorReason.ValueType  # 207
 ERROR_REASON_CODE_LOCKED: ErrorReason.ValueType  # 206
 ERROR_REASON_TOKEN_UNKNOWN: ErrorReason.ValueType  # 300
 ERROR_REASON_TOKEN_MALFORMED: ErrorReason.ValueType  # 301
