@@ -6,6 +6,7 @@ import dataclasses
 import random
 
 from gateway.engine.transitions import Timing
+from gateway.links.windows import FRAME_LEGS_MAX, WINDOW
 from gateway.simulation.plan import (
     DISK_MODES,
     HOUR,
@@ -27,8 +28,11 @@ from gateway.simulation.plan import (
     Plan,
     Read,
     Refund,
+    SecondStream,
     ServerClockJump,
     Slow,
+    StreamBreak,
+    StreamStall,
     TornCommit,
     Watch,
 )
@@ -49,6 +53,8 @@ def draw(seed: int) -> Plan:
     items.extend(_faults(rng, heal_us, nodes))
     items.extend(_closings(random.Random(f"{seed} windows"), heal_us))
     items = _readers(seed, items, pays, heal_us)
+    streams = random.Random(f"{seed} streams")
+    items.extend(_streams(streams, heal_us))
     return Plan(
         seed=seed,
         nodes=nodes,
@@ -65,6 +71,9 @@ def draw(seed: int) -> Plan:
         weather={name: rng.choice((0.0, storm, storm, min(1.0, storm * 2))) for name in PARTICIPANTS},
         heal_us=heal_us,
         items=tuple(sorted(items, key=lambda item: item.at_us)),
+        window=streams.choice((WINDOW, WINDOW, WINDOW, 16, 8, 5, 4)),
+        frame_legs_max=streams.choice((FRAME_LEGS_MAX, FRAME_LEGS_MAX, 3, 1)),
+        connect_us=streams.choice((0, 0, SECOND // 3)),
     )
 
 
@@ -106,6 +115,22 @@ def _readers(seed: int, items: list[Item], pays: list[Pay], heal_us: int) -> lis
     watched = [rng.choice((None, rng.choice(pays).op)) for _ in range(rng.choice((0, 1, 1, 3)))]
     read += [Watch(rng.randint(0, heal_us), of) for of in watched]
     return read
+
+
+def _streams(rng: random.Random, heal_us: int) -> list[Item]:
+    """Participants' streams that break, stand still, or are taken over."""
+    items: list[Item] = []
+    for _ in range(rng.choice((0, 0, 1, 3, 8))):
+        at_us, node, participant = rng.randint(0, heal_us - 2 * SECOND), rng.randrange(6), rng.choice(PARTICIPANTS)
+        lasts_us = min(rng.choice((rng.randint(1000, SECOND), rng.randint(SECOND, 20 * SECOND))), heal_us - at_us)
+        kind = rng.random()
+        if kind < 0.4:
+            items.append(StreamStall(at_us, node, participant, lasts_us))
+        elif kind < 0.7:
+            items.append(StreamBreak(at_us, node, participant, lasts_us))
+        else:
+            items.append(SecondStream(at_us, node, participant))
+    return items
 
 
 def _payments(rng: random.Random, span_us: int, counters: int) -> list[Pay]:

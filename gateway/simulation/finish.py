@@ -107,6 +107,9 @@ def _was_held(world: World, op: int) -> bool:
 def _repeat_requests(world: World) -> None:
     """Fault 2: every caller asks again and gets the one answer, or the reason why there is none."""
     world.let_pass(CIRCUITS_CLOSE_US)
+    for node in world.nodes:
+        if node.link is not None:
+            node.link.at_rest(node.clock.now_us())
     witness = world.witness
     for kind in (Pay, Refund):
         ops = [op for op, asked in witness.asked.items() if isinstance(asked, kind)]

@@ -1,13 +1,12 @@
-"""Messages between an engine and participants: what the plan says becomes of them, and the lies that answer them."""
+"""What becomes of messages once a stream has taken them, as the plan says, and the lies that answer them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from gateway.engine.model import INQUIRY_NUMBER_MIN, Answered, LegKind, LegOut, Result
-from gateway.links.interface import not_sent
 from gateway.simulation.participants import BARRED, DECLINED, DONE, Answer, Participant
 from gateway.simulation.plan import PARTICIPANTS, SECOND, Fate, Plan
 from gateway.simulation.witness import Witness
@@ -182,44 +181,3 @@ class Network:
         """Every answer ever given arrives once more, in another order."""
         for participant, (leg_id, result, code) in reversed(self.answered):
             self._return(Answered(participant, leg_id, result, code))
-
-
-class SimulatedLink:
-    """The end of the network at one engine. See gateway.links.interface.Link."""
-
-    def __init__(self, network: Network, node: int, step: Callable[[], None], witness: Witness) -> None:
-        self._network = network
-        self._node = node
-        self._step = step
-        self._witness = witness
-        self.arrived: list[Answered] = []
-
-    def reachable(self, participant: str) -> bool:
-        """See the interface."""
-        return not self._network.participants[participant].known_down
-
-    def send(self, legs: Sequence[LegOut], now_us: int) -> list[Answered]:
-        """See the interface; the process may end between any two."""
-        lost = []
-        for leg in legs:
-            self._step()
-            if self.reachable(leg.participant):
-                self._network.send(leg, self._node)
-            else:
-                self._network.counts["not_sent"] += 1
-                lost.append(not_sent(leg))
-        return lost
-
-    def poll(self, now_us: int) -> list[Answered]:
-        """See the interface."""
-        arrived, self.arrived = self.arrived, []
-        for answered in arrived:
-            self._witness.heard(answered.participant, answered.leg_id, answered.result)
-        return arrived
-
-    def next_due_us(self) -> int | None:
-        """See the interface."""
-        return 0 if self.arrived else None
-
-    def close(self) -> None:
-        """See the interface."""

@@ -20,10 +20,10 @@ from gateway.risk.judge import Judge
 from gateway.risk.rule_file import default_rules
 from gateway.routing import Router
 from gateway.simulation.callers import SimulatedCall, directory
-from gateway.simulation.links import SimulatedLink
 from gateway.simulation.plan import SECOND, Crash, Pause
 from gateway.simulation.readers import Query, Stream, Watcher
 from gateway.simulation.storage import CrashError, GoneError, Neighbour, TornError
+from gateway.simulation.streams import SimulatedLink
 from gateway.simulation.windows import SimulatedClosing
 from gateway.watch import WatchHub
 
@@ -40,7 +40,7 @@ IDLE_US: Final = 5_000
 START_RETRY_US: Final = 1 * SECOND
 RESTART_US: Final = 2 * SECOND
 """Until whatever looks after processes starts one again that ended by itself."""
-ENGINE, NEIGHBOURS, READERS = "engine", "neighbours", "readers"
+ENGINE, NEIGHBOURS, READERS, STREAMS = "engine", "neighbours", "readers", "streams"
 """The threads of a process that the world plays."""
 READ_US: Final = 300
 """Until queries and watchers are served that were woken."""
@@ -145,6 +145,7 @@ class Node:
                 self.core.book,
             )
             world.say(f"engine {self.number} starts with {self.recovered} payments in flight")
+            self._listen()
             self.tick_at_us = world.now_us
             if self.neighbours is not None:
                 self.turn_at_us = world.now_us + self.neighbours.waits_us
@@ -152,7 +153,7 @@ class Node:
     def _build(self) -> Engine:
         world = self._world
         journal = self._process.open_journal()
-        link = self._link = SimulatedLink(world.network, self.number, self.step, world.witness)
+        link = self._link = SimulatedLink(world, self)
         router = Router(_DIRECTORY, link.reachable)
         ids = PaymentIds(random.Random(f"{world.plan.seed}/{self.number}/{self._lives}").randbytes)
         judge = Judge(default_rules())
@@ -191,7 +192,7 @@ class Node:
         """Others go on meanwhile, in the midst of what this process does."""
         self._pause = None
         life, still = self._lives, self._still
-        added = {ENGINE, NEIGHBOURS, READERS} - still if pause.whole else set()
+        added = {ENGINE, NEIGHBOURS, READERS, STREAMS} - still if pause.whole else set()
         still |= added
         self._world.stand_still(self.number, pause.lasts_us)
         still -= added
@@ -441,6 +442,37 @@ class Node:
             if self.streams:
                 self.read_soon(POLL_US)
 
+    # -- participants' streams -------------------------------------------------------------------------------
+
+    @property
+    def link(self) -> SimulatedLink | None:
+        """Where participants' streams end; None where nobody listens."""
+        return None if self.engine is None else self._link
+
+    def _listen(self) -> None:
+        """Participants find the engine that has started."""
+        link = self._link
+        assert link is not None, "it has just started"
+        if self._world.plan.connect_us:
+            self._world.after(self._world.plan.connect_us, link.open_all)
+        else:
+            link.open_all()
+
+    def write(self, link: SimulatedLink, participant: str) -> None:
+        """A turn of the thread that writes to participants."""
+        if link is not self.link:
+            return
+        if STREAMS in self._still:
+            link.postpone(participant, POLL_US)
+            return
+        try:
+            with self._acting(STREAMS):
+                link.write(participant)
+        except GoneError:
+            return
+        except CrashError as crash:
+            self.die(crash)
+
     # -- what arrives ----------------------------------------------------------------------------------------
 
     def submit(self, call: SimulatedCall) -> bool:
@@ -466,8 +498,7 @@ class Node:
 
     def deliver(self, answered: Answered) -> bool:
         """A participant's answer arrives; False where nobody listens."""
-        if self._link is None:
+        if self._link is None or not self._link.deliver(answered):
             return False
-        self._link.arrived.append(answered)
         self.wake()
         return True

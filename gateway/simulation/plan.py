@@ -13,6 +13,7 @@ from typing import Final
 
 from gateway.engine.model import LegKind
 from gateway.engine.transitions import Timing
+from gateway.links.windows import FRAME_LEGS_MAX, WINDOW
 
 SECOND: Final = 1_000_000
 HOUR: Final = 3600 * SECOND
@@ -192,6 +193,35 @@ class Slow:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamBreak:
+    """A participant's stream to one engine ends, and is opened again; what was on its way goes on."""
+
+    at_us: int
+    node: int
+    participant: str
+    lasts_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStall:
+    """Nothing leaves on a participant's stream for a while."""
+
+    at_us: int
+    node: int
+    participant: str
+    lasts_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecondStream:
+    """A participant opens another stream to an engine while the first one is open."""
+
+    at_us: int
+    node: int
+    participant: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClockJump:
     """The engine's clock leaps forward, as after a suspended machine."""
 
@@ -222,6 +252,9 @@ Item = (
     | DiskFault
     | Down
     | Slow
+    | StreamBreak
+    | StreamStall
+    | SecondStream
     | ClockJump
     | ServerClockJump
 )
@@ -304,6 +337,12 @@ class Plan:
     heal_us: int
     """From then on nothing breaks any more."""
     items: tuple[Item, ...]
+    window: int = WINDOW
+    """Places in the window of each participant."""
+    frame_legs_max: int = FRAME_LEGS_MAX
+    """Legs in one frame."""
+    connect_us: int = 0
+    """Until participants have opened their streams to an engine that starts."""
     strays: float = 0.0
     """Share of participants' answers that arrive at another engine than the one that asked."""
     fates: Mapping[str, Fate] | None = field(default=None)

@@ -68,6 +68,7 @@ class Witness:
         self.clocks_differ = False
         self.windows = Windows(self.complain, lambda: self.reader)
         self.claims = Claims(self.complain, self.carried, self.told)
+        self._not_sent: set[bytes] = set()
         self._now_us = now_us
         self._say = say
         self._reader: Rows | None = None
@@ -299,11 +300,24 @@ class Witness:
 
     # -- what participants see ---------------------------------------------------------------------------------
 
-    def sent(self, leg: LegOut) -> None:
-        """A leg left the gateway."""
+    def leaves(self, leg: LegOut) -> None:
+        """The engine hands a leg to its link."""
         payment_id, number = leg.leg_id[:16], leg.leg_id[16]
         if number < INQUIRY_NUMBER_MIN and not self._committed(payment_id, number, leg.kind):
             self.complain("no message before it is durable", f"leg {leg.leg_id.hex()} left and is not committed")
+
+    def not_sent(self, leg_id: bytes) -> None:
+        """The link says that a leg did not leave and will not."""
+        if leg_id in self.carried and self.carried[leg_id].kind in ORIGINALS:
+            self.complain("what is said not to be sent is not", f"leg {leg_id.hex()} had left")
+        self._not_sent.add(leg_id)
+
+    def sent(self, leg: LegOut) -> None:
+        """A leg left the gateway."""
+        self.leaves(leg)
+        payment_id = leg.leg_id[:16]
+        if leg.kind in ORIGINALS and leg.leg_id in self._not_sent:
+            self.complain("what is said not to be sent is not", f"leg {leg.leg_id.hex()} left after all")
         if leg.leg_id not in self.carried and leg.kind in ORIGINALS:
             self.legs_of.setdefault(payment_id, []).append(leg)
         self.carried[leg.leg_id] = leg

@@ -28,6 +28,7 @@ from gateway.simulation.node import ENGINE, NEIGHBOURS, START_US, Node
 from gateway.simulation.plan import SECOND, Fate, Pay, Plan, Refund
 from gateway.simulation.readers import Query, Reading, Watcher
 from gateway.simulation.storage import Storage
+from gateway.simulation.streams import STALE_US, SimulatedLink
 from gateway.simulation.witness import Violation, Witness
 from hutong.gateway.v1 import payment_pb2 as pb
 
@@ -99,6 +100,9 @@ class World:
             plans.DiskFault: self._play_disk,
             plans.Down: self._play_down,
             plans.Slow: self._play_slow,
+            plans.StreamBreak: self._play_break,
+            plans.StreamStall: self._play_stall,
+            plans.SecondStream: self._play_second,
             plans.ClockJump: self._play_jump,
             plans.ServerClockJump: self._play_server_jump,
         }
@@ -243,7 +247,7 @@ class World:
 
     def _deliver(self, answered: Answered, node: int) -> None:
         if not self.nodes[node].deliver(answered):
-            self.result.faults["answer_to_dead_engine"] += 1
+            self.result.faults["answer_to_nobody"] += 1
 
     # -- callers ---------------------------------------------------------------------------------------------
 
@@ -422,15 +426,53 @@ class World:
     def _play_down(self, item: plans.Down) -> None:
         self.result.faults["participant_restarted"] += 1
         self.say(f"{item.participant} ends and forgets what it had not synced")
-        participant = self.network.participants[item.participant]
         self.network.restart(item.participant)
-        self.after(min(item.noticed_us, item.lasts_us), lambda: setattr(participant, "known_down", participant.down))
+        self.after(min(item.noticed_us, item.lasts_us), lambda: self._notice_down(item.participant))
         self.after(item.lasts_us, lambda: self._bring_up(item.participant))
 
+    def _notice_down(self, name: str) -> None:
+        participant = self.network.participants[name]
+        participant.known_down = participant.down
+        if participant.down:
+            for node in self.nodes:
+                if node.link is not None:
+                    node.link.break_off(name)
+
     def _bring_up(self, name: str) -> None:
+        """It connects again, also where nobody noticed that it was gone."""
         participant = self.network.participants[name]
         participant.down = participant.known_down = False
         self.say(f"{name} is back")
+        for node in self.nodes:
+            if node.link is not None:
+                self._open(node.link, name)
+
+    def _open(self, link: SimulatedLink, name: str) -> None:
+        link.open(name)
+        self.after(STALE_US, lambda: link.former_ends(name))
+
+    def _link_of(self, item: plans.StreamBreak | plans.StreamStall | plans.SecondStream) -> SimulatedLink | None:
+        return self.nodes[item.node % len(self.nodes)].link
+
+    def _play_break(self, item: plans.StreamBreak) -> None:
+        link = self._link_of(item)
+        if link is not None:
+            self.result.faults["stream_broken"] += 1
+            link.break_off(item.participant)
+            self.after(item.lasts_us, link.open_all)
+
+    def _play_stall(self, item: plans.StreamStall) -> None:
+        link = self._link_of(item)
+        if link is not None:
+            self.result.faults["stream_stalled"] += 1
+            link.stall(item.participant)
+            self.after(item.lasts_us, lambda: link.go_on(item.participant))
+
+    def _play_second(self, item: plans.SecondStream) -> None:
+        link = self._link_of(item)
+        if link is not None and not self.network.participants[item.participant].known_down:
+            self.result.faults["stream_taken_over"] += 1
+            self._open(link, item.participant)
 
     def _play_slow(self, item: plans.Slow) -> None:
         self.result.faults["participant_slow"] += 1
@@ -470,6 +512,8 @@ class World:
             self._make_quick(name)
         for node in self.nodes:
             node.spare()
+            if node.link is not None:
+                node.link.open_all()
             node.start()
 
     def close(self) -> Result:
