@@ -54,7 +54,7 @@ def draw(seed: int) -> Plan:
     items.extend(_closings(random.Random(f"{seed} windows"), heal_us))
     items = _readers(seed, items, pays, heal_us)
     streams = random.Random(f"{seed} streams")
-    items.extend(_streams(streams, heal_us))
+    items.extend(_streams(streams, pays, heal_us))
     return Plan(
         seed=seed,
         nodes=nodes,
@@ -117,19 +117,25 @@ def _readers(seed: int, items: list[Item], pays: list[Pay], heal_us: int) -> lis
     return read
 
 
-def _streams(rng: random.Random, heal_us: int) -> list[Item]:
-    """Participants' streams that break, stand still, or are taken over."""
+def _streams(rng: random.Random, pays: list[Pay], heal_us: int) -> list[Item]:
+    """Participants' streams that break, stand still until then, or are taken over while answers are slow."""
     items: list[Item] = []
-    for _ in range(rng.choice((0, 0, 1, 3, 8))):
-        at_us, node, participant = rng.randint(0, heal_us - 2 * SECOND), rng.randrange(6), rng.choice(PARTICIPANTS)
+    for _ in range(rng.choice((0, 0, 1, 4, 10))):
+        busy_us = rng.choice(pays).at_us + rng.randint(-SECOND // 20, 2 * SECOND)
+        at_us = min(max(0, rng.choice((busy_us, busy_us, rng.randint(0, heal_us)))), heal_us - 2 * SECOND)
+        node, participant = rng.randrange(6), rng.choice(PARTICIPANTS)
         lasts_us = min(rng.choice((rng.randint(1000, SECOND), rng.randint(SECOND, 20 * SECOND))), heal_us - at_us)
-        kind = rng.random()
-        if kind < 0.4:
+        if rng.random() < 0.6:
             items.append(StreamStall(at_us, node, participant, lasts_us))
-        elif kind < 0.7:
-            items.append(StreamBreak(at_us, node, participant, lasts_us))
+            if rng.random() < 0.3:
+                continue
+            at_us += rng.randint(0, lasts_us)
+        if rng.random() < 0.5:
+            items.append(StreamBreak(at_us, node, participant, rng.randint(1000, heal_us - at_us)))
         else:
             items.append(SecondStream(at_us, node, participant))
+            if rng.random() < 0.6:  # so that legs are sent again before the first copy is answered
+                items.append(Slow(max(0, at_us - SECOND), participant, 5 * SECOND, rng.randint(SECOND, 6 * SECOND)))
     return items
 
 

@@ -15,6 +15,9 @@ INSIST_US: Final = 600 * SECOND
 """How often a participant repeats an approval that it owes since it broke its word."""
 INSIST_MAX: Final = 50
 _OF_INQUIRY: Final = 16
+_Way = tuple[int, int]
+"""An engine, and the stream to it."""
+_NOWHERE: Final = (-1, 0)
 
 
 class Scheduler(Protocol):
@@ -35,12 +38,12 @@ class Network:
         plan: Plan,
         witness: Witness,
         time: Scheduler,
-        deliver: Callable[[Answered, int], None],
+        deliver: Callable[[Answered, int, int], None],
         say: Callable[[str], None],
         notice: Callable[[str], None],
     ) -> None:
-        """`deliver` takes an answer and the engine that it goes to; `notice` is told the kind of each message that
-        leaves, and of lies."""
+        """`deliver` takes an answer, the engine that it goes to, and which stream to it carried the leg (0: another
+        engine's, or nobody knows); `notice` is told the kind of each message that leaves, and of lies."""
         self.participants: Mapping[str, Participant] = {
             name: Participant(name, witness.effect, witness.complain) for name in PARTICIPANTS
         }
@@ -57,12 +60,13 @@ class Network:
         self._sent: Counter[str] = Counter()
         self._sender: dict[bytes, int] = {}
         self._returned: Counter[bytes] = Counter()
-        self._leaving: dict[str, list[tuple[Answer, Fate]]] = {name: [] for name in PARTICIPANTS}
+        self._leaving: dict[str, list[tuple[Answer, Fate, _Way]]] = {name: [] for name in PARTICIPANTS}
         self.answered: list[tuple[str, Answer]] = []
         """Every answer that ever left a participant."""
 
-    def send(self, leg: LegOut, node: int) -> None:
-        """A leg leaves an engine."""
+    def send(self, leg: LegOut, node: int, epoch: int) -> None:
+        """A leg leaves an engine, on the stream that is known there by this epoch."""
+        way = (node, epoch)
         self._witness.sent(leg)
         self._sender[leg.leg_id[:16]] = node
         name = f"{self._witness.labels[leg.leg_id[:16]]}/{leg.leg_id[16]}"
@@ -77,16 +81,16 @@ class Network:
         if leg.kind is LegKind.REVERSAL and self.participants[leg.participant].has_lied(leg.original_leg_id):
             self._notice("undoing")
         for delay_us in fate.requests:
-            self._time.after(delay_us, lambda: self._arrive(leg, fate, name))
+            self._time.after(delay_us, lambda: self._arrive(leg, fate, name, way))
 
-    def _arrive(self, leg: LegOut, fate: Fate, name: str) -> None:
+    def _arrive(self, leg: LegOut, fate: Fate, name: str, way: _Way) -> None:
         participant = self.participants[leg.participant]
         if participant.down:
             self._say(f"{name} finds {leg.participant} down")
             self.counts["lost_at_down_participant"] += 1
             return
         if fate.kind == "lie_refused_reversal":
-            self._answer(leg.participant, (leg.leg_id, Result.DECLINED, "12"), fate)
+            self._answer(leg.participant, (leg.leg_id, Result.DECLINED, "12"), fate, way)
             return
         line = participant.lines.get(leg.leg_id)
         if fate.kind == "lie_no_tombstone" and line is not None and line.state == BARRED and line.contents is None:
@@ -100,10 +104,11 @@ class Network:
         self._say(f"{name} at {leg.participant}: {Result(answer[1]).name}")
         if change_of_mind and now is not None and now.state == DECLINED:
             self._time.after(fate.late_us, lambda: self._break_word(participant, leg, name))
-        self._leaving[leg.participant].append((answer, fate))
+        self._leaving[leg.participant].append((answer, fate, way))
         if fate.kind == "lie_unasked":
             unasked = leg.leg_id[:_OF_INQUIRY] + bytes([INQUIRY_NUMBER_MIN + leg.leg_id[_OF_INQUIRY]])
-            self._leaving[leg.participant].insert(-1, ((unasked, Result.NOT_FOUND, "25"), Fate("", (), fate.answers)))
+            given = (unasked, Result.NOT_FOUND, "25"), Fate("", (), fate.answers), way
+            self._leaving[leg.participant].insert(-1, given)
         if participant.sync_us:
             self._time.after(participant.sync_us, lambda: self.sync(leg.participant))
         else:
@@ -113,8 +118,8 @@ class Network:
         """What a participant did becomes durable, and its answers leave."""
         self.participants[name].sync()
         leaving, self._leaving[name] = self._leaving[name], []
-        for answer, fate in leaving:
-            self._answer(name, answer, fate)
+        for answer, fate, way in leaving:
+            self._answer(name, answer, fate, way)
 
     def restart(self, name: str) -> None:
         """A participant's process ends: unsynced work is forgotten, and its answers with it."""
@@ -123,23 +128,23 @@ class Network:
         participant.forget_unsynced()
         participant.down = True
 
-    def _answer(self, participant: str, answer: Answer, fate: Fate) -> None:
+    def _answer(self, participant: str, answer: Answer, fate: Fate, way: _Way) -> None:
         self.answered.append((participant, answer))
         leg_id, result, code = answer
         if fate.kind == "lie_garbage":
             for garbage in (Answered(participant, leg_id, 0, "ZZ"), Answered(participant, bytes(17), result, code)):
-                self._later(garbage, fate)
+                self._later(garbage, fate, way)
         elif fate.kind == "lie_stranger":
             stranger = PARTICIPANTS[PARTICIPANTS.index(participant) - 1]
-            self._later(Answered(stranger, leg_id, Result.APPROVED, code), fate)
+            self._later(Answered(stranger, leg_id, Result.APPROVED, code), fate, _NOWHERE)
         else:
-            self._later(Answered(participant, leg_id, result, code), fate)
+            self._later(Answered(participant, leg_id, result, code), fate, way)
 
-    def _later(self, answered: Answered, fate: Fate) -> None:
+    def _later(self, answered: Answered, fate: Fate, way: _Way) -> None:
         for delay_us in fate.answers:
-            self._time.after(delay_us, lambda: self._return(answered))
+            self._time.after(delay_us, lambda: self._return(answered, way))
 
-    def _return(self, answered: Answered) -> None:
+    def _return(self, answered: Answered, way: _Way = _NOWHERE) -> None:
         """To the engine that sent the leg last, or astray to another."""
         payment_id = answered.leg_id[:_OF_INQUIRY]
         node = self.sender(payment_id)
@@ -149,7 +154,7 @@ class Network:
             if by := self._plan.strays_to(name, self._plan.nodes):
                 self.counts["answer_astray"] += 1
                 node = (node + by) % self._plan.nodes
-        self._deliver(answered, node)
+        self._deliver(answered, node, way[1] if way[0] == node else 0)
 
     def sender(self, payment_id: bytes) -> int:
         """The engine that sent legs of a payment; the first where none did."""

@@ -496,9 +496,9 @@ class Node:
             self.engine.inbox.put([Close(number, closing)])
             self.wake()
 
-    def deliver(self, answered: Answered) -> bool:
-        """A participant's answer arrives; False where nobody listens."""
-        if self._link is None or not self._link.deliver(answered):
+    def deliver(self, answered: Answered, epoch: int) -> bool:
+        """A participant's answer arrives, on this stream if it is still read; False where nobody listens."""
+        if self._link is None or not self._link.deliver(answered, epoch):
             return False
         self.wake()
         return True

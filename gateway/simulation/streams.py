@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 WRITE_US: Final = 50
 """From a leg's being offered until its stream's thread takes it, and from one frame to the next."""
-STALE_US: Final = 2 * SECOND
+STALE_US: Final = 20 * SECOND
 """So long a stream that was taken over may still be read."""
 GIVEN_UP_US: Final = 60 * SECOND
 """After this a leg that nobody answers counts no longer."""
@@ -185,8 +185,6 @@ class SimulatedLink:
         """The stream that counts, of each participant that has one."""
         self._former: dict[str, tuple[int, int]] = {}
         """The stream that it took over from, and until when that is still read."""
-        self._carried_by: dict[bytes, int] = {}
-        """Leg id to the stream that carried it last."""
         self._stalled: set[str] = set()
         self._writing: set[str] = set()
         """Participants for whose legs a turn of their stream's thread is planned."""
@@ -271,8 +269,7 @@ class SimulatedLink:
             self._write_soon(participant)
         for leg in frame:
             self._node.step()
-            self._carried_by[leg.leg_id] = epoch
-            self._world.network.send(leg, self._node.number)
+            self._world.network.send(leg, self._node.number, epoch)
 
     # -- the engine's side -----------------------------------------------------------------------------------
 
@@ -328,19 +325,20 @@ class SimulatedLink:
 
     # -- the participants' side ------------------------------------------------------------------------------
 
-    def deliver(self, answered: Answered) -> bool:
-        """An answer comes on the stream that carried its leg, if that is still read, or on the one that counts. False
+    def deliver(self, answered: Answered, epoch: int) -> bool:
+        """An answer comes: on the stream that carried its leg, if that is still read, or on the one that counts. False
         where there is none."""
-        participant, leg_id = answered.participant, answered.leg_id
-        epoch = self._epochs.get(participant)
-        if epoch is None:
+        participant = answered.participant
+        current = self._epochs.get(participant)
+        if current is None:
             return False
         former, until_us = self._former.get(participant, (0, 0))
-        if self._carried_by.get(leg_id) == former and self._world.now_us < until_us:
-            epoch = former
+        if epoch and epoch == former and self._world.now_us < until_us:
+            self._world.network.counts["answer_on_former_stream"] += 1
+            self._windows.answered(participant, former, [answered.leg_id])
         else:
-            self._account.answered(participant, leg_id)
-        self._windows.answered(participant, epoch, [leg_id])
+            self._windows.answered(participant, current, [answered.leg_id])
+            self._account.answered(participant, answered.leg_id)
         self._agree(participant)
         self.arrived.append(answered)
         return True

@@ -245,8 +245,8 @@ class World:
             self.after(down_us, node.start)
         self.storage.forget_former()
 
-    def _deliver(self, answered: Answered, node: int) -> None:
-        if not self.nodes[node].deliver(answered):
+    def _deliver(self, answered: Answered, node: int, epoch: int) -> None:
+        if not self.nodes[node].deliver(answered, epoch):
             self.result.faults["answer_to_nobody"] += 1
 
     # -- callers ---------------------------------------------------------------------------------------------
