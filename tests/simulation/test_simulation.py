@@ -41,6 +41,8 @@ QUICK = (
     "limit_ignored",
     "refund_not_reserved",
     "silence_is_failure",
+    "window_place_kept_when_given_up",
+    "window_without_shares",
 )
 """Found by the first few seeds; `hutong simulate --mutations` looks for all."""
 
@@ -52,6 +54,7 @@ def test_fifty_seeds_break_nothing() -> None:
     assert not summary.failures
     assert summary.states == set(State)
     assert summary.payments > 1000
+    assert {"stream_broken", "stream_stalled", "stream_taken_over", "not_sent"} <= set(summary.faults)
     assert {"power_cut", "crash", "request_dropped", "answer_hours_late", "participant_restarted"} <= set(
         summary.faults
     )
