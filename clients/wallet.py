@@ -10,13 +10,12 @@ from clients import keys
 from clients.client import HutongClient
 from clients.optics import QR, Optics
 from clients.population import Wallet
+from clients.tokens import WALLET_TRID, TokenClient
 from contract import payment_code
 from contract.secret import Secret
 from hutong.gateway.v1 import payment_pb2 as pb
-from hutong.tokenization.v1 import token_pb2, token_pb2_grpc
+from hutong.tokenization.v1 import token_pb2
 
-REQUESTOR_ID: Final = "10000000002"
-"""The wallet requestor (TRID) that every token service has from the start."""
 ASSURED_BY_ISSUER: Final = "14"
 """EMV assurance method: the issuer vouches for the holder."""
 
@@ -34,19 +33,14 @@ class SimulatedWallet:
         self._client = client
         self._optics = optics
         self._clock_us = clock_us
-        self._tokens = token_pb2_grpc.TokenServiceStub(client.channel)
+        self._tokens = TokenClient(client)
         self._token: Secret[str] | None = None
         self._offline: token_pb2.ProvisionCodesResponse | None = None
 
     def activate(self) -> Secret[str]:
         """Asks the token service for the account's token. The same account always gets the same one."""
-        request = token_pb2.RequestTokenRequest(
-            requestor_id=REQUESTOR_ID,
-            issuer_id=self.person.issuer_id,
-            account_number=self.person.account.reveal(),
-            assurance_method=ASSURED_BY_ISSUER,
-        )
-        self._token = Secret(self._client.call(self._tokens.RequestToken, request, repeatable=True).token)
+        account = self.person.account.reveal()
+        self._token = self._tokens.request_token(self.person.issuer_id, account, assurance_method=ASSURED_BY_ISSUER)
         return self._token
 
     @property
@@ -58,18 +52,12 @@ class SimulatedWallet:
 
     def online_code(self) -> Secret[str]:
         """A code that the token service reserves for a minute, 19 digits."""
-        request = token_pb2.ReserveCodeRequest(requestor_id=REQUESTOR_ID, name=self._name())
-        return Secret(self._client.call(self._tokens.ReserveCode, request).code)
+        return self._tokens.reserve_code(self.token)
 
     def provision(self) -> None:
         """Fetches what offline codes of the day are made from, while there is a network."""
-        request = token_pb2.ProvisionCodesRequest(
-            requestor_id=REQUESTOR_ID,
-            name=self._name(),
-            device_id=self.person.device_id,
-            day=payment_code.day_of(self._clock_us()),
-        )
-        self._offline = self._client.call(self._tokens.ProvisionCodes, request)
+        day = payment_code.day_of(self._clock_us())
+        self._offline = self._tokens.provision_codes(self.token, self.person.device_id, day)
 
     def offline_code(self) -> Secret[str]:
         """The code of this half minute, computed on the phone, 19 digits. Raises NotActivatedError before `provision`,
@@ -97,17 +85,8 @@ class SimulatedWallet:
 
     def add_face(self, reference: Secret[str]) -> None:
         """Lets a face pay: binds the reference that the face service gave to the wallet's token."""
-        request = token_pb2.CreateKeyRequest(
-            requestor_id=REQUESTOR_ID,
-            name=self._name(),
-            kind=token_pb2.TOKEN_KEY_KIND_FACE,
-            face_reference=reference.reveal(),
-        )
-        self._client.call(self._tokens.CreateKey, request)
+        self._tokens.add_face(self.token, reference)
 
     def payer_key(self) -> pb.RoutingKey:
         """The wallet's token as the payer's end of a payment."""
-        return keys.token(self.token.reveal(), REQUESTOR_ID)
-
-    def _name(self) -> token_pb2.TokenName:
-        return token_pb2.TokenName(token=self.token.reveal())
+        return keys.token(self.token.reveal(), WALLET_TRID)

@@ -13,11 +13,11 @@ from google.protobuf.message import Message
 
 from clients.client import HutongClient
 from clients.command.connection import Connection, connected
+from clients.tokens import WALLET_TRID
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong.tokenization.v1 import token_pb2_grpc
 
-WALLET: Final = "10000000002"
-"""The wallet requestor that every vault has from the start."""
+WALLET: Final = WALLET_TRID
 OPERATOR: Final = "10000000001"
 """The operator that every vault has from the start."""
 REF_DIGITS: Final = 32
