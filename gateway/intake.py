@@ -232,7 +232,9 @@ class PaymentIntake:
         if draft.reply_by_us <= now_us:
             raise HutongError(Reason.ERROR_REASON_DEADLINE_PAST)
         draft.payee = payee = self._payees.find(request.payee, payee_bytes, now_us)
-        draft.amount_minor, draft.currency = requests.amount(request, payee.amount_minor, payee.currency)
+        draft.amount_minor, draft.currency = requests.amount(
+            request, payee.amount_minor, payee.currency, payee.least_minor, payee.fee_minor
+        )
 
     def _key_use(self, draft: Draft) -> KeyUse:
         assert draft.payee is not None, "validated before"

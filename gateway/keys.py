@@ -46,7 +46,12 @@ class Payee:
     terminal_id: str
     kind: int
     amount_minor: int | None = None
+    """What the code asks for in all: its amount with its fee; None where the payer enters the amount."""
     currency: str | None = None
+    least_minor: int | None = None
+    """Where the payer may pay another amount than `amount_minor` (a tip is asked for): the least."""
+    fee_minor: int = 0
+    """A fixed fee that is part of the amount which the payer enters."""
     reference: str = ""
     static: bool = False
     """The payer scanned a code that does not change. A dynamic code past its time is refused, not taken for one."""
@@ -106,8 +111,10 @@ def _payee_of_barcode(text: str, directory: Directory, now_us: int) -> Payee:
         merchant,
         terminal,
         pb.KEY_KIND_MERCHANT_CODE,
-        decoded.amount_minor,
+        decoded.amount_due_minor if decoded.amount_due_minor is not None else decoded.amount_minor,
         decoded.currency,
+        decoded.amount_least_minor,
+        (decoded.tip_minor or 0) if decoded.amount_minor is None else 0,
         (decoded.reference or "")[:REFERENCE_CHARACTERS_MAX],
         decoded.initiation != "dynamic",
         decoded.initiation != "dynamic" and decoded.expires_us is None,

@@ -92,9 +92,24 @@ def hold_until(request: pb.CreatePaymentRequest, now_us: int) -> int:
 
 
 def amount(
-    request: pb.CreatePaymentRequest, code_amount_minor: int | None, code_currency: str | None
+    request: pb.CreatePaymentRequest,
+    code_amount_minor: int | None,
+    code_currency: str | None,
+    code_least_minor: int | None = None,
+    code_fee_minor: int = 0,
 ) -> tuple[int, str]:
-    """The amount and currency to pay: the request's, which must agree with the code's where it has them."""
+    """The amount and currency to pay: the request's, which must agree with the code's where it has them.
+
+    Args:
+        request: what was asked for.
+        code_amount_minor: what the payee's code asks for in all, fees included; None where the payer enters it.
+        code_currency: the code's currency; None where it has none.
+        code_least_minor: where the payer may pay more or less than `code_amount_minor`, as with a tip: the least.
+        code_fee_minor: a fixed fee that is part of the amount which the payer enters.
+
+    Raises:
+        HutongError: FIELD_MISSING, CURRENCY_UNKNOWN, CURRENCY_MISMATCH, AMOUNT_NOT_POSITIVE or AMOUNT_ABOVE_LIMIT.
+    """
     currency = request.currency or code_currency or ""
     if not currency:
         if not request.amount_minor:
@@ -111,7 +126,13 @@ def amount(
         raise HutongError(Reason.ERROR_REASON_AMOUNT_NOT_POSITIVE)
     if minor > AMOUNT_MINOR_MAX:
         raise HutongError(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT, most_minor=str(AMOUNT_MINOR_MAX))
-    if code_amount_minor is not None and minor != code_amount_minor:
+    if code_least_minor is not None or code_fee_minor:
+        least = max(code_least_minor or 0, code_fee_minor + 1 if code_fee_minor else 0)
+        if minor < least:
+            raise HutongError(
+                Reason.ERROR_REASON_CURRENCY_MISMATCH, code_least_minor=str(least), request_minor=str(minor)
+            )
+    elif code_amount_minor is not None and minor != code_amount_minor:
         raise HutongError(
             Reason.ERROR_REASON_CURRENCY_MISMATCH, code_minor=str(code_amount_minor), request_minor=str(minor)
         )

@@ -15,6 +15,7 @@ from rich.table import Table
 from clients.command.amounts import exponent_of, minor_units
 from clients.command.groups import Group
 from contract.errors import HutongError
+from gateway.barcode import tips
 from gateway.barcode.build import HUTONG, MerchantCode, build_merchant_code, writable
 from gateway.barcode.decode import decode as decode_text
 from gateway.barcode.found import Effort
@@ -67,6 +68,8 @@ def decode(payload: str | None, as_json: bool, directory_file: Path | None) -> N
 @click.option("--category", default="0000", show_default=True, help="ISO 18245 merchant category code.")
 @click.option("--amount", default="", help="Such as 12.50; without it the payer enters the amount.")
 @click.option("--amount-minor", type=click.IntRange(1), hidden=True)
+@click.option("--ask-for-tip", is_flag=True, help="Ask the payer for a tip.")
+@click.option("--fee", default="", help="A fee on top of the amount: 0.50, or 2.5% of it.")
 @click.option("--terminal", default="", help="Terminal id.")
 @click.option("--participant", default="", help="BIN, BIC or organisation id, where the scheme asks for one.")
 @click.option("--reference", default="", help="Reference label.")
@@ -119,6 +122,7 @@ def _built(given: dict[str, Any]) -> str:
         currency=given["currency"],
         merchant_category=given["category"],
         amount_minor=given["amount_minor"],
+        **_tip(given),
         terminal_id=given["terminal"],
         participant=given["participant"],
         reference=given["reference"],
@@ -127,6 +131,21 @@ def _built(given: dict[str, Any]) -> str:
         return build_merchant_code(code, given["scheme"])
     except HutongError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _tip(given: dict[str, Any]) -> dict[str, Any]:
+    """The tip or fee that a code is to ask for, as the builder takes it."""
+    fee = given["fee"]
+    if fee and given["ask_for_tip"]:
+        raise click.UsageError("a code asks for a tip or adds a fee: give --ask-for-tip or --fee")
+    if fee.endswith("%"):
+        points = tips.basis_points(fee[:-1])
+        if points is None:
+            raise click.BadParameter("a percentage is 0.01% to 99.99%", param_hint="--fee")
+        return {"tip": tips.PERCENT, "tip_basis_points": points}
+    if fee:
+        return {"tip": tips.FIXED, "tip_minor": minor_units(fee, given["currency"])}
+    return {"tip": tips.ASKED if given["ask_for_tip"] else tips.NONE}
 
 
 @barcode.command()

@@ -15,7 +15,7 @@ from contract.amounts import from_minor
 from contract.currencies import EXPONENT_OF, NUMBER_OF
 from contract.errors import HutongError, Reason
 from contract.secret import Secret
-from gateway.barcode import cpm_spec
+from gateway.barcode import cpm_spec, tips
 from gateway.barcode.ber import Item
 from gateway.barcode.ber import join as join_ber
 from gateway.barcode.consumer import decode as decode_consumer
@@ -31,6 +31,8 @@ ACCOUNT_TEMPLATE: Final = "io.hutong.account"
 PAYEE_TEMPLATE: Final = "io.hutong.payee"
 _LETTER_OF: Final = {kind: letter for letter, kind in KIND_CODES.items()}
 _PROMPTPAY_KIND: Final = "00"
+BASIS_POINTS_MAX: Final = 9_999
+"""99.99 %, the most that object 57 says."""
 ACCOUNT_PARTS_MAX: Final = 3
 """Most fields that one account is made of."""
 
@@ -57,6 +59,10 @@ class MerchantCode:
     reference: str = ""
     bill_number: str = ""
     postal_code: str = ""
+    tip: str = tips.NONE
+    """`none`, `asked`, `fixed` (with `tip_minor`) or `percent` (with `tip_basis_points`, 1 to 9999)."""
+    tip_minor: int | None = None
+    tip_basis_points: int | None = None
     dynamic: bool | None = None
     """Whether the code is for one payment; None: it is when it names an amount."""
     alternate_language: str = ""
@@ -191,7 +197,8 @@ def _finish(code: MerchantCode, accounts: list[Pair], omit: frozenset[str], sche
     objects.append(("52", code.merchant_category))
     objects.append(("53", NUMBER_OF[code.currency]))
     if code.amount_minor is not None:
-        objects.append(("54", _amount(code)))
+        objects.append(("54", _amount(code.amount_minor, code.currency, "amount_minor")))
+    objects += _tip(code)
     objects += [("58", code.country), ("59", code.merchant_name), ("60", code.merchant_city), ("61", code.postal_code)]
     try:
         objects.append(("62", _additional(code, scheme)))
@@ -207,11 +214,31 @@ def _given(identifier: str, code: MerchantCode) -> bool:
     return {"52": code.merchant_category not in {"", "0000"}, "59": True, "60": bool(code.merchant_city)}[identifier]
 
 
-def _amount(code: MerchantCode) -> str:
+def _amount(minor: int, currency: str, field: str) -> str:
     try:
-        return from_minor(code.amount_minor or 0, EXPONENT_OF[code.currency])
+        return from_minor(minor, EXPONENT_OF[currency])
     except ValueError as error:
-        raise HutongError(Reason.ERROR_REASON_AMOUNT_NOT_POSITIVE, field="amount_minor", problem=str(error)) from error
+        raise HutongError(Reason.ERROR_REASON_AMOUNT_NOT_POSITIVE, field=field, problem=str(error)) from error
+
+
+def _tip(code: MerchantCode) -> list[Pair]:
+    """Objects 55 to 57."""
+    given = {tips.FIXED: code.tip_minor is not None, tips.PERCENT: code.tip_basis_points is not None}
+    if code.tip not in {tips.NONE, tips.ASKED, *given}:
+        raise _invalid("tip", f"none, asked, fixed or percent, not {code.tip[:20]}")
+    wrong = next((kind for kind, present in given.items() if present != (kind == code.tip)), None)
+    if wrong is not None:
+        raise _invalid("tip", "fixed goes with tip_minor, percent with tip_basis_points, and neither with another")
+    if code.tip == tips.NONE:
+        return []
+    objects = [("55", tips.INDICATORS[code.tip])]
+    if code.tip_minor is not None:
+        objects.append(("56", _amount(code.tip_minor, code.currency, "tip_minor")))
+    if code.tip_basis_points is not None:
+        if not 1 <= code.tip_basis_points <= BASIS_POINTS_MAX:
+            raise _invalid("tip_basis_points", f"1 to {BASIS_POINTS_MAX}")
+        objects.append(("57", tips.written_percentage(code.tip_basis_points)))
+    return objects
 
 
 def _additional(code: MerchantCode, scheme: str) -> str:

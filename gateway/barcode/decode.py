@@ -19,6 +19,7 @@ from gateway.barcode.model import Decoded, Verdict, Violation, covered, verdict
 from gateway.barcode.mpm import parse
 from gateway.barcode.payload import Payload
 from gateway.barcode.recognise import candidates, expiry_us, unrecognised
+from gateway.barcode.tips import ASKED, tip
 
 CHARACTERS_MAX: Final = 7089
 """More characters than the largest QR symbol holds (version 40-L, digits) are no barcode."""
@@ -105,6 +106,8 @@ def _merchant_code(text: str, artefacts: tuple[str, ...]) -> Decoded:
         artefacts = (*artefacts, "lower_case_crc")
     additional: Mapping[str, str] = payload.templates.get("62", {})
     remote = best is not None and best.remote
+    amount = None if remote else payload.amount_minor
+    asked = None if remote else tip(values, payload.currency, amount)
     return Decoded(
         kind="emv_mpm",
         scheme=best.scheme if best else None,
@@ -113,7 +116,12 @@ def _merchant_code(text: str, artefacts: tuple[str, ...]) -> Decoded:
         profile=best.profile if best else unrecognised(payload) if strict else None,
         routing=best.routing if best else None,
         candidates=tuple(fitting),
-        amount_minor=None if remote else payload.amount_minor,
+        amount_minor=amount,
+        tip=asked.kind if asked else None,
+        tip_minor=asked.fee_minor if asked else None,
+        tip_basis_points=asked.basis_points if asked else None,
+        amount_due_minor=asked.due_minor if asked else None,
+        amount_least_minor=amount if asked is not None and asked.kind == ASKED else None,
         currency=payload.currency,
         merchant_name=values.get("59"),
         length_reading=payload.reading,

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 from contract.amounts import to_minor
 from contract.currencies import EXPONENT_OF
+from gateway.barcode import tips
 from gateway.barcode.checks import CHECKS
 from gateway.barcode.model import MANDATE, PAYMENT, Candidate, Decoded, Routing, Violation, covered, excerpt, verdict
 from gateway.barcode.profile import PROFILES, LinkForm
@@ -68,6 +69,8 @@ def _decoded(form: LinkForm, groups: dict[str, str | None], artefacts: tuple[str
         routing=routing if account else None,
         candidates=(Candidate(form.scheme, 100, profile, routing if account else None, "a link of it", purpose),),
         amount_minor=None if later else amount,
+        tip=tips.NONE,
+        amount_due_minor=None if later or least is not None else amount,
         amount_least_minor=None if later else least,
         currency=currency,
         merchant_name=fields.get("merchant_name"),

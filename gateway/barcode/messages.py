@@ -9,6 +9,7 @@ from gateway.barcode.found import Symbol
 from gateway.barcode.model import Candidate, Decoded, Verdict
 from gateway.barcode.routing import Directory, Route, best_route, resolve
 from gateway.barcode.symbols import DEFAULT_STYLE, Style
+from gateway.barcode.tips import NONE
 from gateway.barcode.translate import Translation
 from hutong.gateway.v1 import barcode_pb2 as pb
 
@@ -43,6 +44,11 @@ def barcode(decoded: Decoded, directory: Directory) -> pb.Barcode:
         terminal_label=decoded.terminal_label or "",
         artefacts=decoded.artefacts,
         purpose=decoded.purpose or "",
+        tip=decoded.tip or "",
+        tip_minor=decoded.tip_minor,
+        tip_basis_points=decoded.tip_basis_points,
+        amount_due_minor=decoded.amount_due_minor,
+        amount_least_minor=decoded.amount_least_minor,
     )
     if decoded.expires_us is not None:
         seconds, rest = divmod(decoded.expires_us, _MICROSECONDS)
@@ -102,6 +108,9 @@ def merchant_code(request: pb.EncodeRequest) -> tuple[MerchantCode, str]:
         reference=request.reference,
         bill_number=request.bill_number,
         postal_code=request.postal_code,
+        tip=request.tip or NONE,
+        tip_minor=request.tip_minor if request.HasField("tip_minor") else None,
+        tip_basis_points=request.tip_basis_points if request.HasField("tip_basis_points") else None,
     )
     return code, request.scheme or HUTONG
 

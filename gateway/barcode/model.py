@@ -138,6 +138,15 @@ class Decoded:
     candidates: tuple[Candidate, ...] = ()
     amount_minor: int | None = None
     """Amount in minor units of `currency`."""
+    tip: str | None = None
+    """`none`, `asked`, `fixed` or `percent`: what the code asks for beyond its amount. None where it does not apply, or
+    cannot be understood."""
+    tip_minor: int | None = None
+    """The fee in minor units: as the code writes it, or the percentage of its amount."""
+    tip_basis_points: int | None = None
+    """A percentage fee in hundredths of a percent."""
+    amount_due_minor: int | None = None
+    """What is to be paid in all, fees included; None where the payer enters the amount or decides on a tip."""
     amount_least_minor: int | None = None
     """The least that may be paid, where the payer may pay another amount than `amount_minor`; None where not."""
     currency: str | None = None

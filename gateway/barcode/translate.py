@@ -25,12 +25,13 @@ from gateway.barcode.model import PAYABLE, Decoded, Routing, covered, excerpt
 from gateway.barcode.mpm_spec import ROOT, TEMPLATES
 from gateway.barcode.profile import PROFILES
 from gateway.barcode.routing import Directory
+from gateway.barcode.tips import FIXED, NONE
 from gateway.barcode.tlv import split
 
 NAME_CHARACTERS: Final = 25
 CITY_CHARACTERS: Final = 15
 POSTAL_CHARACTERS: Final = 10
-_CARRIED: Final = frozenset({"00", "01", "52", "53", "54", "58", "59", "60", "61", "63"})
+_CARRIED: Final = frozenset({"00", "01", "52", "53", "54", "55", "56", "57", "58", "59", "60", "61", "63"})
 """Root objects whose meaning the target's builder writes anew."""
 _LINK_DEFAULTS: Final = {
     "upi": ("IN", "INR"),
@@ -174,6 +175,9 @@ def _merchant_code(decoded: Decoded, key: Routing, losses: list[Loss]) -> Mercha
         terminal_id=key.terminal_id or decoded.terminal_label or "",
         participant=key.participant,
         dynamic=decoded.initiation == "dynamic",
+        tip=decoded.tip or NONE,
+        tip_minor=decoded.tip_minor if decoded.tip == FIXED else None,
+        tip_basis_points=decoded.tip_basis_points,
     )
     additional = _inside(decoded, "62")
     language = _inside(decoded, "64")

@@ -185,6 +185,11 @@ class Barcode(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     ARTEFACTS_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
+    TIP_FIELD_NUMBER: _builtins.int
+    TIP_MINOR_FIELD_NUMBER: _builtins.int
+    TIP_BASIS_POINTS_FIELD_NUMBER: _builtins.int
+    AMOUNT_DUE_MINOR_FIELD_NUMBER: _builtins.int
+    AMOUNT_LEAST_MINOR_FIELD_NUMBER: _builtins.int
     kind: Global___BarcodeKind.ValueType
     scheme: _builtins.str
     """The scheme that fits best; empty where none does."""
@@ -207,6 +212,18 @@ class Barcode(_message.Message):
     """What the code asks for: "payment", "mandate", "withdrawal", "deposit", "transfer", "refund", "donation" or "bill".
     Empty for payers' codes and what is unknown. CreatePayment takes payments, transfers, donations and bills.
     """
+    tip: _builtins.str
+    """What the code asks for beyond its amount: "none"; "asked", a tip that the payer chooses; "fixed", a fee; or
+    "percent", a fee that is a percentage of the amount. Empty where it does not apply.
+    """
+    tip_minor: _builtins.int
+    """The fee in minor units: as written, or the percentage of the amount, to the nearest minor unit (a half is one)."""
+    tip_basis_points: _builtins.int
+    """A percentage fee in hundredths of a percent."""
+    amount_due_minor: _builtins.int
+    """What is to be paid in all, fees included. Unset: the payer enters the amount or decides on a tip."""
+    amount_least_minor: _builtins.int
+    """Set where the payer may pay another amount than amount_minor: the least that may be paid."""
     @_builtins.property
     def strict(self) -> Global___BarcodeVerdict:
         """Right by EMVCo's standard; unset where the standard does not speak of this kind."""
@@ -251,14 +268,36 @@ class Barcode(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         artefacts: _abc.Iterable[_builtins.str] | None = ...,
         purpose: _builtins.str = ...,
+        tip: _builtins.str = ...,
+        tip_minor: _builtins.int | None = ...,
+        tip_basis_points: _builtins.int | None = ...,
+        amount_due_minor: _builtins.int | None = ...,
+        amount_least_minor: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor", "amount_minor", b"amount_minor", "expire_time", b"expire_time", "profile", b"profile", "route", b"route", "strict", b"strict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_due_minor", b"_amount_due_minor", "_amount_least_minor", b"_amount_least_minor", "_amount_minor", b"_amount_minor", "_tip_basis_points", b"_tip_basis_points", "_tip_minor", b"_tip_minor", "amount_due_minor", b"amount_due_minor", "amount_least_minor", b"amount_least_minor", "amount_minor", b"amount_minor", "expire_time", b"expire_time", "profile", b"profile", "route", b"route", "strict", b"strict", "tip_basis_points", b"tip_basis_points", "tip_minor", b"tip_minor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor", "amount_minor", b"amount_minor", "artefacts", b"artefacts", "candidates", b"candidates", "country", b"country", "currency", b"currency", "expire_time", b"expire_time", "initiation", b"initiation", "kind", b"kind", "length_reading", b"length_reading", "merchant_category", b"merchant_category", "merchant_city", b"merchant_city", "merchant_name", b"merchant_name", "profile", b"profile", "purpose", b"purpose", "reference", b"reference", "route", b"route", "scheme", b"scheme", "strict", b"strict", "terminal_label", b"terminal_label"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_due_minor", b"_amount_due_minor", "_amount_least_minor", b"_amount_least_minor", "_amount_minor", b"_amount_minor", "_tip_basis_points", b"_tip_basis_points", "_tip_minor", b"_tip_minor", "amount_due_minor", b"amount_due_minor", "amount_least_minor", b"amount_least_minor", "amount_minor", b"amount_minor", "artefacts", b"artefacts", "candidates", b"candidates", "country", b"country", "currency", b"currency", "expire_time", b"expire_time", "initiation", b"initiation", "kind", b"kind", "length_reading", b"length_reading", "merchant_category", b"merchant_category", "merchant_city", b"merchant_city", "merchant_name", b"merchant_name", "profile", b"profile", "purpose", b"purpose", "reference", b"reference", "route", b"route", "scheme", b"scheme", "strict", b"strict", "terminal_label", b"terminal_label", "tip", b"tip", "tip_basis_points", b"tip_basis_points", "tip_minor", b"tip_minor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__amount_due_minor: _TypeAlias = _typing.Literal["amount_due_minor"]  # noqa: Y015
+    _WhichOneofArgType__amount_due_minor: _TypeAlias = _typing.Literal["_amount_due_minor", b"_amount_due_minor"]  # noqa: Y015
+    _WhichOneofReturnType__amount_least_minor: _TypeAlias = _typing.Literal["amount_least_minor"]  # noqa: Y015
+    _WhichOneofArgType__amount_least_minor: _TypeAlias = _typing.Literal["_amount_least_minor", b"_amount_least_minor"]  # noqa: Y015
     _WhichOneofReturnType__amount_minor: _TypeAlias = _typing.Literal["amount_minor"]  # noqa: Y015
     _WhichOneofArgType__amount_minor: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor"]  # noqa: Y015
+    _WhichOneofReturnType__tip_basis_points: _TypeAlias = _typing.Literal["tip_basis_points"]  # noqa: Y015
+    _WhichOneofArgType__tip_basis_points: _TypeAlias = _typing.Literal["_tip_basis_points", b"_tip_basis_points"]  # noqa: Y015
+    _WhichOneofReturnType__tip_minor: _TypeAlias = _typing.Literal["tip_minor"]  # noqa: Y015
+    _WhichOneofArgType__tip_minor: _TypeAlias = _typing.Literal["_tip_minor", b"_tip_minor"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__amount_due_minor) -> _WhichOneofReturnType__amount_due_minor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__amount_least_minor) -> _WhichOneofReturnType__amount_least_minor | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__amount_minor) -> _WhichOneofReturnType__amount_minor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tip_basis_points) -> _WhichOneofReturnType__tip_basis_points | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tip_minor) -> _WhichOneofReturnType__tip_minor | None: ...
 
 Global___Barcode: _TypeAlias = Barcode  # noqa: Y015
 
@@ -428,6 +467,9 @@ class EncodeRequest(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     BILL_NUMBER_FIELD_NUMBER: _builtins.int
     POSTAL_CODE_FIELD_NUMBER: _builtins.int
+    TIP_FIELD_NUMBER: _builtins.int
+    TIP_MINOR_FIELD_NUMBER: _builtins.int
+    TIP_BASIS_POINTS_FIELD_NUMBER: _builtins.int
     scheme: _builtins.str
     """The scheme to write; empty for Hutong's own."""
     account: _builtins.str
@@ -448,6 +490,13 @@ class EncodeRequest(_message.Message):
     reference: _builtins.str
     bill_number: _builtins.str
     postal_code: _builtins.str
+    tip: _builtins.str
+    """What is asked for beyond the amount: "none" (or empty), "asked", "fixed" with tip_minor, "percent" with
+    tip_basis_points.
+    """
+    tip_minor: _builtins.int
+    tip_basis_points: _builtins.int
+    """1 to 9999 hundredths of a percent."""
     def __init__(
         self,
         *,
@@ -464,14 +513,26 @@ class EncodeRequest(_message.Message):
         reference: _builtins.str = ...,
         bill_number: _builtins.str = ...,
         postal_code: _builtins.str = ...,
+        tip: _builtins.str = ...,
+        tip_minor: _builtins.int | None = ...,
+        tip_basis_points: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor", "amount_minor", b"amount_minor"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor", "_tip_basis_points", b"_tip_basis_points", "_tip_minor", b"_tip_minor", "amount_minor", b"amount_minor", "tip_basis_points", b"tip_basis_points", "tip_minor", b"tip_minor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor", "account", b"account", "amount_minor", b"amount_minor", "bill_number", b"bill_number", "country", b"country", "currency", b"currency", "merchant_category", b"merchant_category", "merchant_city", b"merchant_city", "merchant_name", b"merchant_name", "participant", b"participant", "postal_code", b"postal_code", "reference", b"reference", "scheme", b"scheme", "terminal_id", b"terminal_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor", "_tip_basis_points", b"_tip_basis_points", "_tip_minor", b"_tip_minor", "account", b"account", "amount_minor", b"amount_minor", "bill_number", b"bill_number", "country", b"country", "currency", b"currency", "merchant_category", b"merchant_category", "merchant_city", b"merchant_city", "merchant_name", b"merchant_name", "participant", b"participant", "postal_code", b"postal_code", "reference", b"reference", "scheme", b"scheme", "terminal_id", b"terminal_id", "tip", b"tip", "tip_basis_points", b"tip_basis_points", "tip_minor", b"tip_minor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amount_minor: _TypeAlias = _typing.Literal["amount_minor"]  # noqa: Y015
     _WhichOneofArgType__amount_minor: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor"]  # noqa: Y015
+    _WhichOneofReturnType__tip_basis_points: _TypeAlias = _typing.Literal["tip_basis_points"]  # noqa: Y015
+    _WhichOneofArgType__tip_basis_points: _TypeAlias = _typing.Literal["_tip_basis_points", b"_tip_basis_points"]  # noqa: Y015
+    _WhichOneofReturnType__tip_minor: _TypeAlias = _typing.Literal["tip_minor"]  # noqa: Y015
+    _WhichOneofArgType__tip_minor: _TypeAlias = _typing.Literal["_tip_minor", b"_tip_minor"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__amount_minor) -> _WhichOneofReturnType__amount_minor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tip_basis_points) -> _WhichOneofReturnType__tip_basis_points | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tip_minor) -> _WhichOneofReturnType__tip_minor | None: ...
 
 Global___EncodeRequest: _TypeAlias = EncodeRequest  # noqa: Y015
 

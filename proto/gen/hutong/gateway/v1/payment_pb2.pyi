@@ -235,7 +235,10 @@ class CreatePaymentRequest(_message.Message):
     idempotency_key: _builtins.str
     """1 to 64 printable ASCII characters, unique for each payment of this caller."""
     amount_minor: _builtins.int
-    """Amount in minor units (cents, fen) of the currency. Zero means: the amount that the payee's code carries."""
+    """Amount in minor units (cents, fen) of the currency, all that the payer pays. Zero means: what the payee's code asks
+    for, its fixed or percentage fee included. Where the code names an amount, this is that amount with the fee; where
+    it asks for a tip or names a least amount, it is that or more.
+    """
     currency: _builtins.str
     """ISO 4217 alphabetic code. Empty means: the currency that the payee's code carries."""
     reference: _builtins.str
