@@ -14,7 +14,7 @@ import enum
 import hashlib
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -165,24 +165,26 @@ class Router:
         for leader in equals:
             order = [leader.id, *(entry.id for entry in eligible if entry is not leader)]
             routes[leader.id] = Route(tuple(order[:ACQUIRERS_MAX]), text, name)
-        weights = {entry.id: entry.weight for entry in equals}
-        return _Plan(
-            0 if probing else now_us + REFRESH_US,
-            routes or {"": Route((), text, name)},
-            weights,
-            self._owed(merchant, currency, weights) if len(weights) > 1 else {},
-        )
+        until_us = 0 if probing else now_us + REFRESH_US
+        if len(routes) < 2:
+            only = routes[equals[0].id] if equals else Route((), text, name)
+            return _Plan(until_us, routes, only, [], 0.0, {})
+        weights = [(entry.id, entry.weight) for entry in equals]
+        total = sum(weight for _, weight in weights)
+        return _Plan(until_us, routes, None, weights, total, self._owed(merchant, currency, weights, total))
 
-    def _owed(self, merchant: Merchant, currency: str, weights: dict[str, float]) -> dict[str, float]:
+    def _owed(
+        self, merchant: Merchant, currency: str, weights: Sequence[tuple[str, float]], total: float
+    ) -> dict[str, float]:
         """The turns of a merchant's acquirers, which go on where they were."""
         key = (merchant.id, currency)
         owed = self._turns.get(key)
         if owed is None:
             if len(self._turns) >= CACHE_MAX:
                 self._turns.clear()
-            owed = self._turns[key] = {}
+            owed = self._turns[key] = {served.acquirer_id: 0.0 for served in merchant.acquirers}
             for _ in range(zlib.crc32(merchant.id.encode()) % STARTS):
-                _turn(weights, owed)
+                _turn(weights, total, owed)
         return owed
 
     def _rate(self, acceptance: Acceptance, currency: str, now_us: int) -> _Rated:
@@ -224,13 +226,12 @@ class _Rated:
     reasons: list[str]
 
 
-def _turn(weights: dict[str, float], owed: dict[str, float]) -> str:
+def _turn(weights: Sequence[tuple[str, float]], total: float, owed: dict[str, float]) -> str:
     """Who leads next, in proportion to weights and spread evenly (smooth weighted round robin): everybody's claim grows
-    by its weight, whoever has the largest leads and pays for all."""
-    first, most, total = "", float("-inf"), 0.0
-    for name, weight in weights.items():
-        claim = owed[name] = owed.get(name, 0.0) + weight
-        total += weight
+    by its weight, whoever has the largest leads and pays for all. `total` is the sum of the weights."""
+    first, most = "", float("-inf")
+    for name, weight in weights:
+        claim = owed[name] = owed[name] + weight
         if claim > most:
             first, most = name, claim
     owed[first] -= total
@@ -242,11 +243,12 @@ class _Plan:
     until_us: int
     routes: dict[str, Route]
     """By who leads."""
-    weights: dict[str, float]
+    only: Route | None
+    """Where there is no choice."""
+    weights: list[tuple[str, float]]
+    total: float
     owed: dict[str, float]
 
     def next(self) -> Route:
         """The route of the next payment."""
-        if len(self.routes) == 1:
-            return next(iter(self.routes.values()))
-        return self.routes[_turn(self.weights, self.owed)]
+        return self.only or self.routes[_turn(self.weights, self.total, self.owed)]
