@@ -17,8 +17,10 @@ from facepay import passcode as passcodes
 from facepay import score_model
 from facepay.captures import Nonces
 from facepay.decision import Thresholds, thresholds
+from facepay.gallery import kernel_cache
 from facepay.gallery.batching import SearchQueue
-from facepay.gallery.engine import Gallery, GalleryUnavailable
+from facepay.gallery.deferred import DeferredGallery
+from facepay.gallery.engine import Gallery, GalleryNotReady, GalleryUnavailable
 from facepay.gallery.opening import Local, open_gallery
 from facepay.keys import Keyring
 from facepay.model import Options
@@ -52,25 +54,59 @@ class Desk:
         self._gallery = self._open_gallery(*self._keys.epoch())
         self._behind = False
         self._queue = SearchQueue(self._gallery)
-        self.fit_scores()
 
     def _open_gallery(self, epoch: int, secret: Secret[bytes]) -> Gallery:
-        """The gallery of an epoch, equal to the store. Raises GalleryUnavailable."""
+        """The gallery of an epoch, equal to the store; still being opened where kernels must be compiled first and
+        the options do not wait for that. Raises GalleryUnavailable."""
         place = self.options.gallery or Local(self._folder / "gallery", self.options.threads, self.options.int8_batches)
         empty = not self._store.counts()[1]
-        gallery = open_gallery(place, self._keys.name, epoch, secret, self.dimension, empty=empty)
-        gallery.recover(self._store.templates)
+        gallery = open_gallery(place, self._keys.name, epoch, secret, self.dimension, self._prepare, empty=empty)
+        wait = not empty and (self.options.wait_for_kernels or kernel_cache.is_warm())
+        if wait and isinstance(gallery, DeferredGallery):
+            gallery.wait(None)
         return gallery
+
+    def _prepare(self, gallery: Gallery) -> None:
+        """Makes a gallery that was just opened equal to the store, and its scores those of who is enrolled."""
+        gallery.recover(self._store.templates)
+        self._fit(gallery)
+
+    def _require_ready(self, within_s: float | None) -> None:
+        """Waits so long until the gallery is open; None: as long as it takes. Raises FACE_NOT_READY with the time to
+        come back after, and FACE_UNAVAILABLE."""
+        gallery = self._gallery
+        if isinstance(gallery, DeferredGallery):
+            with self._reaching_gallery():
+                gallery.wait(within_s)
+
+    @contextmanager
+    def _reaching_gallery(self) -> Iterator[None]:
+        """What the gallery raises, as callers are told. Raises FACE_NOT_READY and FACE_UNAVAILABLE."""
+        try:
+            yield
+        except GalleryNotReady as error:
+            raise not_ready(error) from None
+        except GalleryUnavailable:
+            raise HutongError(Reason.ERROR_REASON_FACE_UNAVAILABLE) from None
 
     @contextmanager
     def _changing_gallery(self) -> Iterator[None]:
         """A change of the gallery to what the store says. Where the gallery cannot be reached the caller is told, and
-        `maintain` makes up for it. Raises HutongError(FACE_UNAVAILABLE)."""
+        `maintain` makes up for it. Raises FACE_UNAVAILABLE, and FACE_NOT_READY where nothing was changed."""
         try:
             yield
+        except GalleryNotReady as error:
+            raise not_ready(error) from None
         except GalleryUnavailable:
             self._behind = True
             raise HutongError(Reason.ERROR_REASON_FACE_UNAVAILABLE) from None
+
+    def _catch_up(self) -> None:
+        """Brings a gallery up to date that could not be reached. Raises FACE_UNAVAILABLE."""
+        if self._behind:
+            with self._changing_gallery():
+                self._gallery.recover(self._store.templates)
+            self._behind = False
 
     def thresholds(self) -> Thresholds:
         """What the number enrolled asks for now."""
@@ -78,9 +114,19 @@ class Desk:
 
     def fit_scores(self) -> None:
         """Fits the score model to who is enrolled, where that is enough and has doubled since it was last done."""
+        if not self._gallery.state().ready_in_s:
+            self._fit(self._gallery)
+
+    def _fit(self, gallery: Gallery) -> None:
         if self._persons < max(MODEL_PERSONS_MIN, 2 * self._model_persons):
             return
         random = np.random.default_rng(self._persons)
-        vectors, persons = self._gallery.sample(MODEL_SAMPLE, random)
-        self._model = score_model.fit(vectors, persons, MODEL_PROBES, random, len(self._gallery))
+        vectors, persons = gallery.sample(MODEL_SAMPLE, random)
+        self._model = score_model.fit(vectors, persons, MODEL_PROBES, random, len(gallery))
         self._model_persons = self._persons
+
+
+def not_ready(error: GalleryNotReady) -> HutongError:
+    """What callers are told while the gallery is being opened."""
+    seconds = f"{error.retry_s:.0f}"
+    return HutongError(Reason.ERROR_REASON_FACE_NOT_READY, retry_s=seconds).after(int(error.retry_s * 1e6))

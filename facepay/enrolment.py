@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,37 @@ SAME_PERSON_MIN: Final = 0.55
 EXPIRED_AT_ONCE_MAX: Final = 256
 
 
+@dataclass(frozen=True, slots=True)
+class How:
+    """How an enrolment is to be done."""
+
+    replace: bool = False
+    """Whether it may take the place of who has the name: that face, its factors and its consent are erased."""
+    keep_reference: bool = False
+    """With `replace`: whether the new face gets the old one's reference, and so pays from the same account."""
+    allow_lookalike: bool = False
+    """Whether somebody alike may be enrolled under another name."""
+    ready_within_s: float | None = None
+    """How long to wait for a gallery that is being opened; None: as long as it takes."""
+    still_wanted: Callable[[], bool] = lambda: True
+    """Asked once before anything is written: whether the caller still waits for the answer."""
+
+
+HOW: Final = How()
+"""The defaults."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Somebody is enrolled."""
+
+    reference: Secret[str]
+    """Opaque routing reference, for the token service."""
+    templates: int
+    repeated: bool = False
+    """Whether it was done before, so that nothing was changed."""
+
+
 class EnrolmentDesk(Desk):
     """The part of `service.FaceService` that changes who is enrolled."""
 
@@ -39,31 +71,51 @@ class EnrolmentDesk(Desk):
         *,
         region: int = 0,
         merchants: Sequence[str] = (),
-        allow_lookalike: bool = False,
+        how: How = HOW,
         now_us: int | None = None,
-    ) -> Secret[str]:
-        """Enrols somebody, or replaces their templates and factors; returns the opaque routing reference.
+    ) -> Enrolment:
+        """Enrols somebody under a name that is free, or in the place of who has it (`how.replace`).
 
-        Raises FACE_UNUSABLE, FIELD_INVALID or FIELD_MISSING, and FACE_ALREADY_ENROLLED where somebody alike is
-        enrolled under another name.
+        May be repeated: where the same embeddings, factors and consent (but for its time) are enrolled under this name
+        already, nothing is changed and the answer is the same.
+        Raises FACE_UNUSABLE, FIELD_INVALID or FIELD_MISSING; FACE_NAME_TAKEN where something else is enrolled under
+        this name, FACE_ALREADY_ENROLLED where somebody alike is under another; FACE_NOT_READY, FACE_UNAVAILABLE (in
+        time enrolled: repeat it), and DEADLINE_PAST where nobody waits for the answer any more.
         """
         now_us = time.time_ns() // 1000 if now_us is None else now_us
         vectors = self._vectors(embeddings)
         check_enrolment(subject, passcode, last_four, consent, region, now_us)
-        hashed = self._passcodes.hash(passcode)
+        if how.keep_reference and not how.replace:
+            raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="keep_reference")
+        self._require_ready(how.ready_within_s)
+        new = NewSubject(
+            subject,
+            vectors,
+            Secret("face_" + secrets.token_hex(16)),
+            consent,
+            self._passcodes.hash(passcode),
+            last_four,
+            region,
+            tuple(merchants),
+        )
         with self._changing:
             person = self._store.person_named(subject)
-            if not allow_lookalike:
+            if person is not None and (enrolled := self._repeated(person, new, passcode)):
+                return enrolled
+            if person is not None and not how.replace:
+                raise HutongError(Reason.ERROR_REASON_FACE_NAME_TAKEN)
+            if not how.allow_lookalike:
                 self._refuse_double(vectors, person)
+            # The last moment at which nothing is done: whoever has gone would not know of it.
+            if not how.still_wanted():
+                raise HutongError(Reason.ERROR_REASON_DEADLINE_PAST)
             if person is not None:
-                return self._replace(person, vectors, hashed, last_four, region)
-            reference = Secret("face_" + secrets.token_hex(16))
-            new = NewSubject(subject, vectors, reference, consent, hashed, last_four, region, tuple(merchants))
-            enrolled = self._store.add([new], now_us)
+                return self._replace(person, new, now_us, keep_reference=how.keep_reference)
+            added = self._store.add([new], now_us)
             self._persons += 1
             with self._changing_gallery():
-                self._gallery.add(enrolled[0])
-            return reference
+                self._gallery.add(added[0])
+            return Enrolment(new.reference, len(vectors))
 
     def enroll_sealed(
         self,
@@ -73,17 +125,17 @@ class EnrolmentDesk(Desk):
         *,
         region: int = 0,
         merchants: Sequence[str] = (),
-        allow_lookalike: bool = False,
+        how: How = HOW,
         now_us: int | None = None,
-    ) -> tuple[Secret[str], int]:
-        """The same from a sealed EnrollmentContents; returns the number of templates as well."""
+    ) -> Enrolment:
+        """The same from a sealed EnrollmentContents."""
         try:
             plain = capture.unseal(self._keys.capture_key, sealed, capture.ENROLMENT_PURPOSE)
             contents = capture_pb2.EnrollmentContents.FromString(plain)
             embeddings = [np.frombuffer(one, "<f4") for one in contents.embeddings]
         except (capture.SealError, DecodeError, ValueError):
             raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="sealed") from None
-        reference = self.enroll(
+        return self.enroll(
             subject,
             embeddings,
             Secret(contents.passcode),
@@ -91,15 +143,15 @@ class EnrolmentDesk(Desk):
             consent,
             region=region,
             merchants=merchants,
-            allow_lookalike=allow_lookalike,
+            how=how,
             now_us=now_us,
         )
-        return reference, len(embeddings)
 
     def enroll_many(self, subjects: Sequence[NewSubject], now_us: int) -> None:
         """Moves subjects in from another system in one durable step, without looking for doubles: their names must
         be new, their vectors of unit length, their passcodes hashed already (or absent: such a face pays only
-        small amounts)."""
+        small amounts). Raises FACE_UNAVAILABLE."""
+        self._require_ready(None)
         with self._changing:
             enrolled = self._store.add(subjects, now_us)
             self._persons += len(subjects)
@@ -144,15 +196,27 @@ class EnrolmentDesk(Desk):
             if candidate.score >= SAME_PERSON_MIN and candidate.person != person:
                 raise HutongError(Reason.ERROR_REASON_FACE_ALREADY_ENROLLED, score=f"{candidate.score:.3f}")
 
-    def _replace(self, person: int, vectors: Vectors, hashed: str, last_four: str, region: int) -> Secret[str]:
-        old, enrolled = self._store.replace_templates(person, vectors, region)
-        self._store.set_factors(person, hashed, last_four)
+    def _repeated(self, person: int, new: NewSubject, passcode: Secret[str]) -> Enrolment | None:
+        """The answer of an enrolment that was done before; None where this is another one."""
+        if not self._store.holds(person, new):
+            return None
+        known = self._store.subject(person)
+        if known is None or known.passcode_hash is None or not self._passcodes.verify(known.passcode_hash, passcode):
+            return None
+        self._catch_up()  # Whoever is told that somebody is enrolled can rely on their being found.
+        return Enrolment(known.reference, len(new.vectors), repeated=True)
+
+    def _replace(self, person: int, new: NewSubject, now_us: int, *, keep_reference: bool) -> Enrolment:
+        if keep_reference:
+            known = self._store.subject(person)
+            if known is None:  # Its key is gone, and the reference with it.
+                raise HutongError(Reason.ERROR_REASON_FACE_SUBJECT_UNKNOWN)
+            new = replace(new, reference=known.reference)
+        old, enrolled = self._store.replace(person, new, now_us)
         with self._changing_gallery():
-            self._gallery.add(enrolled)
             self._gallery.remove(old)
-        subject = self._store.subject(person)
-        assert subject is not None
-        return subject.reference
+            self._gallery.add(enrolled)
+        return Enrolment(new.reference, len(new.vectors))
 
     def _erase(self, person: int, now_us: int) -> tuple[int, bytes]:
         with self._changing_gallery():

@@ -42,11 +42,13 @@ class SearchDesk(Desk):
 
     def identify(self, asked: Asked, now_us: int) -> Identified:
         """Opens a capture, checks it, and says whose face it is. Never raises for a bad capture: that is an
-        outcome. Raises OVERLOADED and FACE_UNAVAILABLE."""
+        outcome. Raises OVERLOADED, FACE_UNAVAILABLE and FACE_NOT_READY; then the capture's nonce is still good."""
         return self.identify_many([asked], now_us)[0]
 
     def identify_many(self, asked: Sequence[Asked], now_us: int) -> list[Identified]:
         """The same for several at once, which are searched together."""
+        if self._persons:
+            self._require_ready(0)
         try:
             answers = self._searched(asked, now_us)
         except (GalleryUnavailable, TimeoutError):
@@ -70,10 +72,12 @@ class SearchDesk(Desk):
         return answers
 
     def verify(self, subject: str, sealed: bytes, now_us: int) -> Decision:
-        """Compares a capture with one subject (1:1). Raises FACE_SUBJECT_UNKNOWN."""
+        """Compares a capture with one subject (1:1). Raises FACE_SUBJECT_UNKNOWN, FACE_UNAVAILABLE and
+        FACE_NOT_READY; the last leaves the capture's nonce good."""
         person = self._store.person_named(subject)
         if person is None:
             raise HutongError(Reason.ERROR_REASON_FACE_SUBJECT_UNKNOWN)
+        self._require_ready(0)
         opened = self._opened(sealed, Place(), now_us)
         if isinstance(opened, Decision):
             return opened

@@ -36,6 +36,9 @@ class Options:
     """Where the gallery lives; None: in the service's own folder."""
     int8_batches: bool = False
     """Whether batches of strangers go through int8 matrix products; doubles the memory."""
+    wait_for_kernels: bool = True
+    """Whether opening a service with faces waits until search kernels are compiled, where this machine has none yet.
+    Otherwise callers are refused with FACE_NOT_READY meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Status:
     filing_faces: int
     filing_due: bool
     outcomes: dict[str, int]
+    ready_in_s: float = 0.0
+    """About how many seconds until searches and enrolments are answered; 0 where they are now."""
 
 
 @dataclass(frozen=True, slots=True)

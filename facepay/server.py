@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from contract.errors import HutongError, Reason
 from contract.serving import abort, proven_identities
 from facepay.captures import Place
 from facepay.decision import Decision, Outcome
+from facepay.enrolment import How
 from facepay.gallery.engine import BATCH_MAX
 from facepay.model import Asked, Identified
 from facepay.operators import SECRET_METADATA_KEY, Operators
@@ -26,6 +28,9 @@ THREADS: Final = 32
 """Calls worked on at once; they mostly wait for a shared search, which serves up to 64 together."""
 BATCHES_AT_ONCE: Final = 2
 """While one batch is searched the next one's captures are opened."""
+READY_WAIT_S: Final = 5.0
+"""Longest wait of an enrolment for the search to be loaded, and never more than half of its deadline: then its caller
+is told when to come back."""
 IN_FLIGHT_MAX: Final = 256
 """Calls admitted; beyond it callers are refused at once and may try again."""
 
@@ -113,20 +118,34 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
         """See the contract."""
         given = request.consent
         consent = Consent(given.purpose, given.text_version, given.given_at_us, given.expires_at_us)
+        gone = threading.Event()
+        left_s = context.time_remaining()
+        ends = None if left_s is None else time.monotonic() + left_s
 
         def work() -> face_pb2.EnrollResponse:
-            reference, templates = self._service.enroll_sealed(
+            done = self._service.enroll_sealed(
                 request.subject,
                 request.sealed,
                 consent,
                 region=request.region,
                 merchants=request.merchant_ids,
-                allow_lookalike=request.allow_lookalike,
+                how=How(
+                    replace=request.replace,
+                    keep_reference=request.keep_reference,
+                    allow_lookalike=request.allow_lookalike,
+                    ready_within_s=READY_WAIT_S if left_s is None else min(READY_WAIT_S, left_s / 2),
+                    still_wanted=lambda: not gone.is_set() and (ends is None or time.monotonic() < ends),
+                ),
                 now_us=self._now(),
             )
-            return face_pb2.EnrollResponse(reference=reference.reveal(), templates=templates)
+            return face_pb2.EnrollResponse(
+                reference=done.reference.reveal(), templates=done.templates, repeated=done.repeated
+            )
 
-        return await self._operate(context, work)
+        try:
+            return await self._operate(context, work)
+        finally:
+            gone.set()
 
     async def Identify(  # noqa: N802
         self, request: face_pb2.IdentifyRequest, context: Context
@@ -216,6 +235,7 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
                 filing_threshold=status.filing_faces,
                 filing_due=status.filing_due,
                 outcomes=status.outcomes,
+                ready_in_us=int(status.ready_in_s * 1e6),
             )
 
         return await self._run(context, work)

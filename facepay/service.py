@@ -78,9 +78,7 @@ class FaceService(EnrolmentDesk, SearchDesk):
         """What a background thread does every minute or so: merge segments, refit scores, end expired consents,
         and bring a gallery up to date that could not be reached. Raises GalleryUnavailable, FACE_UNAVAILABLE."""
         with self._changing:
-            if self._behind:
-                self._gallery.recover(self._store.templates)
-                self._behind = False
+            self._catch_up()
         while self._gallery.maintain():
             pass
         self.fit_scores()
@@ -92,6 +90,8 @@ class FaceService(EnrolmentDesk, SearchDesk):
 
         Searches go on meanwhile; enrolment waits. Raises FACE_UNAVAILABLE: the old epoch stands till the next start.
         """
+        if self._persons:
+            self._require_ready(None)
         with self._changing, self._changing_gallery():
             old = self._gallery
             epoch, secret = self._keys.next_epoch()
@@ -117,6 +117,7 @@ class FaceService(EnrolmentDesk, SearchDesk):
             self.options.filing_faces,
             persons >= self.options.filing_faces,
             dict(self._outcomes),
+            gallery.ready_in_s,
         )
 
     def _keep_up(self) -> None:

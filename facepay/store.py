@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +21,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from contract import stored_schema
 from contract.secret import Secret
-from facepay.gallery.engine import Enrolled, Vectors
+from facepay.gallery.engine import Enrolled
 from facepay.keys import Keyring, open_row, seal_row
 from facepay.records import Consent, NewSubject, Subject, Terminal
-from facepay.templates import Templates, for_gallery, sealed_rows
+from facepay.templates import Templates, for_gallery, packed, sealed_rows
 
+ERASED_AGAIN: Final = 16
+"""Keys of the last persons erased are erased again at the start: a crash may have come between rows and key."""
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS subject (
   person INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, reference BLOB NOT NULL,
@@ -50,6 +54,16 @@ DIGESTS: Final = {1: "a9b216a772c71689"}
 """Of the text of the tables, by version. A new text is a new version: an entry is added, and none is ever changed."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of new subjects, for each table, and their templates for the gallery."""
+
+    subjects: list[tuple[object, ...]]
+    templates: list[tuple[int, int, bytes]]
+    merchants: list[tuple[str, int]]
+    enrolled: list[Enrolled]
+
+
 class Store:
     """See the module; safe from several threads."""
 
@@ -66,6 +80,9 @@ class Store:
             self._db.close()
             raise
         self.templates = Templates(self._db, self._lock, keys, dimension)
+        erased = self._db.execute("SELECT person FROM erasure ORDER BY erased_us DESC LIMIT ?", (ERASED_AGAIN,))
+        for (person,) in erased.fetchall():
+            keys.erase(person)
 
     def counts(self) -> tuple[int, int]:
         """Persons and templates."""
@@ -79,73 +96,53 @@ class Store:
         Keys are written first: a crash in between leaves a key without a subject, never the reverse.
         """
         with self._lock:
-            person = self._next("subject")
-            template = self._next("template")
-            persons = list(range(person, person + len(subjects)))
-            keys = self._keys.create(persons)
-            out, rows, merchants = [], [], []
-            templates: list[tuple[int, int, bytes]] = []
-            for number, subject, key in zip(persons, subjects, keys, strict=True):
-                ids = np.arange(template, template + len(subject.vectors), dtype=np.int64)
-                template += len(ids)
-                rows.append(self._row(number, subject, key, now_us))
-                templates += sealed_rows(ids, number, subject.vectors, key)
-                merchants += [(merchant, number) for merchant in subject.merchants]
-                out.append(for_gallery(ids, number, subject.region, subject.vectors))
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.executemany(
-                    "INSERT INTO subject (person, name, reference, region, passcode, last_four, enrolled_us, purpose,"
-                    " text_version, consent_given_us, consent_expires_us) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-                    rows,
-                )
-                self._db.executemany("INSERT INTO template VALUES (?, ?, ?)", templates)
-                self._db.executemany("INSERT OR IGNORE INTO merchant VALUES (?, ?)", merchants)
-                self._db.execute("COMMIT")
-            except sqlite3.Error:
-                self._db.execute("ROLLBACK")
-                raise
-            return out
+            rows = self._rows(subjects, now_us)
+            with self._transaction():
+                self._insert(rows)
+            return rows.enrolled
 
-    def replace_templates(self, person: int, vectors: Vectors, region: int) -> tuple[list[int], Enrolled]:
-        """Puts new templates in the place of a person's old ones; returns the old ids and the new templates."""
-        with self._lock:
-            key = self._keys.get(person)
-            assert key is not None, "an enrolled person has a key"
-            old = self.templates.of(person)
-            first = self._next("template")
-            ids = np.arange(first, first + len(vectors), dtype=np.int64)
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("DELETE FROM template WHERE person = ?", (person,))
-            self._db.executemany("INSERT INTO template VALUES (?, ?, ?)", sealed_rows(ids, person, vectors, key))
-            self._db.execute("COMMIT")
-            return old, for_gallery(ids, person, region, vectors)
+    def replace(self, person: int, subject: NewSubject, now_us: int) -> tuple[list[int], Enrolled]:
+        """Erases somebody and enrols another under the same name, in one durable step: a new person with a new key, so
+        that the old number never comes to mean somebody else. Returns the erased template ids and the new templates.
 
-    def set_factors(self, person: int, passcode_hash: str, last_four: str) -> None:
-        """New passcode and last four digits, and no failures."""
+        The old key is destroyed after that step; a crash in between is made up for at the next start.
+        """
         with self._lock:
-            tag = self._keys.last_four_tag(last_four) if last_four else None
-            self._db.execute(
-                "UPDATE subject SET passcode=?, last_four=?, failures=0, locked_until_us=0 WHERE person=?",
-                (passcode_hash, tag, person),
-            )
+            rows = self._rows([subject], now_us)
+            with self._transaction():
+                templates, _ = self._erase_rows(person, now_us)
+                self._insert(rows)
+            self._keys.erase(person)
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return templates, rows.enrolled[0]
 
     def delete(self, person: int, now_us: int) -> tuple[list[int], bytes]:
         """Erases somebody: first the key, then every row. Returns the template ids and the receipt that is kept."""
         with self._lock:
-            templates = self.templates.of(person)
             self._keys.erase(person)
-            digest = hashlib.sha256(b"erasure %d %d" % (person, now_us))
-            for (sealed,) in self._db.execute("SELECT sealed FROM template WHERE person = ?", (person,)):
-                digest.update(hashlib.sha256(sealed).digest())
-            self._db.execute("BEGIN IMMEDIATE")
-            for table in ("template", "merchant", "subject"):
-                self._db.execute(f"DELETE FROM {table} WHERE person = ?", (person,))  # noqa: S608 - names above
-            row = (person, now_us, len(templates), digest.digest())
-            self._db.execute("INSERT OR REPLACE INTO erasure VALUES (?, ?, ?, ?)", row)
-            self._db.execute("COMMIT")
+            with self._transaction():
+                templates, receipt = self._erase_rows(person, now_us)
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            return templates, digest.digest()
+            return templates, receipt
+
+    def holds(self, person: int, subject: NewSubject) -> bool:
+        """Whether somebody is enrolled with just these templates, digits, region, merchants and this consent, but for
+        the time when it was given. Passcodes are not compared."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT last_four, region, purpose, text_version, consent_expires_us FROM subject WHERE person = ?",
+                (person,),
+            ).fetchone()
+            merchants = self._db.execute("SELECT merchant FROM merchant WHERE person = ?", (person,)).fetchall()
+            consent = subject.consent
+            asked = (subject.region, consent.purpose, consent.text_version, consent.expires_at_us)
+            return (
+                row is not None
+                and row[0] == (self._keys.last_four_tag(subject.last_four) if subject.last_four else None)
+                and tuple(row[1:]) == asked
+                and {one for (one,) in merchants} == set(subject.merchants)
+                and self.templates.packed_of(person) == [packed(vector) for vector in subject.vectors]
+            )
 
     def person_named(self, name: str) -> int | None:
         """The number behind an operator's name."""
@@ -216,6 +213,52 @@ class Store:
     def _next(self, table: str) -> int:
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
         return int(row[0]) + 1 if row else 1
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Durable when it ends; nothing of it is done where an error ends it."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+
+    def _rows(self, subjects: Sequence[NewSubject], now_us: int) -> _Rows:
+        """Numbers, keys (durable when it returns) and rows of new subjects."""
+        out = _Rows([], [], [], [])
+        template, first = self._next("template"), self._next("subject")
+        persons = list(range(first, first + len(subjects)))
+        for person, subject, key in zip(persons, subjects, self._keys.create(persons), strict=True):
+            ids = np.arange(template, template + len(subject.vectors), dtype=np.int64)
+            template += len(ids)
+            out.subjects.append(self._row(person, subject, key, now_us))
+            out.templates.extend(sealed_rows(ids, person, subject.vectors, key))
+            out.merchants.extend((merchant, person) for merchant in subject.merchants)
+            out.enrolled.append(for_gallery(ids, person, subject.region, subject.vectors))
+        return out
+
+    def _insert(self, rows: _Rows) -> None:
+        self._db.executemany(
+            "INSERT INTO subject (person, name, reference, region, passcode, last_four, enrolled_us, purpose,"
+            " text_version, consent_given_us, consent_expires_us) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            rows.subjects,
+        )
+        self._db.executemany("INSERT INTO template VALUES (?, ?, ?)", rows.templates)
+        self._db.executemany("INSERT OR IGNORE INTO merchant VALUES (?, ?)", rows.merchants)
+
+    def _erase_rows(self, person: int, now_us: int) -> tuple[list[int], bytes]:
+        """Deletes somebody's rows and keeps a receipt, in the transaction that is open."""
+        templates = self.templates.of(person)
+        digest = hashlib.sha256(b"erasure %d %d" % (person, now_us))
+        for (sealed,) in self._db.execute("SELECT sealed FROM template WHERE person = ?", (person,)):
+            digest.update(hashlib.sha256(sealed).digest())
+        for table in ("template", "merchant", "subject"):
+            self._db.execute(f"DELETE FROM {table} WHERE person = ?", (person,))  # noqa: S608 - names above
+        row = (person, now_us, len(templates), digest.digest())
+        self._db.execute("INSERT OR REPLACE INTO erasure VALUES (?, ?, ?, ?)", row)
+        return templates, digest.digest()
 
     def _row(self, person: int, subject: NewSubject, key: AESGCM, now_us: int) -> tuple[object, ...]:
         consent = subject.consent

@@ -30,6 +30,19 @@ class Templates:
             rows = self._db.execute("SELECT template FROM template WHERE person = ? ORDER BY template", (person,))
             return [row[0] for row in rows]
 
+    def packed_of(self, person: int) -> list[bytes]:
+        """A person's templates as `packed` makes them, in the order of enrolment; none where they do not decrypt."""
+        key = self._keys.get(person)
+        if key is None:
+            return []
+        with self._lock:
+            sql = "SELECT template, sealed FROM template WHERE person = ? ORDER BY template"
+            rows = self._db.execute(sql, (person,)).fetchall()
+        try:
+            return [open_row(key, sealed, b"template%d" % template) for template, sealed in rows]
+        except InvalidTag:
+            return []
+
     def known_by(self, last_four: str, merchant_id: str) -> list[int]:
         """Template ids of those with these last four digits, or in this merchant's sub-gallery, or both; an empty
         string asks for nothing."""
@@ -88,12 +101,12 @@ class Templates:
 def sealed_rows(ids: Ids, person: int, vectors: Vectors, key: AESGCM) -> Sequence[tuple[int, int, bytes]]:
     """Rows of the table `template`."""
     return [
-        (int(one), person, seal_row(key, _packed(vector), b"template%d" % one))
+        (int(one), person, seal_row(key, packed(vector), b"template%d" % one))
         for one, vector in zip(ids, vectors, strict=True)
     ]
 
 
-def _packed(vector: NDArray[np.float32]) -> bytes:
+def packed(vector: NDArray[np.float32]) -> bytes:
     """A template as it is kept: float16, whose error is a tenth of the gallery's int8."""
     return vector.astype("<f2").tobytes()
 

@@ -79,10 +79,17 @@ def checked_target(target: str) -> str:
     return target
 
 
+LATE: Final = (
+    "No answer in time, and what was asked for may have been done. Look with `show`, or repeat it: a payment "
+    "or refund with the same --idempotency-key."
+)
+"""Said where a call's deadline passed."""
+
+
 @contextmanager
-def connected(connection: Connection, *, as_json: bool) -> Iterator[HutongClient]:
+def connected(connection: Connection, *, as_json: bool, late: str = LATE) -> Iterator[HutongClient]:
     """A client of the gateway. A call that fails, by itself or as a stub's own grpc.RpcError, ends the command with
-    exit status 1 and a text that says what to do."""
+    exit status 1 and a text that says what to do; `late` is that of a deadline that passed."""
     target, options = checked_target(connection.target), connection.options
     if options.tls is None and not options.allow_plaintext and not is_local(target):
         raise click.UsageError(
@@ -102,11 +109,7 @@ def connected(connection: Connection, *, as_json: bool) -> Iterator[HutongClient
     except Unreachable as error:
         stop("UNREACHABLE", _unreachable(connection, error), {}, as_json=as_json)
     except DeadlineExceeded:
-        text = (
-            "No answer in time, and what was asked for may have been done. Look with `show`, or repeat it: a payment "
-            "or refund with the same --idempotency-key."
-        )
-        stop("DEADLINE_EXCEEDED", text, {}, as_json=as_json)
+        stop("DEADLINE_EXCEEDED", late, {}, as_json=as_json)
     except CallError as error:
         stop(error.code.name, error.details, {}, as_json=as_json)
 

@@ -81,7 +81,13 @@ def run(folder: Path, seed: int, console: Console, **options: int) -> Result:
                     folder=folder / "images",
                     symbols=GatewaySymbols(),
                     printer=MerchantPrinter(),
-                    camera=lambda client: TerminalCamera(client, seed, len(network.population.wallets), now_us),
+                    camera=lambda client: TerminalCamera(
+                        client,
+                        seed,
+                        len(network.population.wallets),
+                        now_us,
+                        waiting=lambda left_s: tell(f"face search is loaded, once, {left_s:.0f} s", 0, 1),
+                    ),
                     clock_us=now_us,
                 )
             )

@@ -19,12 +19,18 @@ from clients.command.operators import secret_of
 from clients.faces import camera
 from clients.faces.capturing import TIMEOUT_S, FaceTerminal, Factors, operator_metadata
 from clients.faces.people import People
+from clients.faces.readiness import when_ready
 from contract.capture import Captured, ServiceKey, TerminalKey, build_capture
 from contract.secret import Secret
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 
 TERMINAL: Final = "hutong-face-command"
 MERCHANT: Final = "operator"
+LATE: Final = (
+    "No answer in time, and what was asked for may have been done. Give the same command again, which does nothing "
+    "twice; `hutong face status` says how many are enrolled."
+)
+"""Said where a call's deadline passed."""
 RENEWAL_S: Final = 3_600.0
 """Longest wait for a renewal: some ten million templates."""
 CUES_OF_FILE: Final = {"texture": 0.8, "frequency": 0.8, "specular": 0.8}
@@ -50,7 +56,7 @@ last_four_option = click.option("--last-four", help="Last four digits of the pho
 @contextmanager
 def _service(connection: Connection, as_json: bool) -> Iterator[face_pb2_grpc.FaceServiceStub]:
     """The face service of a gateway; errors end the command as clients.command.connection says."""
-    with connected(connection, as_json=as_json) as client:
+    with connected(connection, as_json=as_json, late=LATE) as client:
         yield face_pb2_grpc.FaceServiceStub(client.channel)
 
 
@@ -107,6 +113,14 @@ def _factors(passcode: str | None, last_four: str | None) -> Factors:
 @click.option("--region", type=click.IntRange(0, 65535), default=0)
 @click.option("--merchant", "merchants", multiple=True, help="In this merchant's sub-gallery; may be repeated.")
 @click.option("--allow-lookalike", is_flag=True, help="Even where somebody alike is enrolled (a twin).")
+@click.option(
+    "--replace", is_flag=True, help="Where NAME is enrolled already: erase that face and put this in its place."
+)
+@click.option(
+    "--keep-reference",
+    is_flag=True,
+    help="With --replace: this face pays from the account that the replaced one paid from.",
+)
 @json_option
 def enroll(
     name: str,
@@ -120,12 +134,17 @@ def enroll(
     region: int,
     merchants: tuple[str, ...],
     allow_lookalike: bool,
+    replace: bool,
+    keep_reference: bool,
     as_json: bool,
 ) -> None:
-    """Enrol NAME: a simulated --person, or photographs. Consent is recorded as given now."""
+    """Enrol NAME: a simulated --person, or photographs. Consent is recorded as given now. The same command given again
+    changes nothing and prints the same reference."""
     if (person is None) == (not images):
         raise click.UsageError("give --person or --image")
-    typed = passcode or click.prompt("Passcode", hide_input=True, confirmation_prompt=True, err=True)
+    if keep_reference and not replace:
+        raise click.UsageError("--keep-reference goes with --replace")
+    digits = passcode or click.prompt("Passcode", hide_input=True, confirmation_prompt=True, err=True)
     with _service(connection, as_json) as stub:
         dimension = _dimension(stub)
         people = People(people_seed, dimension)
@@ -134,16 +153,20 @@ def enroll(
             vectors = _embeddings(images, models, dimension)
         else:
             vectors = [people.enrolled(person, 1, sitting)[0] for sitting in range(2)]
-        reference = terminal.enroll(
+        answer = terminal.enroll(
             name,
             vectors,
-            Secret(typed),
+            Secret(digits),
             Secret(last_four) if last_four else None,
             region=region,
             merchants=merchants,
             allow_lookalike=allow_lookalike,
+            replace=replace,
+            keep_reference=keep_reference,
+            waiting=lambda left_s: click.echo(f"the face service loads its search, some {left_s:.0f} s", err=True),
         )
-    _say({"subject": name, "reference": reference.reveal(), "templates": len(vectors)}, as_json)
+    result = {"subject": name, "reference": answer.reference, "templates": answer.templates}
+    _say(result | ({"repeated": True} if answer.repeated else {}), as_json)
 
 
 @click.command()
@@ -191,7 +214,7 @@ def identify(
             vector = _embeddings(images, models, dimension)[0]
             capture = _of_file(stub, terminal, vector, factors)
         request = face_pb2.IdentifyRequest(capture=capture, region=region, merchant_id=merchant)
-        answer = stub.Identify(request, timeout=TIMEOUT_S)
+        answer = when_ready(lambda: stub.Identify(request, timeout=TIMEOUT_S))
     result = {
         "outcome": face_pb2.Outcome.Name(answer.outcome).removeprefix("OUTCOME_").lower(),
         "reference": answer.reference,

@@ -161,7 +161,7 @@ class Network:
             self._vault = open_vault(options.vault or self.data / "vault", options.key_module)
             opened.callback(self._vault.close)
             self.tokens: TokenService = self._vault.service
-            self.faces: FaceService = open_faces(self.data / "faces", options=FaceOptions(gallery=options.face_gallery))
+            self.faces: FaceService = open_faces(self.data / "faces", options=_face_options(options))
             opened.callback(self.faces.close)
             self._token_servicer = TokenServicer(self.tokens)
             self._face_servicer = FaceServicer(self.faces, _face_operators(options))
@@ -392,6 +392,10 @@ class Network:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _face_options(options: NetworkOptions) -> FaceOptions:
+    return FaceOptions(gallery=options.face_gallery, wait_for_kernels=False)
 
 
 def _face_operators(options: NetworkOptions) -> Operators:

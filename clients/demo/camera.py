@@ -13,6 +13,7 @@ import numpy as np
 from clients.client import HutongClient
 from clients.faces import camera
 from clients.faces.people import People, Vectors
+from clients.faces.readiness import when_ready
 from clients.population import Merchant, Wallet
 from contract.capture import Captured, ServiceKey, TerminalKey, build_capture, build_enrolment
 from contract.secret import Secret
@@ -30,8 +31,16 @@ CONSENT_TEXT: Final = "demonstration 1"
 class TerminalCamera:
     """See clients.demo.stage.Camera. May be used by several threads."""
 
-    def __init__(self, client: HutongClient, seed: int, persons: int, clock_us: Callable[[], int]) -> None:
-        """`persons`: how many the simulated population of faces has; wallets name theirs by number."""
+    def __init__(
+        self,
+        client: HutongClient,
+        seed: int,
+        persons: int,
+        clock_us: Callable[[], int],
+        waiting: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """`persons`: how many the simulated population of faces has; wallets name theirs by number. `waiting` is told
+        how many seconds the face service may still take to load its search."""
         self._client = client
         self._persons = persons
         self._clock_us = clock_us
@@ -43,6 +52,9 @@ class TerminalCamera:
         """Photographs of everybody, one each: they are drawn together, which costs no more than drawing one."""
         self._shots: Counter[int] = Counter()
         self._lock = threading.Lock()
+        self._waiting = waiting
+        self._loading = threading.Lock()
+        self._loaded = False
 
     def enrol(self, wallet: Wallet) -> Secret[str]:
         """Takes photographs, passcode and phone digits, sealed to the face service; returns the routing reference."""
@@ -56,7 +68,16 @@ class TerminalCamera:
                 purpose="payment by face", text_version=CONSENT_TEXT, given_at_us=self._clock_us()
             ),
         )
-        return Secret(self._client.call(self._faces.Enroll, request).reference)
+        return Secret(self._enrolled(request).reference)
+
+    def _enrolled(self, request: face_pb2.EnrollRequest) -> face_pb2.EnrollResponse:
+        """The first enrolment waits until the service has loaded its search; the others wait for that one."""
+        if self._loaded:
+            return self._client.call(self._faces.Enroll, request)
+        with self._loading:
+            answer = when_ready(lambda: self._client.call(self._faces.Enroll, request), waiting=self._waiting)
+            self._loaded = True
+            return answer
 
     def capture(
         self, wallet: Wallet, merchant: Merchant, terminal_id: str, amount_minor: int, *, passcode: bool, live: bool

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from clients.faces import camera
 from clients.faces.people import People
+from clients.faces.readiness import when_ready
 from contract.capture import Captured, ServiceKey, TerminalKey, build_capture, build_enrolment
 from contract.secret import Secret
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 """Deadline of every call."""
 OPERATOR_METADATA = "hutong-operator-secret"
 CONSENT_TEXT = "2026-11"
@@ -118,8 +119,12 @@ class FaceTerminal:
         region: int = 0,
         merchants: Sequence[str] = (),
         allow_lookalike: bool = False,
-    ) -> Secret[str]:
-        """Enrols somebody at this terminal as the desk; returns the opaque reference for the token service."""
+        replace: bool = False,
+        keep_reference: bool = False,
+        waiting: Callable[[float], None] = lambda _: None,
+    ) -> face_pb2.EnrollResponse:
+        """Enrols somebody at this terminal as the desk; the answer has the opaque reference for the token service.
+        Waits while the service loads its search; `waiting` is told how many seconds that may still take."""
         begun = self._stub.BeginCapture(face_pb2.BeginCaptureRequest(terminal_id=self.terminal_id), timeout=TIMEOUT_S)
         service = ServiceKey(begun.key_id, begun.public_key)
         request = face_pb2.EnrollRequest(
@@ -129,11 +134,15 @@ class FaceTerminal:
             region=region,
             merchant_ids=merchants,
             allow_lookalike=allow_lookalike,
+            replace=replace,
+            keep_reference=keep_reference,
         )
-        return Secret(self._stub.Enroll(request, timeout=TIMEOUT_S, metadata=self._operator).reference)
+        return when_ready(
+            lambda: self._stub.Enroll(request, timeout=TIMEOUT_S, metadata=self._operator), waiting=waiting
+        )
 
     def enroll_person(self, person: int, subject: str, factors: Factors) -> Secret[str]:
         """Enrols one of the simulated people, from two sittings."""
         sittings = [self._people.enrolled(person, 1, sitting)[0] for sitting in range(2)]
         assert factors.passcode is not None
-        return self.enroll(subject, sittings, factors.passcode, factors.last_four)
+        return Secret(self.enroll(subject, sittings, factors.passcode, factors.last_four).reference)

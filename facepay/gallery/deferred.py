@@ -1,63 +1,151 @@
-"""A gallery without anybody in it, opened when somebody is first enrolled: until then nobody pays for its kernels.
+"""A gallery that is opened in the background, so that no caller's deadline and no start of a network waits for it.
 
-Loading and compiling them takes seconds, which a network without faces, a restart after a crash above all, need not
-wait for. Used only where neither the store nor the disk has a template: what there is, is opened at the start, so that
-no face that was erased outlives it and no first search waits.
+Opening loads the search kernels (some 2 seconds of a processor) and, at a machine's first start, compiles them. Where
+nobody is enrolled, that begins with the first enrolment: a network without faces, or a restart after a crash, never
+pays for it. Where somebody is, it begins at once, and until it has ended nobody is told anything: every call raises
+GalleryNotReady, so that no face that was erased is found.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 
-from facepay.gallery.engine import Batch, Candidate, Enrolled, Gallery, Ids, Opened, Source, State, Vectors
+from facepay.gallery import kernel_cache
+from facepay.gallery.engine import (
+    Batch,
+    Candidate,
+    Enrolled,
+    Gallery,
+    GalleryNotReady,
+    GalleryUnavailable,
+    Ids,
+    Opened,
+    Source,
+    State,
+    Vectors,
+)
+
+log = logging.getLogger(__name__)
+LOAD_S: Final = 3.0
+"""What loading compiled kernels usually takes, in seconds, for callers who are told when to come back."""
 
 
 class DeferredGallery:
-    """See facepay.gallery.engine.Gallery."""
+    """See facepay.gallery.engine.Gallery. Compiles kernels from its making on, where that was not done before; opens
+    the gallery when `open_now`, `wait` or the first `add` asks for it."""
 
-    def __init__(self, epoch: int, open_it: Callable[[], Gallery]) -> None:
+    def __init__(self, epoch: int, open_it: Callable[[], Gallery], *, empty: bool) -> None:
+        """`open_it` opens the gallery and makes it equal to the store. `empty`: nobody is enrolled and nothing is on
+        disk, so that searches find nobody until it is opened."""
         self._epoch = epoch
         self._open_it = open_it
-        self._opening = threading.Lock()
+        self._empty = empty
+        self._lock = threading.Lock()
         self._opened: Gallery | None = None
+        self._failure: Exception | None = None
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+        self._closed = False
+        self._load_began = 0.0
+        cold = not kernel_cache.is_warm() and kernel_cache.folder() is not None
+        self._compilation = kernel_cache.Compilation() if cold else None
 
-    def _open(self) -> Gallery:
-        with self._opening:
-            if self._opened is None:
-                self._opened = self._open_it()
-            return self._opened
+    # --- opening ----------------------------------------------------------------------------------------------
+
+    def open_now(self) -> None:
+        """Begins to open, unless that has begun already or failed just now."""
+        with self._lock:
+            if self._opened is None and self._thread is None and not self._closed:
+                self._failure = None
+                self._ended.clear()
+                self._thread = threading.Thread(target=self._run, name="face-opening", daemon=True)
+                self._thread.start()
+
+    def wait(self, timeout_s: float | None) -> Gallery:
+        """The gallery, opened within this many seconds. Raises GalleryNotReady, and GalleryUnavailable where it cannot
+        be opened; the next call tries again."""
+        failure = self._failure
+        if self._opened is None:
+            self.open_now()
+            if failure is None:
+                self._ended.wait(timeout_s)
+        opened, failure = self._opened, failure or self._failure
+        if opened is not None:
+            return opened
+        if failure is not None:
+            raise GalleryUnavailable(f"the face gallery cannot be opened: {failure}") from failure
+        raise GalleryNotReady(max(1.0, self._left_s()))
+
+    def _run(self) -> None:
+        if self._compilation is not None:
+            self._compilation.wait()
+        self._load_began = time.monotonic()
+        opened: Gallery | None = None
+        failure: Exception | None = None
+        try:
+            opened = None if self._closed else self._open_it()
+        except Exception as error:
+            log.exception("the face gallery cannot be opened")
+            failure = error
+        with self._lock:
+            self._thread = None
+            self._failure = failure
+            if not self._closed:
+                self._opened, opened = opened, None
+            self._ended.set()
+        if opened is not None:  # Closed meanwhile.
+            opened.close()
+
+    def _left_s(self) -> float:
+        compiling = self._compilation.left_s() if self._compilation is not None else 0.0
+        if self._thread is None and not compiling:
+            return 0.0
+        began = self._load_began
+        return compiling + (max(1.0, LOAD_S - (time.monotonic() - began)) if began else LOAD_S)
+
+    def _now(self) -> Gallery | None:
+        """The gallery; None where nobody is enrolled and it need not be open. Raises GalleryNotReady."""
+        return self._opened if self._opened is not None or self._empty else self.wait(0)
+
+    # --- the interface ----------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self._opened) if self._opened is not None else 0
 
     def add(self, enrolled: Enrolled) -> None:
         """See the interface."""
-        self._open().add(enrolled)
+        self.wait(0).add(enrolled)
 
     def remove(self, templates: Sequence[int]) -> int:
         """See the interface."""
-        return self._opened.remove(templates) if self._opened is not None else 0
+        gallery = self._now()
+        return gallery.remove(templates) if gallery is not None else 0
 
     def search(self, batch: Batch) -> list[tuple[Candidate, ...]]:
         """See the interface."""
-        return self._opened.search(batch) if self._opened is not None else [()] * len(batch.vectors)
+        gallery = self._now()
+        return gallery.search(batch) if gallery is not None else [()] * len(batch.vectors)
 
     def search_among(self, batch: Batch, templates: Sequence[int]) -> list[tuple[Candidate, ...]]:
         """See the interface."""
-        return self._opened.search_among(batch, templates) if self._opened is not None else [()] * len(batch.vectors)
+        gallery = self._now()
+        return gallery.search_among(batch, templates) if gallery is not None else [()] * len(batch.vectors)
 
     def sample(self, count: int, random: np.random.Generator) -> tuple[Vectors, Ids]:
         """See the interface."""
-        return self._open().sample(count, random)
+        return self.wait(0).sample(count, random)
 
     def recover(self, source: Source) -> Opened:
         """See the interface."""
-        if self._opened is None and not len(source.templates()):
+        if self._opened is None and self._empty and not len(source.templates()):
             return Opened()
-        return self._open().recover(source)
+        return self.wait(0).recover(source)
 
     def maintain(self) -> int:
         """See the interface."""
@@ -65,14 +153,23 @@ class DeferredGallery:
 
     def state(self) -> State:
         """See the interface."""
-        return self._opened.state() if self._opened is not None else State(self._epoch)
+        return self._opened.state() if self._opened is not None else State(self._epoch, ready_in_s=self._left_s())
 
     def close(self) -> None:
         """See the interface."""
-        if self._opened is not None:
-            self._opened.close()
+        with self._lock:
+            self._closed = True
+            thread, opened = self._thread, self._opened
+        if self._compilation is not None:
+            self._compilation.stop()
+        if thread is not None:
+            thread.join()
+        if opened is not None:
+            opened.close()
 
     def destroy(self) -> None:
         """See the interface."""
-        if self._opened is not None:
-            self._opened.destroy()
+        opened = self._opened
+        self.close()
+        if opened is not None:
+            opened.destroy()

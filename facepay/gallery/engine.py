@@ -111,10 +111,21 @@ class State:
     tail_rows: int = 0
     quarantined: int = 0
     """Files found damaged and rebuilt since the start."""
+    ready_in_s: float = 0.0
+    """About how many seconds until searches and changes are answered; 0 where they are now."""
 
 
 class GalleryUnavailable(RuntimeError):  # noqa: N818 - it is what is wrong
     """The gallery cannot be reached now. The text says what to do."""
+
+
+class GalleryNotReady(GalleryUnavailable):
+    """The gallery is being opened, or its kernels are being compiled. Nothing was done."""
+
+    def __init__(self, retry_s: float) -> None:
+        self.retry_s = retry_s
+        """About how many seconds it still takes."""
+        super().__init__(f"the face gallery is being opened; try again in {retry_s:.0f} s")
 
 
 class Gallery(Engine, Protocol):

@@ -21,7 +21,7 @@ import numpy as np
 from facepay.gallery import kernels, scan
 from facepay.gallery.engine import BATCH_MAX, Batch, Candidate, Enrolled, Ids, Opened, Source, State, Vectors
 from facepay.gallery.files import SEGMENT_ROWS_MAX, Files, to_merge
-from facepay.gallery.int8 import Products
+from facepay.gallery.int8 import QUERIES_MIN, Products
 from facepay.gallery.segment import Rows
 from facepay.gallery.sketch import Bits, Projection
 
@@ -234,7 +234,7 @@ class Gallery:
 
 
 def warm_up(projection: Projection) -> None:
-    """Compiles the kernels (some seconds on a machine's first start, then from a cache), so that no caller waits."""
+    """Loads every kernel in every form that a search uses, from the cache or compiled now, so that no caller waits."""
     gallery = Gallery(None, projection, threads=1)
     one, vector = np.ones(1, np.int64), np.zeros((1, projection.dimension), np.float32)
     vector[0, 0] = 1
@@ -242,6 +242,10 @@ def warm_up(projection: Projection) -> None:
     batch = Batch(vector, np.zeros(1, np.float32))
     gallery.search(batch)
     gallery.search_among(batch, [1])
+    gallery.seal()
+    gallery.use_products(wanted=True)
+    # A floor above every cosine, so that products are looked at.
+    gallery.search(Batch(np.repeat(vector, QUERIES_MIN, 0), np.full(QUERIES_MIN, 2, np.float32)))
     gallery.close()
 
 

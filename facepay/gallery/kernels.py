@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 
+from facepay.gallery.compiled import kernel
 from facepay.gallery.instructions import BLOCK_ROWS, GROUP_WORDS, group, lowest, ones, prefetch, up_to
 
 SEED_SLACK: Final = 8
@@ -24,7 +24,7 @@ _PREFETCH_ROWS: Final = 16
 _LINE_BYTES: Final = 64
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def distances(blocks: Any, block: int, queries: Any, query: int, out: Any) -> int:
     """Hamming distances of one block's rows to one query of [Q, W], into `out` [64] uint16; returns the smallest."""
     words = blocks.shape[1]
@@ -36,7 +36,7 @@ def distances(blocks: Any, block: int, queries: Any, query: int, out: Any) -> in
     return least
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def block_minima(blocks: Any, queries: Any, out: Any, least: Any) -> None:
     """First pass: blocks [B, W, 64] uint64, queries [Q, W] uint64 -> out [Q, B] uint16, each block's least distance
     by the first GROUP_WORDS words; `least` [Q] uint16 is lowered to the least of all."""
@@ -51,7 +51,7 @@ def block_minima(blocks: Any, queries: Any, out: Any, least: Any) -> None:
             least[query] = min(least[query], out[query, block])
 
 
-@njit(nogil=True, cache=True, fastmath=True)
+@kernel(fastmath=True)
 def dot(row: Any, query: Any) -> float:
     """Inner product of an int8 row and a float32 query."""
     total = np.float32(0)
@@ -60,7 +60,7 @@ def dot(row: Any, query: Any) -> float:
     return total
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def seed(
     blocks: Any, minima: Any, least: Any, bits: Any, queries: Any, rows: Any, scales: Any, persons: Any, best: Any
 ) -> None:  # fmt: skip
@@ -85,7 +85,7 @@ def seed(
                     best[query] = max(best[query], dot(rows[row], queries[query]) * scales[row])
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def within(
     blocks: Any, minima: Any, bits: Any, query: int, first: int, limit: int, count: int, out: Any, near: Any
 ) -> int:  # fmt: skip
@@ -111,7 +111,7 @@ def within(
     return found
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def refine(chosen: Any, near: Any, found: int, fine: Any, bits: Any, limit: int) -> int:
     """Keeps those of the chosen rows that are within a limit by both sketches together: fine [n, W], bits [W].
 
@@ -131,7 +131,7 @@ def refine(chosen: Any, near: Any, found: int, fine: Any, bits: Any, limit: int)
     return kept
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def score_rows(
     chosen: Any, region: int, query: Any, rows: Any, scales: Any, persons: Any, regions: Any,
     base: int, scores: Any, people: Any, places: Any,
@@ -155,7 +155,7 @@ def score_rows(
                 offer(score, person, base + row, scores, people, places)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def offer(score: float, person: int, row: int, scores: Any, people: Any, places: Any) -> None:
     """Puts a row among the K best persons, which stay sorted and different."""
     at = scores.shape[0] - 1
@@ -171,7 +171,7 @@ def offer(score: float, person: int, row: int, scores: Any, people: Any, places:
     scores[at], people[at], places[at] = score, person, row
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def collect(
     blocks: Any, minima: Any, bits: Any, limits: Any, fine: Any, fine_bits: Any, wanted: Any, queries: Any,
     rows: Any, scales: Any, persons: Any, regions: Any, base: int, scores: Any, people: Any, places: Any,
@@ -195,7 +195,7 @@ def collect(
             )  # fmt: skip
 
 
-@njit(nogil=True, cache=True, fastmath=True)
+@kernel(fastmath=True)
 def project(vectors: Any, matrix: Any, out: Any) -> None:
     """out [Q, N] = vectors [Q, M] times matrix [M, N], all float32, for a batch of queries. A BLAS would wake its own
     threads, which then spin for milliseconds on the processors that the search needs."""
@@ -218,7 +218,7 @@ def project(vectors: Any, matrix: Any, out: Any) -> None:
                 out[query, column] += vectors[query, row] * matrix[row, column]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def above(products: Any, scales: Any, persons: Any, floor: float, out: Any) -> int:
     """Numbers of the living rows whose product [n] int32 times scale [n] reaches the floor, for int8 products."""
     found = 0
@@ -229,7 +229,7 @@ def above(products: Any, scales: Any, persons: Any, floor: float, out: Any) -> i
     return found
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def pack(values: Any, blocks: Any, first: int) -> None:
     """Writes the signs of `values` [M, W * 64] float32 as coarse sketches first .. first + M - 1 of `blocks`."""
     for index in range(values.shape[0]):
@@ -242,7 +242,7 @@ def pack(values: Any, blocks: Any, first: int) -> None:
             blocks[row // BLOCK_ROWS, word, row % BLOCK_ROWS] = bits
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def quantise(values: Any, rows: Any, scales: Any) -> None:
     """Rounds unit rows [M, D] float32 to int8, with a scale for each that gives a row the score 1 with itself."""
     for index in range(values.shape[0]):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from contract.secret import Secret
 from facepay.gallery.deferred import DeferredGallery
@@ -35,20 +38,38 @@ Place = Local | Milvus
 
 
 def open_gallery(
-    place: Place, name: str, epoch: int, secret: Secret[bytes], dimension: int, *, empty: bool = False
+    place: Place,
+    name: str,
+    epoch: int,
+    secret: Secret[bytes],
+    dimension: int,
+    prepare: Callable[[Gallery], object],
+    *,
+    empty: bool = False,
 ) -> Gallery:
     """The gallery `name` in one epoch, as it was left; those of earlier epochs (left by a crash during a renewal) are
-    deleted. `secret` makes the epoch's rotation. `empty`: nobody is enrolled; where there are no files either, the
-    gallery is opened when somebody is. Raises GalleryUnavailable."""
+    deleted. `secret` makes the epoch's rotation; `prepare` is called with the gallery once it is open, before anybody
+    else can use it. `empty`: nobody is enrolled; where there are no files either, a gallery in this process is opened
+    when somebody is. Otherwise it is opened in the background: see DeferredGallery. Raises GalleryUnavailable."""
     if isinstance(place, Milvus):
         from facepay.gallery.milvus import MilvusGallery
         from facepay.gallery.sketch import Projection
 
         projection = Projection(secret, dimension)
-        return MilvusGallery.of_epoch(place.uri, projection, name, epoch, token=place.token)
-    if empty and not place.folder.exists():
-        return DeferredGallery(epoch, lambda: _open_local(place, epoch, secret, dimension))
-    return _open_local(place, epoch, secret, dimension)
+        projection.query(np.zeros((1, dimension), np.float32))  # The one kernel that it needs is compiled here.
+        distant = MilvusGallery.of_epoch(place.uri, projection, name, epoch, token=place.token)
+        prepare(distant)
+        return distant
+
+    def open_it() -> Gallery:
+        local = _open_local(place, epoch, secret, dimension)
+        prepare(local)
+        return local
+
+    deferred = DeferredGallery(epoch, open_it, empty=empty and not place.folder.exists())
+    if not empty or place.folder.exists():
+        deferred.open_now()
+    return deferred
 
 
 def _open_local(place: Local, epoch: int, secret: Secret[bytes], dimension: int) -> Gallery:

@@ -13,6 +13,7 @@ import pytest
 from clients.faces.people import People
 from contract.capture import Captured, TerminalKey, build_capture
 from contract.secret import Secret
+from facepay.enrolment import How
 from facepay.model import Asked, Identified, Options
 from facepay.passcode import Cost
 from facepay.records import Consent
@@ -39,15 +40,17 @@ class Desk:
     def enroll(self, person: int, *, name: str = "", **more: Any) -> Secret[str]:
         vectors = more.pop("vectors", None) or list(self.people.enrolled(person, 1))
         consent = more.pop("consent", Consent("payment by face", "2026-11", self.now_us))
+        how = How(**{one: more.pop(one) for one in ("replace", "keep_reference", "allow_lookalike") if one in more})
         return self.service.enroll(
             name or f"person {person}",
             vectors,
             more.pop("passcode", self.passcode(person)),
             f"{person % 10000:04d}",
             consent,
+            how=how,
             now_us=self.now_us,
             **more,
-        )
+        ).reference
 
     def probe(self, person: int, seed: int = 1, quality: float = 0.9) -> Any:
         return self.people.probes(np.array([person]), quality, seed)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from clients.command import face_network
 from clients.command.face import face
 from clients.faces import camera
 from clients.faces.capturing import FaceTerminal, Factors
@@ -122,6 +124,53 @@ def test_commands_on_a_running_network(target: str) -> None:
     again = run("delete", "fifty", *where)
     assert (again.exit_code, json.loads(again.stdout)["error"]["reason"]) == (1, "FACE_SUBJECT_UNKNOWN")
     assert run("identify", "--target", target).exit_code == 2
+
+
+def test_a_name_that_is_enrolled_needs_replace_and_loses_its_reference_unless_told(target: str) -> None:
+    where = ["--target", target, "--passcode", "271828", "--json"]
+
+    def enrol(person: int, *more: str) -> tuple[int, dict[str, Any]]:
+        done = run("enroll", "sixty", "--person", str(person), *where, *more)
+        return done.exit_code, json.loads(done.stdout)
+
+    code, first = enrol(60)
+    assert code == 0
+    assert enrol(60) == (0, first | {"repeated": True})
+    code, refused = enrol(61)
+    assert (code, refused["error"]["reason"]) == (1, "FACE_NAME_TAKEN")
+    assert "--replace" in refused["error"]["text"]
+    assert json.loads(run("identify", "--person", "60", "--target", target, "--json").stdout)["outcome"] == "matched"
+    code, kept = enrol(61, "--replace", "--keep-reference")
+    assert (code, kept["reference"]) == (0, first["reference"])
+    code, other = enrol(62, "--replace")
+    assert code == 0
+    assert other["reference"] != first["reference"]
+    alone = run("enroll", "sixty", "--person", "62", "--keep-reference", *where)
+    assert alone.exit_code == 2
+    assert "--replace" in alone.output
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_errors_are_said_in_words(target: str, monkeypatch: pytest.MonkeyPatch, as_json: bool) -> None:
+    """A deadline that passes, and a status that no table has, as a proxy in between gives it."""
+    more = ["--json"] if as_json else []
+    with monkeypatch.context() as hurried:
+        hurried.setattr(face_network, "TIMEOUT_S", -1.0)
+        late = run("status", "--target", target, *more)
+    with ThreadPoolExecutor(1) as threads:
+        nothing = grpc.server(threads)
+        port = nothing.add_insecure_port("127.0.0.1:0")
+        nothing.start()
+        other = run("status", "--target", f"127.0.0.1:{port}", *more)
+        nothing.stop(0)
+    for done, reason in ((late, "DEADLINE_EXCEEDED"), (other, "UNIMPLEMENTED")):
+        assert done.exit_code == 1
+        assert "_InactiveRpcError" not in done.output
+        assert "debug_error_string" not in done.output
+        if as_json:
+            assert json.loads(done.stdout)["error"]["reason"] == reason
+    assert "may have been done" in late.output
+    assert "Method not found" in other.output
 
 
 def test_nobody_at_the_target_says_what_to_do() -> None:

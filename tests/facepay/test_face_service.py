@@ -15,8 +15,9 @@ import pytest
 from contract.errors import HutongError
 from contract.secret import Secret
 from facepay.decision import Outcome
+from facepay.enrolment import How
 from facepay.interface import FaceMatch, FaceUse
-from facepay.model import Options
+from facepay.model import Asked, Options
 from facepay.passcode import ATTEMPTS_MAX, LOCK_US
 from facepay.records import Consent
 
@@ -122,14 +123,97 @@ def test_same_face_under_another_name_is_reported(desk: Any) -> None:
     assert desk.service.status().persons == 1
 
 
-@pytest.mark.slow
-def test_enrolling_again_replaces_templates_and_keeps_the_reference(desk: Any) -> None:
+def test_replacing_takes_the_name_and_leaves_nothing_of_who_had_it(desk: Any) -> None:
+    reference = desk.enroll(4, merchants=["m7"])
+    again = desk.enroll(
+        5, name="person 4", replace=True, consent=Consent("payment by face", "2027-01", desk.now_us), merchants=["m8"]
+    )
+    assert again != reference, "the account that person 4 paid from is not person 5's"
+    assert desk.identify(4).decision.outcome is Outcome.NO_MATCH
+    found = desk.identify(5).subject
+    assert (found.name, found.reference, found.consent.text_version) == ("person 4", again, "2027-01")
+    assert desk.service.identify(Asked(desk.capture(5), merchant_id="m7"), desk.now_us).subject is None
+    assert desk.service.identify(Asked(desk.capture(5), merchant_id="m8"), desk.now_us).subject is not None
+    assert desk.service.status().persons == 1
+    keys = sqlite3.connect(desk.folder / "keys" / "keys.db")
+    assert keys.execute("SELECT person FROM subject_key").fetchall() == [(2,)]
+    keys.close()
+    desk.reopen()
+    assert desk.identify(4).decision.outcome is Outcome.NO_MATCH
+    assert desk.identify(5).subject.reference == again
+
+
+def test_replacing_keeps_the_reference_only_where_that_is_said(desk: Any) -> None:
     reference = desk.enroll(4)
-    again = desk.enroll(4, vectors=list(desk.people.enrolled(4, 1, 1)) * 2, passcode=Secret("271828"))
-    assert again == reference
+    better = {"vectors": list(desk.people.enrolled(4, 1, 1)) * 2, "passcode": Secret("271828")}
+    assert desk.enroll(4, replace=True, keep_reference=True, **better) == reference
     status = desk.service.status()
     assert (status.persons, status.templates) == (1, 2)
     assert isinstance(pay(desk, 4, 9_000, passcode=Secret("271828")), FaceMatch)
+    assert desk.enroll(4, replace=True, keep_reference=True, **better) == reference, "repeated"
+    assert desk.service.status().templates == 2
+    with pytest.raises(HutongError) as caught:
+        desk.enroll(4, keep_reference=True, **better)
+    assert caught.value.fields == {"field": "keep_reference"}
+
+
+OTHER: dict[str, dict[str, Any]] = {
+    "face": {"vectors": [np.eye(512, dtype=np.float32)[0]]},
+    "templates": {"vectors": 2},
+    "passcode": {"passcode": Secret("271828")},
+    "region": {"region": 3},
+    "merchants": {"merchants": ["m7"]},
+    "consent": {"consent": Consent("payment by face", "2027-01", 1)},
+    "consent's end": {"consent": Consent("payment by face", "2026-11", 1, 1 << 60)},
+}
+
+
+@pytest.mark.parametrize("change", OTHER.values(), ids=OTHER)
+def test_a_name_that_is_taken_is_refused_and_nothing_changes(desk: Any, change: dict[str, Any]) -> None:
+    reference = desk.enroll(4)
+    change = dict(change)
+    if change.get("vectors") == 2:
+        change["vectors"] = list(desk.people.enrolled(4, 1)) * 2
+    with pytest.raises(HutongError, match="FACE_NAME_TAKEN"):
+        desk.enroll(4, **change)
+    assert desk.enroll(4) == reference
+    assert desk.identify(4).subject.reference == reference
+    assert desk.service.status().templates == 1
+
+
+def test_the_same_enrolment_again_changes_nothing_and_gives_the_same_answer(desk: Any) -> None:
+    reference = desk.enroll(4, merchants=["m7", "m8"], region=2)
+    desk.now_us += 1_000_000
+    desk.reopen()
+    assert desk.enroll(4, merchants=["m8", "m7"], region=2) == reference
+    status = desk.service.status()
+    assert (status.persons, status.templates) == (1, 1)
+
+
+def test_an_enrolment_whose_caller_has_gone_is_not_done(desk: Any) -> None:
+    vectors, consent = list(desk.people.enrolled(4, 1)), Consent("p", "1", desk.now_us)
+
+    def enroll(how: How) -> Any:
+        return desk.service.enroll("four", vectors, Secret("314159"), "", consent, how=how, now_us=desk.now_us)
+
+    with pytest.raises(HutongError, match="DEADLINE_PAST"):
+        enroll(How(still_wanted=lambda: False))
+    assert desk.service.status().persons == 0
+    assert enroll(How()).repeated is False
+    again = enroll(How(still_wanted=lambda: False))
+    assert again.repeated, "nothing is written for it"
+
+
+def test_a_crash_between_replacing_and_destroying_the_old_key_is_made_up_for(
+    desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.enroll(4)
+    with monkeypatch.context() as crash:
+        crash.setattr(desk.service._keys, "erase", lambda _: None)
+        reference = desk.enroll(5, name="person 4", replace=True)
+    desk.reopen()
+    assert desk.identify(5).subject.reference == reference
+    assert desk.service._keys.get(1) is None
 
 
 def test_deleted_is_never_found_and_nothing_of_the_template_is_left(desk: Any) -> None:
@@ -177,8 +261,6 @@ def test_deletion_during_searches_is_final_when_it_returns(desk: Any) -> None:
 
 
 def test_sub_galleries_of_regions_and_merchants(desk: Any) -> None:
-    from facepay.model import Asked
-
     desk.enroll(1, region=3, merchants=["m7"])
     desk.enroll(2, region=4)
 
@@ -296,7 +378,8 @@ from pathlib import Path
 from clients.faces.people import People
 from contract.secret import Secret
 from facepay.passcode import Cost
-from facepay.model import Options
+from facepay.enrolment import How
+from facepay.model import Asked, Options
 from facepay.service import open_service
 from facepay.records import Consent
 service = open_service(Path(sys.argv[1]), options=Options(passcode_cost=Cost(1, 64)))

@@ -71,7 +71,7 @@ def test_answers_are_those_of_the_local_gallery(elsewhere: Desk, desk: Desk, on_
         one.enroll(3, name="somebody else")
     for desk in (one, two):
         desk.service.delete("person 1", desk.now_us)
-        desk.enroll(2, vectors=list(desk.people.enrolled(2, 1, 1)))
+        desk.enroll(2, vectors=list(desk.people.enrolled(2, 1, 1)), replace=True)
     same(one, two, range(1, 3))
     assert answer(one, 1)[0] is Outcome.NO_MATCH
     assert one.service.verify("person 2", one.capture(2), one.now_us).outcome is Outcome.MATCHED
@@ -107,7 +107,7 @@ def test_what_milvus_missed_is_made_up_for(
         cut.setattr(gallery, "_hits", down)
         with pytest.raises(HutongError, match="FACE_UNAVAILABLE"):
             answer(desk, 1)
-    reference = desk.enroll(2, passcode=Secret("271828"))
+    reference = desk.enroll(2, passcode=Secret("271828"), replace=True)
     desk.service._store.delete(1, NOW)  # A crash between the store and the gallery.
     desk.service._gallery.remove(desk.service._store.templates.of(2))
     desk.reopen(on_milvus)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1chutong/facepay/v1/face.proto\x12\x11hutong.facepay.v1\"\x1d\n\x0b\x46\x61\x63\x65\x43\x61pture\x12\x0e\n\x06sealed\x18\x01 \x01(\x0c\"9\n\x13\x42\x65ginCaptureRequest\x12\x13\n\x0bterminal_id\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\"\x87\x01\n\x14\x42\x65ginCaptureResponse\x12\x0e\n\x06nonces\x18\x01 \x03(\x0c\x12\x15\n\rexpires_at_us\x18\x02 \x01(\x03\x12\x0e\n\x06key_id\x18\x03 \x01(\x0c\x12\x12\n\npublic_key\x18\x04 \x01(\x0c\x12\x11\n\tchallenge\x18\x05 \x01(\t\x12\x11\n\tdimension\x18\x06 \x01(\x05\"\x91\x01\n\x17RegisterTerminalRequest\x12\x13\n\x0bterminal_id\x18\x01 \x01(\t\x12\x13\n\x0bmerchant_id\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x38\n\talgorithm\x18\x04 \x01(\x0e\x32%.hutong.facepay.v1.SignatureAlgorithm\"\x1a\n\x18RegisterTerminalResponse\"\\\n\x07\x43onsent\x12\x0f\n\x07purpose\x18\x01 \x01(\t\x12\x14\n\x0ctext_version\x18\x02 \x01(\t\x12\x13\n\x0bgiven_at_us\x18\x03 \x01(\x03\x12\x15\n\rexpires_at_us\x18\x04 \x01(\x03\"\x9c\x01\n\rEnrollRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06sealed\x18\x02 \x01(\x0c\x12+\n\x07\x63onsent\x18\x03 \x01(\x0b\x32\x1a.hutong.facepay.v1.Consent\x12\x0e\n\x06region\x18\x04 \x01(\r\x12\x14\n\x0cmerchant_ids\x18\x05 \x03(\t\x12\x17\n\x0f\x61llow_lookalike\x18\x06 \x01(\x08\"6\n\x0e\x45nrollResponse\x12\x11\n\treference\x18\x01 \x01(\t\x12\x11\n\ttemplates\x18\x02 \x01(\x05\"g\n\x0fIdentifyRequest\x12/\n\x07\x63\x61pture\x18\x01 \x01(\x0b\x32\x1e.hutong.facepay.v1.FaceCapture\x12\x0e\n\x06region\x18\x02 \x01(\r\x12\x13\n\x0bmerchant_id\x18\x03 \x01(\t\"\xa6\x01\n\x10IdentifyResponse\x12+\n\x07outcome\x18\x01 \x01(\x0e\x32\x1a.hutong.facepay.v1.Outcome\x12\x11\n\treference\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x0e\n\x06second\x18\x04 \x01(\x02\x12\x11\n\tthreshold\x18\x05 \x01(\x02\x12\x10\n\x08\x65nrolled\x18\x06 \x01(\x03\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\"Q\n\rVerifyRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12/\n\x07\x63\x61pture\x18\x02 \x01(\x0b\x32\x1e.hutong.facepay.v1.FaceCapture\"_\n\x0eVerifyResponse\x12+\n\x07outcome\x18\x01 \x01(\x0e\x32\x1a.hutong.facepay.v1.Outcome\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x11\n\tthreshold\x18\x03 \x01(\x02\"\'\n\x14\x44\x65leteSubjectRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\";\n\x15\x44\x65leteSubjectResponse\x12\x11\n\ttemplates\x18\x01 \x01(\x05\x12\x0f\n\x07receipt\x18\x02 \x01(\x0c\"\x15\n\x13RenewGalleryRequest\"%\n\x14RenewGalleryResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\"\x12\n\x10GetStatusRequest\"\xe8\x02\n\x11GetStatusResponse\x12\x0f\n\x07persons\x18\x01 \x01(\x03\x12\x11\n\ttemplates\x18\x02 \x01(\x03\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12\x10\n\x08segments\x18\x04 \x01(\x05\x12\x11\n\ttail_rows\x18\x05 \x01(\x05\x12\x13\n\x0bquarantined\x18\x06 \x01(\x05\x12\r\n\x05\x65poch\x18\x07 \x01(\x05\x12\x11\n\tthreshold\x18\x08 \x01(\x02\x12\x1b\n\x13threshold_last_four\x18\t \x01(\x02\x12\x18\n\x10\x66iling_threshold\x18\n \x01(\x03\x12\x12\n\nfiling_due\x18\x0b \x01(\x08\x12\x44\n\x08outcomes\x18\x0c \x03(\x0b\x32\x32.hutong.facepay.v1.GetStatusResponse.OutcomesEntry\x1a/\n\rOutcomesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*x\n\x12SignatureAlgorithm\x12#\n\x1fSIGNATURE_ALGORITHM_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSIGNATURE_ALGORITHM_ED25519\x10\x01\x12\x1c\n\x18SIGNATURE_ALGORITHM_P256\x10\x02*\xcc\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_MATCHED\x10\x01\x12\x1a\n\x16OUTCOME_NEEDS_PASSCODE\x10\x02\x12\x1b\n\x17OUTCOME_NEEDS_LAST_FOUR\x10\x03\x12\x15\n\x11OUTCOME_AMBIGUOUS\x10\x04\x12\x14\n\x10OUTCOME_NO_MATCH\x10\x05\x12\x14\n\x10OUTCOME_NOT_LIVE\x10\x06\x12\x17\n\x13OUTCOME_BAD_CAPTURE\x10\x07\x32\xeb\x05\n\x0b\x46\x61\x63\x65Service\x12_\n\x0c\x42\x65ginCapture\x12&.hutong.facepay.v1.BeginCaptureRequest\x1a\'.hutong.facepay.v1.BeginCaptureResponse\x12k\n\x10RegisterTerminal\x12*.hutong.facepay.v1.RegisterTerminalRequest\x1a+.hutong.facepay.v1.RegisterTerminalResponse\x12M\n\x06\x45nroll\x12 .hutong.facepay.v1.EnrollRequest\x1a!.hutong.facepay.v1.EnrollResponse\x12S\n\x08Identify\x12\".hutong.facepay.v1.IdentifyRequest\x1a#.hutong.facepay.v1.IdentifyResponse\x12M\n\x06Verify\x12 .hutong.facepay.v1.VerifyRequest\x1a!.hutong.facepay.v1.VerifyResponse\x12\x62\n\rDeleteSubject\x12\'.hutong.facepay.v1.DeleteSubjectRequest\x1a(.hutong.facepay.v1.DeleteSubjectResponse\x12_\n\x0cRenewGallery\x12&.hutong.facepay.v1.RenewGalleryRequest\x1a\'.hutong.facepay.v1.RenewGalleryResponse\x12V\n\tGetStatus\x12#.hutong.facepay.v1.GetStatusRequest\x1a$.hutong.facepay.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1chutong/facepay/v1/face.proto\x12\x11hutong.facepay.v1\"\x1d\n\x0b\x46\x61\x63\x65\x43\x61pture\x12\x0e\n\x06sealed\x18\x01 \x01(\x0c\"9\n\x13\x42\x65ginCaptureRequest\x12\x13\n\x0bterminal_id\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\"\x87\x01\n\x14\x42\x65ginCaptureResponse\x12\x0e\n\x06nonces\x18\x01 \x03(\x0c\x12\x15\n\rexpires_at_us\x18\x02 \x01(\x03\x12\x0e\n\x06key_id\x18\x03 \x01(\x0c\x12\x12\n\npublic_key\x18\x04 \x01(\x0c\x12\x11\n\tchallenge\x18\x05 \x01(\t\x12\x11\n\tdimension\x18\x06 \x01(\x05\"\x91\x01\n\x17RegisterTerminalRequest\x12\x13\n\x0bterminal_id\x18\x01 \x01(\t\x12\x13\n\x0bmerchant_id\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x38\n\talgorithm\x18\x04 \x01(\x0e\x32%.hutong.facepay.v1.SignatureAlgorithm\"\x1a\n\x18RegisterTerminalResponse\"\\\n\x07\x43onsent\x12\x0f\n\x07purpose\x18\x01 \x01(\t\x12\x14\n\x0ctext_version\x18\x02 \x01(\t\x12\x13\n\x0bgiven_at_us\x18\x03 \x01(\x03\x12\x15\n\rexpires_at_us\x18\x04 \x01(\x03\"\xc5\x01\n\rEnrollRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06sealed\x18\x02 \x01(\x0c\x12+\n\x07\x63onsent\x18\x03 \x01(\x0b\x32\x1a.hutong.facepay.v1.Consent\x12\x0e\n\x06region\x18\x04 \x01(\r\x12\x14\n\x0cmerchant_ids\x18\x05 \x03(\t\x12\x17\n\x0f\x61llow_lookalike\x18\x06 \x01(\x08\x12\x0f\n\x07replace\x18\x07 \x01(\x08\x12\x16\n\x0ekeep_reference\x18\x08 \x01(\x08\"H\n\x0e\x45nrollResponse\x12\x11\n\treference\x18\x01 \x01(\t\x12\x11\n\ttemplates\x18\x02 \x01(\x05\x12\x10\n\x08repeated\x18\x03 \x01(\x08\"g\n\x0fIdentifyRequest\x12/\n\x07\x63\x61pture\x18\x01 \x01(\x0b\x32\x1e.hutong.facepay.v1.FaceCapture\x12\x0e\n\x06region\x18\x02 \x01(\r\x12\x13\n\x0bmerchant_id\x18\x03 \x01(\t\"\xa6\x01\n\x10IdentifyResponse\x12+\n\x07outcome\x18\x01 \x01(\x0e\x32\x1a.hutong.facepay.v1.Outcome\x12\x11\n\treference\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x0e\n\x06second\x18\x04 \x01(\x02\x12\x11\n\tthreshold\x18\x05 \x01(\x02\x12\x10\n\x08\x65nrolled\x18\x06 \x01(\x03\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\"Q\n\rVerifyRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12/\n\x07\x63\x61pture\x18\x02 \x01(\x0b\x32\x1e.hutong.facepay.v1.FaceCapture\"_\n\x0eVerifyResponse\x12+\n\x07outcome\x18\x01 \x01(\x0e\x32\x1a.hutong.facepay.v1.Outcome\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x11\n\tthreshold\x18\x03 \x01(\x02\"\'\n\x14\x44\x65leteSubjectRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\";\n\x15\x44\x65leteSubjectResponse\x12\x11\n\ttemplates\x18\x01 \x01(\x05\x12\x0f\n\x07receipt\x18\x02 \x01(\x0c\"\x15\n\x13RenewGalleryRequest\"%\n\x14RenewGalleryResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\"\x12\n\x10GetStatusRequest\"\xfd\x02\n\x11GetStatusResponse\x12\x0f\n\x07persons\x18\x01 \x01(\x03\x12\x11\n\ttemplates\x18\x02 \x01(\x03\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12\x10\n\x08segments\x18\x04 \x01(\x05\x12\x11\n\ttail_rows\x18\x05 \x01(\x05\x12\x13\n\x0bquarantined\x18\x06 \x01(\x05\x12\r\n\x05\x65poch\x18\x07 \x01(\x05\x12\x11\n\tthreshold\x18\x08 \x01(\x02\x12\x1b\n\x13threshold_last_four\x18\t \x01(\x02\x12\x18\n\x10\x66iling_threshold\x18\n \x01(\x03\x12\x12\n\nfiling_due\x18\x0b \x01(\x08\x12\x44\n\x08outcomes\x18\x0c \x03(\x0b\x32\x32.hutong.facepay.v1.GetStatusResponse.OutcomesEntry\x12\x13\n\x0bready_in_us\x18\r \x01(\x03\x1a/\n\rOutcomesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*x\n\x12SignatureAlgorithm\x12#\n\x1fSIGNATURE_ALGORITHM_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSIGNATURE_ALGORITHM_ED25519\x10\x01\x12\x1c\n\x18SIGNATURE_ALGORITHM_P256\x10\x02*\xcc\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_MATCHED\x10\x01\x12\x1a\n\x16OUTCOME_NEEDS_PASSCODE\x10\x02\x12\x1b\n\x17OUTCOME_NEEDS_LAST_FOUR\x10\x03\x12\x15\n\x11OUTCOME_AMBIGUOUS\x10\x04\x12\x14\n\x10OUTCOME_NO_MATCH\x10\x05\x12\x14\n\x10OUTCOME_NOT_LIVE\x10\x06\x12\x17\n\x13OUTCOME_BAD_CAPTURE\x10\x07\x32\xeb\x05\n\x0b\x46\x61\x63\x65Service\x12_\n\x0c\x42\x65ginCapture\x12&.hutong.facepay.v1.BeginCaptureRequest\x1a\'.hutong.facepay.v1.BeginCaptureResponse\x12k\n\x10RegisterTerminal\x12*.hutong.facepay.v1.RegisterTerminalRequest\x1a+.hutong.facepay.v1.RegisterTerminalResponse\x12M\n\x06\x45nroll\x12 .hutong.facepay.v1.EnrollRequest\x1a!.hutong.facepay.v1.EnrollResponse\x12S\n\x08Identify\x12\".hutong.facepay.v1.IdentifyRequest\x1a#.hutong.facepay.v1.IdentifyResponse\x12M\n\x06Verify\x12 .hutong.facepay.v1.VerifyRequest\x1a!.hutong.facepay.v1.VerifyResponse\x12\x62\n\rDeleteSubject\x12\'.hutong.facepay.v1.DeleteSubjectRequest\x1a(.hutong.facepay.v1.DeleteSubjectResponse\x12_\n\x0cRenewGallery\x12&.hutong.facepay.v1.RenewGalleryRequest\x1a\'.hutong.facepay.v1.RenewGalleryResponse\x12V\n\tGetStatus\x12#.hutong.facepay.v1.GetStatusRequest\x1a$.hutong.facepay.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETSTATUSRESPONSE_OUTCOMESENTRY']._loaded_options = None
   _globals['_GETSTATUSRESPONSE_OUTCOMESENTRY']._serialized_options = b'8\001'
-  _globals['_SIGNATUREALGORITHM']._serialized_start=1765
-  _globals['_SIGNATUREALGORITHM']._serialized_end=1885
-  _globals['_OUTCOME']._serialized_start=1888
-  _globals['_OUTCOME']._serialized_end=2092
+  _globals['_SIGNATUREALGORITHM']._serialized_start=1845
+  _globals['_SIGNATUREALGORITHM']._serialized_end=1965
+  _globals['_OUTCOME']._serialized_start=1968
+  _globals['_OUTCOME']._serialized_end=2172
   _globals['_FACECAPTURE']._serialized_start=51
   _globals['_FACECAPTURE']._serialized_end=80
   _globals['_BEGINCAPTUREREQUEST']._serialized_start=82
@@ -50,31 +50,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONSENT']._serialized_start=455
   _globals['_CONSENT']._serialized_end=547
   _globals['_ENROLLREQUEST']._serialized_start=550
-  _globals['_ENROLLREQUEST']._serialized_end=706
-  _globals['_ENROLLRESPONSE']._serialized_start=708
-  _globals['_ENROLLRESPONSE']._serialized_end=762
-  _globals['_IDENTIFYREQUEST']._serialized_start=764
-  _globals['_IDENTIFYREQUEST']._serialized_end=867
-  _globals['_IDENTIFYRESPONSE']._serialized_start=870
-  _globals['_IDENTIFYRESPONSE']._serialized_end=1036
-  _globals['_VERIFYREQUEST']._serialized_start=1038
-  _globals['_VERIFYREQUEST']._serialized_end=1119
-  _globals['_VERIFYRESPONSE']._serialized_start=1121
-  _globals['_VERIFYRESPONSE']._serialized_end=1216
-  _globals['_DELETESUBJECTREQUEST']._serialized_start=1218
-  _globals['_DELETESUBJECTREQUEST']._serialized_end=1257
-  _globals['_DELETESUBJECTRESPONSE']._serialized_start=1259
-  _globals['_DELETESUBJECTRESPONSE']._serialized_end=1318
-  _globals['_RENEWGALLERYREQUEST']._serialized_start=1320
-  _globals['_RENEWGALLERYREQUEST']._serialized_end=1341
-  _globals['_RENEWGALLERYRESPONSE']._serialized_start=1343
-  _globals['_RENEWGALLERYRESPONSE']._serialized_end=1380
-  _globals['_GETSTATUSREQUEST']._serialized_start=1382
-  _globals['_GETSTATUSREQUEST']._serialized_end=1400
-  _globals['_GETSTATUSRESPONSE']._serialized_start=1403
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1763
-  _globals['_GETSTATUSRESPONSE_OUTCOMESENTRY']._serialized_start=1716
-  _globals['_GETSTATUSRESPONSE_OUTCOMESENTRY']._serialized_end=1763
-  _globals['_FACESERVICE']._serialized_start=2095
-  _globals['_FACESERVICE']._serialized_end=2842
+  _globals['_ENROLLREQUEST']._serialized_end=747
+  _globals['_ENROLLRESPONSE']._serialized_start=749
+  _globals['_ENROLLRESPONSE']._serialized_end=821
+  _globals['_IDENTIFYREQUEST']._serialized_start=823
+  _globals['_IDENTIFYREQUEST']._serialized_end=926
+  _globals['_IDENTIFYRESPONSE']._serialized_start=929
+  _globals['_IDENTIFYRESPONSE']._serialized_end=1095
+  _globals['_VERIFYREQUEST']._serialized_start=1097
+  _globals['_VERIFYREQUEST']._serialized_end=1178
+  _globals['_VERIFYRESPONSE']._serialized_start=1180
+  _globals['_VERIFYRESPONSE']._serialized_end=1275
+  _globals['_DELETESUBJECTREQUEST']._serialized_start=1277
+  _globals['_DELETESUBJECTREQUEST']._serialized_end=1316
+  _globals['_DELETESUBJECTRESPONSE']._serialized_start=1318
+  _globals['_DELETESUBJECTRESPONSE']._serialized_end=1377
+  _globals['_RENEWGALLERYREQUEST']._serialized_start=1379
+  _globals['_RENEWGALLERYREQUEST']._serialized_end=1400
+  _globals['_RENEWGALLERYRESPONSE']._serialized_start=1402
+  _globals['_RENEWGALLERYRESPONSE']._serialized_end=1439
+  _globals['_GETSTATUSREQUEST']._serialized_start=1441
+  _globals['_GETSTATUSREQUEST']._serialized_end=1459
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1462
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1843
+  _globals['_GETSTATUSRESPONSE_OUTCOMESENTRY']._serialized_start=1796
+  _globals['_GETSTATUSRESPONSE_OUTCOMESENTRY']._serialized_end=1843
+  _globals['_FACESERVICE']._serialized_start=2175
+  _globals['_FACESERVICE']._serialized_end=2922
 # @@protoc_insertion_point(module_scope)

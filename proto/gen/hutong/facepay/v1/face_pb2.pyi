@@ -280,6 +280,8 @@ class EnrollRequest(_message.Message):
     REGION_FIELD_NUMBER: _builtins.int
     MERCHANT_IDS_FIELD_NUMBER: _builtins.int
     ALLOW_LOOKALIKE_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    KEEP_REFERENCE_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     """The operator's name for the subject; never an account number."""
     sealed: _builtins.bytes
@@ -288,6 +290,14 @@ class EnrollRequest(_message.Message):
     """Region sub-gallery, 1 to 65535; 0 for none."""
     allow_lookalike: _builtins.bool
     """Enrol even where somebody alike is enrolled under another name (a twin, say)."""
+    replace: _builtins.bool
+    """Where the name is enrolled with other contents: erase that face, its passcode and its consent, and put this in its
+    place. Without it such a request gets FACE_NAME_TAKEN.
+    """
+    keep_reference: _builtins.bool
+    """Only with `replace`: this face pays from the account that the replaced one paid from. Without it the new face gets
+    a reference of its own, and the old one leads nowhere from now on.
+    """
     @_builtins.property
     def consent(self) -> Global___Consent:
         """Required."""
@@ -305,10 +315,12 @@ class EnrollRequest(_message.Message):
         region: _builtins.int = ...,
         merchant_ids: _abc.Iterable[_builtins.str] | None = ...,
         allow_lookalike: _builtins.bool = ...,
+        replace: _builtins.bool = ...,
+        keep_reference: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_lookalike", b"allow_lookalike", "consent", b"consent", "merchant_ids", b"merchant_ids", "region", b"region", "sealed", b"sealed", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_lookalike", b"allow_lookalike", "consent", b"consent", "keep_reference", b"keep_reference", "merchant_ids", b"merchant_ids", "region", b"region", "replace", b"replace", "sealed", b"sealed", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -322,19 +334,23 @@ class EnrollResponse(_message.Message):
 
     REFERENCE_FIELD_NUMBER: _builtins.int
     TEMPLATES_FIELD_NUMBER: _builtins.int
+    REPEATED_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
     """Opaque routing reference, to be registered with the token service as a key of kind FACE."""
     templates: _builtins.int
     """Templates kept."""
+    repeated: _builtins.bool
+    """Whether the same was enrolled before, so that nothing was changed."""
     def __init__(
         self,
         *,
         reference: _builtins.str = ...,
         templates: _builtins.int = ...,
+        repeated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference", "templates", b"templates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference", "repeated", b"repeated", "templates", b"templates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -618,6 +634,7 @@ class GetStatusResponse(_message.Message):
     FILING_THRESHOLD_FIELD_NUMBER: _builtins.int
     FILING_DUE_FIELD_NUMBER: _builtins.int
     OUTCOMES_FIELD_NUMBER: _builtins.int
+    READY_IN_US_FIELD_NUMBER: _builtins.int
     persons: _builtins.int
     """Persons enrolled."""
     templates: _builtins.int
@@ -640,6 +657,8 @@ class GetStatusResponse(_message.Message):
     """Faces stored, ever-deleted ones not counted, against the number at which filing with the authority is due."""
     filing_due: _builtins.bool
     """Whether the number is reached."""
+    ready_in_us: _builtins.int
+    """About how long until searches and enrolments are answered, in microseconds; 0 where they are now."""
     @_builtins.property
     def outcomes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Captures answered since the start, by outcome."""
@@ -659,10 +678,11 @@ class GetStatusResponse(_message.Message):
         filing_threshold: _builtins.int = ...,
         filing_due: _builtins.bool = ...,
         outcomes: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        ready_in_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "epoch", b"epoch", "filing_due", b"filing_due", "filing_threshold", b"filing_threshold", "outcomes", b"outcomes", "persons", b"persons", "quarantined", b"quarantined", "segments", b"segments", "tail_rows", b"tail_rows", "templates", b"templates", "threshold", b"threshold", "threshold_last_four", b"threshold_last_four"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "epoch", b"epoch", "filing_due", b"filing_due", "filing_threshold", b"filing_threshold", "outcomes", b"outcomes", "persons", b"persons", "quarantined", b"quarantined", "ready_in_us", b"ready_in_us", "segments", b"segments", "tail_rows", b"tail_rows", "templates", b"templates", "threshold", b"threshold", "threshold_last_four", b"threshold_last_four"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

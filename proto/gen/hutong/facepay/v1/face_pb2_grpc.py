@@ -98,7 +98,10 @@ class FaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Enroll(self, request, context):
-        """Operator. Enrols a subject, or replaces the subject's templates. Needs a consent.
+        """Operator. Enrols a subject; with `replace`, in the place of who has the name. Needs a consent. May be repeated: the
+        same embeddings, passcode, digits, region, merchants and consent (but for its time) under the same name get the
+        same reference, and change nothing. Answers FACE_NOT_READY, with nothing done, while the search is being loaded,
+        which the first enrolment of a start may wait for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

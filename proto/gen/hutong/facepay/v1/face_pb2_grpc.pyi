@@ -40,7 +40,11 @@ class FaceServiceStub:
     RegisterTerminal: _grpc.UnaryUnaryMultiCallable[_face_pb2.RegisterTerminalRequest, _face_pb2.RegisterTerminalResponse]
     """Operator. Registers a terminal's public key, or replaces it."""
     Enroll: _grpc.UnaryUnaryMultiCallable[_face_pb2.EnrollRequest, _face_pb2.EnrollResponse]
-    """Operator. Enrols a subject, or replaces the subject's templates. Needs a consent."""
+    """Operator. Enrols a subject; with `replace`, in the place of who has the name. Needs a consent. May be repeated: the
+    same embeddings, passcode, digits, region, merchants and consent (but for its time) under the same name get the
+    same reference, and change nothing. Answers FACE_NOT_READY, with nothing done, while the search is being loaded,
+    which the first enrolment of a start may wait for.
+    """
     Identify: _grpc.UnaryUnaryMultiCallable[_face_pb2.IdentifyRequest, _face_pb2.IdentifyResponse]
     """Whose face is this? Spends the capture's nonce."""
     Verify: _grpc.UnaryUnaryMultiCallable[_face_pb2.VerifyRequest, _face_pb2.VerifyResponse]
@@ -66,7 +70,11 @@ class FaceServiceAsyncStub(FaceServiceStub):
     RegisterTerminal: _aio.UnaryUnaryMultiCallable[_face_pb2.RegisterTerminalRequest, _face_pb2.RegisterTerminalResponse]  # type: ignore[assignment]
     """Operator. Registers a terminal's public key, or replaces it."""
     Enroll: _aio.UnaryUnaryMultiCallable[_face_pb2.EnrollRequest, _face_pb2.EnrollResponse]  # type: ignore[assignment]
-    """Operator. Enrols a subject, or replaces the subject's templates. Needs a consent."""
+    """Operator. Enrols a subject; with `replace`, in the place of who has the name. Needs a consent. May be repeated: the
+    same embeddings, passcode, digits, region, merchants and consent (but for its time) under the same name get the
+    same reference, and change nothing. Answers FACE_NOT_READY, with nothing done, while the search is being loaded,
+    which the first enrolment of a start may wait for.
+    """
     Identify: _aio.UnaryUnaryMultiCallable[_face_pb2.IdentifyRequest, _face_pb2.IdentifyResponse]  # type: ignore[assignment]
     """Whose face is this? Spends the capture's nonce."""
     Verify: _aio.UnaryUnaryMultiCallable[_face_pb2.VerifyRequest, _face_pb2.VerifyResponse]  # type: ignore[assignment]
@@ -107,7 +115,11 @@ class FaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _face_pb2.EnrollRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_face_pb2.EnrollResponse, _abc.Awaitable[_face_pb2.EnrollResponse]]:
-        """Operator. Enrols a subject, or replaces the subject's templates. Needs a consent."""
+        """Operator. Enrols a subject; with `replace`, in the place of who has the name. Needs a consent. May be repeated: the
+        same embeddings, passcode, digits, region, merchants and consent (but for its time) under the same name get the
+        same reference, and change nothing. Answers FACE_NOT_READY, with nothing done, while the search is being loaded,
+        which the first enrolment of a start may wait for.
+        """
 
     @_abc_1.abstractmethod
     def Identify(

@@ -98,6 +98,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_FACE_SUBJECT_UNKNOWN: _ErrorReason.ValueType  # 410
     ERROR_REASON_FACE_UNAVAILABLE: _ErrorReason.ValueType  # 411
     ERROR_REASON_FACE_OPERATOR_ONLY: _ErrorReason.ValueType  # 412
+    ERROR_REASON_FACE_NAME_TAKEN: _ErrorReason.ValueType  # 413
+    ERROR_REASON_FACE_NOT_READY: _ErrorReason.ValueType  # 414
     ERROR_REASON_PARTICIPANT_UNKNOWN: _ErrorReason.ValueType  # 500
     ERROR_REASON_PARTICIPANT_REFUSED: _ErrorReason.ValueType  # 501
     ERROR_REASON_FRAME_INVALID: _ErrorReason.ValueType  # 502
@@ -181,6 +183,8 @@ ERROR_REASON_FACE_ALREADY_ENROLLED: ErrorReason.ValueType  # 409
 ERROR_REASON_FACE_SUBJECT_UNKNOWN: ErrorReason.ValueType  # 410
 ERROR_REASON_FACE_UNAVAILABLE: ErrorReason.ValueType  # 411
 ERROR_REASON_FACE_OPERATOR_ONLY: ErrorReason.ValueType  # 412
+ERROR_REASON_FACE_NAME_TAKEN: ErrorReason.ValueType  # 413
+ERROR_REASON_FACE_NOT_READY: ErrorReason.ValueType  # 414
 ERROR_REASON_PARTICIPANT_UNKNOWN: ErrorReason.ValueType  # 500
 ERROR_REASON_PARTICIPANT_REFUSED: ErrorReason.ValueType  # 501
 ERROR_REASON_FRAME_INVALID: ErrorReason.ValueType  # 502

@@ -1,0 +1,168 @@
+"""Where compiled search kernels are kept, whether they are there already, and compiling them apart.
+
+Compiling takes some 5 seconds of a processor, or a minute on a busy machine, and holds the interpreter's lock while it
+does. So it is done once for a machine, in a process of its own with low priority, into a folder that outlives
+checkouts and upgrades: `$HUTONG_CACHE`, else `$CACHE_DIRECTORY` (systemd), else `$XDG_CACHE_HOME/hutong`, else
+`~/.cache/hutong`. The cache is keyed by the kernels' sources; numba keys each entry by the processor as well. This
+module loads neither numba nor the kernels.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import logging
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+COMPILE_S: Final = 15.0
+"""What compiling usually takes, in seconds, for the message and for callers who are told when to come back."""
+COMPILE_MAX_S: Final = 600.0
+"""A compiler that takes longer is stopped, and the kernels are compiled in this process when they are needed."""
+NICENESS: Final = 10
+_SOURCES: Final = ("kernels.py", "instructions.py", "compiled.py")
+_POLL_S: Final = 0.1
+
+
+def root() -> Path:
+    """The folder of everything that may be deleted at any time."""
+    # CACHE_DIRECTORY may list several folders.
+    given = os.environ.get("HUTONG_CACHE") or os.environ.get("CACHE_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache").expanduser()) / "hutong"
+
+
+@functools.cache
+def _sources() -> str:
+    """A digest of the kernels' sources: numba looks at one file only, and instructions are inlined from another."""
+    digest = hashlib.sha256()
+    for name in _SOURCES:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _machine() -> str:
+    """A digest of what compiled code depends on besides its source: processor, Python, numba."""
+    parts = [platform.machine(), sys.version, *(importlib.metadata.version(one) for one in ("numba", "llvmlite"))]
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").split("\n\n")[0].splitlines()
+        parts += [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
+    except OSError:
+        parts.append(platform.processor())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def folder() -> Path | None:
+    """The folder of this version's kernels, made where it is missing; None where it cannot be written, or is another
+    user's (compiled code that somebody else may write must not be loaded)."""
+    path = root() / f"kernels-{_sources()}"
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if path.stat().st_uid != os.geteuid() or not os.access(path, os.W_OK | os.X_OK):
+            return None
+    except (OSError, RuntimeError):  # RuntimeError: no home folder.
+        return None
+    return path
+
+
+def _marker() -> Path | None:
+    path = folder()
+    return path / f"complete-{_machine()}" if path else None
+
+
+def is_warm() -> bool:
+    """Whether all kernels were compiled for this machine before."""
+    marker = _marker()
+    return marker is not None and marker.exists()
+
+
+def mark_warm() -> None:
+    """Notes that all kernels are in the cache."""
+    marker = _marker()
+    if marker is not None:
+        marker.touch()
+
+
+class Compilation:
+    """Compiling in a process of its own; it starts at once. Safe from several threads."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        log.info("compiling face search kernels, once, about %.0f s", COMPILE_S)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "facepay.gallery.kernel_cache"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._wait, name="face-compiling", daemon=True)
+        self._thread.start()
+
+    def _wait(self) -> None:
+        try:
+            _, said = self._process.communicate(timeout=COMPILE_MAX_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            _, said = self._process.communicate()
+        taken = time.monotonic() - self._started
+        if self._process.returncode == 0:
+            log.info("face search kernels are compiled, in %.1f s", taken)
+        elif self._process.returncode > 0:
+            lines = said.decode(errors="replace").strip().splitlines()
+            log.warning(
+                "face search kernels could not be compiled apart, and are compiled when they are needed: %s",
+                lines[-1] if lines else f"status {self._process.returncode}",
+            )
+        self._done.set()
+
+    def left_s(self) -> float:
+        """About how many seconds it still takes; 0 once it has ended, well or not."""
+        return 0.0 if self._done.is_set() else max(1.0, COMPILE_S - (time.monotonic() - self._started))
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Waits until it has ended; whether it has."""
+        return self._done.wait(timeout_s)
+
+    def stop(self) -> None:
+        """Ends it; what was compiled so far stays in the cache."""
+        if not self._done.is_set():
+            self._process.terminate()
+        self._thread.join()
+
+
+def compile_all() -> None:
+    """Compiles every kernel into the cache, unless somebody else does or did: one process of a machine at a time."""
+    place = folder()
+    if place is None:
+        raise OSError(f"{root()} cannot be written")
+    import fcntl
+
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if is_warm():
+            return
+        from contract.secret import Secret
+        from facepay.gallery.gallery import warm_up
+        from facepay.gallery.sketch import Projection
+
+        warm_up(Projection(Secret(b"only its shapes matter"), 512))
+        mark_warm()
+
+
+if __name__ == "__main__":
+    os.nice(NICENESS)
+    compile_all()
