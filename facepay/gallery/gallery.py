@@ -30,6 +30,8 @@ LOAD_ROWS: Final = 16_384
 NO_TEMPLATE: Final = np.iinfo(np.int64).max
 """Number of a row that was never filled, because its template could not be read: after all others, as ids ascend."""
 
+_warmed: Final = threading.Event()
+
 
 class Gallery:
     """See the module. `folder` None keeps everything in memory."""
@@ -234,7 +236,10 @@ class Gallery:
 
 
 def warm_up(projection: Projection) -> None:
-    """Loads every kernel in every form that a search uses, from the cache or compiled now, so that no caller waits."""
+    """Loads every kernel in every form that a search uses, from the cache or compiled now, so that no caller waits.
+    Once for a process: what is loaded depends on no number."""
+    if _warmed.is_set():
+        return
     gallery = Gallery(None, projection, threads=1)
     one, vector = np.ones(1, np.int64), np.zeros((1, projection.dimension), np.float32)
     vector[0, 0] = 1
@@ -247,6 +252,7 @@ def warm_up(projection: Projection) -> None:
     # A floor above every cosine, so that products are looked at.
     gallery.search(Batch(np.repeat(vector, QUERIES_MIN, 0), np.full(QUERIES_MIN, 2, np.float32)))
     gallery.close()
+    _warmed.set()
 
 
 def _living(parts: tuple[Rows, ...], template: int) -> bool:

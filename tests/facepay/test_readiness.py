@@ -19,7 +19,7 @@ import pytest
 
 from clients.faces.capturing import FaceTerminal, Factors
 from clients.faces.people import People
-from clients.faces.readiness import READY_S, when_ready
+from clients.faces.readiness import when_ready
 from contract.errors import HutongError, from_rpc_error
 from contract.secret import Secret
 from facepay.decision import Outcome
@@ -35,6 +35,7 @@ from facepay.operators import Operators
 from facepay.records import Consent
 from facepay.service import open_service
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
+from tests.deadlines import CALL_S, START_S
 from tests.facepay.conftest import CHEAP, Desk
 from tests.facepay.serving import serving
 
@@ -52,7 +53,7 @@ class Slow:
 
         def open_local(*arguments: Any) -> Any:
             self.asked += 1
-            assert self.may.wait(READY_S)
+            assert self.may.wait(START_S)
             return really(*arguments)
 
         monkeypatch.setattr(opening, "_open_local", open_local)
@@ -145,7 +146,7 @@ def test_closing_while_the_gallery_is_opened_ends(slow: Slow, tmp_path: Path) ->
     closing = threading.Thread(target=service.close)
     closing.start()
     slow.may.set()
-    closing.join(READY_S)
+    closing.join(START_S)
     assert not closing.is_alive()
 
 
@@ -159,7 +160,7 @@ def test_a_terminal_waits_for_the_search_and_whoever_gave_up_left_nothing_behind
             subject="x", sealed=b"", consent=face_pb2.Consent(purpose="p", given_at_us=time.time_ns() // 1000)
         )
         with pytest.raises(grpc.RpcError) as junk:
-            stub.Enroll(request, timeout=30)
+            stub.Enroll(request, timeout=CALL_S)
         found = from_rpc_error(junk.value)
         assert found is not None
         assert found.fields == {"field": "sealed"}, "what can be said at once is"
@@ -167,7 +168,7 @@ def test_a_terminal_waits_for_the_search_and_whoever_gave_up_left_nothing_behind
 
         def waiting(left_s: float) -> None:
             told.append(left_s)
-            assert stub.GetStatus(face_pb2.GetStatusRequest(), timeout=30).ready_in_us > 0
+            assert stub.GetStatus(face_pb2.GetStatusRequest(), timeout=CALL_S).ready_in_us > 0
             slow.may.set()
 
         people = list(People(7, 512).enrolled(10, 1))
@@ -175,7 +176,7 @@ def test_a_terminal_waits_for_the_search_and_whoever_gave_up_left_nothing_behind
         assert told
         again = terminal.enroll("ten", people, Secret("271828"))
         assert (again.reference, again.repeated, first.repeated) == (first.reference, True, False)
-        status = stub.GetStatus(face_pb2.GetStatusRequest(), timeout=30)
+        status = stub.GetStatus(face_pb2.GetStatusRequest(), timeout=CALL_S)
         assert (status.persons, status.ready_in_us) == (1, 0)
     service.close()
 
@@ -189,7 +190,7 @@ def test_an_enrolment_in_hand_is_not_done_once_its_caller_has_gone(
 
     def hash_slowly(passcode: Secret[str]) -> str:
         hashing.set()
-        assert may.wait(READY_S)
+        assert may.wait(START_S)
         return really_hash(passcode)
 
     def enroll_sealed(*arguments: Any, **more: Any) -> Any:
@@ -203,7 +204,7 @@ def test_an_enrolment_in_hand_is_not_done_once_its_caller_has_gone(
         people = People(7, 512)
         terminal = FaceTerminal(stub, people, "t1", "m1")
         terminal.register()
-        begun = stub.BeginCapture(face_pb2.BeginCaptureRequest(terminal_id="t1"), timeout=30)
+        begun = stub.BeginCapture(face_pb2.BeginCaptureRequest(terminal_id="t1"), timeout=CALL_S)
         from contract.capture import ServiceKey, build_enrolment
 
         key = ServiceKey(begun.key_id, begun.public_key)
@@ -215,16 +216,16 @@ def test_an_enrolment_in_hand_is_not_done_once_its_caller_has_gone(
         terminal.enroll("nine", list(people.enrolled(9, 1)), Secret("271828"))  # Loads the search.
         monkeypatch.setattr(service._passcodes, "hash", hash_slowly)
         monkeypatch.setattr(service, "enroll_sealed", enroll_sealed)
-        call = stub.Enroll.future(request, timeout=READY_S)
-        assert hashing.wait(30), call.exception() if call.done() else "not asked"
+        call = stub.Enroll.future(request, timeout=START_S)
+        assert hashing.wait(CALL_S), call.exception() if call.done() else "not asked"
         call.cancel()
         # The server has heard of it once it answers what came after it on the same connection.
         for _ in range(3):
-            stub.GetStatus(face_pb2.GetStatusRequest(), timeout=30)
+            stub.GetStatus(face_pb2.GetStatusRequest(), timeout=CALL_S)
         may.set()
-        assert done.wait(READY_S)
+        assert done.wait(START_S)
         assert service.status().persons == 1
-        answer = stub.Enroll(request, timeout=READY_S)
+        answer = stub.Enroll(request, timeout=START_S)
         assert (answer.repeated, service.status().persons) == (False, 2)
     service.close()
 
@@ -233,6 +234,8 @@ def kernels_of_the_module() -> dict[str, Any]:
     return {name: one for name, one in vars(kernels).items() if hasattr(one, "signatures")}
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_warming_up_compiles_every_form_of_every_kernel(tmp_path: Path) -> None:
     """What is compiled later is compiled inside somebody's deadline. In a process of its own: this one is warm."""
     done = subprocess.run([sys.executable, "-c", _FORMS, str(tmp_path)], capture_output=True, text=True, check=False)
@@ -280,12 +283,14 @@ def every_form(folder: Path) -> None:
     assert not late, f"compiled after the warm-up: {late}"
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_kernels_are_compiled_apart_once_and_found_by_other_processes(tmp_path: Path) -> None:
     environment = os.environ | {"HUTONG_CACHE": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
 
     def run(code: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, timeout=READY_S
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, timeout=START_S
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
