@@ -14,12 +14,13 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from contract.errors import HutongError, Reason
+from contract.incidents import incident
 from gateway.admission import overloaded
 from gateway.calls import RECEIPT, Call
 from gateway.directory import Merchant
 from gateway.engine.answer import id_text, to_message
 from gateway.engine.model import LegState, Payment
-from gateway.journal.interface import Reader
+from gateway.journal.interface import JournalUnavailableError, Reader
 from gateway.receipts import receipt_of
 from gateway.requests import payment_id_bytes
 from gateway.risk.records import judgement_message
@@ -94,7 +95,7 @@ class Queries:
                 log.error("the thread of queries failed and goes on", exc_info=error)
                 time.sleep(FAILED_REST_S)
                 self._wake.set()
-        self._refuse(self._calls, Reason.ERROR_REASON_DRAINING)
+        self._refuse(self._calls, HutongError(Reason.ERROR_REASON_DRAINING))
         self._give_up_reader()
 
     def turn(self) -> bool:
@@ -102,10 +103,13 @@ class Queries:
         calls = [self._calls.popleft() for _ in range(min(len(self._calls), BATCH_MAX))]
         try:
             self._answer(calls)
-        except Exception as error:  # the callers get an answer, the log the cause
-            log.error("queries failed", exc_info=error)
+        except JournalUnavailableError as error:
+            log.error("queries could not read the journal", exc_info=error)
             self._give_up_reader()
-            self._refuse(calls, Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
+            self._refuse(calls, HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
+        except Exception as error:  # noqa: BLE001 - whatever the defect, the callers get an answer and the log the cause
+            self._give_up_reader()
+            self._refuse(calls, incident(log, "the answering of queries", error))
         return bool(self._calls)
 
     def _give_up_reader(self) -> None:
@@ -157,9 +161,9 @@ class Queries:
         else:
             call.answer(pb.GetReceiptResponse(receipt=receipt).SerializeToString())
 
-    def _refuse(self, calls: Iterable[Call], reason: int) -> None:
+    def _refuse(self, calls: Iterable[Call], error: HutongError) -> None:
         for call in calls:
-            call.fail(HutongError(reason))
+            call.fail(error)
 
     def close(self) -> None:
         """Ends the thread and its connection."""

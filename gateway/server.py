@@ -17,6 +17,8 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from contract.errors import HutongError, Reason
+from contract.serving import Guard
 from facepay.interface import FaceResolver
 from gateway.admission import Gate
 from gateway.budgets import QueryBudgets, QueryLimits
@@ -29,7 +31,7 @@ from gateway.engine.neighbours import Neighbours
 from gateway.engine.transitions import Timing
 from gateway.fronts.aio import AioFront
 from gateway.intake import PaymentIntake
-from gateway.journal.interface import Journal, Reader
+from gateway.journal.interface import Journal, JournalUnavailableError, Reader
 from gateway.links.interface import Link
 from gateway.links.remote import RemoteLink, SwitchLink
 from gateway.links.windows import WINDOW
@@ -168,13 +170,14 @@ class Gateway:
         self._loop.run_forever()
 
     async def _serve(self) -> None:
+        guard = Guard(MESSAGE_BYTES_MAX, _known)
         options = [
             ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            *guard.options,
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),
             ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
         ]
-        server = grpc.aio.server(options=options)
+        server = grpc.aio.server(interceptors=[guard], options=options)
         front = AioFront(self._loop, self.gate, self.budgets, self.queries.submit, self.watch.subscribe)
         server.add_generic_rpc_handlers((front.handler(),))
         participant_pb2_grpc.add_ParticipantServiceServicer_to_server(self._remote, server)
@@ -298,6 +301,14 @@ class Gateway:
         self._risk_servicer.close()
         self._journal.close()
         return empty
+
+
+def _known(error: Exception) -> HutongError | None:
+    """What callers are told of a journal that cannot be read: that is no defect."""
+    if not isinstance(error, JournalUnavailableError):
+        return None
+    log.error("a call could not read the journal: %s", error)
+    return HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
 
 
 async def _cancel_others() -> None:

@@ -13,6 +13,7 @@ import grpc
 
 from contract import transit
 from contract.errors import HutongError, Reason
+from contract.incidents import incident
 from contract.secret import Secret
 from contract.serving import abort
 from hutong.tokenization.v1 import token_pb2 as pb
@@ -52,9 +53,8 @@ def _unary(
             return await loop.run_in_executor(self.threads, handler, self, request)
         except HutongError as refusal:
             error = refusal
-        except Exception:  # noqa: BLE001 - the edge of the service: a defect is logged here and answered as one
-            _log.exception("a call to the token service failed")
-            error = HutongError(Reason.ERROR_REASON_INTERNAL)
+        except Exception as defect:  # noqa: BLE001 - the edge of the service: a defect is logged and answered as one
+            error = incident(_log, f"TokenService/{handler.__name__}", defect)
         return await abort(context, error)
 
     return call

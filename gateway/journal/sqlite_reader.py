@@ -31,6 +31,7 @@ class SqliteReader:
             self._connection.close()
             raise
 
+    @readable
     def payments(self, payment_ids: Sequence[bytes]) -> list[Payment]:
         """See the interface."""
         payments = load(self._connection, payment_ids)
@@ -51,10 +52,12 @@ class SqliteReader:
         among = f"{select} WHERE {name} IN ({', '.join('?' * len(ids))})"
         return dict(self._connection.execute(among, list(ids)).fetchall())
 
+    @readable
     def decisions(self, before: bytes | None, most: int) -> list[DecisionRow]:
         """See the interface."""
         return decisions_from_rows(self._connection.execute(LIST_DECISIONS, decision_parameters(before, most)))
 
+    @readable
     def refunds(self, payment_ids: Sequence[bytes]) -> list[Payment]:
         """See the interface."""
         among = ", ".join("?" * len(payment_ids))

@@ -116,6 +116,6 @@ def test_a_reader_that_broke_is_replaced(scene: Scene, caplog: pytest.LogCapture
     refused = scene.ask()
     assert isinstance(refused, HutongError)
     assert refused.name == "JOURNAL_UNAVAILABLE"
-    assert "queries failed" in caplog.text
+    assert "could not read the journal" in caplog.text
     assert isinstance(scene.ask(), bytes)
     assert len(scene.readers) == 2
