@@ -15,7 +15,7 @@ from clients.command.network import Network, NetworkOptions
 from contract.errors import HutongError, from_rpc_error
 from contract.incidents import LOGGED_PER_S_MAX, incident
 from facepay.service import FaceService
-from gateway import intake, watch
+from gateway import requests, watch
 from gateway.barcode import server as barcode_server
 from gateway.budgets import QueryLimits
 from gateway.calls import MESSAGE_BYTES_MAX
@@ -47,13 +47,13 @@ UNARY: dict[str, tuple[str, bytes, Any, str]] = {
     "payments": (
         "gateway.v1.PaymentService/CancelPayment",
         pb.CancelPaymentRequest(payment_id=PAYMENT_ID).SerializeToString(),
-        intake.requests,
+        requests,
         "payment_id_bytes",
     ),
     "payments that are validated": (
         "gateway.v1.PaymentService/CreatePayment",
         pb.CreatePaymentRequest(idempotency_key="k").SerializeToString(),
-        intake.requests,
+        requests,
         "check_key",
     ),
     "queries": (
