@@ -123,7 +123,7 @@ class RemoteLink(rpc.ParticipantServiceServicer):
         stream = self._open(participant)
         log.info("participant %s connected", participant)
         reading = asyncio.ensure_future(self._read(participant, stream, request_iterator))
-        reading.add_done_callback(lambda _: self._ended(participant, stream))
+        reading.add_done_callback(lambda ended: self._read_ended(participant, stream, ended))
         try:
             yield pb.ConnectResponse(welcome=pb.Welcome(window=self._windows.window))
             while (legs := self._take(participant, stream)) is not None:
@@ -168,6 +168,11 @@ class RemoteLink(rpc.ParticipantServiceServicer):
             stream.wake()
         if lost:
             self._inbox.put(lost)
+
+    def _read_ended(self, participant: str, stream: _Stream, ended: asyncio.Task[None]) -> None:
+        if not ended.cancelled() and (error := ended.exception()) is not None:
+            log.info("participant %s: %s", participant, error)
+        self._ended(participant, stream)
 
     async def _hello(self, requests: AsyncIterator[pb.ConnectRequest], context: Context) -> str:
         try:

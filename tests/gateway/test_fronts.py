@@ -164,6 +164,13 @@ def test_what_no_time_heals_is_not_called_unavailable(side: Side) -> None:
         merchants.pop("lonely", None)  # type: ignore[attr-defined]
 
 
+def test_a_gateway_without_a_face_service_refuses_faces_for_good(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side.network.gateway.engine._intake, "_faces", None)
+    face = pb.RoutingKey(face=face_pb2.FaceCapture(sealed=b"x"))
+    code, reason = refusal(lambda: side.stub.CreatePayment(side.request(payer=face), timeout=CALL_S))
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_ROUTE")
+
+
 def test_a_deadline_in_the_past_is_refused(side: Side) -> None:
     request = side.request()
     request.deadline.FromSeconds(1)
