@@ -55,8 +55,9 @@ class Gate:
         self._taken_s = 0.0
         self._rate = 0.0
         self._ended: HutongError | None = None
+        self._shut = False
         self.refusal = overloaded()
-        """What is told to whoever does not fit."""
+        """What is told to whoever does not fit, or comes while the gate is shut."""
         self.bound = WAITING_MIN
         """Payments that may wait now."""
         self.refused = 0
@@ -66,9 +67,12 @@ class Gate:
         """Queues calls that ask for so many payments in all, or refuses what does not fit. False if any was refused."""
         refused: list[Call]
         with self._lock:
-            ended = self._ended
-            if ended is not None:
+            refusal = self._ended or self.refusal
+            if self._ended is not None:
                 refused = list(calls)
+            elif self._shut:
+                refused = list(calls)
+                self.refused += len(refused)
             elif self._waiting + payments <= self.bound:
                 self._calls.extend(calls)
                 self._waiting += payments
@@ -77,7 +81,7 @@ class Gate:
                 refused = [call for call in calls if not self._queue(call)]
                 self.refused += len(refused)
         for call in refused:
-            call.fail(ended or self.refusal)
+            call.fail(refusal)
         if len(refused) < len(calls):
             self._inbox.wake()
         return not refused
@@ -85,7 +89,27 @@ class Gate:
     @property
     def room(self) -> int:
         """How many payments fit now."""
-        return max(0, self.bound - self._waiting)
+        return 0 if self._shut else max(0, self.bound - self._waiting)
+
+    def shut(self, refusal: HutongError) -> None:
+        """From now on all calls are refused with this error, those that wait and those that come, until `open`: the
+        engine cannot take any."""
+        with self._lock:
+            self._shut, self.refusal = True, refusal
+            calls, self._calls, self._waiting = self._calls, [], 0
+            self.refused += len(calls)
+        for call in calls:
+            call.fail(refusal)
+
+    def open(self) -> None:
+        """Calls are taken again."""
+        with self._lock:
+            self._shut, self.refusal = False, overloaded()
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether all calls are refused."""
+        return self._shut
 
     def turned_away(self, calls: int) -> None:
         """So many calls were refused by a front that found no room."""

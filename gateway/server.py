@@ -52,8 +52,14 @@ log = logging.getLogger(__name__)
 FACE_WORKERS: Final = 4
 START_S: Final = 30.0
 STOP_S: Final = 5.0
-HEALTH_S: Final = 0.5
-"""How often the health service follows the journal's state."""
+GIVE_UP_S: Final = 3.0
+"""After the time for what is in flight: until no thread waits for the journal any more."""
+HEALTH_S: Final = 0.25
+"""How often health service and gate follow the journal's state."""
+LOOKS: Final = 2
+"""So many looks in a row must find the journal silent: a busy machine may keep both threads waiting."""
+RETRY_US: Final = 1_000_000
+"""When to try again, as a refusal says while the journal does not answer."""
 KEEPALIVE_MS: Final = 30_000
 
 Register = Callable[[grpc.aio.Server], Sequence[str]]
@@ -245,12 +251,16 @@ class Gateway:
     @property
     def serving(self) -> bool:
         """Whether payments can be received and acknowledged."""
-        return self.engine.writable and (self._front is None or self._front.failure is None)
+        received = self._front is None or self._front.failure is None
+        return received and self.engine.writable and not self.gate.is_shut
 
     async def _follow_health(self) -> None:
-        """SERVING while payments can be acknowledged."""
+        """SERVING while payments can be acknowledged. While the journal does not answer the gate is shut."""
         serving: bool | None = None
+        silent = 0
         while self._server is not None:
+            silent = silent + 1 if self.engine.silent else 0
+            self._follow_silence(silent >= LOOKS)
             try:
                 if self.serving is not serving:
                     serving = self.serving
@@ -259,6 +269,17 @@ class Gateway:
                 log.error("health could not be said, it is tried again", exc_info=error)
                 serving = None
             await asyncio.sleep(HEALTH_S)
+
+    def _follow_silence(self, silent: bool) -> None:
+        if silent and not self.gate.is_shut:
+            log.error("the journal does not answer: calls are refused until it does")
+            refusal = HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE, cause="the journal does not answer")
+            self.gate.shut(refusal.after(RETRY_US))
+            if self._front is not None:
+                self._front.relieve()
+        elif not silent and self.gate.is_shut:
+            log.warning("the journal answers again: calls are taken")
+            self.gate.open()
 
     async def _follow_rules(self) -> None:
         """Reads the file of risk rules again when it changes; parsing keeps neither calls nor ticks waiting."""
@@ -279,7 +300,17 @@ class Gateway:
 
     def stop(self) -> bool:
         """Drains: health says NOT_SERVING, new requests are refused, what is in flight has `drain_s` to end. Returns
-        whether everything ended; the rest is settled after the next start."""
+        whether everything ended; the rest is settled after the next start. Waits for no journal that does not
+        answer."""
+        given_up = threading.Timer(self.options.drain_s + GIVE_UP_S, self._journal.give_up)
+        given_up.daemon = True
+        given_up.start()
+        try:
+            return self._stop()
+        finally:
+            given_up.cancel()
+
+    def _stop(self) -> bool:
         asyncio.run_coroutine_threadsafe(self._health.enter_graceful_shutdown(), self._loop).result(STOP_S)
         empty = self.engine.drain(self.options.drain_s)
         self.watch.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
@@ -49,6 +50,13 @@ COMMIT_RETRY_S: Final = 0.1
 HELD_EVENTS_MAX: Final = 100_000
 """Participants' answers kept while the journal cannot be written; further ones are dropped and inquired about later."""
 DRAIN_TICK_S: Final = 0.01
+SILENT_S: Final = 1.5
+"""From then on a journal that has not answered is taken not to: callers are told at once, and not after their time."""
+END_S: Final = 2.0
+"""How long the engine may take to end once it is told to, before its wait for the journal is given up."""
+GIVEN_UP_S: Final = 5.0
+"""After that: until a connection that is being opened has failed."""
+DRAIN_LOOK_S: Final = 0.1
 
 
 class Call(Protocol):
@@ -129,6 +137,8 @@ class Engine:
         self._draining = threading.Event()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._waiting_since_s: float | None = None
+        """When the tick began that is under way, or the first of those that could not be committed."""
         self.failure: BaseException | None = None
         """Why the engine's thread ended, if it was not told to."""
 
@@ -157,18 +167,35 @@ class Engine:
         self._thread.start()
 
     def drain(self, grace_s: float) -> bool:
-        """Admits nothing more, waits up to `grace_s` until nothing is in flight, and stops. What is left is settled
-        after the next start. Returns whether nothing was left."""
+        """Admits nothing more, waits up to `grace_s` until nothing is in flight, and stops; at once where the journal
+        does not answer, since nothing ends then. What is left is settled after the next start. Returns whether nothing
+        was left."""
         self._draining.set()
         if self._neighbours is not None:
             self._neighbours.retire()
         self.inbox.wake()
         if self._thread is not None:
-            self._thread.join(grace_s)
+            until_s = time.monotonic() + grace_s
+            while self._thread.is_alive() and not self.silent and (left_s := until_s - time.monotonic()) > 0:
+                self._thread.join(min(left_s, DRAIN_LOOK_S))
             self._stopped.set()
             self.inbox.wake()
-            self._thread.join(grace_s)
+            self._thread.join(0.0 if self.silent else END_S)
+            if self._thread.is_alive():
+                log.error(
+                    "the journal does not answer: what waits for it is given up, and settled after the next start"
+                )
+                self._journal.give_up()
+                self._thread.join(GIVEN_UP_S)
         return not self._core.book
+
+    @property
+    def silent(self) -> bool:
+        """Whether the journal has not answered for a while: nothing can be admitted or ended. From any thread."""
+        since_s = self._waiting_since_s
+        if since_s is not None and time.monotonic() - since_s > SILENT_S:
+            return True
+        return self._neighbours is not None and not self._neighbours.answering
 
     @property
     def writable(self) -> bool:
@@ -188,7 +215,7 @@ class Engine:
     def _run(self) -> None:
         try:
             while not self._stopped.is_set():
-                if not self.tick():
+                if not self._timed_tick():
                     if self._draining.is_set() and not self._core.book and not len(self.inbox):
                         break
                     self._sleep()
@@ -202,6 +229,14 @@ class Engine:
             raise
         finally:
             self.end()
+
+    def _timed_tick(self) -> bool:
+        if self._stalled is None:
+            self._waiting_since_s = time.monotonic()
+        busy = self.tick()
+        if self._stalled is None:
+            self._waiting_since_s = None
+        return busy
 
     def end(self) -> None:
         """The last act, on the engine's thread: whoever waits is told, and whoever comes after it is told at once."""
@@ -238,7 +273,7 @@ class Engine:
 
     def _refuse_waiting(self, error: HutongError) -> None:
         """Nobody is left without an answer when the engine ends."""
-        if self._stalled is not None and self.failure is not None:
+        if self._stalled is not None:
             self._refuse_uncommitted(self._stalled)
         try:
             items = self._take()

@@ -29,6 +29,11 @@ class Neighbours(Protocol):
         """Answers the caller when a payment of another engine ends, or as it stands when the caller's time is over."""
         ...
 
+    @property
+    def answering(self) -> bool:
+        """Whether the journal has answered lately. From any thread."""
+        ...
+
     def retire(self) -> None:
         """The engine drains: nothing more is adopted. From any thread."""
         ...

@@ -174,6 +174,11 @@ class NativeFront:
         self._ended = True
         self._turn.set()
 
+    def relieve(self) -> None:
+        """The gate is shut, and the engine may not come for a while: the thread answers in its place."""
+        self._shedding = True
+        self._turn.set()
+
     def _receive(self, wait_ms: int) -> _Came:
         """Takes what has come to where it belongs. Raises TransportError."""
         try:
@@ -254,7 +259,10 @@ class NativeFront:
                 return
 
     def _shed(self) -> None:
-        """The engine is overloaded: takes what may wait, and refuses the rest, until nothing had to be refused."""
+        """The engine is overloaded, or the gate is shut: takes what may wait, and refuses the rest, until nothing had
+        to be refused."""
+        while not self._closed and self._gate.is_shut:
+            self._receive(IDLE_WAIT_MS)
         interval_s = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_S)
         try:

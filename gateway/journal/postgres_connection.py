@@ -46,7 +46,7 @@ _TRANSACTION_TIMEOUT_SINCE: Final = 170_000
 CHECK_MS: Final = 600_000
 """Longest query of the conservation check, which reads whole tables."""
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+Connection = PatientConnection
 
 REPEATABLE: Final = (
     errors.SerializationFailure,  # 40001: also CockroachDB's "restart transaction"

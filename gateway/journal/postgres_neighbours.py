@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 BEAT_S: Final = 1.0
 """Between heartbeats, and between looks for engines that died: a fifth of a lease."""
+SLACK_S: Final = 1.2
+"""Beyond the time between two heartbeats: so late an answer may come before the journal is said not to answer."""
 LOOK_S: Final = 0.05
 """Between looks for mail, and at payments that callers wait for, while there are any or other engines live."""
 LOADED_PER_TICK_MAX: Final = 2_000
@@ -109,11 +111,18 @@ class PostgresNeighbours:
         self._live = 0
         self._next_beat_s = 0.0
         self._troubled = self._powerless = False
+        self._answered_s = journal.monotonic()
         self._thread = threading.Thread(target=self._run, name="neighbours", daemon=True)
 
     def start(self) -> None:
         """See the interface."""
         self._thread.start()
+
+    @property
+    def answering(self) -> bool:
+        """See the interface. Without a thread of its own nobody asks the journal anything."""
+        silent_s = self._journal.monotonic() - self._answered_s
+        return not self._thread.is_alive() or silent_s < self._beat_s + SLACK_S
 
     def retire(self) -> None:
         """See the interface."""
@@ -236,6 +245,7 @@ class PostgresNeighbours:
             self._disconnect()
         else:
             self._troubled = False
+            self._answered_s = self._journal.monotonic()
         return not self._troubled
 
     def _look(self) -> None:
@@ -288,6 +298,7 @@ class PostgresNeighbours:
         count = 0
         while not self._closed.is_set() and (adopted := self._adopt_some(connection, orphan)):
             count += len(adopted)
+            self._answered_s = self._journal.monotonic()
             self._adopted.extend(adopted)
             self._inbox.wake()
         if count:

@@ -12,6 +12,7 @@ from gateway.journal import postgres_sql as sql
 from gateway.journal.interface import EventRow, JournalUnavailableError
 from gateway.journal.postgres_arrays import bigints, byteas
 from gateway.journal.postgres_connection import Connect, Connection, connect
+from gateway.journal.postgres_waiting import READ_SILENT_S, REPORT_SILENT_S, SilentServerError
 from gateway.journal.refusals import DecisionRow, decision_parameters, decisions_from_rows
 from gateway.journal.rows import payments_from_rows
 
@@ -28,18 +29,21 @@ class PostgresReader:
         self._connect = connect
         self._connection: Connection | None = None
 
-    def _rows(self, *queries: tuple[str, Sequence[object]]) -> list[list[tuple[Any, ...]]]:
+    def _rows(
+        self, *queries: tuple[str, Sequence[object]], silent_s: float = READ_SILENT_S
+    ) -> list[list[tuple[Any, ...]]]:
         """The rows of some queries, on a new connection if the old one is gone. Raises JournalUnavailableError."""
         for attempt in range(RECONNECTS_MAX):
             try:
                 if self._connection is None:
                     self._connection = self._connect(self._url)
+                self._connection.silent_s = silent_s
                 with self._connection.pipeline():
                     cursors = [self._connection.execute(query, values) for query, values in queries]
                 return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
             except psycopg.Error as error:
                 self.close()
-                if attempt + 1 == RECONNECTS_MAX:
+                if attempt + 1 == RECONNECTS_MAX or isinstance(error, SilentServerError):
                     raise JournalUnavailableError(str(error)) from error
         raise AssertionError("the last attempt returns or raises")
 
@@ -97,7 +101,7 @@ class PostgresReader:
 
     def rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         """See the interface."""
-        (rows,) = self._rows((query.replace("?", "%s"), values))
+        (rows,) = self._rows((query.replace("?", "%s"), values), silent_s=REPORT_SILENT_S)
         return rows
 
     def close(self) -> None:
