@@ -148,3 +148,21 @@ def test_a_front_sees_how_much_fits_and_says_what_it_turned_away() -> None:
     assert world.gate.refused == 5
     world.take()
     assert world.gate.room == world.gate.bound
+
+
+def test_a_shut_gate_refuses_all_that_waits_and_comes_until_it_is_opened() -> None:
+    world = World()
+    waiting, late, after = Asked(), [Asked(), Asked(CANCEL)], Asked()
+    assert world.offer(waiting) == 0
+    refusal = HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
+    world.gate.shut(refusal)
+    assert world.gate.is_shut
+    assert world.gate.room == 0
+    assert world.offer(*late) == 2
+    assert [call.error for call in (waiting, *late)] == [refusal] * 3
+    assert world.gate.refusal is refusal
+    assert world.take() == []
+    world.gate.open()
+    assert world.gate.refusal is not refusal
+    assert world.offer(after) == 0
+    assert world.take() == [after]
