@@ -154,7 +154,7 @@ def _tip(given: dict[str, Any]) -> dict[str, Any]:
 @_json_option
 @_directory_option
 def scan(images: tuple[Path, ...], thorough: bool, as_json: bool, directory_file: Path | None) -> None:
-    """Read the QR and Code 128 symbols of IMAGES and decode each.
+    """Read the symbols of IMAGES (QR, Code 128 and others) and decode each.
 
     Every file is read by itself, in a child process under limits of time and memory. The exit status is 1 where one of
     them could not be read; a picture that shows no code is no error.
@@ -232,6 +232,31 @@ def bench(codes: int, pictures: int, empty: int, seed: int, node_modules: Path, 
 
     report = barcode_bench.measure(codes, pictures, empty, seed, node_modules)
     click.echo(json.dumps(report) if as_json else barcode_bench.page(report), nl=as_json)
+
+
+@barcode.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--generate", type=click.IntRange(1, 100_000), help="First write so many pictures of every kind there.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="The same seed, the same pictures.")
+@_json_option
+def corpus(folder: Path, generate: int | None, seed: int, as_json: bool) -> None:
+    """Read the pictures of FOLDER and compare with zxing-cpp alone and OpenCV alone, in the same run.
+
+    What a picture shows stands beside it: NAME.txt holds the text of its one code, or nothing where it shows none;
+    NAME.json holds a list of texts. The folder that a picture lies in is its kind. The exit status is 1 where a picture
+    could not be judged.
+    """
+    from clients.command import barcode_corpus
+
+    try:
+        if generate is not None:
+            barcode_corpus.generate(folder, generate, seed)
+        report = barcode_corpus.measure(folder)
+    except barcode_corpus.CorpusError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(report) if as_json else barcode_corpus.page(report), nl=as_json)
+    if report["unread_files"]:
+        sys.exit(1)
 
 
 @barcode.command()

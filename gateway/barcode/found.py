@@ -22,6 +22,12 @@ class Effort(enum.Enum):
     """Attempt after attempt, cheap ones first, until one reads something."""
     THOROUGH = "thorough"
     """Every attempt: a picture that may show several codes, some of them badly."""
+    ZXING = "zxing"
+    """zxing-cpp alone, for comparison."""
+    ZXING_FIRST = "zxing_first"
+    """zxing-cpp alone with the formats of the first attempt, for comparison."""
+    OPENCV = "opencv"
+    """OpenCV alone, for comparison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +50,5 @@ class Reading:
     symbols: tuple[Symbol, ...]
     complete: bool = True
     """False where a limit ended the search, so that there may be more."""
+    cpu_s: float = 0.0
+    """Processor time from the file's bytes to the last symbol; 0 where it was not measured."""

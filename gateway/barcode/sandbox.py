@@ -140,7 +140,9 @@ class Reader:
                 f"nothing was read in it within {limits.cpu_s} s of computing and "
                 f"{limits.memory_bytes // 1_000_000} MB: send a smaller picture, of the code alone"
             )
-        return Reading(found, complete=end is not None and bool(end.get("complete")))
+        if end is None:
+            return Reading(found, complete=False)
+        return Reading(found, complete=bool(end.get("complete")), cpu_s=float(end.get("cpu_s", 0)))
 
     def _exchange(
         self, process: subprocess.Popen[bytes], data: bytes, effort: Effort

@@ -13,12 +13,14 @@ import os
 import resource
 import signal
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Final
 
 from contract.errors import HutongError
 from gateway.barcode import read
-from gateway.barcode.found import Effort
+from gateway.barcode.found import Effort, Reading
 from gateway.barcode.sandbox import read_frame, write_frame
 
 JOBS_MAX: Final = 1_000
@@ -76,17 +78,23 @@ def _lower(limit: int, value: int) -> None:
 
 def _serve(data: bytes, effort: Effort, answers: IO[bytes]) -> None:
     try:
-        complete = True
-        for reading in read.readings(data, effort):
+        started, complete = time.process_time(), True
+        for reading in _readings(data, effort):
             complete = reading.complete
             write_frame(answers, {"symbols": [[s.text, s.format, s.position, s.reader] for s in reading.symbols]})
-        write_frame(answers, {"done": True, "complete": complete})
+        write_frame(answers, {"done": True, "complete": complete, "cpu_s": time.process_time() - started})
     except HutongError as error:
         write_frame(answers, {"problem": error.fields.get("problem", error.name)})
     except MemoryError:
         write_frame(answers, {"problem": "reading it takes more memory than is allowed: send a smaller picture"})
     except Exception as error:  # noqa: BLE001 - native libraries fail in ways of their own; the next picture is another
         write_frame(answers, {"problem": f"the reader failed on it ({type(error).__name__})"})
+
+
+def _readings(data: bytes, effort: Effort) -> Iterable[Reading]:
+    if effort in {Effort.ZXING, Effort.ZXING_FIRST, Effort.OPENCV}:
+        return (Reading(tuple(read.alone(data, effort.value))),)
+    return read.readings(data, effort)
 
 
 if __name__ == "__main__":

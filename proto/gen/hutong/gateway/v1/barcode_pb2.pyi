@@ -617,7 +617,7 @@ class ScannedSymbol(_message.Message):
     BARCODE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     format: _builtins.str
-    """"QRCode" or "Code128"."""
+    """"QRCode", "Code128", "MicroQRCode", "RMQRCode", "PDF417", "Aztec" or "DataMatrix"."""
     @_builtins.property
     def corners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Corners in pixels: x, y of top left, top right, bottom right, bottom left."""

@@ -95,7 +95,7 @@ class BarcodeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Scan(self, request, context):
-        """Reads the QR and Code 128 symbols of a picture, and decodes each. A picture is read in a process of its own, under
+        """Reads the symbols of a picture, and decodes each. A picture is read in a process of its own, under
         limits of time and memory; it ends when the caller leaves. FIELD_INVALID where the picture cannot be read or nothing
         was read within the limits, OVERLOADED where too many pictures wait.
         """

@@ -42,7 +42,7 @@ class BarcodeServiceStub:
     Encode: _grpc.UnaryUnaryMultiCallable[_barcode_pb2.EncodeRequest, _barcode_pb2.EncodeResponse]
     """Writes a merchant code of Hutong's own or of another scheme."""
     Scan: _grpc.UnaryUnaryMultiCallable[_barcode_pb2.ScanRequest, _barcode_pb2.ScanResponse]
-    """Reads the QR and Code 128 symbols of a picture, and decodes each. A picture is read in a process of its own, under
+    """Reads the symbols of a picture, and decodes each. A picture is read in a process of its own, under
     limits of time and memory; it ends when the caller leaves. FIELD_INVALID where the picture cannot be read or nothing
     was read within the limits, OVERLOADED where too many pictures wait.
     """
@@ -65,7 +65,7 @@ class BarcodeServiceAsyncStub(BarcodeServiceStub):
     Encode: _aio.UnaryUnaryMultiCallable[_barcode_pb2.EncodeRequest, _barcode_pb2.EncodeResponse]  # type: ignore[assignment]
     """Writes a merchant code of Hutong's own or of another scheme."""
     Scan: _aio.UnaryUnaryMultiCallable[_barcode_pb2.ScanRequest, _barcode_pb2.ScanResponse]  # type: ignore[assignment]
-    """Reads the QR and Code 128 symbols of a picture, and decodes each. A picture is read in a process of its own, under
+    """Reads the symbols of a picture, and decodes each. A picture is read in a process of its own, under
     limits of time and memory; it ends when the caller leaves. FIELD_INVALID where the picture cannot be read or nothing
     was read within the limits, OVERLOADED where too many pictures wait.
     """
@@ -109,7 +109,7 @@ class BarcodeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _barcode_pb2.ScanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_barcode_pb2.ScanResponse, _abc.Awaitable[_barcode_pb2.ScanResponse]]:
-        """Reads the QR and Code 128 symbols of a picture, and decodes each. A picture is read in a process of its own, under
+        """Reads the symbols of a picture, and decodes each. A picture is read in a process of its own, under
         limits of time and memory; it ends when the caller leaves. FIELD_INVALID where the picture cannot be read or nothing
         was read within the limits, OVERLOADED where too many pictures wait.
         """
