@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import cv2
 import numpy as np
@@ -374,7 +374,7 @@ def _is_weak(barcode: zxingcpp.Barcode) -> bool:
     name = barcode.format.name
     if name in _WEAK or (name in _LINEAR and len(barcode.text) < STRONG_CHARACTERS_MIN):
         return True
-    extra: dict[str, float] = barcode.extra or {}
+    extra = cast("dict[str, float]", barcode.extra or {})
     return float(extra.get("UEC", 1.0)) < _CORRECTION_LEFT_MIN
 
 
