@@ -8,6 +8,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from clients.wording import key_name, money, state_name
+from contract.cleaning import printable
 from contract.response_codes import in_words
 from hutong.gateway.v1 import payment_pb2 as pb
 
@@ -15,6 +16,8 @@ COLUMNS_MIN: Final = 32
 COLUMNS_MAX: Final = 48
 COLUMNS: Final = 40
 INDENT: Final = "  "
+JOINERS: Final = "\u200c\u200d"
+"""Take no column."""
 GROUP: Final = 4
 """Characters of a receipt number that are printed together."""
 
@@ -51,7 +54,7 @@ def _head(receipt: pb.Receipt, columns: int) -> list[str]:
     if receipt.kind == pb.PAYMENT_KIND_REFUND:
         succeeded = receipt.state == pb.PAYMENT_STATE_SUCCEEDED
         title = REFUND_TITLE if succeeded else f"{REFUND_TITLE} {state_name(receipt.state)}"
-    names = [receipt.merchant_name or receipt.merchant_id, receipt.merchant_city]
+    names = [printable(receipt.merchant_name or receipt.merchant_id), printable(receipt.merchant_city)]
     return [_centred(_cut(line, columns), columns) for line in (*filter(None, names), "", title)]
 
 
@@ -100,7 +103,8 @@ def _numbers(receipt: pb.Receipt) -> list[Row]:
 
 
 def _row(label: str, value: str, columns: int) -> list[str]:
-    """One line where both fit, else the value on lines of its own."""
+    """One line where both fit, else the value on lines of its own. What would command the printer is not printed."""
+    value = printable(value)
     room = columns - _width(label) - _width(value)
     if room > 0:
         return [label + " " * room + value]
@@ -126,7 +130,10 @@ def _centred(text: str, columns: int) -> str:
 
 def _width(text: str) -> int:
     """Columns that a text takes: Chinese characters take two (Unicode annex 11)."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    return sum(
+        0 if unicodedata.combining(c) or c in JOINERS else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
 
 
 def _cut(text: str, columns: int) -> str:

@@ -1,4 +1,4 @@
-"""Receipts: what a terminal or wallet prints of a payment. Pure: from what GetPayment shows."""
+"""Receipts: what a terminal or wallet prints of a payment, in printable texts. Pure: from what GetPayment shows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import uuid
 from typing import Final
 
+from contract.cleaning import printable
 from contract.currencies import EXPONENT_OF
 from contract.errors import HutongError, Reason
 from gateway.directory import Merchant
@@ -31,16 +32,16 @@ def receipt_of(found: pb.GetPaymentResponse, merchant: Merchant | None) -> pb.Re
         payment_id=payment.payment_id,
         kind=payment.kind,
         state=payment.state,
-        reason=payment.reason,
-        merchant_id=payment.merchant_id,
-        merchant_name=merchant.name if merchant else "",
-        merchant_city=merchant.city if merchant else "",
-        terminal_id=payment.terminal_id,
-        reference=payment.reference,
-        issuer_id=payment.issuer_id,
-        acquirer_id=payment.acquirer_id if succeeded else "",
+        reason=printable(payment.reason),
+        merchant_id=printable(payment.merchant_id),
+        merchant_name=printable(merchant.name) if merchant else "",
+        merchant_city=printable(merchant.city) if merchant else "",
+        terminal_id=printable(payment.terminal_id),
+        reference=printable(payment.reference),
+        issuer_id=printable(payment.issuer_id),
+        acquirer_id=printable(payment.acquirer_id) if succeeded else "",
         payer_key=payment.payer_key,
-        masked_account=f"**** {payment.payer_last_four}" if payment.payer_last_four else "",
+        masked_account=f"**** {printable(payment.payer_last_four)}" if payment.payer_last_four else "",
         currency=payment.currency,
         exponent=EXPONENT_OF[payment.currency],
         amount_minor=payment.amount_minor,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from clients.participants.books import BooksError
+from contract.cleaning import cell
 from contract.statement import COLUMNS
 from hutong.participant.v1 import participant_pb2 as pb
 
@@ -51,7 +52,7 @@ def write(file: TextIO, rows: Iterator[Row]) -> int:
     writer.writerow(COLUMNS)
     count = 0
     for row in rows:
-        writer.writerow(row)
+        writer.writerow([cell(value) if isinstance(value, str) else value for value in row])
         count += 1
     return count
 

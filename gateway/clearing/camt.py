@@ -7,18 +7,16 @@ settlement, DBIT what it pays. Each window begins at zero, so the closing balanc
 
 from __future__ import annotations
 
-import re
 from typing import Final
 from xml.sax.saxutils import escape
 
+from contract.cleaning import printable
 from gateway.clearing.model import Position, Settled, Tally, Window, is_refund
 from gateway.clearing.text import NAME_MAX, decimal, short_name, utc
 
 NAMESPACE: Final = "urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"
 NOT_PROVIDED: Final = "NOTPROVIDED"
 """EndToEndId of a payment whose reference is empty or does not fit."""
-_NOT_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-"""Characters that no XML 1.0 document can hold (section 2.2)."""
 
 
 class CamtWriter:
@@ -106,4 +104,5 @@ def _indicator(amount_minor: int) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(_NOT_XML.sub("\ufffd", text), {"\r": "&#13;"})
+    """What was not printable could not stand in XML 1.0 either (section 2.2)."""
+    return escape(printable(text))

@@ -1,4 +1,7 @@
-"""A participant's statement as CSV (RFC 4180): one line for each payment or refund, in the order of success. Pure."""
+"""A participant's statement as CSV (RFC 4180): one line for each payment or refund, in the order of success. Pure.
+
+Texts that came from outside are written so that a spreadsheet shows them and calculates none (contract.cleaning); the
+journal has them as they came."""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import csv
 import io
 from typing import Final, Protocol
 
+from contract.cleaning import cell
 from gateway.clearing.model import Settled, Window, is_refund
 from gateway.clearing.text import decimal, utc
 from gateway.engine.answer import id_text
@@ -72,11 +76,11 @@ class CsvWriter:
                 settled.amount_minor,
                 settled.currency,
                 decimal(settled.amount_minor, settled.currency),
-                settled.creditor if pays else settled.debtor,
-                settled.merchant_id,
-                settled.terminal_id,
-                settled.reference,
-                settled.last_four,
+                cell(settled.creditor if pays else settled.debtor),
+                cell(settled.merchant_id),
+                cell(settled.terminal_id),
+                cell(settled.reference),
+                cell(settled.last_four),
                 "" if settled.original_id is None else id_text(settled.original_id),
                 utc(settled.created_us),
                 utc(settled.settled_us),

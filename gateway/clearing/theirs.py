@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from contract.cleaning import cell
 from contract.statement import COLUMNS
 from gateway.engine.model import LEG_ID_BYTES
 
@@ -47,7 +48,7 @@ def read(rows: Iterable[Iterable[str]], participant: str) -> Iterator[Line]:
             if number == 1:
                 if values != COLUMNS:
                     raise ValueError(f"the columns are not {', '.join(COLUMNS)}")
-            elif values and values[0] == participant:
+            elif values and values[0] in (participant, cell(participant)):
                 yield _line(values)
     except (ValueError, csv.Error) as error:
         raise StatementError(f"line {number}: {error}") from error
