@@ -41,13 +41,51 @@ def pairs(vectors: Scores, persons: NDArray[np.int64]) -> Pairs:
     return Pairs(scores[upper & same], scores[upper & ~same])
 
 
-def roc(both: Pairs, points: int = 400) -> NDArray[np.float64]:
-    """[points, 3]: threshold, false match rate, true match rate."""
-    thresholds = np.linspace(-0.2, 1.0, points)
+def roc(both: Pairs, points: int = 200) -> NDArray[np.float64]:
+    """[M, 3]: threshold, false match rate, true match rate, at up to `points` false match rates that the pairs resolve:
+    none lower than one impostor pair in all, because nothing was measured there."""
     genuine, impostor = np.sort(both.genuine), np.sort(both.impostor)
-    tmr = 1 - np.searchsorted(genuine, thresholds) / max(1, len(genuine))
-    fmr = 1 - np.searchsorted(impostor, thresholds) / max(1, len(impostor))
+    if not len(genuine) or not len(impostor):
+        return np.empty((0, 3))
+    # How many impostor pairs are accepted: 1 to all, evenly by logarithm.
+    accepted = np.unique(np.geomspace(1, len(impostor), points).round().astype(np.int64))
+    thresholds = impostor[len(impostor) - accepted]
+    tmr = 1 - np.searchsorted(genuine, thresholds) / len(genuine)
+    fmr = 1 - np.searchsorted(impostor, thresholds) / len(impostor)  # Ties are accepted together.
     return np.column_stack([thresholds, fmr, tmr])
+
+
+@dataclass(frozen=True, slots=True)
+class EqualError:
+    """Where false matches are as frequent as false non-matches."""
+
+    rate: float
+    threshold: float
+    resolution: float
+    """Smallest difference of rates that the pairs can show: one pair of the scarcer kind."""
+
+
+def equal_error(both: Pairs) -> EqualError | None:
+    """The equal error rate, between the two nearest thresholds that the scores allow; None without both kinds."""
+    if not len(both.genuine) or not len(both.impostor):
+        return None
+    genuine, impostor = np.sort(both.genuine), np.sort(both.impostor)
+    thresholds = np.unique(np.concatenate([genuine, impostor]))
+    fnmr = np.searchsorted(genuine, thresholds) / len(genuine)
+    fmr = 1 - np.searchsorted(impostor, thresholds) / len(impostor)
+    at = int(np.argmin(np.abs(fnmr - fmr)))
+    rate = float((fnmr[at] + fmr[at]) / 2)
+    return EqualError(rate, float(thresholds[at]), 1 / min(len(genuine), len(impostor)))
+
+
+def interval(share: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """95 % limits (Wilson's) of shares that were counted among `count` trials."""
+    z = 1.96
+    middle = share + z * z / (2 * count)
+    reach = z * np.sqrt((share * (1 - share) + z * z / (4 * count)) / count)
+    below = np.asarray((middle - reach) / (1 + z * z / count), np.float64)
+    above = np.asarray((middle + reach) / (1 + z * z / count), np.float64)
+    return np.clip(below, 0, 1), np.clip(above, 0, 1)
 
 
 def true_match_at(both: Pairs, fmr: float) -> float | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import cv2
@@ -19,6 +20,11 @@ BYTES_MAX: Final = 32 * 1024 * 1024
 FRAMES_MAX: Final = 8
 FRAME_PIXELS_MAX: Final = 1_000_000
 """Frames of a sealed capture are crops of the face."""
+FILE_FORMATS: Final = ("PNG", "JPEG", "BMP", "TIFF", "PGM", "PPM", "PBM")
+"""What `decode_file` takes."""
+_PNM_HEADER_MAX: Final = 4_096
+"""Bytes in which width and height of a PNM file must stand, comments included."""
+_DIGITS_MAX: Final = 9
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 
@@ -46,11 +52,63 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
     raise Unusable("not_an_image", "a JPEG without a frame header")
 
 
-def decode(data: bytes, *, pixels_max: int = PIXELS_MAX, flags: int = cv2.IMREAD_COLOR) -> NDArray[Any]:
-    """An image from bytes, BGR unless flags say otherwise. Raises Unusable; allocates nothing for one too large."""
+def file_size_of(data: bytes) -> tuple[int, int]:
+    """Width and height of an image file of an operator's own: PNM (PBM, PGM, PPM) and TIFF as well, which captures from
+    outside may not be. Raises Unusable."""
+    if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace():
+        return _pnm_size(data)
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return _tiff_size(data)
+    try:
+        return size_of(data)
+    except Unusable as error:
+        if str(error).startswith("not a "):
+            raise Unusable(error.reason, f"not one of {', '.join(FILE_FORMATS)}; convert it first") from None
+        raise
+
+
+def _pnm_size(data: bytes) -> tuple[int, int]:
+    """The first two numbers after the magic; a comment runs from # to the end of its line."""
+    words = re.sub(rb"#[^\n\r]*", b" ", data[2:_PNM_HEADER_MAX]).split(maxsplit=2)
+    if len(words) < 2 or not (words[0].isdigit() and words[1].isdigit()):
+        raise Unusable("not_an_image", "a PNM file without width and height")
+    return int(words[0][:_DIGITS_MAX]), int(words[1][:_DIGITS_MAX])
+
+
+def _tiff_size(data: bytes) -> tuple[int, int]:
+    """Tags 256 and 257 of the first directory, the only one that is decoded. Samples (tag 277) count as pixels where
+    there are more than four, so that the bound on pixels bounds memory."""
+    order = "<" if data[:2] == b"II" else ">"
+    try:
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (entries,) = struct.unpack_from(order + "H", data, start)
+        tags = {}
+        for number in range(entries):
+            tag, kind, _ = struct.unpack_from(order + "HHI", data, start + 2 + 12 * number)
+            if kind in (3, 4):  # SHORT and LONG
+                (tags[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, start + 10 + 12 * number)
+        return tags[256] * max(1, tags.get(277, 1) // 4), tags[257]
+    except (struct.error, KeyError):
+        raise Unusable("not_an_image", "a TIFF without width and height in its first directory") from None
+
+
+def decode_file(data: bytes) -> NDArray[Any]:
+    """An image file of an operator's own, in any of FILE_FORMATS, as BGR. Raises Unusable."""
+    return decode(data, size=file_size_of)
+
+
+def decode(
+    data: bytes,
+    *,
+    pixels_max: int = PIXELS_MAX,
+    flags: int = cv2.IMREAD_COLOR,
+    size: Callable[[bytes], tuple[int, int]] = size_of,
+) -> NDArray[Any]:
+    """An image from bytes, BGR unless flags say otherwise. Raises Unusable; allocates nothing for one too large, by
+    `size`, which also says which formats are taken."""
     if len(data) > BYTES_MAX:
         raise Unusable("too_large", f"the file is larger than {BYTES_MAX} bytes")
-    width, height = size_of(data)
+    width, height = size(data)
     if width * height > pixels_max or width * height == 0:
         raise Unusable("too_large", f"{width} x {height} pixels; at most {pixels_max} are decoded")
     try:

@@ -85,16 +85,20 @@ def bench_command(
     "--models", "models_folder", required=True, type=click.Path(path_type=Path), help="Folder of ONNX models."
 )
 @click.option(
-    "--plots", type=click.Path(file_okay=False, path_type=Path), default=Path("face-plots"), show_default=True
+    "--plots", type=click.Path(file_okay=False, path_type=Path), help="Draw the scores and the ROC into this folder."
 )
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def evaluate_command(images: Path, models_folder: Path, plots: Path, as_json: bool) -> None:
-    """Measure models on photographs: detection, genuine and impostor scores, ROC, FNIR at FPIR."""
+def evaluate_command(images: Path, models_folder: Path, plots: Path | None, as_json: bool) -> None:
+    """Measure models on photographs: detection, quality, genuine and impostor scores, equal error, ROC, FNIR at FPIR.
+    Exit status 1 where too few can be used for scores of both kinds."""
     from clients.command.face_evaluate import evaluate
 
     with progress(as_json) as display:
         result = evaluate(images, models_folder, plots, teller(display))
     show(result, as_json, f"{images.name} with {result['models']}")
+    if not result.get("equal_error"):
+        click.echo("too few pictures can be used: no scores of both kinds", err=True)
+        raise click.exceptions.Exit(1)
 
 
 @face.command("liveness")

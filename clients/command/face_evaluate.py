@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,19 +12,21 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.command.face_plots import Curve, draw
+from clients.command import face_plots
 from clients.faces import camera
 from facepay import evaluation
 from facepay.embedding import Unusable
 from facepay.extraction import Extractor, ModelsUnusable, open_pack
-from facepay.extraction.quality import QualityPolicy, the_one
-from facepay.frames import BYTES_MAX, decode, measured
+from facepay.extraction.quality import QUALITY_RULES, QualityPolicy, the_one
+from facepay.frames import BYTES_MAX, FILE_FORMATS, PIXELS_MAX, decode_file, measured
 from facepay.liveness import cues
 from facepay.liveness.judgement import LABEL, LivenessPolicy, judge
 from facepay.liveness.report import as_json, count
 
-SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm"})
+SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".pbm", ".pnm", ".tif", ".tiff"})
 IMAGES_MAX: Final = 20_000
+ROC_ROWS: Final = 50
+"""Rows of the ROC in the answer; the plot has all."""
 FRAME_CROP: Final = 1.2
 SIMULATED_POLICY: Final = LivenessPolicy()
 
@@ -44,10 +46,25 @@ def read(path: Path) -> bytes:
     return path.read_bytes()
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What was made of the pictures."""
+
+    vectors: list[evaluation.Scores]
+    persons: list[int]
+    unreadable: Counter[str]
+    """Pictures that could not be decoded, by reason."""
+    refused: Counter[str]
+    """Pictures that were decoded and not used, by reason."""
+
+
 def evaluate(
-    images: Path, folder: Path, plots: Path, say: Callable[[str, int], Callable[[int], None]]
+    images: Path, folder: Path, plots: Path | None, say: Callable[[str, int], Callable[[int], None]]
 ) -> dict[str, object]:
-    """One folder a person: detection rate, scores, ROC, open-set errors; plots beside."""
+    """One folder a person: how many pictures could be read, held a face and were good enough; scores of all pairs, ROC,
+    equal error, open-set errors. Draws into `plots` where it is given. Ends the command where nothing can be read."""
+    if plots is not None:
+        face_plots.check()
     extractor = models(folder)
     people = sorted(path for path in images.iterdir() if path.is_dir())
     files = [
@@ -57,62 +74,75 @@ def evaluate(
         if file.suffix.lower() in SUFFIXES
     ]
     if len(people) < 2 or not files:
-        raise click.ClickException(f"{images} needs one folder for each of at least two people, with images in them")
+        raise click.ClickException(
+            f"{images} needs a folder for each of at least two people, with images in it ({', '.join(FILE_FORMATS)})"
+        )
     if len(files) > IMAGES_MAX:
         raise click.ClickException(f"{len(files)} images; at most {IMAGES_MAX}")
-    done = say("looking at images", len(files))
-    refused: Counter[str] = Counter()
-    vectors, persons = [], []
-    for person, file in files:
-        try:
-            image = decode(read(file))
-            seen, _ = the_one(image, extractor.faces(image), QualityPolicy())
-            if seen.embedding is None:
-                raise Unusable("not_live", "the model refused to take an embedding")
-            vectors.append(seen.embedding)
-            persons.append(person)
-        except Unusable as error:
-            refused[error.reason] += 1
-        done(1)
+    seen = _look_at(files, extractor, say("looking at images", len(files)))
+    readable = len(files) - seen.unreadable.total()
+    if not readable:
+        reasons = ", ".join(f"{count} {name}" for name, count in seen.unreadable.most_common())
+        raise click.ClickException(
+            f"none of {len(files)} images could be read: {reasons}. {', '.join(FILE_FORMATS)} are read, up to "
+            f"{PIXELS_MAX // 1_000_000} megapixels."
+        )
+    by_rule = {name: count for name, count in seen.refused.items() if name in QUALITY_RULES}
     result: dict[str, object] = {
         "models": extractor.name,
         "dimension": extractor.dimension,
         "people": len(people),
         "images": len(files),
-        "used": len(vectors),
-        "detection_rate": round(1 - (refused["no_face"] / len(files)), 4),
-        "refused": dict(refused),
+        "readable": readable,
+        "unreadable": dict(seen.unreadable),
+        "with_a_face": readable - seen.refused["no_face"],
+        "detection_rate": round(1 - seen.refused["no_face"] / readable, 4),
+        "used": len(seen.vectors),
+        "refused": dict(seen.refused),
+        "refused_by_quality_rules": {"images": sum(by_rule.values()), **by_rule},
+        "quality_rules": asdict(QualityPolicy()),
     }
-    return result | (_scores(np.stack(vectors), np.array(persons), plots) if len(set(persons)) > 1 else {})
+    if len(set(seen.persons)) < 2:
+        return result
+    return result | _scores(np.stack(seen.vectors), np.array(seen.persons), plots, f"{images.name}, {extractor.name}")
 
 
-def _scores(vectors: evaluation.Scores, persons: NDArray[np.int64], plots: Path) -> dict[str, object]:
+def _look_at(files: Sequence[tuple[int, Path]], extractor: Extractor, done: Callable[[int], None]) -> _Seen:
+    seen = _Seen([], [], Counter(), Counter())
+    for person, file in files:
+        done(1)
+        try:
+            image = decode_file(read(file))
+        except (Unusable, OSError) as error:
+            seen.unreadable[error.reason if isinstance(error, Unusable) else "not_readable"] += 1
+            continue
+        try:
+            found, _ = the_one(image, extractor.faces(image), QualityPolicy())
+            if found.embedding is None:
+                raise Unusable("no_embedding", "the model refused to take an embedding")
+        except Unusable as error:
+            seen.refused[error.reason] += 1
+            continue
+        seen.vectors.append(found.embedding)
+        seen.persons.append(person)
+    return seen
+
+
+def _scores(vectors: evaluation.Scores, persons: NDArray[np.int64], plots: Path | None, what: str) -> dict[str, object]:
     both = evaluation.pairs(vectors, persons)
+    equal = evaluation.equal_error(both)
     curve = evaluation.roc(both)
-    found = evaluation.open_set(vectors, persons)
-    plots.mkdir(parents=True, exist_ok=True)
-    edges = np.linspace(-0.4, 1.0, 71)
-    shapes = [
-        Curve(name, (edges[:-1] + edges[1:]) / 2, np.histogram(scores, edges, density=True)[0])
-        for name, scores in (("genuine", both.genuine), ("impostor", both.impostor))
-        if len(scores)
-    ]
-    draw(plots / "scores.png", "Scores of pairs", ("cosine", "density"), shapes)
-    draw(
-        plots / "roc.png",
-        "Receiver operating characteristic",
-        ("false match rate", "true match rate"),
-        [Curve("all pairs", curve[:, 1], curve[:, 2])],
-        log_x=True,
-    )
-    return {
+    result: dict[str, object] = {
         "genuine": _summary(both.genuine),
         "impostor": _summary(both.impostor),
+        "equal_error": asdict(equal) if equal else None,
         "true_match_rate_at_fmr": {str(fmr): evaluation.true_match_at(both, fmr) for fmr in evaluation.FMR_POINTS},
-        "roc": [[round(float(value), 6) for value in row] for row in curve[::8]],
-        "fnir_at_fpir": [asdict(one) for one in found],
-        "plots": [str(plots / "scores.png"), str(plots / "roc.png")],
+        "roc": [[round(float(value), 6) for value in row] for row in curve[:: max(1, len(curve) // ROC_ROWS)]],
+        "fnir_at_fpir": [asdict(one) for one in evaluation.open_set(vectors, persons)],
     }
+    if plots is not None:
+        result["plots"] = face_plots.draw(plots, both, equal, what)
+    return result
 
 
 def _summary(scores: evaluation.Scores) -> dict[str, object]:
@@ -133,7 +163,7 @@ def look(paths: Sequence[Path], folder: Path) -> dict[str, object]:
     out: list[dict[str, object]] = []
     for path in paths:
         try:
-            image = decode(read(path))
+            image = decode_file(read(path))
             seen, measure = the_one(image, extractor.faces(image), QualityPolicy())
         except Unusable as error:
             out.append({"image": str(path), "error": error.reason, "detail": str(error)})

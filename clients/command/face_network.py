@@ -76,7 +76,7 @@ def _embeddings(images: tuple[Path, ...], models: Path | None, dimension: int) -
     from clients.command.face_evaluate import read
     from facepay.embedding import Unusable
     from facepay.extraction.quality import QualityPolicy, the_one
-    from facepay.frames import decode
+    from facepay.frames import decode_file
 
     if models is None:
         raise click.UsageError("--image needs --models")
@@ -87,7 +87,7 @@ def _embeddings(images: tuple[Path, ...], models: Path | None, dimension: int) -
     out = []
     for path in images:
         try:
-            image = decode(read(path))
+            image = decode_file(read(path))
             seen, _ = the_one(image, extractor.faces(image), QualityPolicy())
         except Unusable as error:
             raise click.ClickException(f"{path}: {error.reason}: {error}") from None

@@ -1,63 +1,120 @@
-"""Plots as PNG, drawn with OpenCV: curves in a frame, with ticks and a legend."""
+"""Plots of an evaluation as PNG, drawn with matplotlib (the `bench` extra)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
+import click
 import numpy as np
-from numpy.typing import NDArray
 
-WIDTH: Final = 900
-HEIGHT: Final = 600
-_LEFT, _RIGHT, _TOP, _BOTTOM = 90, 30, 60, 70
-_COLOURS: Final = ((180, 90, 20), (40, 60, 210), (60, 150, 40))
-_INK: Final = (40, 40, 40)
-_FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
+from facepay.evaluation import EqualError, Pairs, interval, roc
+
+SIZE_INCHES: Final = (7.5, 5.0)
+DPI: Final = 120
+BINS: Final = 60
+HEADROOM: Final = 1.15
+"""Of the histogram's height, for the words above it."""
+_GENUINE, _IMPOSTOR, _INK = "#1f6f8b", "#c8553d", "#333333"
+_STYLE: Final = {
+    "font.size": 10,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "axes.edgecolor": "#888888",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """One line."""
+def _pyplot() -> Any:
+    """matplotlib without a display. Ends the command where it is missing."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise click.ClickException("--plots needs matplotlib: pip install 'hutong[bench]'") from None
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
 
-    label: str
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
+    return plt
 
 
-def draw(file: Path, title: str, axes: tuple[str, str], curves: Sequence[Curve], *, log_x: bool = False) -> None:
-    """Writes one plot."""
-    image: Any = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
-    xs = [np.log10(np.maximum(curve.x, 1e-6)) if log_x else curve.x for curve in curves]
-    low_x, high_x = min(float(x.min()) for x in xs), max(float(x.max()) for x in xs)
-    low_y, high_y = 0.0, max(1e-9, max(float(curve.y.max()) for curve in curves))
-    span_x = (high_x - low_x) or 1.0
+def check() -> None:
+    """Ends the command where plots cannot be drawn, before anything takes long."""
+    _pyplot()
 
-    def place(x: float, y: float) -> tuple[int, int]:
-        across = _LEFT + (x - low_x) / span_x * (WIDTH - _LEFT - _RIGHT)
-        down = HEIGHT - _BOTTOM - (y - low_y) / (high_y - low_y) * (HEIGHT - _TOP - _BOTTOM)
-        return round(across), round(down)
 
-    for tick in np.linspace(low_x, high_x, 7):
-        at = place(float(tick), low_y)
-        cv2.line(image, at, (at[0], _TOP), (230, 230, 230), 1)
-        text = f"1e{tick:.1f}" if log_x else f"{tick:.2f}"
-        cv2.putText(image, text, (at[0] - 20, at[1] + 22), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
-    for tick in np.linspace(low_y, high_y, 6):
-        at = place(low_x, float(tick))
-        cv2.line(image, at, (WIDTH - _RIGHT, at[1]), (230, 230, 230), 1)
-        cv2.putText(image, f"{tick:.3g}", (at[0] - 60, at[1] + 5), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
-    cv2.rectangle(image, (_LEFT, _TOP), (WIDTH - _RIGHT, HEIGHT - _BOTTOM), _INK, 1)
-    for number, (curve, x) in enumerate(zip(curves, xs, strict=True)):
-        colour = _COLOURS[number % len(_COLOURS)]
-        points = np.array([place(float(a), float(b)) for a, b in zip(x, curve.y, strict=True)], np.int32)
-        cv2.polylines(image, [points], False, colour, 2, cv2.LINE_AA)
-        cv2.putText(image, curve.label, (WIDTH - 260, _TOP + 25 + 22 * number), _FONT, 0.5, colour, 1, cv2.LINE_AA)
-    cv2.putText(image, title, (_LEFT, 35), _FONT, 0.7, _INK, 1, cv2.LINE_AA)
-    cv2.putText(image, axes[0], (WIDTH // 2 - 80, HEIGHT - 20), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
-    cv2.putText(image, axes[1], (10, _TOP - 12), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
-    if not cv2.imwrite(str(file), image):
-        raise OSError(f"{file} cannot be written")
+def draw(folder: Path, both: Pairs, equal: EqualError | None, what: str) -> list[str]:
+    """Writes `scores.png`, and `roc.png` where there are pairs of both kinds; returns the files. `what` says which
+    models and pictures."""
+    plt = _pyplot()
+    folder.mkdir(parents=True, exist_ok=True)
+    with plt.rc_context(_STYLE):
+        files = [_scores(plt, folder / "scores.png", both, equal, what)]
+        if equal is not None:
+            files.append(_roc(plt, folder / "roc.png", both, equal, what))
+    return files
+
+
+def _scores(plt: Any, file: Path, both: Pairs, equal: EqualError | None, what: str) -> str:
+    figure, axes = plt.subplots(figsize=SIZE_INCHES, layout="constrained")
+    every = np.concatenate([both.genuine, both.impostor])
+    edges = np.linspace(min(0.0, float(every.min())), max(1.0, float(every.max())), BINS + 1)
+    kinds: Mapping[str, tuple[Any, str]] = {
+        "impostor": (both.impostor, _IMPOSTOR),
+        "genuine": (both.genuine, _GENUINE),
+    }
+    for name, (scores, colour) in kinds.items():
+        if len(scores):
+            label = f"{name}, {len(scores):,} pairs"
+            axes.hist(scores, edges, density=True, color=colour, alpha=0.55, label=label)
+    if equal is not None:
+        axes.axvline(equal.threshold, color=_INK, linewidth=1, linestyle="--")
+        axes.annotate(
+            f" {_equal(equal)}\n at {equal.threshold:.3f}",
+            (equal.threshold, 0.97),
+            xycoords=("data", "axes fraction"),
+            va="top",
+            color=_INK,
+        )
+    axes.set(xlabel="cosine of two pictures", ylabel="density", title=f"Scores: {what}")
+    axes.set_ylim(top=axes.get_ylim()[1] * HEADROOM)
+    axes.legend(loc="upper left")
+    figure.savefig(file, dpi=DPI)
+    plt.close(figure)
+    return str(file)
+
+
+def _roc(plt: Any, file: Path, both: Pairs, equal: EqualError, what: str) -> str:
+    figure, axes = plt.subplots(figsize=SIZE_INCHES, layout="constrained")
+    curve = roc(both)
+    low, high = interval(curve[:, 2], len(both.genuine))
+    axes.fill_between(curve[:, 1], low, high, color=_GENUINE, alpha=0.2, linewidth=0, label="95 % limits, pair by pair")
+    label = f"{len(both.genuine):,} genuine, {len(both.impostor):,} impostor pairs"
+    axes.plot(curve[:, 1], curve[:, 2], color=_GENUINE, label=label)
+    axes.plot([equal.rate], [1 - equal.rate], "o", color=_INK, markersize=4, label=_equal(equal))
+    axes.set_xscale("log")
+    # To where the pairs resolve: one impostor pair in all.
+    axes.set_xlim(1 / len(both.impostor), 1.0)
+    axes.xaxis.set_major_formatter(_percent)
+    axes.xaxis.set_minor_formatter(lambda *_: "")
+    axes.yaxis.set_major_formatter(_percent)
+    axes.set(xlabel="false match rate", ylabel="true match rate", title=f"Receiver operating characteristic: {what}")
+    axes.set_ylim(max(0.0, min(float(low.min()), 0.9) - 0.02), 1.005)
+    axes.legend(loc="lower right")
+    figure.savefig(file, dpi=DPI)
+    plt.close(figure)
+    return str(file)
+
+
+def _equal(equal: EqualError) -> str:
+    if equal.rate < equal.resolution:
+        return f"equal error below {_percent(round(equal.resolution, 5))}"
+    return f"equal error {_percent(round(equal.rate, 5))}"
+
+
+def _percent(value: float, _: object = None) -> str:
+    """A share as people write it: 0.01 %, 1 %, 95 %."""
+    return f"{value * 100:.6g} %"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
 
 from facepay.embedding import Unusable
 from facepay.extraction.interface import FaceSeen, Image, Points
+
+QUALITY_RULES: Final = ("several_faces", "too_small", "turned", "blurred")
+"""Reasons for which a picture with a face in it is refused by `the_one`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,15 +206,84 @@ def test_evaluate_measures_a_folder_of_people_and_draws(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
     assert (result["images"], result["used"]) == (20, 18)
-    assert result["refused"] == {"no_face": 1, "too_large": 1}
-    assert result["detection_rate"] == 0.95
+    assert result["unreadable"] == {"too_large": 1}
+    assert result["refused"] == {"no_face": 1}
+    assert (result["readable"], result["with_a_face"]) == (19, 18)
+    assert result["detection_rate"] == round(18 / 19, 4)
+    assert result["refused_by_quality_rules"] == {"images": 0}
     assert result["genuine"]["pairs"] == 18
     assert result["impostor"]["pairs"] == 135
     assert result["genuine"]["mean"] > result["impostor"]["mean"] + 0.05
     assert {one["fpir"] for one in result["fnir_at_fpir"]} >= {0.0, 0.1}
+    assert 0 <= result["equal_error"]["rate"] < 0.2
+    assert result["equal_error"]["resolution"] == 1 / 18
+    rates = [row[1] for row in result["roc"]]
+    assert min(rates) == pytest.approx(1 / 135, abs=1e-6), "nothing is claimed below one impostor pair"
+    assert rates == sorted(rates)
     for name in ("scores.png", "roc.png"):
         drawn: Any = cv2.imread(str(plots / name))
-        assert drawn.shape == (600, 900, 3)
+        assert drawn.shape[2] == 3
+        assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 20
+    assert sorted(result["plots"]) == [str(plots / "roc.png"), str(plots / "scores.png")]
+
+
+def people_on_disk(folder: Path, suffix: str, damaged: bool = False) -> Path:
+    for person in range(3):
+        place = folder / f"p{person}"
+        place.mkdir(parents=True)
+        image = tiny_models.picture([(4, 4)], seed=person + 1)
+        for shot in range(2):
+            noise = np.random.default_rng(shot).normal(0, 3, image.shape)
+            picture: Any = np.clip(image + noise, 0, 255).astype(np.uint8)
+            if suffix == ".pgm":
+                picture = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+            assert cv2.imwrite(str(place / f"{shot}{suffix}"), picture)
+            if damaged:
+                (place / f"{shot}{suffix}").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".pgm", ".ppm", ".bmp", ".tiff"])
+def test_evaluate_reads_what_opencv_reads_and_writes_nothing_unasked(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = tiny_models.opencv_pack(tmp_path / "pack")
+    people = people_on_disk(tmp_path / "people", suffix)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    done = run("evaluate", "--images", str(people), "--models", str(pack), "--json")
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert (result["readable"], result["used"], result["detection_rate"]) == (6, 6, 1.0)
+    assert "plots" not in result
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_evaluate_of_what_cannot_be_read_fails_and_says_why(tmp_path: Path) -> None:
+    pack = tiny_models.opencv_pack(tmp_path / "pack")
+    people = people_on_disk(tmp_path / "people", ".pgm", damaged=True)
+    done = run("evaluate", "--images", str(people), "--models", str(pack), "--json")
+    assert done.exit_code == 1
+    assert "none of 6 images could be read: 6 not_an_image" in done.output
+    assert "PGM" in done.output
+
+
+def test_evaluate_counts_what_its_quality_rules_refuse(tmp_path: Path) -> None:
+    pack = tiny_models.opencv_pack(tmp_path / "pack")
+    for person in range(2):
+        place = tmp_path / "people" / f"p{person}"
+        place.mkdir(parents=True)
+        cv2.imwrite(str(place / "two.png"), tiny_models.picture([(2, 2), (5, 5)], seed=person))
+        blurred: Any = cv2.GaussianBlur(tiny_models.picture([(4, 4)], seed=person), (0, 0), 6)
+        cv2.imwrite(str(place / "blurred.png"), blurred + 25)
+    done = run("evaluate", "--images", str(tmp_path / "people"), "--models", str(pack), "--json")
+    result = json.loads(done.stdout)
+    assert done.exit_code == 1, "no scores"
+    assert result["refused"]["several_faces"] == 2
+    assert result["refused_by_quality_rules"]["images"] == sum(result["refused"].values()) - result["refused"].get(
+        "no_face", 0
+    )
+    assert result["used"] == 0
 
 
 def test_liveness_command(tmp_path: Path) -> None:

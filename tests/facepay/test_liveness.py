@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from clients.faces import camera
 from facepay.decision import Outcome
 from facepay.embedding import Unusable
-from facepay.frames import decode, measured, size_of
+from facepay.frames import decode, decode_file, file_size_of, measured, size_of
 from facepay.liveness.judgement import Judgement, LivenessPolicy, combine, judge
 from facepay.liveness.report import as_json, count
 from facepay.model import Asked
@@ -132,6 +133,51 @@ def test_sizes_are_read_from_headers(suffix: str) -> None:
     _, data = cv2.imencode(suffix, np.zeros((37, 91, 3), np.uint8))
     assert size_of(data.tobytes()) == (91, 37)
     assert decode(data.tobytes()).shape == (37, 91, 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tiff", ".pgm", ".ppm"])
+def test_files_of_an_operator_are_read_and_bounded_in_every_format(suffix: str) -> None:
+    picture = np.full((37, 91, 3), 120, np.uint8)
+    _, data = cv2.imencode(suffix, picture[:, :, 0] if suffix == ".pgm" else picture)
+    assert file_size_of(data.tobytes()) == (91, 37)
+    assert decode_file(data.tobytes()).shape == (37, 91, 3)
+    for length in (0, 3, 8, 20, len(data) // 2):
+        with contextlib.suppress(Unusable):
+            decode_file(data.tobytes()[:length])
+
+
+TIFF_BOMB = (
+    b"II*\0"
+    + struct.pack("<IH", 8, 2)
+    + struct.pack("<HHII", 256, 4, 1, 60_000)
+    + struct.pack("<HHII", 257, 4, 1, 60_000)
+)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P5\n# a comment\n90000 90000\n255\n" + bytes(40),
+        b"P5 " + b"9" * 4_000 + b" 1 255 ",
+        b"P5\n#" + b"x" * 9_000 + b"\n1 1\n255\n\0",
+        b"P5 -1 10 255 ",
+        TIFF_BOMB,
+        b"II*\0" + struct.pack("<I", 1 << 31),
+        b"II*\0" + struct.pack("<IH", 8, 65_535),
+        b"MM\0*" + struct.pack(">I", 8),
+        b"GIF89a" + bytes(20),
+    ],
+)
+def test_files_that_claim_too_much_or_nothing_are_refused(data: bytes) -> None:
+    with pytest.raises(Unusable):
+        decode_file(data)
+
+
+def test_captures_from_outside_hold_no_tiff_and_no_pnm() -> None:
+    for suffix in (".tiff", ".pgm"):
+        _, data = cv2.imencode(suffix, np.zeros((37, 91), np.uint8))
+        with pytest.raises(Unusable, match="PNG, JPEG or BMP"):
+            decode(data.tobytes())
 
 
 def test_too_many_frames_and_false_depth_maps_are_refused() -> None:
