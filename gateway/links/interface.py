@@ -23,12 +23,13 @@ class Link(Protocol):
         ...
 
     def send(self, legs: Sequence[LegOut], now_us: int) -> list[Answered]:
-        """Sends legs, all of them durable. What cannot leave comes back as NOT_SENT; that must be certain: a leg that
-        may have left is not reported."""
+        """Sends legs, all of them durable. What cannot leave comes back as NOT_SENT, and so do earlier legs that still
+        wait for their connection when these ask about them or undo them. That must be certain: a leg that may have left
+        is not reported."""
         ...
 
     def poll(self, now_us: int) -> list[Answered]:
-        """Answers that have arrived."""
+        """Answers that have arrived, and NOT_SENT for legs that waited for their connection until given up."""
         ...
 
     def next_due_us(self) -> int | None:

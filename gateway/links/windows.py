@@ -263,4 +263,4 @@ class Windows:
     def taken(self, participant: str) -> int:
         """Places that are taken at a participant."""
         window = self._windows.get(participant)
-        return 0 if window is None else len(window.places)
+        return 0 if window is None else sum(window.used)

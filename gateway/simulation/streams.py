@@ -314,6 +314,8 @@ class SimulatedLink:
         lost = self._windows.expire(now_us)
         self._account.expired(lost, now_us)
         self._said(lost)
+        for participant in self._epochs:
+            self._agree(participant)
         return arrived + lost
 
     def next_due_us(self) -> int | None:
