@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from types import MappingProxyType
 from typing import Final
 
@@ -57,4 +56,6 @@ def nearest(text: str) -> str:
         return upper
     if upper in BY_NUMBER:
         return BY_NUMBER[upper][0]
+    import difflib  # only mistakes need it
+
     return _COMMON.get(upper, "") or next(iter(difflib.get_close_matches(upper, EXPONENT_OF, 1, 0.6)), "")

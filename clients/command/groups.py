@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import click
@@ -21,6 +20,8 @@ class Group(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            import difflib  # only mistakes need it
+
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), 3, CUTOFF)
             hint = f"Did you mean {', or '.join(near)}?" if near else f"See {ctx.command_path} --help."
             raise click.UsageError(f"{error.message.rstrip('.')}. {hint}", ctx) from None

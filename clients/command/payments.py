@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from clients import keys
 from clients.client import SETTLED_STATES, HutongClient
 from clients.command.amounts import CURRENCY_DEFAULT, exponent_of, minor_units
+from clients.command.columns import facts, table
 from clients.command.connection import Connection, connected, connection_options
 from clients.wording import as_json, key_name, money, state_name
 from contract.currencies import EXPONENT_OF
@@ -166,15 +164,15 @@ def show(connection: Connection, payment_id: str, *, as_json_: bool) -> None:
     if as_json_:
         click.echo(json.dumps(as_json(found), ensure_ascii=False))
         return
-    console = Console()
-    console.print(_facts(found.payment))
-    _print_rows(console, "Legs", ("#", "kind", "participant", "state", "code", "undoes"), map(_leg_row, found.legs))
-    _print_rows(console, "Route", ("acquirer", "score", "reasons", "tried"), map(_candidate_row, found.candidates))
+    echo = functools.partial(click.echo, nl=False)
+    echo(_facts(found.payment))
+    echo(table("Legs", ("#", "kind", "participant", "state", "code", "undoes"), map(_leg_row, found.legs)))
+    echo(table("Route", ("acquirer", "score", "reasons", "tried"), map(_candidate_row, found.candidates)))
     if found.HasField("risk"):
         judged = found.risk
-        console.print(f"Risk: {judged.action}, score {judged.score}, tier {judged.tier}, rules {judged.version}")
-        _print_rows(console, "Rules that fired", ("rule", "points", "action"), map(_finding_row, judged.findings))
-    _print_rows(console, "Refunds", ("id", "amount", "state"), map(_refund_row, found.refunds))
+        echo(f"Risk: {judged.action}, score {judged.score}, tier {judged.tier}, rules {judged.version}\n")
+        echo(table("Rules that fired", ("rule", "points", "action"), map(_finding_row, judged.findings)))
+    echo(table("Refunds", ("id", "amount", "state"), map(_refund_row, found.refunds)))
 
 
 def _payer(ends: dict[str, Any]) -> pb.RoutingKey:
@@ -237,20 +235,22 @@ def _seconds(lasts: str) -> int:
 def _finish(client: HutongClient, payment: pb.Payment, good: int, *, wait: bool, as_json_: bool) -> None:
     """Waits where asked to, prints the payment, and exits with 1 unless it is in the state that was wanted."""
     if wait and payment.state not in SETTLED_STATES:
-        quiet = Console(stderr=True, quiet=as_json_)
-        with quiet.status(f"{payment.payment_id} is {state_name(payment.state)}; waiting until it is settled"):
+        from rich.console import Console  # few payments need it, and it takes long to import
+
+        with Console(stderr=True, quiet=as_json_).status(
+            f"{payment.payment_id} is {state_name(payment.state)}; waiting until it is settled"
+        ):
             payment = client.settled(payment)
     if as_json_:
         click.echo(json.dumps(as_json(payment), ensure_ascii=False))
     else:
-        Console().print(_facts(payment))
+        click.echo(_facts(payment), nl=False)
     if payment.state != good:
         sys.exit(1)
 
 
-def _facts(payment: pb.Payment) -> Table:
-    """A payment as two columns."""
-    table = Table(show_header=False, box=None, padding=(0, 1))
+def _facts(payment: pb.Payment) -> str:
+    """A payment in two columns."""
     exponent = EXPONENT_OF.get(payment.currency, 2)
     payer = f"{payment.issuer_id} by {key_name(payment.payer_key)} ····{payment.payer_last_four}"
     merchant = f"{payment.merchant_id} {payment.terminal_id}".strip()
@@ -272,10 +272,7 @@ def _facts(payment: pb.Payment) -> Table:
         ("made", payment.create_time.ToJsonString()),
         ("ended", payment.end_time.ToJsonString() if payment.HasField("end_time") else ""),
     ]
-    for name, value in rows:
-        if value.strip():
-            table.add_row(Text(name, "dim"), Text(value))
-    return table
+    return facts(rows)
 
 
 def _leg_row(leg: pb.PaymentLeg) -> tuple[str, ...]:
@@ -295,11 +292,3 @@ def _finding_row(one: pb.RiskFinding) -> tuple[str, ...]:
 def _refund_row(payment: pb.Payment) -> tuple[str, ...]:
     exponent = EXPONENT_OF.get(payment.currency, 2)
     return payment.payment_id, money(payment.amount_minor, payment.currency, exponent), state_name(payment.state)
-
-
-def _print_rows(console: Console, title: str, names: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> None:
-    table = Table(*names, title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1))
-    for row in rows:
-        table.add_row(*map(Text, row))
-    if table.row_count:
-        console.print(table)
