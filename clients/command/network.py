@@ -72,7 +72,10 @@ log = logging.getLogger(__name__)
 DEFAULT_LISTEN: Final = "127.0.0.1:50050"
 KEY_BYTES: Final = 32
 CONNECT_S: Final = 20.0
-"""How long participants of their own process may take to connect."""
+"""How long participants that dial in from elsewhere are waited for; then the network goes on without them."""
+OWN_CONNECT_S: Final = 120.0
+"""The same of participants that this process starts: nine that import their modules at once, on a busy machine. When
+one of them ends, none is waited for any longer."""
 CONNECT_POLL_S: Final = 0.05
 GC_THRESHOLD: Final = 50_000
 """Allocations between collections: the engine makes no cycles, and each collection looks at all payments in flight."""
@@ -349,7 +352,7 @@ class Network:
         ours = self.options.participants is Where.PROCESSES
         if ours:
             self._children = self._institutions.start_all([self.target])
-        deadline = time.monotonic() + CONNECT_S
+        deadline = time.monotonic() + (OWN_CONNECT_S if ours else CONNECT_S)
         waiting = [institution.id for institution in self.population.institutions]
         while waiting := [one for one in waiting if not self.gateway.reachable(one)]:
             if time.monotonic() > deadline or any(child.poll() is not None for child in self._children):

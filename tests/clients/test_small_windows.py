@@ -7,6 +7,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from clients import keys
 from clients.client import HutongClient
 from clients.command.checking import check_folder
@@ -14,13 +16,15 @@ from clients.command.network import Network, NetworkOptions, Where
 from clients.wording import state_name
 from gateway.engine.transitions import Timing
 from hutong.gateway.v1 import payment_pb2 as pb
+from tests.deadlines import CALL_S, wait_until
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 WINDOW = 16
 MONEY = 12
 """Places of the window that debits may take."""
 LOST_MINOR = 9020
 """The issuer never sees a debit of this amount."""
-PATIENT_S = 60.0
 STOPPED_S = 3.0
 """How long callers wait for an issuer that stands still: some leg timeouts and inquiries."""
 IMPATIENT = Timing(leg_timeout_us=300_000, inquiry_us=300_000, reversal_us=300_000, reversal_max_us=1_000_000)
@@ -47,8 +51,8 @@ def create(client: HutongClient, network: Network, amounts: list[int], deadline_
 
 def ask(client: HutongClient, network: Network, amounts: list[int]) -> list[pb.Payment]:
     """Payments as they end."""
-    payments = create(client, network, amounts, PATIENT_S)
-    return [client.settled(payment, deadline_s=PATIENT_S) for payment in payments]
+    payments = create(client, network, amounts, CALL_S)
+    return [client.settled(payment, deadline_s=CALL_S) for payment in payments]
 
 
 def small(folder: Path) -> NetworkOptions:
@@ -75,10 +79,10 @@ def test_debits_lost_beyond_the_window_leave_it_free_and_nothing_is_reversing(tm
         }
         (ordinary,) = ask(client, network, [100])
         assert state_name(ordinary.state) == "SUCCEEDED"
-        assert network.gateway.engine.in_flight == 0
+        wait_until(lambda: network.gateway.engine.in_flight == 0)
         issuer = ordinary.issuer_id
         assert network.gateway.reachable(issuer)
-        assert network.gateway.unanswered(issuer) == 0
+        wait_until(lambda: network.gateway.unanswered(issuer) == 0)
     report = check_folder(tmp_path, "")
     assert report.conserved, report.findings
     assert report.in_flight == 0
@@ -97,13 +101,13 @@ def test_an_issuer_that_stands_still_and_goes_on_leaves_nothing_reversing(tmp_pa
             assert network.gateway.unanswered(issuer) <= WINDOW
         finally:
             process.send_signal(signal.SIGCONT)
-        states = {state_name(client.settled(payment, deadline_s=PATIENT_S).state) for payment in stuck}
+        states = {state_name(client.settled(payment, deadline_s=CALL_S).state) for payment in stuck}
         assert states <= {"SUCCEEDED", "FAILED", "DECLINED"}
         assert states & {"FAILED", "DECLINED"}
         (ordinary,) = ask(client, network, [100])
         assert state_name(ordinary.state) == "SUCCEEDED"
-        assert network.gateway.engine.in_flight == 0
-        assert network.gateway.unanswered(issuer) == 0
+        wait_until(lambda: network.gateway.engine.in_flight == 0)
+        wait_until(lambda: network.gateway.unanswered(issuer) == 0)
     report = check_folder(tmp_path, "")
     assert report.conserved, report.findings
 

@@ -14,17 +14,17 @@ from gateway.links import remote
 from gateway.links.remote import RemoteLink
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
+from tests.deadlines import CALL_S
 
 WAITING_MAX = 500
 FRAMES, EACH = 60, 100
 QUIET = 5
 """Looks at which nothing more has come: the stream waits."""
-PATIENT_S = 60.0
 
 
 def test_a_participant_that_answers_too_fast_has_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "ANSWERS_WAITING_MAX", WAITING_MAX)
-    assert asyncio.run(asyncio.wait_for(_flood(), PATIENT_S)) == FRAMES * EACH
+    assert asyncio.run(asyncio.wait_for(_flood(), CALL_S)) == FRAMES * EACH
 
 
 async def _flood() -> int:

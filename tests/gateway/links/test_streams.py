@@ -14,6 +14,7 @@ from gateway.engine.model import NOT_SENT, Answered, LegKind, LegOut
 from gateway.links.remote import RemoteLink
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
+from tests.deadlines import CALL_S
 
 BANK = "bank"
 WINDOW = 64
@@ -21,7 +22,6 @@ PAYMENTS = 5_000
 AT_ONCE = 40
 FRAMES_EACH = 3
 """Frames after which a stream breaks, or another one takes over, in turn."""
-PATIENT_S = 90.0
 
 
 def debit(payment: int) -> LegOut:
@@ -43,7 +43,7 @@ class Sender:
         self.refused = 0
 
     def run(self) -> None:
-        end = time.monotonic() + PATIENT_S
+        end = time.monotonic() + CALL_S
         payments = iter(range(PAYMENTS))
         while len(self.settled) < PAYMENTS:
             assert time.monotonic() < end, f"{len(self.open)} of {PAYMENTS} are open, {len(self.settled)} settled"
@@ -121,7 +121,7 @@ async def _run() -> tuple[Sender, RemoteLink, int]:
 
 
 def test_whatever_streams_do_all_is_settled_and_no_place_is_left_over() -> None:
-    sender, link, streams = asyncio.run(asyncio.wait_for(_run(), 2 * PATIENT_S))
+    sender, link, streams = asyncio.run(asyncio.wait_for(_run(), 2 * CALL_S))
     assert len(sender.settled) == PAYMENTS
     assert streams > 20
     assert list(sender.settled.values()).count(pb.ANSWER_RESULT_APPROVED) > PAYMENTS // 4
