@@ -8,7 +8,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from clients.wording import key_name, money, state_name
-from contract.cleaning import printable
+from contract.cleaning import JOINERS, printable
 from contract.response_codes import in_words
 from hutong.gateway.v1 import payment_pb2 as pb
 
@@ -16,8 +16,6 @@ COLUMNS_MIN: Final = 32
 COLUMNS_MAX: Final = 48
 COLUMNS: Final = 40
 INDENT: Final = "  "
-JOINERS: Final = "\u200c\u200d"
-"""Take no column."""
 GROUP: Final = 4
 """Characters of a receipt number that are printed together."""
 

@@ -7,7 +7,7 @@ it came; these functions make what is shown of it. Each character that could com
 - marks that turn the direction of writing, and invisible ones, which make a text look like another;
 - separators of lines and paragraphs, halves of surrogate pairs, and codes that are no characters.
 
-Joiners (U+200C and U+200D) stay: Persian, Indic scripts and emoji are written with them.
+JOINERS (U+200C and U+200D) stay: Persian, Indic scripts and emoji are written with them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from __future__ import annotations
 import json
 import logging
 import re
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 MARK: Final = "\ufffd"
 """Stands for a character that is not shown."""
+JOINERS: Final = "\u200c\u200d"
+"""Invisible characters that stay; they take no column."""
 TEXT_MAX: Final = 256
 """Characters of one text that are shown; where there are more, ELLIPSIS is the last one."""
 LINE_MAX: Final = 4096
@@ -69,6 +71,13 @@ def _escaped(found: re.Match[str]) -> str:
         return character  # an indent: inside strings JSON has escaped it
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+def log_to(stream: TextIO, pattern: str) -> None:
+    """Writes this process's log to a stream, from INFO on, in entries of `pattern` that nobody can forge."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(LogFormatter(pattern))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 class LogFormatter(logging.Formatter):

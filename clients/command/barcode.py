@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from clients.command.amounts import exponent_of, minor_units
 from clients.command.groups import Group
+from clients.said import say, say_exact
+from clients.screen import Screen, add_row
+from contract.cleaning import printable
 from contract.errors import HutongError
 from gateway.barcode import tips
 from gateway.barcode.build import HUTONG, MerchantCode, build_merchant_code, writable
@@ -89,7 +92,7 @@ def encode(text: str | None, png: Path | None, svg: Path | None, terminal_symbol
     """Write a merchant code and print it; draw it as a symbol, proven by reading it back."""
     payload = next(_payloads(text), "") if text is not None else _built(given)
     if text is None:
-        click.echo(payload)
+        say_exact(payload)
     if png is None and svg is None and not terminal_symbol:
         return
     from gateway.barcode import symbols  # imports OpenCV, which most calls do without
@@ -206,9 +209,9 @@ def translate(payload: str, target: str, account: str | None, as_json: bool, dir
         shape = {"payload": said.payload, "scheme": said.scheme, "source": said.source}
         click.echo(json.dumps({**shape, "route": route_json(resolve(said.routing, directory)), "losses": losses}))
         return
-    click.echo(said.payload)
+    say_exact(said.payload)
     for loss in losses:
-        click.echo(f"  {loss['reason']:>12}  {loss['path']:6} {loss['name']}: {loss['value']}", err=True)
+        say(f"  {loss['reason']:>12}  {loss['path']:6} {loss['name']}: {loss['value']}", err=True)
 
 
 @barcode.command()
@@ -299,13 +302,14 @@ def _page(shape: dict[str, Any]) -> str:
             continue
         if key in {"strict", "profile"}:
             lines = [f"{v['path'] or 'payload'}: {v['rule']} ({v['found']})" for v in value["violations"]]
-            table.add_row(key, "\n".join(["valid" if value["valid"] else "not valid", *lines]))
+            shown = ["valid" if value["valid"] else "not valid", *lines]
+            add_row(table, key, Text("\n".join(map(printable, shown))))
         elif key == "candidates":
-            table.add_row(key, ", ".join(f"{item['scheme']} {item['score']}" for item in value))
+            add_row(table, key, ", ".join(f"{item['scheme']} {item['score']}" for item in value))
         elif isinstance(value, dict):
-            table.add_row(key, ", ".join(f"{name}={item}" for name, item in value.items() if item))
+            add_row(table, key, ", ".join(f"{name}={item}" for name, item in value.items() if item))
         else:
-            table.add_row(key, ", ".join(value) if isinstance(value, list) else str(value))
+            add_row(table, key, ", ".join(value) if isinstance(value, list) else str(value))
     return _printed(table)
 
 
@@ -318,7 +322,7 @@ def _found(shape: dict[str, Any]) -> str:
 
 
 def _printed(table: Table) -> str:
-    console = Console(width=120, highlight=False, markup=False, emoji=False)
+    console = Screen(width=120, highlight=False, markup=False, emoji=False)
     with console.capture() as capture:
         console.print(table)
     return capture.get()

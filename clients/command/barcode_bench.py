@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import numpy as np
 import zxingcpp
-from rich.console import Console
 from rich.progress import Progress
 
 from clients.command import barcode_pictures as pictures
+from clients.screen import Screen
 from gateway.barcode import fuzz as fuzzing
 from gateway.barcode.decode import decode, forget
 from gateway.barcode.found import Effort
@@ -48,7 +48,7 @@ console.log(JSON.stringify({times, refused}));
 
 def measure(codes: int, seen: int, empty: int, seed: int, node_modules: Path) -> dict[str, Any]:
     """The whole report; keys as printed by `--json`."""
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("codes", total=2 + seen + empty)
         texts = distinct_codes(codes, seed)
@@ -219,7 +219,7 @@ def fuzz(inputs: int, seed: int) -> dict[str, Any]:
     failures: list[dict[str, Any]] = []
     kinds: Counter[str] = Counter()
     count = 0
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     started = time.monotonic()
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("inputs", total=inputs)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from rich.console import Console
 from rich.progress import Progress
 
+from clients.screen import Screen
 from contract.errors import HutongError
 from gateway.barcode.found import Effort
 from gateway.barcode.sandbox import Limits, Reader
@@ -90,7 +90,7 @@ def measure(folder: Path) -> dict[str, Any]:
     if not pictures:
         raise CorpusError(f"no pictures under {folder}: each needs its text beside it, NAME.txt or NAME.json")
     tally = _Tally()
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     with (
         Progress(console=console, disable=not console.is_terminal, transient=True) as progress,
         Reader(LIMITS) as reader,

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import click
 import psutil
-from rich.console import Console
 from rich.table import Table
 
 from clients.command import bench_overload, bench_recovery, bench_storm
 from clients.command.checking import check_folder
 from clients.command.journals import LOCAL_SERVER, JournalError, local_server
 from clients.command.measured import Child, Setting, journal_name, serve_gateway, verdict
+from clients.screen import Screen
 from loadtest import echo
 from loadtest.measure import Saturation, latencies_ms, saturate
 from loadtest.payments import CREATE_PATH, Payments, succeeded
@@ -214,7 +214,7 @@ def bench(
     server processes' own: simulated participants run inside the gateway's and count, the generator does not. Other
     measurements: --storm, --overload, --recovery; docs/performance.md says what they mean.
     """
-    err = Console(stderr=True)
+    err = Screen(stderr=True)
     with err.status("") as status:
         try:
             if kind and recovery:
@@ -233,12 +233,12 @@ def bench(
     if as_json:
         click.echo(json.dumps(result))
     else:
-        show(result, Console())
+        show(result, Screen())
     if not result["conserved"]:
         raise SystemExit(1)
 
 
-def _print(result: dict[str, Any], console: Console) -> None:
+def _print(result: dict[str, Any], console: Screen) -> None:
     table = Table(title=f"hutong bench, {result['front']} front, {result['journal']}")
     for column in ("", "empty grpc.aio echo", "durable payment", "ratio"):
         table.add_column(column, justify="left" if not column else "right")

@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from rich.console import Console
-
 from clients.command.checking import check_folder
 from clients.command.measured import Child, Setting, journal_name, place, serve_gateway, verdict
+from clients.screen import Screen
 from loadtest.fleet import Closed, Fleet, Open, percentiles
 
 TIMES: Final = 2.0
@@ -83,7 +82,7 @@ def _peak(fleet: Fleet, generators: int, seconds: float) -> float:
     return len(seen.good_ms) / seen.seconds
 
 
-def show(result: dict[str, Any], console: Console) -> None:
+def show(result: dict[str, Any], console: Screen) -> None:
     """A few lines for a person."""
     refusal, good, rss = result["refusal_ms"], result["good_ms"], result["rss_mb"]
     console.print(

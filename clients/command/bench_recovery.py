@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import click
 import numpy as np
-from rich.console import Console
 
 from clients.command.checking import check_folder
 from clients.command.measured import Child, Setting, journal_name, place, serve_gateway, verdict
+from clients.screen import Screen
 from loadtest.h2 import Reply, UnaryLoad
 from loadtest.payments import CREATE_BATCH_PATH, CREATE_PATH, Payments, succeeded
 
@@ -116,7 +116,7 @@ def _watch(child: Child, begin: float, say: Callable[[str], None]) -> tuple[floa
     raise click.ClickException(f"{left:,} payments were not settled after {SETTLE_S:.0f} s")
 
 
-def show(result: dict[str, Any], console: Console) -> None:
+def show(result: dict[str, Any], console: Screen) -> None:
     """A few lines for a person."""
     paid = result["payments_while_settling"]
     states = ", ".join(f"{count:,} {state.lower()}" for state, count in sorted(result["by_state"].items()))

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from rich.console import Console
-
 from clients.command.checking import check_folder
 from clients.command.measured import Child, Setting, journal_name, place, serve_gateway, verdict
+from clients.screen import Screen
 from gateway.budgets import QueryLimits
 from hutong.gateway.v1 import payment_pb2 as pb
 from loadtest.fleet import Closed, Fleet, Open, Storm, Tally, percentiles, total
@@ -112,7 +111,7 @@ def _pay_some(target: str, tokens: list[str], merchants: list[tuple[str, str]]) 
     return tuple(ids[:IDS])
 
 
-def show(result: dict[str, Any], console: Console) -> None:
+def show(result: dict[str, Any], console: Screen) -> None:
     """A few lines for a person."""
     storm, rate, latency = result["storm"], result["payments_per_s"], result["latency_ms"]
     console.print(

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
+from rich.text import Text
 
 from clients.command.checking import check_folder
 from clients.command.journals import SQLITE_FILE, JournalError, remembered_url
+from clients.screen import Screen
 from gateway.journal.conservation import Report
 
 
@@ -37,7 +38,7 @@ def check(folder: Path, journal: str, as_json: bool) -> None:
             "had one with a password"
         )
     try:
-        with Console(stderr=True).status("adding up the journal and the books"):
+        with Screen(stderr=True).status("adding up the journal and the books"):
             report = check_folder(folder, journal)
     except JournalError as error:
         raise click.ClickException(str(error)) from None
@@ -56,12 +57,12 @@ def check(folder: Path, journal: str, as_json: bool) -> None:
             )
         )
     else:
-        print_report(report, Console())
+        print_report(report, Screen())
     if not report.conserved:
         raise SystemExit(1)
 
 
-def print_report(report: Report, console: Console) -> None:
+def print_report(report: Report, console: Screen) -> None:
     """A few lines for a person."""
     states = ", ".join(f"{count:,} {state.lower()}" for state, count in sorted(report.by_state.items()))
     console.print(f"{report.payments:,} payments and refunds ({states}), {report.postings:,} postings")
@@ -72,4 +73,4 @@ def print_report(report: Report, console: Console) -> None:
     if report.conserved:
         console.print("[green]conserved[/]: postings sum to zero, and every book agrees")
     for finding in report.findings:
-        console.print(f"[red]wrong[/]: {finding}", highlight=False)
+        console.print(Text.assemble(("wrong", "red"), f": {finding}"), highlight=False)

@@ -17,6 +17,7 @@ import grpc
 from clients.client import HutongClient
 from clients.errors import CallError, DeadlineExceeded, Unreachable, typed
 from clients.options import ClientOptions, TlsOptions, check_target, is_local
+from contract.cleaning import printable
 from contract.errors import HutongError
 
 TARGET_DEFAULT: Final = "127.0.0.1:50050"
@@ -129,5 +130,5 @@ def stop(reason: str, text: str, fields: Mapping[str, str], *, as_json: bool) ->
     if as_json:
         click.echo(json.dumps({"error": {"reason": reason, "text": text, "fields": dict(fields)}}))
         sys.exit(1)
-    facts = "".join(f"\n  {name}: {value}" for name, value in sorted(fields.items()))
+    facts = "".join(f"\n  {name}: {printable(value)}" for name, value in sorted(fields.items()))
     raise click.ClickException(f"{reason}: {text}{facts}")

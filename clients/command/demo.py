@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from clients.command.checking import check_folder
@@ -26,6 +24,8 @@ from clients.demo.play import books_against_receipts, play
 from clients.demo.report import Result, picture, show
 from clients.demo.stage import Props, Stage
 from clients.errors import CallError
+from clients.said import say_json
+from clients.screen import Screen
 from contract.errors import HutongError
 
 LISTEN: Final = "127.0.0.1:0"
@@ -53,21 +53,21 @@ def demo(seed: int, data: Path | None, svg: Path | None, *, as_json: bool) -> No
     """
     try:
         with _folder(data) as folder:
-            result = run(folder, seed, Console(stderr=True), merchants_per_acquirer=MERCHANTS_PER_ACQUIRER)
+            result = run(folder, seed, Screen(stderr=True), merchants_per_acquirer=MERCHANTS_PER_ACQUIRER)
     except NetworkError as error:
         raise click.ClickException(str(error)) from None
     except (CallError, HutongError) as error:
         raise click.ClickException(f"the network did not answer as it must: {error}") from None
     if as_json:
-        click.echo(json.dumps(result.as_json(), ensure_ascii=False))
+        say_json(result.as_json())
     else:
-        show(result, Console())
+        show(result, Screen())
     if svg is not None:
         picture(result, svg)
     sys.exit(0 if result.ok else 1)
 
 
-def run(folder: Path, seed: int, console: Console, **options: int) -> Result:
+def run(folder: Path, seed: int, console: Screen, **options: int) -> Result:
     """Plays the scenario on a network in `folder`; `options` are further fields of NetworkOptions."""
     start = time.monotonic()
     with _telling(console) as tell:
@@ -146,7 +146,7 @@ def _folder(data: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _telling(console: Console) -> Iterator[Tell]:
+def _telling(console: Screen) -> Iterator[Tell]:
     """A progress display on standard error: the scene that is played, and how far it is."""
     columns = (SpinnerColumn(), TextColumn("{task.description:42}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from clients.command.groups import Group
+from clients.screen import Screen
 
 
 @click.group(cls=Group)
@@ -22,7 +22,7 @@ def face() -> None:
 def progress(quiet: bool) -> Progress:
     """A progress display on stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=quiet)
+    return Progress(*columns, console=Screen(stderr=True), disable=quiet)
 
 
 def teller(display: Progress) -> Callable[[str, int], Callable[[int], None]]:
@@ -147,7 +147,7 @@ def show(result: Mapping[str, object], as_json: bool, title: str) -> None:
     for name, value in result.items():
         if name != "roc":
             table.add_row(name, json.dumps(value) if isinstance(value, dict | list) else str(value))
-    Console().print(table)
+    Screen().print(table)
 
 
 def _network() -> None:

@@ -11,7 +11,6 @@ from typing import Any, Final
 import click
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from clients.command.connection import Connection, connected, connection_options
 from clients.command.face_options import SECRET_VARIABLE
@@ -20,6 +19,8 @@ from clients.faces import camera
 from clients.faces.capturing import TIMEOUT_S, FaceTerminal, Factors, operator_metadata
 from clients.faces.people import People
 from clients.faces.readiness import when_ready
+from clients.said import say
+from clients.screen import Screen
 from contract.capture import Captured, ServiceKey, TerminalKey, build_capture
 from contract.secret import Secret
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
@@ -265,7 +266,7 @@ def delete(name: str, connection: Connection, as_json: bool) -> None:
 @json_option
 def renew(connection: Connection, as_json: bool) -> None:
     """Rotate all templates under a fresh secret, and destroy the old one. Searches go on meanwhile."""
-    with _service(connection, as_json) as stub, Console(stderr=True).status("rotating every template"):
+    with _service(connection, as_json) as stub, Screen(stderr=True).status("rotating every template"):
         request, secret = face_pb2.RenewGalleryRequest(), secret_of(SECRET_VARIABLE)
         answer = stub.RenewGallery(request, timeout=RENEWAL_S, metadata=operator_metadata(secret))
     _say({"epoch": answer.epoch}, as_json)
@@ -288,7 +289,7 @@ def _say(result: dict[str, Any], as_json: bool) -> None:
         return
     for name, value in result.items():
         if value not in ("", {}):
-            click.echo(f"{name}: {value}")
+            say(f"{name}: {value}")
 
 
 COMMANDS: Final = (enroll, identify, delete, renew, status)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from clients.command.connection import Connection, connection_options, stop
@@ -25,6 +24,7 @@ from clients.command.token_calls import (
     token_service,
 )
 from clients.command.vaults import KeyModule, module_options, open_vault
+from clients.screen import Screen, add_row
 from contract.errors import HutongError
 from contract.secret import Secret
 from hutong.tokenization.v1 import token_pb2 as pb
@@ -141,7 +141,7 @@ def _follow(service: Any, requestor: str, found: pb.KeyStatus, *, as_json: bool)
 
 
 def _waiting(text: str, *, as_json: bool) -> Any:
-    return Console(stderr=True, quiet=as_json).status(text)
+    return Screen(stderr=True, quiet=as_json).status(text)
 
 
 @contextmanager
@@ -166,10 +166,10 @@ def _print_status(found: pb.KeyStatus, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(plain(found) | {"remaining": found.remaining, "rotating": found.rotating}))
         return
-    console = Console()
+    console = Screen()
     console.print(f"store {found.store}, suite {found.suite}, {found.accounts} accounts, {found.remaining} to re-wrap")
     table = Table("version", "state", "made", "retired", box=None, padding=(0, 1))
     for one in found.versions:
         retired = one.retire_time.ToJsonString() if one.HasField("retire_time") else ""
-        table.add_row(str(one.version), one.state, one.create_time.ToJsonString(), retired)
+        add_row(table, str(one.version), one.state, one.create_time.ToJsonString(), retired)
     console.print(table)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from clients.command.groups import Group
+from contract.cleaning import printable, printable_lines
 
 COMMANDS: Final = {
     "barcode": ("clients.command.barcode", "Read, write, scan and translate payment barcodes."),
@@ -48,14 +49,18 @@ class _Lazy(Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs a command. A file or folder of the user's that cannot be read or written ends it with a sentence."""
+        """Runs a command. A file or folder of the user's that cannot be read or written ends it with a sentence; what
+        an error names of the outside world is printable."""
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = printable_lines(error.message)  # type: ignore[misc] # shown once, here
+            raise
         except OSError as error:
             if error.filename is None:
                 raise
             name = os.fsdecode(error.filename)
-            raise click.ClickException(f"{name} cannot be used: {error.strerror}.") from error
+            raise click.ClickException(f"{printable(name)} cannot be used: {error.strerror}.") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import click
-from rich.console import Console
 
 from clients.command.connection import checked_target
 from clients.command.institutions import Institutions, Process, end
@@ -17,6 +16,7 @@ from clients.command.places import PlaceError, check_folder, check_network_folde
 from clients.command.vaults import KeyModule, module_options, open_vault
 from clients.participants.books import BooksError
 from clients.population import populate
+from clients.screen import Screen
 from tokenization.errors import VaultError
 
 LOOK_S: Final = 0.5
@@ -84,9 +84,7 @@ def participants(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     processes = institutions.start_all(targets)
-    Console().print(
-        f"{len(processes)} participants connect to {', '.join(targets)}. Stop with Ctrl-C.", highlight=False
-    )
+    Screen().print(f"{len(processes)} participants connect to {', '.join(targets)}. Stop with Ctrl-C.", highlight=False)
     try:
         _watch(processes, stop)
     finally:

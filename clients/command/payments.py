@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +14,7 @@ from clients.client import SETTLED_STATES, HutongClient
 from clients.command.amounts import CURRENCY_DEFAULT, exponent_of, minor_units
 from clients.command.columns import facts, table
 from clients.command.connection import Connection, connected, connection_options
+from clients.said import say, say_json
 from clients.wording import as_json, key_name, money, state_name
 from contract.currencies import EXPONENT_OF
 from contract.errors import HutongError, Reason
@@ -162,7 +162,7 @@ def show(connection: Connection, payment_id: str, *, as_json_: bool) -> None:
     with connected(connection, as_json=as_json_) as client:
         found = client.get_payment(payment_id)
     if as_json_:
-        click.echo(json.dumps(as_json(found), ensure_ascii=False))
+        say_json(as_json(found))
         return
     echo = functools.partial(click.echo, nl=False)
     echo(_facts(found.payment))
@@ -170,7 +170,7 @@ def show(connection: Connection, payment_id: str, *, as_json_: bool) -> None:
     echo(table("Route", ("acquirer", "score", "reasons", "tried"), map(_candidate_row, found.candidates)))
     if found.HasField("risk"):
         judged = found.risk
-        echo(f"Risk: {judged.action}, score {judged.score}, tier {judged.tier}, rules {judged.version}\n")
+        say(f"Risk: {judged.action}, score {judged.score}, tier {judged.tier}, rules {judged.version}")
         echo(table("Rules that fired", ("rule", "points", "action"), map(_finding_row, judged.findings)))
     echo(table("Refunds", ("id", "amount", "state"), map(_refund_row, found.refunds)))
 
@@ -235,14 +235,14 @@ def _seconds(lasts: str) -> int:
 def _finish(client: HutongClient, payment: pb.Payment, good: int, *, wait: bool, as_json_: bool) -> None:
     """Waits where asked to, prints the payment, and exits with 1 unless it is in the state that was wanted."""
     if wait and payment.state not in SETTLED_STATES:
-        from rich.console import Console  # few payments need it, and it takes long to import
+        from clients.screen import Screen  # few payments need it, and it takes long to import
 
-        with Console(stderr=True, quiet=as_json_).status(
+        with Screen(stderr=True, quiet=as_json_).status(
             f"{payment.payment_id} is {state_name(payment.state)}; waiting until it is settled"
         ):
             payment = client.settled(payment)
     if as_json_:
-        click.echo(json.dumps(as_json(payment), ensure_ascii=False))
+        say_json(as_json(payment))
     else:
         click.echo(_facts(payment), nl=False)
     if payment.state != good:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from clients.command.connection import Connection, connected, connection_options
 from clients.receipt import COLUMNS, COLUMNS_MAX, COLUMNS_MIN, render
+from clients.said import say_json
 from clients.wording import as_json
 
 
@@ -30,6 +29,6 @@ def receipt(connection: Connection, payment_id: str, columns: int, *, as_json_: 
     with connected(connection, as_json=as_json_) as client:
         found = client.get_receipt(payment_id)
     if as_json_:
-        click.echo(json.dumps(as_json(found), ensure_ascii=False))
+        say_json(as_json(found))
     else:
         click.echo(render(found, columns), nl=False)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from clients.command.settlements import Desk, OpenDesk, desk_options
 from clients.participants import statement as export
 from clients.participants.books import FILE_NAME, BooksError
+from clients.screen import Screen, add_row
 from gateway.clearing.reconcile import Difference, Reconciliation, Result
 from gateway.clearing.text import signed
 from gateway.clearing.theirs import Line, StatementError, read
@@ -57,7 +57,7 @@ def reconcile(
     if books is None and handed_in is None:
         raise click.UsageError("name the participants' side: --books or --statement")
     results: dict[str, Result] = {}
-    with desk() as opened, Console(stderr=True).status("") as status:
+    with desk() as opened, Screen(stderr=True).status("") as status:
         try:
             for participant, lines in _sides(books, handed_in, whose):
                 status.update(f"reconciling {participant}")
@@ -193,7 +193,7 @@ def _difference_json(one: Difference) -> dict[str, Any]:
 
 
 def _print(results: dict[str, Result]) -> None:
-    console = Console()
+    console = Screen()
     for participant, result in results.items():
         pending = f", {result.pending:,} not settled yet" if result.pending else ""
         verdict = "[green]agrees[/]" if result.agrees else f"[red]{sum(result.counts.values()):,} differences[/]"
@@ -207,9 +207,9 @@ def _print(results: dict[str, Result]) -> None:
         if one.theirs_window is not None and one.theirs_window != one.window:
             there += f" in window {one.theirs_window}"
         kind = one.kind.value.replace("_", " ")
-        table.add_row(participant, kind, id_text(one.payment_id), str(one.window or ""), here, there)
+        add_row(table, participant, kind, id_text(one.payment_id), str(one.window or ""), here, there)
     if shown:
-        Console(soft_wrap=True).print(table)
+        Screen(soft_wrap=True).print(table)
     if len(shown) > SHOWN_MAX:
         console.print(f"and {len(shown) - SHOWN_MAX:,} more: see --json")
 

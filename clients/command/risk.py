@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +19,8 @@ from clients.command.connection import Connection, connected, connection_options
 from clients.command.groups import Group
 from clients.command.operators import OPERATOR_VARIABLE, operator_option, secret_of
 from clients.risk import RiskClient
+from clients.said import say, say_json
+from clients.screen import Screen, add_row
 from clients.wording import as_json, key_name, money, state_name
 from contract.currencies import EXPONENT_OF
 from gateway.risk.rule_fields import KINDS
@@ -63,11 +64,11 @@ def check(file: Path, *, as_json_: bool) -> None:
         facts = describe(read_rules(file))
     except RulesError as error:
         if as_json_:
-            click.echo(json.dumps({"valid": False, "problems": error.problems}, ensure_ascii=False))
+            say_json({"valid": False, "problems": error.problems})
             raise click.exceptions.Exit(1) from None
         raise click.ClickException(f"the file cannot be used:\n{error}") from None
     if as_json_:
-        click.echo(json.dumps({"valid": True, **facts}, ensure_ascii=False))
+        say_json({"valid": True, **facts})
         return
     click.echo(f"{file} is right: version {facts['version']}, {len(facts['rules'])} rules, days of {facts['zone']}")
 
@@ -80,9 +81,9 @@ def status(desk: OpenDesk, *, as_json_: bool) -> None:
     with desk(as_json_) as client:
         found = client.status()
     if as_json_:
-        click.echo(json.dumps(_plain(found), ensure_ascii=False))
+        say_json(_plain(found))
         return
-    console = Console()
+    console = Screen()
     where = found.path or "the package's own rules"
     console.print(f"{where}, version {found.version}, since {_time(found.load_time)}", highlight=False)
     for problem in found.problems:
@@ -91,7 +92,7 @@ def status(desk: OpenDesk, *, as_json_: bool) -> None:
     console.print(f"payments judged: {judged}; {found.subjects:,} of {found.subjects_max:,} subjects remembered")
     table = Table("rule", "fired", box=None, padding=(0, 1))
     for rule in found.rules:
-        table.add_row(Text(rule), f"{found.fired.get(rule, 0):,}")
+        add_row(table, rule, f"{found.fired.get(rule, 0):,}")
     console.print(table)
 
 
@@ -114,14 +115,14 @@ def decisions(desk: OpenDesk, most: int, *, as_json_: bool) -> None:
     with desk(as_json_) as client:
         found = list(client.decisions(most))
     if as_json_:
-        click.echo(json.dumps([_plain(one) for one in found], ensure_ascii=False))
+        say_json([_plain(one) for one in found])
         return
     table = Table(
         "time", "payment", "outcome", "score", "tier", "amount", "key", "merchant", "account", "why", box=None
     )
     for one in found:
-        table.add_row(*map(Text, _row(one)))
-    Console().print(table if found else "no rule has fired and nothing was refused")
+        add_row(table, *_row(one))
+    Screen().print(table if found else "no rule has fired and nothing was refused")
 
 
 def _row(one: risk_pb2.RiskDecision) -> tuple[str, ...]:
@@ -163,9 +164,9 @@ def reject(desk: OpenDesk, payment_id: str, *, as_json_: bool) -> None:
 
 def _tell_end(payment: payment_pb2.Payment, as_json_: bool, wanted: int) -> None:
     if as_json_:
-        click.echo(json.dumps(as_json(payment), ensure_ascii=False))
+        say_json(as_json(payment))
     else:
-        click.echo(f"{payment.payment_id} is {state_name(payment.state)}")
+        say(f"{payment.payment_id} is {state_name(payment.state)}")
     if payment.state != wanted:
         raise click.exceptions.Exit(1)
 
@@ -217,22 +218,22 @@ def explain(desk: OpenDesk, amount: str, at: datetime | None, *, as_json_: bool,
     with desk(as_json_) as client:
         found = client.explain(request)
     if as_json_:
-        click.echo(json.dumps(_plain(found), ensure_ascii=False))
+        say_json(_plain(found))
         return
     _print_explained(found)
 
 
 def _print_explained(found: risk_pb2.ExplainRiskResponse) -> None:
     judged = found.judgement
-    click.echo(f"{judged.action}: score {judged.score}, tier {judged.tier}, rules {judged.version}")
+    say(f"{judged.action}: score {judged.score}, tier {judged.tier}, rules {judged.version}")
     if found.refused:
-        click.echo(f"the caller gets {found.refused}" + (f" ({found.factor})" if found.factor else ""))
+        say(f"the caller gets {found.refused}" + (f" ({found.factor})" if found.factor else ""))
     for finding in judged.findings:
-        click.echo(f"  {finding.rule}: {finding.action or f'{finding.points} points'}")
+        say(f"  {finding.rule}: {finding.action or f'{finding.points} points'}")
     for limit in found.limits:
-        click.echo(f"  limit {limit.name}: adds {limit.add:,} of {limit.most:,}, decided when a payment is committed")
+        say(f"  limit {limit.name}: adds {limit.add:,} of {limit.most:,}, decided when a payment is committed")
     if found.account:
-        click.echo(f"  account {found.account}\n  key     {found.key}")
+        say(f"  account {found.account}\n  key     {found.key}")
 
 
 def _plain(message: Any) -> dict[str, Any]:

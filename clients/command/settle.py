@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from clients.command.groups import Group
 from clients.command.reconciling import reconcile, statement
 from clients.command.settlements import Desk, OpenDesk, desk_options
+from clients.screen import Screen, add_row
 from gateway.clearing.files import folder_name
 from gateway.clearing.model import Position, Window
 from gateway.clearing.reader import Progress as Told
@@ -46,7 +46,7 @@ def showing(what: str, *, quiet: bool) -> Iterator[Told]:
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=Screen(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=max(total, 1))
 
@@ -82,8 +82,8 @@ def windows(desk: OpenDesk, limit: int, *, as_json: bool) -> None:
         return
     table = Table("window", "closed", "carried over")
     for window in found:
-        table.add_row(str(window.number), utc(window.closed_us), _carried(window))
-    Console().print(table if found else "no settlement window is closed yet; see hutong settle close")
+        add_row(table, str(window.number), utc(window.closed_us), _carried(window))
+    Screen().print(table if found else "no settlement window is closed yet; see hutong settle close")
 
 
 @settle.command()
@@ -127,9 +127,9 @@ def files(desk: OpenDesk, number: int | None, out: Path, whose: str, *, as_json:
         return
     table = Table("file", "bytes")
     for entry in entries:
-        table.add_row(entry.name, f"{entry.size_bytes:,}")
-    Console().print(table)
-    Console(soft_wrap=True).print(f"{len(entries)} files and their manifest are in {target}", highlight=False)
+        add_row(table, entry.name, f"{entry.size_bytes:,}")
+    Screen().print(table)
+    Screen(soft_wrap=True).print(f"{len(entries)} files and their manifest are in {target}", highlight=False)
 
 
 def _window(desk: Desk, number: int | None) -> Window:
@@ -147,7 +147,7 @@ def _show(desk: Desk, window: Window, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(window_json(window) | {"positions": [position_json(one) for one in positions]}))
         return
-    console = Console()
+    console = Screen()
     carried = _carried(window)
     console.print(
         f"window {window.number}, closed {utc(window.closed_us)}" + (f"; carried over: {carried}" if carried else ""),
@@ -165,7 +165,7 @@ def positions_table(positions: list[Position]) -> Table:
     for one in positions:
         parts = (one.debits, one.credits, one.refunds_paid, one.refunds_received)
         shown = [f"{part.count:,}: {_amount(part.amount_minor, one.currency)}" if part.count else "" for part in parts]
-        table.add_row(one.participant, one.currency, *shown, _amount(one.net_minor, one.currency))
+        add_row(table, one.participant, one.currency, *shown, _amount(one.net_minor, one.currency))
     return table
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.console import Console
 from rich.progress import Progress
 
 from clients.command.journals import JournalError, check_url, local_server
+from clients.screen import Screen
 from gateway.simulation.mutations import SEEDS_MAX, Found, PatchError, concerns, hunt
 from gateway.simulation.run import MEMORY, Runner, open_runner
 from gateway.simulation.shrink import shrink
@@ -131,7 +131,7 @@ def _run(seeds: int | None, seed: int | None, jobs: int, url: str, as_json: bool
     count = seeds or (SEEDS_DEFAULT if seed is None else 1)
     summary = Summary()
     began = time.monotonic()
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=Screen(stderr=True), transient=True) as progress:
         task = progress.add_task("seeds", total=count)
         for some in _summaries(range(first, first + count), jobs, url):
             summary.merge(some)
@@ -164,7 +164,7 @@ def _shortest(summary: Summary, url: str) -> dict[str, Any] | None:
             result = runner.play_seed(failure.seed)
             if not result.violations:
                 continue
-            with Console(stderr=True).status("") as status:
+            with Screen(stderr=True).status("") as status:
                 plan, least = shrink(runner.draw(failure.seed), result, runner=runner, say=status.update)
             return {
                 "seed": failure.seed,
@@ -177,7 +177,7 @@ def _shortest(summary: Summary, url: str) -> dict[str, Any] | None:
 
 
 def _print(report: dict[str, Any], summary: Summary, shortest: dict[str, Any] | None) -> None:
-    console = Console(soft_wrap=True)
+    console = Screen(soft_wrap=True)
     coverage = report["coverage"]
     console.print(
         f"{report['seeds']:,} seeds from {report['first_seed']} on {report['journal']}, {report['payments']:,} "
@@ -212,7 +212,7 @@ def _hunt(path: Path, first_seed: int, seeds: int, url: str, as_json: bool) -> N
     if not patches:
         raise click.UsageError(f"{path} holds no *.patch for this journal")
     hunted: list[Found] = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=Screen(stderr=True), transient=True) as progress:
         task = progress.add_task("planted bugs", total=len(patches))
         for patch in patches:
             progress.update(task, description=patch.stem)

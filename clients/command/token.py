@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
@@ -33,6 +32,7 @@ from clients.command.token_calls import (
     token_name,
     token_service,
 )
+from clients.screen import Screen, add_row
 from clients.wording import money
 from contract.currencies import EXPONENT_OF
 from hutong.tokenization.v1 import token_pb2 as pb
@@ -108,7 +108,7 @@ def request(connection: Connection, requestor: str, issuer: str, account: str, *
         click.echo(json.dumps(plain(made)))
         return
     click.echo(made.token)
-    Console(stderr=True).print(_token_table(made.view))
+    Screen(stderr=True).print(_token_table(made.view))
 
 
 @token.command()
@@ -123,7 +123,7 @@ def show(connection: Connection, requestor: str, name: str, *, as_json: bool) ->
     if as_json:
         click.echo(json.dumps(plain(found)))
         return
-    console = Console()
+    console = Screen()
     console.print(_token_table(found.view))
     if found.keys:
         console.print(_keys_table(found.keys))
@@ -148,7 +148,7 @@ def _changing(word: str, change: pb.StateChange.ValueType, text: str) -> None:
         if as_json:
             click.echo(json.dumps(plain(view)))
         else:
-            Console().print(_token_table(view))
+            Screen().print(_token_table(view))
 
 
 _changing("activate", pb.STATE_CHANGE_ACTIVATE, "Let a requested token pay.")
@@ -183,7 +183,7 @@ def keys(
             if as_json:
                 click.echo(json.dumps([plain(key) for key in found]))
             else:
-                Console().print(_keys_table(found))
+                Screen().print(_keys_table(found))
             return
         wanted = pb.CreateKeyRequest(
             requestor_id=requestor, name=token_name(name), kind=KINDS[add], device_id=device,
@@ -197,7 +197,7 @@ def keys(
         return
     if made.number:
         click.echo(made.number)
-    Console(stderr=True).print(_keys_table([made.view]))
+    Screen(stderr=True).print(_keys_table([made.view]))
 
 
 @token.command()
@@ -220,8 +220,8 @@ def history(connection: Connection, requestor: str, name: str, *, as_json: bool)
             event.key_ref.hex() or "(token)", _event_word(event),
             event.requestor_id or "(local)", event.reason,
         )  # fmt: skip
-        table.add_row(*map(Text, row))
-    Console().print(table)
+        add_row(table, *row)
+    Screen().print(table)
 
 
 @token.command()
@@ -316,7 +316,7 @@ def _print_found(found: dict[str, Any], *, as_json: bool) -> None:
 def _progress() -> Iterator[Show]:
     """A bar on standard error, one for each thing that is being done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Progress(*columns, console=Screen(stderr=True), transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def update(what: str, done: int, total: int) -> None:
@@ -335,7 +335,7 @@ def _print_figures(report: dict[str, Any]) -> None:
         target = next((key for key in report["targets"] if name == key or (key == "start_s" and "start" in name)), "")
         verdict = {True: "reached", False: "missed"}[report["met"][target]] if target else ""
         table.add_row(name, str(value), str(report["targets"].get(target, "")), verdict)
-    Console().print(table)
+    Screen().print(table)
 
 
 def _reference_column() -> Column:
@@ -364,7 +364,7 @@ def _token_table(view: pb.TokenView) -> Table:
     ]
     for name, value in rows:
         if value:
-            table.add_row(Text(name, "dim"), Text(value))
+            add_row(table, Text(name, "dim"), value)
     return table
 
 
@@ -392,5 +392,5 @@ def _keys_table(found: Any) -> Table:
             key.key_ref.hex(), kind_word(key.kind), state_word(key.state), number, key.device_id,
             _domain_text(key.domain),
         )  # fmt: skip
-        table.add_row(*map(Text, row))
+        add_row(table, *row)
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 import tempfile
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from clients.command.face_options import Faces, face_options
@@ -21,6 +19,8 @@ from clients.command.network import DEFAULT_LISTEN, Network, NetworkError, Netwo
 from clients.command.periods import Period
 from clients.command.places import PlaceError, check_network_folder
 from clients.command.vaults import KeyModule, module_options
+from clients.screen import Screen, add_row
+from contract.cleaning import log_to
 from gateway import listen as listening
 from gateway.budgets import QueryLimits
 from gateway.engine.loop import IN_FLIGHT_MAX
@@ -138,7 +138,7 @@ def up(
     One gateway with its token and face services, four issuers with wallets and five acquirers with merchants. SIGTERM
     or Ctrl-C drains: nothing new is taken, what is in flight ends or is settled after the next start.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    log_to(sys.stderr, "%(asctime)s %(levelname)s %(name)s %(message)s")
     tls = _tls(tls_cert, tls_key, tls_client_ca)
     if data is not None:
         try:
@@ -180,14 +180,14 @@ def up(
         except NetworkError as error:
             raise click.ClickException(str(error)) from None
         signal.signal(signal.SIGHUP, lambda *_: network.gateway.risk.ask())
-        _show(network, Console(), accounts=accounts)
+        _show(network, Screen(), accounts=accounts)
         failed = False
         while not stop.wait(1.0):
             if network.failed:
                 failed = True
                 break
         empty = network.close()
-        Console(stderr=True).print("drained" if empty else "stopped; what was in flight is settled at the next start")
+        Screen(stderr=True).print("drained" if empty else "stopped; what was in flight is settled at the next start")
     failure = network.gateway.engine.failure
     if failed and isinstance(failure, JournalWentBackError):
         raise click.ClickException(f"{failure}. {WENT_BACK}")
@@ -210,18 +210,18 @@ def _tls(certificate: Path | None, key: Path | None, authority: Path | None) -> 
     return listening.Tls(certificate, key, authority)
 
 
-def _show(network: Network, console: Console, *, accounts: bool) -> None:
+def _show(network: Network, console: Screen, *, accounts: bool) -> None:
     console.print(f"Hutong listens on [bold]{network.target}[/], its state is in {network.data}", highlight=False)
     if network.recovered:
         console.print(f"{network.recovered:,} payments were in flight and are being settled")
     people, shops = network.population.wallets, network.population.merchants
     wallets = Table("wallet", "owner", "issuer", *(("account",) if accounts else ()))
     for wallet in people[:SHOWN_MAX]:
-        wallets.add_row(wallet.id, wallet.name, wallet.issuer_id, *((wallet.account.reveal(),) if accounts else ()))
+        add_row(wallets, wallet.id, wallet.name, wallet.issuer_id, *((wallet.account.reveal(),) if accounts else ()))
     console.print(wallets)
     merchants = Table("merchant", "name", "terminals", "acquirers, cheapest first")
     for shop in shops[:SHOWN_MAX]:
-        merchants.add_row(shop.id, shop.name, " ".join(shop.terminals), " ".join(one.id for one in shop.acquirers))
+        add_row(merchants, shop.id, shop.name, " ".join(shop.terminals), " ".join(one.id for one in shop.acquirers))
     console.print(merchants)
     if max(len(people), len(shops)) > SHOWN_MAX:
         console.print(f"and more: {len(people):,} wallets, {len(shops):,} merchants")

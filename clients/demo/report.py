@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
@@ -20,6 +20,7 @@ from rich.text import Text
 from clients.demo.attempts import SUCCEEDED
 from clients.demo.record import EVERYWHERE, KEY_TEXTS, Key, Line, missing, percentile_us
 from clients.population import Population
+from clients.screen import Screen
 from clients.wording import money
 
 WIDTH: Final = 112
@@ -104,7 +105,7 @@ class Result:
         }
 
 
-def show(result: Result, console: Console) -> None:
+def show(result: Result, console: Screen) -> None:
     """Prints the whole result; cells hold latencies too where the console is wide enough."""
     wide = console.width >= WIDTH
     parts: list[RenderableType] = [
@@ -126,7 +127,7 @@ def show(result: Result, console: Console) -> None:
 
 def picture(result: Result, path: Path) -> None:
     """Writes the result as an SVG image."""
-    console = Console(
+    console = Screen(
         record=True,
         width=WIDTH,
         file=io.StringIO(),

@@ -34,6 +34,7 @@ from clients.participants.books import Books, BooksError
 from clients.participants.ledger import Role
 from clients.participants.script import Latency, Script
 from clients.participants.simulated import Answers, SimulatedParticipant
+from contract.cleaning import log_to
 from contract.errors import HutongError, Reason
 from contract.legs import Answer, Leg
 from contract.secret import Secret
@@ -242,7 +243,7 @@ def main(
     until_eof: bool,
 ) -> None:
     """Runs a simulated issuer or acquirer until stopped. Its secret comes from HUTONG_PARTICIPANT_SECRET."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    log_to(sys.stderr, "%(asctime)s %(levelname)s %(message)s")
     if len(targets) > TARGETS_MAX:
         raise click.UsageError(f"at most {TARGETS_MAX} gateways")
     secret = Secret(os.environ.get(SECRET_VARIABLE, ""))

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from clients.command.torture.disk import Disk, small_disk
+from clients.screen import Screen
 
 DISK_BYTES: Final = 512 << 20
 """Of the small disk, at least; each minute adds MINUTE_BYTES for what it writes."""
@@ -81,7 +81,7 @@ def torture(
     if as_json:
         click.echo(json.dumps(report))
     else:
-        _print(report, Console())
+        _print(report, Screen())
     if report["losses"] or report["findings"]:
         raise SystemExit(1)
 
@@ -102,7 +102,7 @@ def _play(folder: Path, disk: Disk, keep: Path, options: Mapping[str, Any]) -> d
     from clients.command.torture.scene import Options
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=Screen(stderr=True), transient=True) as progress:
         task = progress.add_task("")
         run = Run(Options(folder, **options), disk, lambda text: progress.update(task, description=text))
         try:
@@ -119,7 +119,7 @@ def _play(folder: Path, disk: Disk, keep: Path, options: Mapping[str, Any]) -> d
     return report
 
 
-def _print(report: dict[str, Any], console: Console) -> None:
+def _print(report: dict[str, Any], console: Screen) -> None:
     kills = ", ".join(f"{count} {kind}" for kind, count in report["kills"].items() if kind != "total")
     pauses = sum(report["pauses"].values())
     console.print(
