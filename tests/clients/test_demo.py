@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 
 from clients.command.demo import demo, run
 from clients.demo.record import EVERYWHERE, Key
+from clients.screen import Screen
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_every_wallet_pays_through_every_acquirer_by_every_key(folder: Path) -> None:
-    console = Console(file=io.StringIO())
+    console = Screen(file=io.StringIO())
     result = run(folder, 11, console, wallets_per_issuer=1, merchants_per_acquirer=2)
     assert result.failures == []
     assert result.ok

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from clients.demo.record import EVERYWHERE, Key, Line, percentile_us
 from clients.demo.report import Result, picture, show
 from clients.population import populate
+from clients.screen import Screen
 
 POPULATION = populate(1)
 
@@ -48,7 +48,7 @@ def result(lines: list[Line], **changes: Any) -> Result:
 
 
 def text_of(shown: Result) -> str:
-    console = Console(file=io.StringIO(), width=200)
+    console = Screen(file=io.StringIO(), width=200)
     show(shown, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
