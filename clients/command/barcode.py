@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +49,40 @@ def barcode() -> None:
 
 @barcode.command()
 @click.argument("payload", required=False)
+@click.option(
+    "--now",
+    "moment",
+    help='Judge whether the code has ended: at this moment (2026-01-31T12:00:00+08:00, a zone is needed) or "now".',
+)
 @_json_option
 @_directory_option
-def decode(payload: str | None, as_json: bool, directory_file: Path | None) -> None:
+def decode(payload: str | None, moment: str | None, as_json: bool, directory_file: Path | None) -> None:
     """Say what PAYLOAD is, whether it is right, and where it leads.
 
     With - (or without PAYLOAD) each line of standard input is a payload. A code that breaks rules is no error of the
     command: its verdicts say so.
     """
     directory = _directory(directory_file)
+    now_us = _moment_us(moment)
     for text in _payloads(payload):
-        shape = to_json(decode_text(text), directory)
+        shape = to_json(decode_text(text, now_us=now_us), directory)
         click.echo(json.dumps(shape) if as_json else _page(shape), nl=as_json)
+
+
+def _moment_us(moment: str | None, option: str = "--now") -> int | None:
+    """The time that an option names, UTC in microseconds; None where it is not given."""
+    if moment is None:
+        return None
+    if moment == "now":
+        return time.time_ns() // 1000
+    try:
+        at = datetime.fromisoformat(moment)
+        if at.tzinfo is None:
+            raise ValueError("no zone")
+        return int(at.timestamp() * 1_000_000)
+    except (ValueError, OverflowError) as error:
+        problem = f'{moment!r} is neither "now" nor a moment with its zone, such as 2026-01-31T12:00:00+08:00'
+        raise click.BadParameter(problem, param_hint=option) from error
 
 
 @barcode.command()
@@ -73,6 +97,9 @@ def decode(payload: str | None, as_json: bool, directory_file: Path | None) -> N
 @click.option("--amount-minor", type=click.IntRange(1), hidden=True)
 @click.option("--ask-for-tip", is_flag=True, help="Ask the payer for a tip.")
 @click.option("--fee", default="", help="A fee on top of the amount: 0.50, or 2.5% of it.")
+@click.option(
+    "--expires", "moment", help="When the code ends, where the scheme's codes say it: a moment with its zone."
+)
 @click.option("--terminal", default="", help="Terminal id.")
 @click.option("--participant", default="", help="BIN, BIC or organisation id, where the scheme asks for one.")
 @click.option("--reference", default="", help="Reference label.")
@@ -125,6 +152,7 @@ def _built(given: dict[str, Any]) -> str:
         currency=given["currency"],
         merchant_category=given["category"],
         amount_minor=given["amount_minor"],
+        expires_us=_moment_us(given["moment"], "--expires"),
         **_tip(given),
         terminal_id=given["terminal"],
         participant=given["participant"],

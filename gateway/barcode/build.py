@@ -6,7 +6,8 @@ What is written is decoded again before it is handed out, so a builder cannot pr
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -21,7 +22,8 @@ from gateway.barcode.ber import join as join_ber
 from gateway.barcode.consumer import decode as decode_consumer
 from gateway.barcode.decode import decode
 from gateway.barcode.model import Decoded, Pair
-from gateway.barcode.profile import KIND_CODES, PROFILES, Build, Part
+from gateway.barcode.profile import KIND_CODES, PROFILES, Build, Part, Profile
+from gateway.barcode.recognise import written_moment
 from gateway.barcode.tlv import join, seal
 
 HUTONG: Final = "hutong"
@@ -63,6 +65,10 @@ class MerchantCode:
     """`none`, `asked`, `fixed` (with `tip_minor`) or `percent` (with `tip_basis_points`, 1 to 9999)."""
     tip_minor: int | None = None
     tip_basis_points: int | None = None
+    created_us: int | None = None
+    """When the code is made, UTC in microseconds, for schemes whose codes say it; None: now."""
+    expires_us: int | None = None
+    """When the code ends, UTC in microseconds, for schemes whose codes say it; None: it does not."""
     dynamic: bool | None = None
     """Whether the code is for one payment; None: it is when it names an amount."""
     alternate_language: str = ""
@@ -81,8 +87,11 @@ def build_merchant_code(code: MerchantCode, scheme: str = HUTONG) -> str:
     profile = PROFILES.get(scheme)
     if profile is None or profile.build is None:
         raise _invalid("scheme", f"{scheme} cannot be written; these can: {', '.join(writable())}")
-    accounts = _account_objects(profile.build, _values(code))
-    return _finish(code, accounts, profile.build.omit, scheme)
+    if code.expires_us is not None and not says_when_it_ends(scheme):
+        raise _invalid("expires_us", f"codes of {scheme} do not say when they end")
+    values = _values(code) | _times(code, profile)
+    accounts = _account_objects(profile.build, values)
+    return _finish(code, accounts, profile.build.omit, scheme, _objects(profile.build.extra, values))
 
 
 def build_foreign_code(code: MerchantCode, scheme: str, kind: str, payee: str = "") -> str:
@@ -111,9 +120,9 @@ def account_and_participant(scheme: str, payee: str) -> tuple[str, str]:
     routes = [route for account in profile.accounts for route in account.routes if route.payee] if profile else []
     texts = [unquote(text) for text in payee.split(":")]
     for route in routes:
-        if len(texts) != len(route.payee):
+        if len(texts) > len(route.payee):
             continue
-        found = dict(zip(route.payee, texts, strict=True))
+        found = dict(zip(route.payee, texts, strict=False))  # Fields at the end that a code lacks are left out.
         account = _slice_of(route.account, found)
         if account:
             return account, _slice_of(route.participant, found) if route.participant is not None else ""
@@ -127,6 +136,12 @@ def _slice_of(wanted: Part, found: Mapping[Part, str]) -> str:
         if not part.literal and part.path == wanted.path and part.start <= wanted.start and ends:
             return text[wanted.start - part.start : None if wanted.end is None else wanted.end - part.start]
     return ""
+
+
+def says_when_it_ends(scheme: str) -> bool:
+    """Whether a scheme's codes, as they are written here, have a place for the moment when they end."""
+    build = PROFILES[scheme].build
+    return build is not None and any("{expires}" in pattern for _, pattern in (*build.fields, *build.extra))
 
 
 def writable() -> list[str]:
@@ -144,6 +159,7 @@ def _values(code: MerchantCode) -> dict[str, str]:
         "participant": code.participant,
         "terminal": code.terminal_id,
         "reference": code.reference,
+        "bill_number": code.bill_number,
         "editable": "0" if code.amount_minor is not None else "1",
         "paynow_type": "0" if account.startswith("+") else "2",
         # A Thai proxy's object follows from its length.
@@ -151,6 +167,34 @@ def _values(code: MerchantCode) -> dict[str, str]:
         "account:13": account if digits and len(account) == 13 and not account.startswith(_PROMPTPAY_KIND) else "",
         "account:15": account if digits and len(account) == 15 else "",
     }
+
+
+def _is_dynamic(code: MerchantCode) -> bool:
+    return code.amount_minor is not None if code.dynamic is None else code.dynamic
+
+
+def _times(code: MerchantCode, profile: Profile) -> dict[str, str]:
+    """Moments as the scheme writes them; empty where the code has none."""
+    created_us = time.time_ns() // 1_000 if code.created_us is None else code.created_us
+    times = {"created": str(created_us // 1_000) if _is_dynamic(code) else "", "expires": ""}
+    if code.expires_us is not None and profile.expiries:
+        first = profile.expiries[0]
+        try:
+            times["expires"] = written_moment(code.expires_us, first.format, first.offset_minutes)
+        except (ValueError, OverflowError) as error:
+            raise _invalid("expires_us", str(error)) from error
+    return times
+
+
+def _objects(rows: tuple[tuple[str, str], ...], values: Mapping[str, str]) -> list[Pair]:
+    """Objects from rows such as `("99/00", "{created}")`; a row without a value is left out."""
+    found: dict[str, list[Pair]] = {}
+    for path, pattern in rows:
+        text = _fill(pattern, values)
+        root, _, identifier = path.partition("/")
+        if text:
+            found.setdefault(root, []).append((identifier, text))
+    return [(root, join(pairs)) for root, pairs in found.items()]
 
 
 def _account_objects(build: Build, values: Mapping[str, str]) -> list[Pair]:
@@ -188,12 +232,13 @@ def _fill(pattern: str, values: Mapping[str, str]) -> str:
     return text
 
 
-def _finish(code: MerchantCode, accounts: list[Pair], omit: frozenset[str], scheme: str) -> str:
+def _finish(
+    code: MerchantCode, accounts: list[Pair], omit: frozenset[str], scheme: str, more: Sequence[Pair] = ()
+) -> str:
     """The objects around the account, the checksum, and the proof that the whole is valid."""
     if code.currency not in NUMBER_OF:
         raise HutongError(Reason.ERROR_REASON_CURRENCY_UNKNOWN, field="currency")
-    dynamic = code.amount_minor is not None if code.dynamic is None else code.dynamic
-    objects: list[Pair] = [("00", "01"), ("01", "12" if dynamic else "11"), *accounts]
+    objects: list[Pair] = [("00", "01"), ("01", "12" if _is_dynamic(code) else "11"), *accounts]
     objects.append(("52", code.merchant_category))
     objects.append(("53", NUMBER_OF[code.currency]))
     if code.amount_minor is not None:
@@ -203,6 +248,7 @@ def _finish(code: MerchantCode, accounts: list[Pair], omit: frozenset[str], sche
     try:
         objects.append(("62", _additional(code, scheme)))
         objects.append(("64", _language(code)))
+        objects += more
         text = seal([pair for pair in objects if pair[1] and not (pair[0] in omit and not _given(pair[0], code))])
     except ValueError as error:
         raise _invalid("code", str(error)) from error

@@ -13,13 +13,17 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from gateway.barcode import consumer, cpm_spec, links, payment_codes, slip
+from contract.amounts import to_minor
+from contract.currencies import EXPONENT_OF
+from gateway.barcode import consumer, cpm_spec, families, links, payment_codes, slip
 from gateway.barcode.artefacts import clean
-from gateway.barcode.model import Decoded, Verdict, Violation, covered, verdict
+from gateway.barcode.model import Candidate, Decoded, Verdict, Violation, covered, verdict
 from gateway.barcode.mpm import parse
 from gateway.barcode.payload import Payload
-from gateway.barcode.recognise import candidates, expiry_us, unrecognised
+from gateway.barcode.profile import PROFILES
+from gateway.barcode.recognise import candidates, expiry_us, references, unrecognised
 from gateway.barcode.tips import ASKED, tip
+from gateway.barcode.tlv import split
 
 CHARACTERS_MAX: Final = 7089
 """More characters than the largest QR symbol holds (version 40-L, digits) are no barcode."""
@@ -34,6 +38,9 @@ ASKED_FOR: Final = "***"
 """In place of a value: the payer's device is to fill it in (EMVCo MPM v1.1, 4.8)."""
 _INITIATION: Final = {"11": "static", "12": "dynamic"}
 _NOT_UNICODE: Final = re.compile("[\ud800-\udfff]").search
+_EMV_HEAD: Final = "00020"
+_BASE32HEX: Final = re.compile("[0-9A-V]{40,}").fullmatch
+"""The alphabet of RFC 4648, chapter 7: digits and capitals to V, and as many as no checksum alone has."""
 _REMEMBERED: OrderedDict[str, Decoded] = OrderedDict()
 """Least recently used first. Each step on it is one call into C, so threads cannot break it."""
 
@@ -77,6 +84,9 @@ def _decode(text: str) -> Decoded:
     text, artefacts = clean(text)
     head = text[:4]
     if len(head) == 4 and head[:2] == "00" and head.isascii() and head.isdigit() and not _article(text):
+        if text[:5] != _EMV_HEAD and _BASE32HEX(text) and split(text)[1] is not None:
+            # Compressed data that begin like an object, such as PAY by square's, are no damaged merchant code.
+            return families.decode(text, artefacts) or _unknown("unrecognised", covered(text), artefacts)
         return _merchant_code(text, artefacts)
     if text.isascii() and text.isdigit():
         found = payment_codes.decode(text, artefacts)
@@ -87,7 +97,8 @@ def _decode(text: str) -> Decoded:
         link = links.decode(text, artefacts)
         if link is not None:
             return link
-    return _unknown("unrecognised", covered(text), artefacts)
+    found = families.decode(text, artefacts)
+    return found or _unknown("unrecognised", covered(text), artefacts)
 
 
 def _article(text: str) -> bool:
@@ -106,8 +117,10 @@ def _merchant_code(text: str, artefacts: tuple[str, ...]) -> Decoded:
         artefacts = (*artefacts, "lower_case_crc")
     additional: Mapping[str, str] = payload.templates.get("62", {})
     remote = best is not None and best.remote
-    amount = None if remote else payload.amount_minor
-    asked = None if remote else tip(values, payload.currency, amount)
+    currency, amount = _amount(payload, best)
+    amount = None if remote else amount
+    asked = None if remote else tip(values, currency, amount)
+    reference, bill = references(best, payload) if best is not None else ("", "")
     return Decoded(
         kind="emv_mpm",
         scheme=best.scheme if best else None,
@@ -122,20 +135,31 @@ def _merchant_code(text: str, artefacts: tuple[str, ...]) -> Decoded:
         tip_basis_points=asked.basis_points if asked else None,
         amount_due_minor=asked.due_minor if asked else None,
         amount_least_minor=amount if asked is not None and asked.kind == ASKED else None,
-        currency=payload.currency,
+        currency=currency,
         merchant_name=values.get("59"),
         length_reading=payload.reading,
         initiation=_INITIATION.get(values.get("01", "")) or _implied(payload),
         merchant_city=values.get("60"),
         merchant_category=values.get("52"),
         country=values.get("58"),
-        reference=_reference(additional, remote=remote),
+        reference=reference or _reference(additional, remote=remote),
+        bill_number=bill or (None if remote else additional.get("01")),
         terminal_label=additional.get("07"),
-        expires_us=expiry_us(best.scheme, payload) if best else None,
+        expires_us=expiry_us(best, payload) if best else None,
         purpose=best.purpose if best else None,
         artefacts=artefacts,
         objects=payload.objects,
     )
+
+
+def _amount(payload: Payload, best: Candidate | None) -> tuple[str | None, int | None]:
+    """Currency and amount, where a form of its own has them: State Bank of Pakistan's codes between persons do."""
+    profile = PROFILES[best.scheme] if best is not None else None
+    if profile is None or not profile.default_currency:
+        return payload.currency, payload.amount_minor
+    currency = payload.currency or profile.default_currency
+    text = payload.values.get(profile.amount)
+    return currency, None if text is None else to_minor(text, EXPONENT_OF[currency])[0]
 
 
 def _reference(additional: Mapping[str, str], *, remote: bool) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from gateway.barcode.build import HUTONG, MerchantCode
 from gateway.barcode.found import Symbol
 from gateway.barcode.model import Candidate, Decoded, Verdict
@@ -41,6 +43,7 @@ def barcode(decoded: Decoded, directory: Directory) -> pb.Barcode:
         merchant_category=decoded.merchant_category or "",
         country=decoded.country or "",
         reference=decoded.reference or "",
+        bill_number=decoded.bill_number or "",
         terminal_label=decoded.terminal_label or "",
         artefacts=decoded.artefacts,
         purpose=decoded.purpose or "",
@@ -108,11 +111,16 @@ def merchant_code(request: pb.EncodeRequest) -> tuple[MerchantCode, str]:
         reference=request.reference,
         bill_number=request.bill_number,
         postal_code=request.postal_code,
+        expires_us=_moment_us(request.expire_time) if request.HasField("expire_time") else None,
         tip=request.tip or NONE,
         tip_minor=request.tip_minor if request.HasField("tip_minor") else None,
         tip_basis_points=request.tip_basis_points if request.HasField("tip_basis_points") else None,
     )
     return code, request.scheme or HUTONG
+
+
+def _moment_us(moment: Timestamp) -> int:
+    return moment.seconds * _MICROSECONDS + moment.nanos // 1000
 
 
 def style(request: pb.RenderRequest) -> Style:

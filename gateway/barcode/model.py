@@ -92,6 +92,8 @@ class Candidate:
     """What this scheme takes the code to ask for: one of `PURPOSES`."""
     remote: bool = False
     """Whether the code only points to where the payment is described: amount and reference in it do not count."""
+    template: str = ""
+    """Root id of the object that the scheme was recognised in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,8 @@ class Decoded:
     """ISO 3166 alpha-2 code."""
     reference: str | None = None
     """The merchant's reference for this payment."""
+    bill_number: str | None = None
+    """The bill that is paid, where the code names it beside the reference."""
     terminal_label: str | None = None
     expires_us: int | None = None
     """When the code itself says that it ends, UTC in microseconds."""

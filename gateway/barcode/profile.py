@@ -88,6 +88,9 @@ class Demand:
     part: Part
     present: bool
     """Whether the value must be there; otherwise it is judged only if it is."""
+    when: Part | None
+    """Judged only in codes that have `when_value` here."""
+    when_value: str
     match: Callable[[str], object] | None
     check: Check | None
     rule: str
@@ -104,6 +107,9 @@ class Account:
     pattern: Callable[[str], object] | None
     """A form of 00, or of a primitive's value: a primitive that does not have it is another's."""
     primitive: bool
+    where: tuple[tuple[str, Callable[[str], object]], ...]
+    """Fields of a template, and the forms that they must have for it to be the scheme's; without `identifiers` and
+    `pattern` the template is known by these alone, whatever stands in its 00."""
     country: str
     """The code's country must be this; empty for any."""
     format_indicator: str
@@ -153,7 +159,8 @@ class Expiry:
 
     part: Part
     format: str
-    """`calendar` (in the zone `offset_minutes` east of UTC, day's end where no time is given) or `epoch_ms`."""
+    """`calendar` (YYYYMMDD, YYMMDDHHMMSS or YYYYMMDDHHMMSS), `day_first` (DDMMYYYYHHMM), both in the zone
+    `offset_minutes` east of UTC and to the day's end where no time is given, `epoch_s` or `epoch_ms`."""
     offset_minutes: int
 
 
@@ -169,7 +176,7 @@ class Build:
     """Ids inside it (nested ones as `01/00`) and what stands there: text with {account}, {participant}, {terminal};
     {account/0}, {account/1}, … are the fields of an account that is made of several."""
     extra: tuple[tuple[str, str], ...]
-    """Further objects, such as a second template."""
+    """Further objects at the root, as `99/00`, with {created} and {expires} too."""
     omit: frozenset[str]
     """Root objects that the scheme's own codes leave out."""
     fee: str
@@ -185,6 +192,14 @@ class Profile:
     countries: frozenset[str]
     currencies: frozenset[str]
     """ISO 4217 numeric codes."""
+    amount: str
+    """Root id of the amount, where it is not 54; `default_currency` is its currency."""
+    default_currency: str
+    checksum: str
+    """Root id of the checksum, where it is not 63: judged if it is there."""
+    reference: Part | None
+    bill_number: Part | None
+    """Where the scheme's own codes have the payee's references, if not in 62."""
     accounts: tuple[Account, ...]
     applications: tuple[str, ...]
     """Prefixes of application identifiers (upper-case hex) in consumer codes."""
@@ -198,7 +213,8 @@ class Profile:
     purpose: str
     unbelieved: tuple[str, ...]
     """Paths that do not count where a route is `remote`."""
-    expiry: Expiry | None
+    expiries: tuple[Expiry, ...]
+    """Of several, the earliest counts."""
     build: Build | None
     account_space: str
     """Schemes with the same space share their accounts, so that one's account may stand in the other's code."""
@@ -263,10 +279,20 @@ def _demand(options: Mapping[str, Any]) -> Demand:
         path_text=options["path"],
         part=_part(options["path"], options, "path"),
         present=options.get("present", False),
+        when=_part(options["when"][0], {}, "when") if "when" in options else None,
+        when_value=options["when"][1] if "when" in options else "",
         match=re.compile(pattern).fullmatch if pattern else None,
         check=CHECKS[check] if check else None,
         rule=options.get("rule") or check or ("value" if options.get("values") else "format"),
     )
+
+
+def _paths(text: str) -> list[str]:
+    """The paths that a text such as `62/50-99` or `81` stands for; of a range also what is inside each."""
+    root, mark, inner = text.rpartition("/")
+    if "-" not in inner or text == "02-51":
+        return [text]
+    return [path for n in sorted(_ids(inner)) for path in (f"{root}{mark}{n}", f"{root}{mark}{n}/00")]
 
 
 def _ids(text: str) -> frozenset[str]:
@@ -283,6 +309,7 @@ def _account(scheme: str, options: Mapping[str, Any], primitive: bool) -> Accoun
         identifiers=tuple(identifier.lower() for identifier in options.get("identifiers", ())),
         pattern=re.compile(pattern).fullmatch if pattern else None,
         primitive=primitive,
+        where=tuple((field, re.compile(form).fullmatch) for field, form in options.get("where", {}).items()),
         country=options.get("country", ""),
         format_indicator=options.get("format_indicator", "01"),
         score=options.get("score", score),
@@ -313,7 +340,7 @@ def compile_profile(text: str) -> Profile:
     """
     data = tomllib.loads(text)
     name = data["name"]
-    expiry = data.get("expiry")
+    expiry = data.get("expiry", [])
     consumer = data.get("consumer", {})
     tolerated = (*DEFAULT_TOLERATED, *data.get("tolerate", ()))
     return Profile(
@@ -322,6 +349,11 @@ def compile_profile(text: str) -> Profile:
         source=data["source"],
         countries=frozenset(data.get("countries", ())),
         currencies=frozenset(NUMBER_OF[currency] for currency in data.get("currencies", ())),
+        amount=data.get("amount", "54"),
+        default_currency=data.get("default_currency", ""),
+        checksum=data.get("checksum", ""),
+        reference=_optional_part(data, "reference"),
+        bill_number=_optional_part(data, "bill_number"),
         accounts=(
             *(_account(name, options, primitive=False) for options in data.get("account", ())),
             *(_account(name, options, primitive=True) for options in data.get("primitive", ())),
@@ -342,16 +374,19 @@ def compile_profile(text: str) -> Profile:
             for link in data.get("link", ())
         ),
         demands=tuple(_demand(demand) for demand in data.get("demand", ())),
-        tolerated=frozenset((where, rule) for where, _, rule in (item.rpartition(":") for item in tolerated)),
+        tolerated=frozenset(
+            (path, rule) for where, _, rule in (i.rpartition(":") for i in tolerated) for path in _paths(where)
+        ),
         purposes=tuple(
             Purpose(_purpose(row["name"]), _part(row["path"], row, "path"), re.compile(row["pattern"]).fullmatch)
             for row in data.get("purpose_of", ())
         ),
         purpose=_purpose(data.get("purpose", PAYMENT)),
         unbelieved=tuple(data.get("unbelieved", ())),
-        expiry=Expiry(_part(expiry["path"], expiry, "path"), expiry["format"], expiry.get("offset_minutes", 0))
-        if expiry
-        else None,
+        expiries=tuple(
+            Expiry(_part(row["path"], row, "path"), row["format"], row.get("offset_minutes", 0))
+            for row in (expiry if isinstance(expiry, list) else [expiry])
+        ),
         build=_build(data["build"]) if "build" in data else None,
         account_space=data.get("account_space", name),
         wrapper=data.get("wrapper", False),

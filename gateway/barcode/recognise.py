@@ -9,13 +9,15 @@ from typing import Final
 from gateway.barcode.model import Candidate, Routing, Verdict, Violation, covered, excerpt, verdict
 from gateway.barcode.payload import Payload
 from gateway.barcode.profile import KIND_CODES, PROFILES, Account, Demand, Part, Profile, Route
-from gateway.barcode.tlv import split
+from gateway.barcode.tlv import crc, split
 
 COUNTRY_SCORE: Final = 10
 CURRENCY_SCORE: Final = 5
 PROFILE_SCORE: Final = 5
 CANDIDATES_MAX: Final = 8
 """Most schemes reported for one code; labels with more than these exist on no counter."""
+MOMENT_DIGITS_MAX: Final = 15
+SECONDS_DIGITS_MAX: Final = 11
 _PRIMITIVE_LAST: Final = "25"
 
 _Fields = Mapping[str, str]
@@ -31,7 +33,7 @@ def _index() -> tuple[dict[str, list[Account]], list[Account], dict[str, list[Ac
             if account.primitive:
                 for identifier in account.ids:
                     primitives.setdefault(identifier, []).append(account)
-            elif account.pattern is not None:
+            elif account.pattern is not None or not account.identifiers:
                 patterns.append(account)
             for identifier in account.identifiers:
                 exact.setdefault(identifier, []).append(account)
@@ -92,21 +94,26 @@ def _matching(identifier: str, payload: Payload, indicator: str) -> list[Account
             and (account.pattern is None or account.pattern(value) is not None)
         ]
     inner = payload.templates.get(identifier)
-    guid = inner.get("00") if inner is not None else None
-    if guid is None:
+    if inner is None:
         return []
+    guid = inner.get("00", "")
     named = _EXACT.get(guid.lower())
     if named is not None:
-        return [account for account in named if identifier in account.ids]
+        return [account for account in named if identifier in account.ids and _has_form(account, inner)]
     country = payload.values.get("58", "")
     return [
         account
         for account in _PATTERNS
         if identifier in account.ids
         and (not account.country or account.country == country)
-        and account.pattern is not None
-        and account.pattern(guid) is not None
+        and (account.pattern is None or account.pattern(guid) is not None)
+        and _has_form(account, inner)
     ]
+
+
+def _has_form(account: Account, inner: _Fields) -> bool:
+    """Whether the fields that a scheme is known by have their forms."""
+    return all(form(inner.get(field, "")) is not None for field, form in account.where)
 
 
 def _judge(account: Account, identifier: str, value: str, payload: Payload, strict: list[Violation]) -> Candidate:
@@ -123,6 +130,8 @@ def _judge(account: Account, identifier: str, value: str, payload: Payload, stri
     for field in account.mandatory:
         if field not in inner:
             violations.append(Violation(f"{identifier}/{field}", "missing", "nothing"))
+    if profile.checksum:
+        _checksum(profile.checksum, payload, violations)
     for demand in account.demands:
         _demand(demand, identifier, value, inner, payload, violations)
     for demand in profile.demands:
@@ -145,7 +154,20 @@ def _judge(account: Account, identifier: str, value: str, payload: Payload, stri
         score += PROFILE_SCORE
     purpose = _purpose(profile, route, value, inner, payload) if profile.purposes or route is not None else ""
     reason = _reason(account, identifier, inner)
-    return Candidate(account.scheme, score, verdict(violations), routing, reason, purpose or profile.purpose, remote)
+    purpose = purpose or profile.purpose
+    return Candidate(account.scheme, score, verdict(violations), routing, reason, purpose, remote, identifier)
+
+
+def _checksum(identifier: str, payload: Payload, violations: list[Violation]) -> None:
+    """A checksum that stands elsewhere than in 63; last, where it is there."""
+    stated = payload.values.get(identifier)
+    if stated is None:
+        return
+    text = payload.text()
+    if payload.objects[-1][0] != identifier:
+        violations.append(Violation(identifier, "not_last", payload.objects[-1][0]))
+    elif stated.upper() != crc(text[: -len(stated)]):
+        violations.append(Violation(identifier, "crc_mismatch", covered(stated)))
 
 
 def _purpose(profile: Profile, route: Route | None, value: str, inner: _Fields, payload: Payload) -> str:
@@ -160,8 +182,10 @@ def _purpose(profile: Profile, route: Route | None, value: str, inner: _Fields, 
 def _reason(account: Account, identifier: str, inner: _Fields) -> str:
     if account.primitive:
         return f"{identifier} is the network's account"
-    if account.pattern is not None:
-        return f"{identifier}/00 has the scheme's form"
+    if not account.identifiers:
+        return (
+            f"{identifier}/00 has the scheme's form" if account.pattern is not None else f"{identifier} has its fields"
+        )
     return f"{identifier}/00 is {excerpt(inner.get('00', ''))}"
 
 
@@ -264,6 +288,8 @@ def _from_root(path: tuple[str, ...], payload: Payload) -> tuple[str, tuple[str,
 def _demand(
     demand: Demand, identifier: str, value: str, inner: _Fields, payload: Payload, violations: list[Violation]
 ) -> None:
+    if demand.when is not None and _read(demand.when, value, inner, payload) != demand.when_value:
+        return
     found = _read(demand.part, value, inner, payload)
     if not found:
         if demand.present:
@@ -280,29 +306,54 @@ def unrecognised(payload: Payload) -> Verdict:
     return verdict([Violation("02-51", "scheme_unknown", excerpt(", ".join(named)) or "no identifier known")])
 
 
-def expiry_us(scheme: str, payload: Payload) -> int | None:
+def expiry_us(candidate: Candidate, payload: Payload) -> int | None:
     """When the code says that it ends, UTC in microseconds; None where it does not, or not in its scheme's form."""
-    expiry = PROFILES[scheme].expiry
-    if expiry is None:
+    expiries = PROFILES[candidate.scheme].expiries
+    if not expiries:
         return None
-    text = ""
-    if not expiry.part.inside:
-        text = _read(expiry.part, "", _NO_FIELDS, payload)
-    else:
-        for inner in payload.templates.values():
-            if any(account.scheme == scheme for account in _EXACT.get(inner.get("00", "").lower(), ())):
-                text = _read(expiry.part, "", inner, payload)
-    return moment_us(text, expiry.format, expiry.offset_minutes) if text else None
+    inner = payload.templates.get(candidate.template, _NO_FIELDS)
+    value = payload.values.get(candidate.template, "")
+    found = [moment_us(_read(row.part, value, inner, payload), row.format, row.offset_minutes) for row in expiries]
+    return min((moment for moment in found if moment is not None), default=None)
+
+
+def references(candidate: Candidate, payload: Payload) -> tuple[str, str]:
+    """The payee's reference and bill number, where the scheme has them outside 62; empty where it does not."""
+    profile = PROFILES[candidate.scheme]
+    if profile.reference is None:
+        return "", ""
+    inner = payload.templates.get(candidate.template, _NO_FIELDS)
+    value = payload.values.get(candidate.template, "")
+    bill = _read(profile.bill_number, value, inner, payload) if profile.bill_number is not None else ""
+    return _read(profile.reference, value, inner, payload), bill
+
+
+def written_moment(moment_us: int, form: str, offset_minutes: int) -> str:
+    """A moment as a scheme writes it, with all the precision that its form has.
+
+    Raises:
+        ValueError, OverflowError: the form cannot say it.
+    """
+    if form == "epoch_ms":
+        return str(moment_us // 1_000)
+    if form == "epoch_s":
+        return str(moment_us // 1_000_000)
+    moment = datetime.fromtimestamp(moment_us // 1_000_000 + offset_minutes * 60, UTC)
+    return moment.strftime("%d%m%Y%H%M" if form == "day_first" else "%Y%m%d%H%M%S")
 
 
 def moment_us(text: str, form: str, offset_minutes: int) -> int | None:
     """A scheme's way of writing a moment, as UTC microseconds; None where the text is not one."""
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit()) or len(text) > MOMENT_DIGITS_MAX:
         return None
     if form == "epoch_ms":
-        return int(text) * 1000 if len(text) <= 15 else None
+        return int(text) * 1_000
+    if form == "epoch_s":
+        return int(text) * 1_000_000 if len(text) <= SECONDS_DIGITS_MAX else None
     try:
-        if len(text) > 8:
+        if form == "day_first":
+            moment = datetime.strptime(text, "%d%m%Y%H%M").replace(tzinfo=UTC)
+        elif len(text) > 8:
             full = text if len(text) == 14 else f"20{text}"
             moment = datetime.strptime(full, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
         else:

@@ -31,6 +31,7 @@ def to_json(decoded: Decoded, directory: Directory) -> dict[str, Any]:
         "merchant_category": decoded.merchant_category,
         "country": decoded.country,
         "reference": decoded.reference,
+        "bill_number": decoded.bill_number,
         "terminal_label": decoded.terminal_label,
         "expires_us": decoded.expires_us,
         "purpose": decoded.purpose,

@@ -19,6 +19,7 @@ from gateway.barcode.build import (
     account_and_participant,
     build_foreign_code,
     build_merchant_code,
+    says_when_it_ends,
 )
 from gateway.barcode.decode import decode
 from gateway.barcode.model import PAYABLE, Decoded, Routing, covered, excerpt
@@ -91,6 +92,8 @@ def translate(
     losses: list[Loss] = []
     key = _target_key(decoded, target, directory, account)
     code = _merchant_code(decoded, key, losses)
+    if says_when_it_ends(target):
+        code = replace(code, expires_us=decoded.expires_us)
     if target == HUTONG and key.scheme != HUTONG:
         payload = build_foreign_code(code, key.scheme, key.kind, key.payee_parts)
     else:

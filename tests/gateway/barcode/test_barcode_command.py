@@ -136,3 +136,29 @@ def test_fuzz_is_the_same_for_the_same_seed_and_finds_a_defect(monkeypatch: pyte
     result = run("fuzz", "--inputs", "3", "--json")
     assert result.exit_code == 1
     assert lines(result)[0]["failed"] == 3
+
+
+PAYNOW = ("--scheme", "paynow", "--account", "201403121W", "--name", "Shop", "--country", "SG", "--currency", "SGD")
+
+
+@pytest.mark.parametrize(
+    ("moment", "valid"), [("2029-12-31T23:59:59+08:00", True), ("2030-01-01T00:00:00+08:00", False), ("now", True)]
+)
+def test_a_code_is_judged_at_the_moment_that_is_given(moment: str, valid: bool) -> None:
+    built = run("encode", *PAYNOW, "--expires", "2030-01-01T00:00:00+08:00" if moment != "now" else "2999-01-01T00:00Z")
+    assert built.exit_code == 0, built.output
+    shape = lines(run("decode", built.stdout.strip(), "--now", moment, "--json"))[0]
+    assert shape["profile"]["valid"] == valid
+    assert [v["rule"] for v in shape["profile"]["violations"]] == ([] if valid else ["expired"])
+
+
+def test_without_a_moment_nothing_has_ended() -> None:
+    built = run("encode", *PAYNOW, "--expires", "2001-01-01T00:00:00Z").stdout.strip()
+    assert lines(run("decode", built, "--json"))[0]["profile"]["valid"]
+
+
+@pytest.mark.parametrize("moment", ["", "soon", "2030-01-01T00:00:00", "31.12.2029"])
+def test_a_moment_needs_a_zone(moment: str) -> None:
+    said = run("decode", "x", "--now", moment)
+    assert said.exit_code == 2
+    assert "zone" in said.output

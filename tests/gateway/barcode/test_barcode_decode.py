@@ -47,7 +47,19 @@ def directory(tmp_path: Path) -> Directory:
         ("\\000026" + CODE, "eci_prefix"),
         ("\ufeff" + CODE, "bom"),
         ("ï»¿" + CODE, "bom"),
+        ("]Q0" + CODE, "symbology_identifier"),
         ("]Q1" + CODE, "symbology_identifier"),
+        ("]Q3" + CODE, "symbology_identifier"),
+        ("]Q6" + CODE, "symbology_identifier"),
+        ("]C1" + CODE, "symbology_identifier"),
+        ("]L2" + CODE, "symbology_identifier"),
+        ("]z3" + CODE, "symbology_identifier"),
+        ("]d2" + CODE, "symbology_identifier"),
+        ("\x02" + CODE + "\x03", "framing"),
+        (CODE + "\x1d", "framing"),
+        ("\u200e" + CODE, "invisible_mark"),
+        ("\u2066" + CODE + "\u2069", "invisible_mark"),
+        (CODE + "\u200b", "invisible_mark"),
         (f"  {CODE}\r\n", "white_space"),
         ("\u3000" + CODE, "white_space"),
     ],
@@ -205,6 +217,32 @@ def test_a_code_that_has_ended_says_so_when_asked_with_a_time() -> None:
     assert before.profile.valid
     assert after.profile is not None
     assert [violation.rule for violation in after.profile.violations] == ["expired"]
+
+
+def test_the_earlier_of_two_ends_counts() -> None:
+    both = "upi://pay?pa=a.b@icici&QRexpire=2030-01-01T00:00:00%2B05:30&validityend=31122028"
+    assert decode(both).expires_us == 1_861_900_200_000_000, "the last day of 2028 ends at 18:30 UTC"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "expires_us"),
+    [
+        ("hkfps", 1_893_427_199_000_000),  # 291231235959 in Hong Kong
+        ("nets", 4_102_415_940_000_000),  # 991231235900 in Singapore
+        ("raast_p2p", 1_896_116_340_000_000),  # 310120302359, the day first, in Karachi
+    ],
+)
+def test_each_scheme_says_in_its_way_when_its_codes_end(scheme: str, expires_us: int) -> None:
+    path = Path(__file__).parents[2] / "vectors" / "barcode" / f"{scheme}.json"
+    ends = {decode(case["payload"]).expires_us for case in json.loads(path.read_text("utf-8"))["valid"]}
+    assert expires_us in ends
+
+
+def test_what_begins_as_an_object_but_is_no_object_is_unknown() -> None:
+    compressed = "0004A0000G4TKA5U1HQFPPNPHV0TJKDGSCR79PPV17IN4FB0J3LM7UDDHNBDPAHT4AH0OTSD4KIC"
+    assert decode(compressed).kind == "unknown"
+    damaged = CODE[:40] + CODE[44:]
+    assert decode(damaged).kind == "emv_mpm"
 
 
 def test_paynow_ends_with_its_day_in_singapore() -> None:

@@ -75,7 +75,12 @@ def _holder(scheme: str, root: str, value: str, objects: dict[str, str]) -> Acco
         if account.primitive:
             if root < "26":
                 return account
-        elif guid.lower() in account.identifiers or (account.pattern is not None and account.pattern(guid) is not None):
+        elif account.identifiers:
+            if guid.lower() in account.identifiers:
+                return account
+        elif (account.pattern is None or account.pattern(guid) is not None) and all(
+            form(dict(split(value)[0]).get(field, "")) is not None for field, form in account.where
+        ):
             return account
     return None
 
@@ -227,7 +232,8 @@ def test_the_directory_is_asked_by_what_names_one_payee() -> None:
 @pytest.mark.parametrize(
     ("scheme", "payee", "expected"),
     [
-        ("duitnow", "603346:MD:1", ("603346:MD:1", "")),
+        ("duitnow", "603346:MD:1:2", ("603346:MD:1:2", "")),
+        ("duitnow", "MD1", ("MD1", "")),
         ("duitnow", "603346:MD%3A1", ("MD:1", "603346")),
         ("vietqr", "970407:9796868:QRIBFTTA", ("9796868", "970407")),
         ("unionpay", "2500034425000344:500034470110001", ("500034470110001", "25000344")),

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fhutong/gateway/v1/barcode.proto\x12\x11hutong.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\" \n\rDecodeRequest\x12\x0f\n\x07payload\x18\x01 \x01(\t\"=\n\x0e\x44\x65\x63odeResponse\x12+\n\x07\x62\x61rcode\x18\x01 \x01(\x0b\x32\x1a.hutong.gateway.v1.Barcode\"&\n\x12\x42\x61tchDecodeRequest\x12\x10\n\x08payloads\x18\x01 \x03(\t\"C\n\x13\x42\x61tchDecodeResponse\x12,\n\x08\x62\x61rcodes\x18\x01 \x03(\x0b\x32\x1a.hutong.gateway.v1.Barcode\"\xae\x06\n\x07\x42\x61rcode\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.hutong.gateway.v1.BarcodeKind\x12\x0e\n\x06scheme\x18\x02 \x01(\t\x12\x31\n\x06strict\x18\x03 \x01(\x0b\x32!.hutong.gateway.v1.BarcodeVerdict\x12\x32\n\x07profile\x18\x04 \x01(\x0b\x32!.hutong.gateway.v1.BarcodeVerdict\x12.\n\x05route\x18\x05 \x01(\x0b\x32\x1f.hutong.gateway.v1.BarcodeRoute\x12\x37\n\ncandidates\x18\x06 \x03(\x0b\x32#.hutong.gateway.v1.BarcodeCandidate\x12\x19\n\x0c\x61mount_minor\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x08\x63urrency\x18\x08 \x01(\t\x12\x15\n\rmerchant_name\x18\t \x01(\t\x12\x16\n\x0elength_reading\x18\n \x01(\t\x12\x12\n\ninitiation\x18\x0b \x01(\t\x12\x15\n\rmerchant_city\x18\x0c \x01(\t\x12\x19\n\x11merchant_category\x18\r \x01(\t\x12\x0f\n\x07\x63ountry\x18\x0e \x01(\t\x12\x11\n\treference\x18\x0f \x01(\t\x12\x16\n\x0eterminal_label\x18\x10 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tartefacts\x18\x12 \x03(\t\x12\x0f\n\x07purpose\x18\x13 \x01(\t\x12\x0b\n\x03tip\x18\x14 \x01(\t\x12\x16\n\ttip_minor\x18\x15 \x01(\x03H\x01\x88\x01\x01\x12\x1d\n\x10tip_basis_points\x18\x16 \x01(\x05H\x02\x88\x01\x01\x12\x1d\n\x10\x61mount_due_minor\x18\x17 \x01(\x03H\x03\x88\x01\x01\x12\x1f\n\x12\x61mount_least_minor\x18\x18 \x01(\x03H\x04\x88\x01\x01\x42\x0f\n\r_amount_minorB\x0c\n\n_tip_minorB\x13\n\x11_tip_basis_pointsB\x13\n\x11_amount_due_minorB\x15\n\x13_amount_least_minor\"X\n\x0e\x42\x61rcodeVerdict\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x37\n\nviolations\x18\x02 \x03(\x0b\x32#.hutong.gateway.v1.BarcodeViolation\"=\n\x10\x42\x61rcodeViolation\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\r\n\x05\x66ound\x18\x03 \x01(\t\"\xa7\x01\n\x0c\x42\x61rcodeRoute\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x03 \x01(\t\x12\x13\n\x0bparticipant\x18\x04 \x01(\t\x12\x13\n\x0bterminal_id\x18\x05 \x01(\t\x12\x0e\n\x06status\x18\x06 \x01(\t\x12\n\n\x02to\x18\x07 \x01(\t\x12\x13\n\x0bmerchant_id\x18\x08 \x01(\t\x12\r\n\x05payee\x18\t \x01(\t\"\xb6\x01\n\x10\x42\x61rcodeCandidate\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x05\x12\x32\n\x07profile\x18\x03 \x01(\x0b\x32!.hutong.gateway.v1.BarcodeVerdict\x12.\n\x05route\x18\x04 \x01(\x0b\x32\x1f.hutong.gateway.v1.BarcodeRoute\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07purpose\x18\x06 \x01(\t\"\x96\x03\n\rEncodeRequest\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\x13\n\x0bterminal_id\x18\x03 \x01(\t\x12\x13\n\x0bparticipant\x18\x04 \x01(\t\x12\x15\n\rmerchant_name\x18\x05 \x01(\t\x12\x15\n\rmerchant_city\x18\x06 \x01(\t\x12\x19\n\x11merchant_category\x18\x07 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x08 \x01(\t\x12\x10\n\x08\x63urrency\x18\t \x01(\t\x12\x19\n\x0c\x61mount_minor\x18\n \x01(\x03H\x00\x88\x01\x01\x12\x11\n\treference\x18\x0b \x01(\t\x12\x13\n\x0b\x62ill_number\x18\x0c \x01(\t\x12\x13\n\x0bpostal_code\x18\r \x01(\t\x12\x0b\n\x03tip\x18\x0e \x01(\t\x12\x16\n\ttip_minor\x18\x0f \x01(\x03H\x01\x88\x01\x01\x12\x1d\n\x10tip_basis_points\x18\x10 \x01(\x05H\x02\x88\x01\x01\x42\x0f\n\r_amount_minorB\x0c\n\n_tip_minorB\x13\n\x11_tip_basis_points\"!\n\x0e\x45ncodeResponse\x12\x0f\n\x07payload\x18\x01 \x01(\t\".\n\x0bScanRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x10\n\x08thorough\x18\x02 \x01(\x08\"U\n\x0cScanResponse\x12\x31\n\x07symbols\x18\x01 \x03(\x0b\x32 .hutong.gateway.v1.ScannedSymbol\x12\x12\n\nincomplete\x18\x02 \x01(\x08\"k\n\rScannedSymbol\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12\x0f\n\x07\x63orners\x18\x03 \x03(\x05\x12+\n\x07\x62\x61rcode\x18\x04 \x01(\x0b\x32\x1a.hutong.gateway.v1.Barcode\"D\n\x10TranslateRequest\x12\x0f\n\x07payload\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x03 \x01(\t\"\xa8\x01\n\x11TranslateResponse\x12\x0f\n\x07payload\x18\x01 \x01(\t\x12\x0e\n\x06scheme\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12.\n\x05route\x18\x04 \x01(\x0b\x32\x1f.hutong.gateway.v1.BarcodeRoute\x12\x32\n\x06losses\x18\x05 \x03(\x0b\x32\".hutong.gateway.v1.TranslationLoss\"L\n\x0fTranslationLoss\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\"\x99\x01\n\rRenderRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\tsymbology\x18\x02 \x01(\t\x12/\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1f.hutong.gateway.v1.SymbolFormat\x12\r\n\x05scale\x18\x04 \x01(\x05\x12\r\n\x05level\x18\x05 \x01(\t\x12\x10\n\x03\x65\x63i\x18\x06 \x01(\x08H\x00\x88\x01\x01\x42\x06\n\x04_eci\" \n\x0eRenderResponse\x12\x0e\n\x06symbol\x18\x01 \x01(\x0c*\xaf\x01\n\x0b\x42\x61rcodeKind\x12\x1c\n\x18\x42\x41RCODE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42\x41RCODE_KIND_EMV_MPM\x10\x01\x12\x18\n\x14\x42\x41RCODE_KIND_EMV_CPM\x10\x02\x12\x1d\n\x19\x42\x41RCODE_KIND_PAYMENT_CODE\x10\x03\x12\x15\n\x11\x42\x41RCODE_KIND_LINK\x10\x04\x12\x18\n\x14\x42\x41RCODE_KIND_UNKNOWN\x10\x05*w\n\x0cSymbolFormat\x12\x1d\n\x19SYMBOL_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11SYMBOL_FORMAT_PNG\x10\x01\x12\x15\n\x11SYMBOL_FORMAT_SVG\x10\x02\x12\x1a\n\x16SYMBOL_FORMAT_TERMINAL\x10\x03\x32\xfc\x03\n\x0e\x42\x61rcodeService\x12M\n\x06\x44\x65\x63ode\x12 .hutong.gateway.v1.DecodeRequest\x1a!.hutong.gateway.v1.DecodeResponse\x12\\\n\x0b\x42\x61tchDecode\x12%.hutong.gateway.v1.BatchDecodeRequest\x1a&.hutong.gateway.v1.BatchDecodeResponse\x12M\n\x06\x45ncode\x12 .hutong.gateway.v1.EncodeRequest\x1a!.hutong.gateway.v1.EncodeResponse\x12G\n\x04Scan\x12\x1e.hutong.gateway.v1.ScanRequest\x1a\x1f.hutong.gateway.v1.ScanResponse\x12V\n\tTranslate\x12#.hutong.gateway.v1.TranslateRequest\x1a$.hutong.gateway.v1.TranslateResponse\x12M\n\x06Render\x12 .hutong.gateway.v1.RenderRequest\x1a!.hutong.gateway.v1.RenderResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fhutong/gateway/v1/barcode.proto\x12\x11hutong.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\" \n\rDecodeRequest\x12\x0f\n\x07payload\x18\x01 \x01(\t\"=\n\x0e\x44\x65\x63odeResponse\x12+\n\x07\x62\x61rcode\x18\x01 \x01(\x0b\x32\x1a.hutong.gateway.v1.Barcode\"&\n\x12\x42\x61tchDecodeRequest\x12\x10\n\x08payloads\x18\x01 \x03(\t\"C\n\x13\x42\x61tchDecodeResponse\x12,\n\x08\x62\x61rcodes\x18\x01 \x03(\x0b\x32\x1a.hutong.gateway.v1.Barcode\"\xc3\x06\n\x07\x42\x61rcode\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.hutong.gateway.v1.BarcodeKind\x12\x0e\n\x06scheme\x18\x02 \x01(\t\x12\x31\n\x06strict\x18\x03 \x01(\x0b\x32!.hutong.gateway.v1.BarcodeVerdict\x12\x32\n\x07profile\x18\x04 \x01(\x0b\x32!.hutong.gateway.v1.BarcodeVerdict\x12.\n\x05route\x18\x05 \x01(\x0b\x32\x1f.hutong.gateway.v1.BarcodeRoute\x12\x37\n\ncandidates\x18\x06 \x03(\x0b\x32#.hutong.gateway.v1.BarcodeCandidate\x12\x19\n\x0c\x61mount_minor\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x08\x63urrency\x18\x08 \x01(\t\x12\x15\n\rmerchant_name\x18\t \x01(\t\x12\x16\n\x0elength_reading\x18\n \x01(\t\x12\x12\n\ninitiation\x18\x0b \x01(\t\x12\x15\n\rmerchant_city\x18\x0c \x01(\t\x12\x19\n\x11merchant_category\x18\r \x01(\t\x12\x0f\n\x07\x63ountry\x18\x0e \x01(\t\x12\x11\n\treference\x18\x0f \x01(\t\x12\x16\n\x0eterminal_label\x18\x10 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tartefacts\x18\x12 \x03(\t\x12\x0f\n\x07purpose\x18\x13 \x01(\t\x12\x0b\n\x03tip\x18\x14 \x01(\t\x12\x16\n\ttip_minor\x18\x15 \x01(\x03H\x01\x88\x01\x01\x12\x1d\n\x10tip_basis_points\x18\x16 \x01(\x05H\x02\x88\x01\x01\x12\x1d\n\x10\x61mount_due_minor\x18\x17 \x01(\x03H\x03\x88\x01\x01\x12\x1f\n\x12\x61mount_least_minor\x18\x18 \x01(\x03H\x04\x88\x01\x01\x12\x13\n\x0b\x62ill_number\x18\x19 \x01(\tB\x0f\n\r_amount_minorB\x0c\n\n_tip_minorB\x13\n\x11_tip_basis_pointsB\x13\n\x11_amount_due_minorB\x15\n\x13_amount_least_minor\"X\n\x0e\x42\x61rcodeVerdict\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x37\n\nviolations\x18\x02 \x03(\x0b\x32#.hutong.gateway.v1.BarcodeViolation\"=\n\x10\x42\x61rcodeViolation\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\r\n\x05\x66ound\x18\x03 \x01(\t\"\xa7\x01\n\x0c\x42\x61rcodeRoute\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x03 \x01(\t\x12\x13\n\x0bparticipant\x18\x04 \x01(\t\x12\x13\n\x0bterminal_id\x18\x05 \x01(\t\x12\x0e\n\x06status\x18\x06 \x01(\t\x12\n\n\x02to\x18\x07 \x01(\t\x12\x13\n\x0bmerchant_id\x18\x08 \x01(\t\x12\r\n\x05payee\x18\t \x01(\t\"\xb6\x01\n\x10\x42\x61rcodeCandidate\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x05\x12\x32\n\x07profile\x18\x03 \x01(\x0b\x32!.hutong.gateway.v1.BarcodeVerdict\x12.\n\x05route\x18\x04 \x01(\x0b\x32\x1f.hutong.gateway.v1.BarcodeRoute\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07purpose\x18\x06 \x01(\t\"\xc7\x03\n\rEncodeRequest\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\x13\n\x0bterminal_id\x18\x03 \x01(\t\x12\x13\n\x0bparticipant\x18\x04 \x01(\t\x12\x15\n\rmerchant_name\x18\x05 \x01(\t\x12\x15\n\rmerchant_city\x18\x06 \x01(\t\x12\x19\n\x11merchant_category\x18\x07 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x08 \x01(\t\x12\x10\n\x08\x63urrency\x18\t \x01(\t\x12\x19\n\x0c\x61mount_minor\x18\n \x01(\x03H\x00\x88\x01\x01\x12\x11\n\treference\x18\x0b \x01(\t\x12\x13\n\x0b\x62ill_number\x18\x0c \x01(\t\x12\x13\n\x0bpostal_code\x18\r \x01(\t\x12\x0b\n\x03tip\x18\x0e \x01(\t\x12\x16\n\ttip_minor\x18\x0f \x01(\x03H\x01\x88\x01\x01\x12\x1d\n\x10tip_basis_points\x18\x10 \x01(\x05H\x02\x88\x01\x01\x12/\n\x0b\x65xpire_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0f\n\r_amount_minorB\x0c\n\n_tip_minorB\x13\n\x11_tip_basis_points\"!\n\x0e\x45ncodeResponse\x12\x0f\n\x07payload\x18\x01 \x01(\t\".\n\x0bScanRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x10\n\x08thorough\x18\x02 \x01(\x08\"U\n\x0cScanResponse\x12\x31\n\x07symbols\x18\x01 \x03(\x0b\x32 .hutong.gateway.v1.ScannedSymbol\x12\x12\n\nincomplete\x18\x02 \x01(\x08\"k\n\rScannedSymbol\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12\x0f\n\x07\x63orners\x18\x03 \x03(\x05\x12+\n\x07\x62\x61rcode\x18\x04 \x01(\x0b\x32\x1a.hutong.gateway.v1.Barcode\"D\n\x10TranslateRequest\x12\x0f\n\x07payload\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x03 \x01(\t\"\xa8\x01\n\x11TranslateResponse\x12\x0f\n\x07payload\x18\x01 \x01(\t\x12\x0e\n\x06scheme\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12.\n\x05route\x18\x04 \x01(\x0b\x32\x1f.hutong.gateway.v1.BarcodeRoute\x12\x32\n\x06losses\x18\x05 \x03(\x0b\x32\".hutong.gateway.v1.TranslationLoss\"L\n\x0fTranslationLoss\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\"\x99\x01\n\rRenderRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\tsymbology\x18\x02 \x01(\t\x12/\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1f.hutong.gateway.v1.SymbolFormat\x12\r\n\x05scale\x18\x04 \x01(\x05\x12\r\n\x05level\x18\x05 \x01(\t\x12\x10\n\x03\x65\x63i\x18\x06 \x01(\x08H\x00\x88\x01\x01\x42\x06\n\x04_eci\" \n\x0eRenderResponse\x12\x0e\n\x06symbol\x18\x01 \x01(\x0c*\xaf\x01\n\x0b\x42\x61rcodeKind\x12\x1c\n\x18\x42\x41RCODE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42\x41RCODE_KIND_EMV_MPM\x10\x01\x12\x18\n\x14\x42\x41RCODE_KIND_EMV_CPM\x10\x02\x12\x1d\n\x19\x42\x41RCODE_KIND_PAYMENT_CODE\x10\x03\x12\x15\n\x11\x42\x41RCODE_KIND_LINK\x10\x04\x12\x18\n\x14\x42\x41RCODE_KIND_UNKNOWN\x10\x05*w\n\x0cSymbolFormat\x12\x1d\n\x19SYMBOL_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11SYMBOL_FORMAT_PNG\x10\x01\x12\x15\n\x11SYMBOL_FORMAT_SVG\x10\x02\x12\x1a\n\x16SYMBOL_FORMAT_TERMINAL\x10\x03\x32\xfc\x03\n\x0e\x42\x61rcodeService\x12M\n\x06\x44\x65\x63ode\x12 .hutong.gateway.v1.DecodeRequest\x1a!.hutong.gateway.v1.DecodeResponse\x12\\\n\x0b\x42\x61tchDecode\x12%.hutong.gateway.v1.BatchDecodeRequest\x1a&.hutong.gateway.v1.BatchDecodeResponse\x12M\n\x06\x45ncode\x12 .hutong.gateway.v1.EncodeRequest\x1a!.hutong.gateway.v1.EncodeResponse\x12G\n\x04Scan\x12\x1e.hutong.gateway.v1.ScanRequest\x1a\x1f.hutong.gateway.v1.ScanResponse\x12V\n\tTranslate\x12#.hutong.gateway.v1.TranslateRequest\x1a$.hutong.gateway.v1.TranslateResponse\x12M\n\x06Render\x12 .hutong.gateway.v1.RenderRequest\x1a!.hutong.gateway.v1.RenderResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hutong.gateway.v1.barcode_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BARCODEKIND']._serialized_start=2816
-  _globals['_BARCODEKIND']._serialized_end=2991
-  _globals['_SYMBOLFORMAT']._serialized_start=2993
-  _globals['_SYMBOLFORMAT']._serialized_end=3112
+  _globals['_BARCODEKIND']._serialized_start=2886
+  _globals['_BARCODEKIND']._serialized_end=3061
+  _globals['_SYMBOLFORMAT']._serialized_start=3063
+  _globals['_SYMBOLFORMAT']._serialized_end=3182
   _globals['_DECODEREQUEST']._serialized_start=87
   _globals['_DECODEREQUEST']._serialized_end=119
   _globals['_DECODERESPONSE']._serialized_start=121
@@ -45,35 +45,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHDECODERESPONSE']._serialized_start=224
   _globals['_BATCHDECODERESPONSE']._serialized_end=291
   _globals['_BARCODE']._serialized_start=294
-  _globals['_BARCODE']._serialized_end=1108
-  _globals['_BARCODEVERDICT']._serialized_start=1110
-  _globals['_BARCODEVERDICT']._serialized_end=1198
-  _globals['_BARCODEVIOLATION']._serialized_start=1200
-  _globals['_BARCODEVIOLATION']._serialized_end=1261
-  _globals['_BARCODEROUTE']._serialized_start=1264
-  _globals['_BARCODEROUTE']._serialized_end=1431
-  _globals['_BARCODECANDIDATE']._serialized_start=1434
-  _globals['_BARCODECANDIDATE']._serialized_end=1616
-  _globals['_ENCODEREQUEST']._serialized_start=1619
-  _globals['_ENCODEREQUEST']._serialized_end=2025
-  _globals['_ENCODERESPONSE']._serialized_start=2027
-  _globals['_ENCODERESPONSE']._serialized_end=2060
-  _globals['_SCANREQUEST']._serialized_start=2062
-  _globals['_SCANREQUEST']._serialized_end=2108
-  _globals['_SCANRESPONSE']._serialized_start=2110
-  _globals['_SCANRESPONSE']._serialized_end=2195
-  _globals['_SCANNEDSYMBOL']._serialized_start=2197
-  _globals['_SCANNEDSYMBOL']._serialized_end=2304
-  _globals['_TRANSLATEREQUEST']._serialized_start=2306
-  _globals['_TRANSLATEREQUEST']._serialized_end=2374
-  _globals['_TRANSLATERESPONSE']._serialized_start=2377
-  _globals['_TRANSLATERESPONSE']._serialized_end=2545
-  _globals['_TRANSLATIONLOSS']._serialized_start=2547
-  _globals['_TRANSLATIONLOSS']._serialized_end=2623
-  _globals['_RENDERREQUEST']._serialized_start=2626
-  _globals['_RENDERREQUEST']._serialized_end=2779
-  _globals['_RENDERRESPONSE']._serialized_start=2781
-  _globals['_RENDERRESPONSE']._serialized_end=2813
-  _globals['_BARCODESERVICE']._serialized_start=3115
-  _globals['_BARCODESERVICE']._serialized_end=3623
+  _globals['_BARCODE']._serialized_end=1129
+  _globals['_BARCODEVERDICT']._serialized_start=1131
+  _globals['_BARCODEVERDICT']._serialized_end=1219
+  _globals['_BARCODEVIOLATION']._serialized_start=1221
+  _globals['_BARCODEVIOLATION']._serialized_end=1282
+  _globals['_BARCODEROUTE']._serialized_start=1285
+  _globals['_BARCODEROUTE']._serialized_end=1452
+  _globals['_BARCODECANDIDATE']._serialized_start=1455
+  _globals['_BARCODECANDIDATE']._serialized_end=1637
+  _globals['_ENCODEREQUEST']._serialized_start=1640
+  _globals['_ENCODEREQUEST']._serialized_end=2095
+  _globals['_ENCODERESPONSE']._serialized_start=2097
+  _globals['_ENCODERESPONSE']._serialized_end=2130
+  _globals['_SCANREQUEST']._serialized_start=2132
+  _globals['_SCANREQUEST']._serialized_end=2178
+  _globals['_SCANRESPONSE']._serialized_start=2180
+  _globals['_SCANRESPONSE']._serialized_end=2265
+  _globals['_SCANNEDSYMBOL']._serialized_start=2267
+  _globals['_SCANNEDSYMBOL']._serialized_end=2374
+  _globals['_TRANSLATEREQUEST']._serialized_start=2376
+  _globals['_TRANSLATEREQUEST']._serialized_end=2444
+  _globals['_TRANSLATERESPONSE']._serialized_start=2447
+  _globals['_TRANSLATERESPONSE']._serialized_end=2615
+  _globals['_TRANSLATIONLOSS']._serialized_start=2617
+  _globals['_TRANSLATIONLOSS']._serialized_end=2693
+  _globals['_RENDERREQUEST']._serialized_start=2696
+  _globals['_RENDERREQUEST']._serialized_end=2849
+  _globals['_RENDERRESPONSE']._serialized_start=2851
+  _globals['_RENDERRESPONSE']._serialized_end=2883
+  _globals['_BARCODESERVICE']._serialized_start=3185
+  _globals['_BARCODESERVICE']._serialized_end=3693
 # @@protoc_insertion_point(module_scope)

@@ -190,6 +190,7 @@ class Barcode(_message.Message):
     TIP_BASIS_POINTS_FIELD_NUMBER: _builtins.int
     AMOUNT_DUE_MINOR_FIELD_NUMBER: _builtins.int
     AMOUNT_LEAST_MINOR_FIELD_NUMBER: _builtins.int
+    BILL_NUMBER_FIELD_NUMBER: _builtins.int
     kind: Global___BarcodeKind.ValueType
     scheme: _builtins.str
     """The scheme that fits best; empty where none does."""
@@ -224,6 +225,8 @@ class Barcode(_message.Message):
     """What is to be paid in all, fees included. Unset: the payer enters the amount or decides on a tip."""
     amount_least_minor: _builtins.int
     """Set where the payer may pay another amount than amount_minor: the least that may be paid."""
+    bill_number: _builtins.str
+    """The bill that is paid, where the code names it beside the reference."""
     @_builtins.property
     def strict(self) -> Global___BarcodeVerdict:
         """Right by EMVCo's standard; unset where the standard does not speak of this kind."""
@@ -273,10 +276,11 @@ class Barcode(_message.Message):
         tip_basis_points: _builtins.int | None = ...,
         amount_due_minor: _builtins.int | None = ...,
         amount_least_minor: _builtins.int | None = ...,
+        bill_number: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_due_minor", b"_amount_due_minor", "_amount_least_minor", b"_amount_least_minor", "_amount_minor", b"_amount_minor", "_tip_basis_points", b"_tip_basis_points", "_tip_minor", b"_tip_minor", "amount_due_minor", b"amount_due_minor", "amount_least_minor", b"amount_least_minor", "amount_minor", b"amount_minor", "expire_time", b"expire_time", "profile", b"profile", "route", b"route", "strict", b"strict", "tip_basis_points", b"tip_basis_points", "tip_minor", b"tip_minor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_due_minor", b"_amount_due_minor", "_amount_least_minor", b"_amount_least_minor", "_amount_minor", b"_amount_minor", "_tip_basis_points", b"_tip_basis_points", "_tip_minor", b"_tip_minor", "amount_due_minor", b"amount_due_minor", "amount_least_minor", b"amount_least_minor", "amount_minor", b"amount_minor", "artefacts", b"artefacts", "candidates", b"candidates", "country", b"country", "currency", b"currency", "expire_time", b"expire_time", "initiation", b"initiation", "kind", b"kind", "length_reading", b"length_reading", "merchant_category", b"merchant_category", "merchant_city", b"merchant_city", "merchant_name", b"merchant_name", "profile", b"profile", "purpose", b"purpose", "reference", b"reference", "route", b"route", "scheme", b"scheme", "strict", b"strict", "terminal_label", b"terminal_label", "tip", b"tip", "tip_basis_points", b"tip_basis_points", "tip_minor", b"tip_minor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_due_minor", b"_amount_due_minor", "_amount_least_minor", b"_amount_least_minor", "_amount_minor", b"_amount_minor", "_tip_basis_points", b"_tip_basis_points", "_tip_minor", b"_tip_minor", "amount_due_minor", b"amount_due_minor", "amount_least_minor", b"amount_least_minor", "amount_minor", b"amount_minor", "artefacts", b"artefacts", "bill_number", b"bill_number", "candidates", b"candidates", "country", b"country", "currency", b"currency", "expire_time", b"expire_time", "initiation", b"initiation", "kind", b"kind", "length_reading", b"length_reading", "merchant_category", b"merchant_category", "merchant_city", b"merchant_city", "merchant_name", b"merchant_name", "profile", b"profile", "purpose", b"purpose", "reference", b"reference", "route", b"route", "scheme", b"scheme", "strict", b"strict", "terminal_label", b"terminal_label", "tip", b"tip", "tip_basis_points", b"tip_basis_points", "tip_minor", b"tip_minor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amount_due_minor: _TypeAlias = _typing.Literal["amount_due_minor"]  # noqa: Y015
     _WhichOneofArgType__amount_due_minor: _TypeAlias = _typing.Literal["_amount_due_minor", b"_amount_due_minor"]  # noqa: Y015
@@ -470,6 +474,7 @@ class EncodeRequest(_message.Message):
     TIP_FIELD_NUMBER: _builtins.int
     TIP_MINOR_FIELD_NUMBER: _builtins.int
     TIP_BASIS_POINTS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     scheme: _builtins.str
     """The scheme to write; empty for Hutong's own."""
     account: _builtins.str
@@ -497,6 +502,10 @@ class EncodeRequest(_message.Message):
     tip_minor: _builtins.int
     tip_basis_points: _builtins.int
     """1 to 9999 hundredths of a percent."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the code is to end, for schemes whose codes say it."""
+
     def __init__(
         self,
         *,
@@ -516,10 +525,11 @@ class EncodeRequest(_message.Message):
         tip: _builtins.str = ...,
         tip_minor: _builtins.int | None = ...,
         tip_basis_points: _builtins.int | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor", "_tip_basis_points", b"_tip_basis_points", "_tip_minor", b"_tip_minor", "amount_minor", b"amount_minor", "tip_basis_points", b"tip_basis_points", "tip_minor", b"tip_minor"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor", "_tip_basis_points", b"_tip_basis_points", "_tip_minor", b"_tip_minor", "amount_minor", b"amount_minor", "expire_time", b"expire_time", "tip_basis_points", b"tip_basis_points", "tip_minor", b"tip_minor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor", "_tip_basis_points", b"_tip_basis_points", "_tip_minor", b"_tip_minor", "account", b"account", "amount_minor", b"amount_minor", "bill_number", b"bill_number", "country", b"country", "currency", b"currency", "merchant_category", b"merchant_category", "merchant_city", b"merchant_city", "merchant_name", b"merchant_name", "participant", b"participant", "postal_code", b"postal_code", "reference", b"reference", "scheme", b"scheme", "terminal_id", b"terminal_id", "tip", b"tip", "tip_basis_points", b"tip_basis_points", "tip_minor", b"tip_minor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor", "_tip_basis_points", b"_tip_basis_points", "_tip_minor", b"_tip_minor", "account", b"account", "amount_minor", b"amount_minor", "bill_number", b"bill_number", "country", b"country", "currency", b"currency", "expire_time", b"expire_time", "merchant_category", b"merchant_category", "merchant_city", b"merchant_city", "merchant_name", b"merchant_name", "participant", b"participant", "postal_code", b"postal_code", "reference", b"reference", "scheme", b"scheme", "terminal_id", b"terminal_id", "tip", b"tip", "tip_basis_points", b"tip_basis_points", "tip_minor", b"tip_minor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amount_minor: _TypeAlias = _typing.Literal["amount_minor"]  # noqa: Y015
     _WhichOneofArgType__amount_minor: _TypeAlias = _typing.Literal["_amount_minor", b"_amount_minor"]  # noqa: Y015
