@@ -10,6 +10,7 @@ import logging
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -28,18 +29,35 @@ NONCES_AT_ONCE_MAX: Final = 64
 
 
 def open_service(
-    folder: Path, *, dimension: int = 512, options: Options | None = None, master: Secret[bytes] | None = None
+    folder: Path,
+    *,
+    dimension: int = 512,
+    options: Options | None = None,
+    master: Secret[bytes] | None = None,
+    clock_us: Callable[[], int] | None = None,
+    settled: Callable[[], bool] = lambda: True,
 ) -> FaceService:
-    """Opens or makes the service in a folder: `keys/` apart from `faces.db`, `gallery/` derived from both."""
+    """Opens or makes the service in a folder: `keys/` apart from `faces.db`, `gallery/` derived from both. `clock_us`:
+    UTC in microseconds; `settled`: whether consents may be ended by it now."""
     folder.mkdir(parents=True, exist_ok=True)
-    return FaceService(folder, dimension, options or Options(), master)
+    return FaceService(folder, dimension, options or Options(), master, clock_us, settled)
 
 
 class FaceService(EnrolmentDesk, SearchDesk):
     """See the module."""
 
-    def __init__(self, folder: Path, dimension: int, options: Options, master: Secret[bytes] | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dimension: int,
+        options: Options,
+        master: Secret[bytes] | None,
+        clock_us: Callable[[], int] | None = None,
+        settled: Callable[[], bool] = lambda: True,
+    ) -> None:
         super().__init__(folder, dimension, options, master)
+        self._clock_us = clock_us or (lambda: time.time_ns() // 1000)
+        self._clock_settled = settled
         self._closing = threading.Event()
         self._upkeep = threading.Thread(target=self._keep_up, name="face-upkeep", daemon=True)
         self._upkeep.start()
@@ -82,7 +100,7 @@ class FaceService(EnrolmentDesk, SearchDesk):
         while self._gallery.maintain():
             pass
         self.fit_scores()
-        while self.expire(now_us):
+        while self._clock_settled() and self.expire(now_us):
             pass
 
     def renew(self) -> int:
@@ -124,7 +142,7 @@ class FaceService(EnrolmentDesk, SearchDesk):
         every = self.options.upkeep_every_s
         while every and not self._closing.wait(every):
             try:
-                self.maintain(time.time_ns() // 1000)
+                self.maintain(self._clock_us())
             except (GalleryUnavailable, HutongError, sqlite3.Error, OSError) as error:
                 _log.warning("upkeep of the face gallery is put off: %s", error)
 

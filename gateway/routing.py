@@ -137,6 +137,13 @@ class Router:
         if health.circuit is not before:
             self._cache.clear()
 
+    def shift(self, by_us: int) -> None:
+        """The clock stepped by so many microseconds: a circuit stays open for as long as it had left."""
+        for health in self._health.values():
+            health.open_until_us += by_us
+            health.probe_after_us += by_us
+        self._cache.clear()
+
     def route(self, merchant: Merchant, currency: str, now_us: int) -> Route:
         """The acquirers that can serve this merchant in this currency; `acquirers` is empty if nobody can."""
         key = (merchant.id, currency)

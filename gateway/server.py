@@ -24,6 +24,8 @@ from gateway.admission import Gate
 from gateway.budgets import QueryBudgets, QueryLimits
 from gateway.calls import MESSAGE_BYTES_MAX
 from gateway.directory import Directory
+from gateway.engine.clock import Clock
+from gateway.engine.clock_watch import ClockWatch
 from gateway.engine.core import Core
 from gateway.engine.inbox import Inbox
 from gateway.engine.loop import IN_FLIGHT_MAX, Engine
@@ -102,22 +104,27 @@ class Gateway:
         services: Sequence[Register] = (),
         neighbours: Callable[[Core, Inbox[Any]], Neighbours] | None = None,
         risk: RuleBook | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """`operators`: who may ask what only an operator may. `neighbours`: how the engine joins others on the same
-        journal. `risk`: the rules by which payments are let in; without it the package's own."""
+        journal. `risk`: the rules by which payments are let in; without it the package's own.
+        `clock`: one for the whole process, that it may step everywhere at once; where `neighbours` join, they compare
+        it with the journal's."""
         secured = options.tls is not None
         check(options.listen, secured=secured, plaintext_allowed=options.plaintext_anywhere)
         if secured and options.front == "native":
             raise ValueError("the native front has no TLS; use --front aio, or put a TLS proxy before a Unix socket")
         self.options = options
         self._services = services
+        self._clock = clock or Clock()
+        self._watch = ClockWatch(self._clock) if neighbours is None else None
         self._workers = ThreadPoolExecutor(FACE_WORKERS, thread_name_prefix="face")
         self.queries = Queries(open_reader, directory.merchants, busy=lambda: self.engine.in_flight > 0)
         self.watch = WatchHub(open_reader)
         self.router = Router(directory, lambda participant: self._link.reachable(participant))
         self.risk = risk or RuleBook()
         self._risk_servicer = RiskServicer(
-            self.risk, operators, open_reader, lambda events: self.engine.inbox.put(events)
+            self.risk, operators, open_reader, lambda events: self.engine.inbox.put(events), self._clock
         )
         intake = PaymentIntake(
             self.router,
@@ -139,6 +146,8 @@ class Gateway:
             on_commit=self.watch.notify,
             observe=self.router.observe,
             on_refusal=self.risk.judge.not_taken,
+            on_step=self.router.shift,
+            clock=self._clock,
         )
         if neighbours is not None:
             self.engine.join(neighbours(core, self.engine.inbox))
@@ -252,7 +261,7 @@ class Gateway:
     def serving(self) -> bool:
         """Whether payments can be received and acknowledged."""
         received = self._front is None or self._front.failure is None
-        return received and self.engine.writable and not self.gate.is_shut
+        return received and self.engine.serving and not self.gate.is_shut
 
     async def _follow_health(self) -> None:
         """SERVING while payments can be acknowledged. While the journal does not answer the gate is shut."""
@@ -262,6 +271,8 @@ class Gateway:
             silent = silent + 1 if self.engine.silent else 0
             self._follow_silence(silent >= LOOKS)
             try:
+                if self._watch is not None:
+                    self._watch.look()
                 if self.serving is not serving:
                     serving = self.serving
                     await self._say(serving)

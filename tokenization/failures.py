@@ -19,6 +19,8 @@ TERMINAL_FAILURES_MAX: Final = 20
 TERMINAL_WINDOW_US: Final = 600_000_000
 ALIAS_WINDOW_US: Final = 2 * 86_400_000_000
 """An alias lives for a day and the skew around it; its failures are forgotten after two."""
+AHEAD_US: Final = 60_000_000
+"""Failures counted although they lie ahead: clocks of gateways on one vault differ a little."""
 SUBJECTS_MAX: Final = 100_000
 """Subjects remembered; the one that failed longest ago is forgotten first."""
 
@@ -39,7 +41,8 @@ class Failures:
         with self._lock:
             while times and times[0] <= now_us - window_us:
                 times.popleft()
-            return len(times) >= limit
+            # What a clock that was ahead has left does not lock anybody until that time comes.
+            return sum(time_us <= now_us + AHEAD_US for time_us in times) >= limit
 
     def add(self, subject: bytes, time_us: int) -> None:
         """Counts a failure that this process saw, before it is written."""

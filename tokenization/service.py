@@ -39,8 +39,16 @@ __all__ = ["REGISTER_MAX", "TokenName", "TokenService", "open_service", "open_se
 class TokenService(TokenDesk, KeyDesk):
     """One vault and all that is done with it. Thread-safe. Implements interface.TokenResolver."""
 
-    def __init__(self, opened: OpenVault, clock_us: Callable[[], int] = system_clock_us) -> None:
+    def __init__(
+        self,
+        opened: OpenVault,
+        clock_us: Callable[[], int] = system_clock_us,
+        settled: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`clock_us`: UTC in microseconds. `settled`: whether tokens and codes may be ended by it now: what is ended is
+        written, for good."""
         super().__init__(opened, clock_us)
+        self._settled = settled
         vault = opened.vault
         self._reader = CodeReader(vault.index, vault.purposes, vault.failures)
         self._resolver = Resolver(vault.index, vault.purposes, self._reader)
@@ -65,7 +73,8 @@ class TokenService(TokenDesk, KeyDesk):
             failed, self._reader.failed = self._reader.failed, []
         if failed:
             self._keep_failures(failed)
-        if now_us >= self._next_housekeeping_us:
+        left_us = self._next_housekeeping_us - now_us
+        if not 0 < left_us <= HOUSEKEEPING_US and self._settled():  # more: the clock was set back
             self._next_housekeeping_us = now_us + HOUSEKEEPING_US
             self._quietly(lambda session: self._housekeeping(session, now_us))
         return answers
@@ -118,6 +127,7 @@ def open_service(
     *,
     suite: str | None = None,
     clock_us: Callable[[], int] = system_clock_us,
+    settled: Callable[[], bool] = lambda: True,
     cost: KdfCost | None = None,
     keks: KekStore | None = None,
 ) -> TokenService:
@@ -127,7 +137,8 @@ def open_service(
     the folder's own file (see `passphrase`). `keks` replaces the key file, by a hardware module's keys for example.
     Raises errors.VaultError where anything is wrong; then nothing was changed.
     """
-    return TokenService(open_folder(folder, passphrase, suite, clock_us, cost or KdfCost(), keks), clock_us)
+    opened = open_folder(folder, passphrase, suite, clock_us, cost or KdfCost(), keks)
+    return TokenService(opened, clock_us, settled)
 
 
 def open_service_on_postgres(
@@ -137,8 +148,10 @@ def open_service_on_postgres(
     *,
     suite: str | None = None,
     clock_us: Callable[[], int] = system_clock_us,
+    settled: Callable[[], bool] = lambda: True,
     cost: KdfCost | None = None,
     keks: KekStore | None = None,
 ) -> TokenService:
     """`open_service`, with the rows in a PostgreSQL database (`conninfo`: a libpq connection string or URI)."""
-    return TokenService(open_postgres(conninfo, folder, passphrase, suite, clock_us, cost or KdfCost(), keks), clock_us)
+    opened = open_postgres(conninfo, folder, passphrase, suite, clock_us, cost or KdfCost(), keks)
+    return TokenService(opened, clock_us, settled)

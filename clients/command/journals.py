@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.engine.clock import Clock
 from gateway.engine.core import Core
 from gateway.engine.inbox import Inbox
 from gateway.engine.neighbours import Neighbours
@@ -61,10 +62,29 @@ class Opened:
             os.close(lock)
 
 
-def open_journal(folder: Path, url: str = "", *, key: bytes = b"", accept_lost_commits: bool = False) -> Opened:
+def compare_clock(url: str, clock: Clock) -> None:
+    """Raises JournalError where the machine's clock and that of the database at `url` are too far apart to begin. Does
+    nothing for SQLite, which has no clock of its own."""
+    if not url:
+        return
+    check_url(url)
+    try:
+        from gateway.journal import postgres_clock
+    except ImportError as error:
+        raise _needs_psycopg(error) from error
+    try:
+        postgres_clock.compare_at_start(url, clock)
+    except JournalMismatchError as error:
+        raise JournalError(str(error)) from error
+
+
+def open_journal(
+    folder: Path, url: str = "", *, key: bytes = b"", accept_lost_commits: bool = False, clock: Clock | None = None
+) -> Opened:
     """Opens the journal of a data folder: at `url`, or in the folder. `key`: the network's secret key, by whose hash a
     database knows who may share it. `accept_lost_commits`: an operator says that a database may be used although it
-    lacks what this folder's gateways saw committed. Raises JournalError."""
+    lacks what this folder's gateways saw committed. `clock`: the process's, which is compared with the database's as
+    long as the gateway runs. Raises JournalError."""
     if not url:
         path = folder / SQLITE_FILE
         _, lock = _holder(folder)
@@ -80,6 +100,7 @@ def open_journal(folder: Path, url: str = "", *, key: bytes = b"", accept_lost_c
         from gateway.journal.postgres_reader import PostgresReader
     except ImportError as error:
         raise _needs_psycopg(error) from error
+    clock = clock or Clock()
     holder, lock = _holder(folder)
     try:
         network = hashlib.blake2b(key, digest_size=16, person=b"hutong journal").hexdigest()
@@ -90,7 +111,7 @@ def open_journal(folder: Path, url: str = "", *, key: bytes = b"", accept_lost_c
         return Opened(
             journal,
             lambda: PostgresReader(url, connect=journal.connect),
-            lambda core, inbox: PostgresNeighbours(journal, core, inbox),
+            lambda core, inbox: PostgresNeighbours(journal, core, inbox, clock=clock),
             lock,
         )
     except JournalWentBackError as error:

@@ -30,7 +30,7 @@ from typing import Any, Final
 import grpc
 
 from clients.command.institutions import BOOKS_FOLDER, Institutions, Process, end
-from clients.command.journals import JournalError, check_unused, check_url, open_journal, remembered
+from clients.command.journals import JournalError, check_unused, check_url, compare_clock, open_journal, remembered
 from clients.command.places import PlaceError, check_folder, check_free, make_folder, read_network
 from clients.command.vaults import KeyModule, open_vault
 from clients.participants.books import Books, BooksError
@@ -51,6 +51,7 @@ from gateway.budgets import QueryLimits
 from gateway.clearing.closing import Closer
 from gateway.clearing.reader import ClearingReader
 from gateway.clearing.server import SettlementServicer
+from gateway.engine.clock import Clock
 from gateway.engine.loop import IN_FLIGHT_MAX
 from gateway.engine.model import Close
 from gateway.engine.transitions import Timing
@@ -160,14 +161,22 @@ class Network:
         self._books: list[Books] = []
         self.recovered = 0
         """Payments that were in flight when the folder was last used."""
+        clock = self.clock = Clock()
+        """The one clock of gateway, token and face service."""
+        compare_clock(options.journal, clock)
         with ExitStack() as opened:
-            self._vault = open_vault(options.vault or self.data / "vault", options.key_module)
+            self._vault = open_vault(options.vault or self.data / "vault", options.key_module, clock)
             opened.callback(self._vault.close)
             self.tokens: TokenService = self._vault.service
-            self.faces: FaceService = open_faces(self.data / "faces", options=_face_options(options))
+            self.faces: FaceService = open_faces(
+                self.data / "faces",
+                options=_face_options(options),
+                clock_us=clock.now_us,
+                settled=lambda: clock.settled,
+            )
             opened.callback(self.faces.close)
             self._token_servicer = TokenServicer(self.tokens)
-            self._face_servicer = FaceServicer(self.faces, _face_operators(options))
+            self._face_servicer = FaceServicer(self.faces, _face_operators(options), clock.now_us)
             self._directory = directory.parse(_json(self._write_directory(), self.data / "directory.json"))
             self.tokens.know_issuers(
                 one.id for one in self._directory.participants.values() if one.role == directory.ISSUER
@@ -179,13 +188,14 @@ class Network:
                 options.journal,
                 key=_key(self.data / "gateway.key"),
                 accept_lost_commits=options.accept_lost_commits,
+                clock=self.clock,
             )
             opened.callback(self._opened.unlock)
             opened.callback(self._opened.journal.close)
             self.gateway = self._build()
             opened.pop_all()  # `close` ends them
         self._closer = (
-            Closer(options.settle_every_us, self._open_clearing, self._put) if options.settle_every_us else None
+            Closer(options.settle_every_us, self._open_clearing, self._put, clock) if options.settle_every_us else None
         )
 
     @classmethod
@@ -311,6 +321,7 @@ class Network:
             services=self._services(),
             neighbours=opened.neighbours,
             risk=self._risk,
+            clock=self.clock,
         )
 
     def _services(self) -> Sequence[Register]:

@@ -15,7 +15,14 @@ import click
 
 from clients.client import FINAL_STATES, HutongClient
 from clients.command.connection import Connection, connected, connection_options
-from clients.command.journals import SQLITE_FILE, JournalError, open_journal, open_journal_reader, remembered_url
+from clients.command.journals import (
+    SQLITE_FILE,
+    JournalError,
+    compare_clock,
+    open_journal,
+    open_journal_reader,
+    remembered_url,
+)
 from clients.command.operators import OPERATOR_VARIABLE, operator_option, secret_of
 from clients.errors import CallError
 from clients.settlement import SettlementClient
@@ -87,10 +94,12 @@ class FolderDesk:
         if number > (last.number if last else 0) + 1:
             raise HutongError(Reason.ERROR_REASON_WINDOW_NOT_NEXT, next=str((last.number if last else 0) + 1))
         if last is None or number > last.number:
+            clock = Clock()
+            compare_clock(self._url, clock)
             key = self._folder / KEY_FILE
             opened = open_journal(self._folder, self._url, key=key.read_bytes() if key.exists() else b"")
             try:
-                opened.journal.commit(Writes(closings=[(number, Clock().now_us())]))
+                opened.journal.commit(Writes(closings=[(number, clock.now_us())]))
             finally:
                 opened.journal.close()
                 opened.unlock()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Final
 import click
 
 from contract.secret import Secret
+from gateway.engine.clock import Clock
 from tokenization import passphrase
 from tokenization.errors import VaultError
 from tokenization.opening import VAULT_FILE
@@ -48,20 +48,22 @@ class OpenedVault:
             self._end_session()
 
 
-def open_vault(folder: Path, module: KeyModule | None = None) -> OpenedVault:
-    """Opens the vault in a folder, created where there is none; its keys in a file beside it, or in a module.
+def open_vault(folder: Path, module: KeyModule | None = None, clock: Clock | None = None) -> OpenedVault:
+    """Opens the vault in a folder, created where there is none; its keys in a file beside it, or in a module. `clock`:
+    the process's own, where it has one.
 
     Raises VaultError; then nothing was changed.
     """
+    clock = clock or Clock()
     if module is None:
-        return OpenedVault(open_service(folder))
+        return OpenedVault(open_service(folder, clock_us=clock.now_us, settled=lambda: clock.settled))
     try:
         from tokenization.hsm import HsmKeks
     except ImportError as error:
         raise VaultError(f"a key module needs python-pkcs11: pip install 'hutong[hsm]' ({error})") from error
     if not module.library.is_file():
         raise VaultError(f"there is no PKCS#11 library at {module.library}")
-    keks = HsmKeks(str(module.library), module.token_label, module.pin, time.time_ns() // 1_000)
+    keks = HsmKeks(str(module.library), module.token_label, module.pin, clock.now_us())
     try:
         if not keks.is_new and not (folder / VAULT_FILE).exists():
             # A rotation destroys the version before it: with it, the other vault's accounts.
@@ -69,7 +71,8 @@ def open_vault(folder: Path, module: KeyModule | None = None) -> OpenedVault:
                 f"the token {module.token_label!r} keeps the keys of another vault, for {folder} has no vault: give "
                 "each vault a token of its own"
             )
-        return OpenedVault(open_service(folder, keks=keks), keks.close)
+        opened = open_service(folder, clock_us=clock.now_us, settled=lambda: clock.settled, keks=keks)
+        return OpenedVault(opened, keks.close)
     except BaseException:
         keks.close()
         raise

@@ -105,7 +105,7 @@ class Closer:
     def look(self) -> None:
         """Closes a window if it is time; each turn is looked at once."""
         turn = turn_us(self._clock.now_us(), self._every_us)
-        if turn <= self._seen_us:
+        if turn == self._seen_us or not self._clock.settled:  # earlier, where the clock was set back
             return
         reader = self._open_reader()
         try:

@@ -12,15 +12,49 @@ _RANDOM_BYTES: Final = 8
 _COUNTER_MAX: Final = 0xFFF
 
 
-class Clock:
-    """UTC in microseconds that never runs backwards in one process: the wall clock at start, then the monotonic one."""
+def _steady_ns() -> int:
+    """A clock that nobody sets. On Linux it runs on while the machine is suspended."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
-    def __init__(self) -> None:
-        self._base_ns = time.time_ns() - time.monotonic_ns()
+
+STEADY_NS: Final[Callable[[], int]] = _steady_ns if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns
+
+
+class Clock:
+    """UTC in microseconds: the wall clock as it was at the start, and from then on a clock that nobody sets. So a wall
+    clock that is set wrong while the process runs ends nothing. A setting is followed only when a ClockWatch has found
+    it right; then this clock steps, forwards or backwards, and `stepped_us` says by how much it ever did."""
+
+    def __init__(self, wall_ns: Callable[[], int] | None = None, steady_ns: Callable[[], int] | None = None) -> None:
+        """`wall_ns`, `steady_ns`: other clocks than the machine's, in nanoseconds."""
+        self._wall_ns = wall_ns or time.time_ns
+        self._steady_ns = steady_ns or STEADY_NS
+        self._base_ns = self._wall_ns() - self._steady_ns()
+        self.stepped_us = 0
+        """Sum of all steps since the start."""
+        self.wrong = ""
+        """Why nothing may be decided by this clock, in words; empty while it is right as far as is known."""
+        self.settled = True
+        """Whether what only time ends (holds, tokens) may be ended: no clock of those that are compared differs."""
 
     def now_us(self) -> int:
         """Microseconds since the Unix epoch."""
-        return (self._base_ns + time.monotonic_ns()) // 1000
+        return (self._base_ns + self._steady_ns()) // 1000
+
+    def wall_us(self) -> int:
+        """What the machine's own clock shows, microseconds since the Unix epoch."""
+        return self._wall_ns() // 1000
+
+    def steady_us(self) -> int:
+        """Microseconds on the clock that nobody sets, from an unknown beginning."""
+        return self._steady_ns() // 1000
+
+    def follow(self) -> int:
+        """Steps to what the wall clock shows now. Returns by how many microseconds."""
+        before_ns, self._base_ns = self._base_ns, self._wall_ns() - self._steady_ns()
+        step_us = (self._base_ns - before_ns) // 1000
+        self.stepped_us += step_us
+        return step_us
 
 
 class PaymentIds:

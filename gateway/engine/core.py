@@ -87,6 +87,8 @@ class Core:
         self.timing = timing or Timing()
         self.book: dict[bytes, Payment] = {}
         self.timers = Timers()
+        self.holds_end = True
+        """Whether holds may be ended because their time is over: not while clocks disagree."""
         self._transitions = Transitions(self.timing, self.timers, trace=trace)
 
     def load(self, payments: Iterable[Payment]) -> None:
@@ -94,6 +96,19 @@ class Core:
         for payment in payments:
             if self.book.setdefault(payment.payment_id, payment) is payment:
                 self.timers.note(payment)
+
+    def shift(self, by_us: int) -> None:
+        """The clock stepped by so many microseconds: whatever is timed keeps the time that it had left."""
+        self.timers.shift(by_us)
+        for payment in self.book.values():
+            payment.due_us += by_us
+            payment.deadline_us += by_us
+            if payment.asked_us:
+                payment.asked_us += by_us
+            payment.waiters = [(waiter, until_us + by_us) for waiter, until_us in payment.waiters]
+            for leg in payment.legs:
+                if leg.state == _SENT:
+                    leg.sent_us += by_us
 
     def missing(self, events: Sequence[EngineEvent]) -> list[bytes]:
         """Payments that these events name and that are not in memory; the loop loads them before `step`."""
@@ -308,7 +323,7 @@ class Core:
             self._end_hold(payment, out)
 
     def _end_hold(self, payment: Payment, out: Outcome) -> None:
-        if payment.state is _HELD and payment.hold_until_us <= out.now_us:
+        if self.holds_end and payment.state is _HELD and payment.hold_until_us <= out.now_us:
             self._transitions.apply(payment, payment.legs[0], Event.HOLD_EXPIRED, out)
 
     def _cancel(self, event: Cancel, out: Outcome) -> None:

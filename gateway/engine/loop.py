@@ -110,10 +110,11 @@ class Engine:
         on_commit: Callable[[], None] = lambda: None,
         observe: Callable[[str, bool, int, int, int], None] = lambda *_: None,
         on_refusal: Callable[[Payment, bool], None] = lambda *_: None,
+        on_step: Callable[[int], None] = lambda _: None,
     ) -> None:
         """`observe`: told how participants answer: who, whether in time, mean latency in microseconds, when, and how
         many answers. `on_refusal`: told of each payment that the journal did not take, and whether it repeats
-        another."""
+        another. `on_step`: told by how many microseconds the clock stepped, before anything is done by its new time."""
         self.inbox: Inbox[Call | EngineEvent] = Inbox()
         self.counts = Counts()
         self.in_flight_max = in_flight_max
@@ -125,6 +126,8 @@ class Engine:
         self._on_commit = on_commit
         self._observe = observe
         self._on_refusal = on_refusal
+        self._on_step = on_step
+        self._stepped_us = self._clock.stepped_us
         self._neighbours: Neighbours | None = None
         self._sources: list[Source] = []
         self._events: list[EngineEvent] = []
@@ -201,6 +204,11 @@ class Engine:
     def writable(self) -> bool:
         """Whether the journal takes ticks."""
         return self._stalled is None and self.failure is None
+
+    @property
+    def serving(self) -> bool:
+        """Whether payments are taken: the journal takes ticks, and the clock is right as far as is known."""
+        return self.writable and not self._clock.wrong
 
     @property
     def next_hold_look_us(self) -> int:
@@ -290,6 +298,8 @@ class Engine:
 
     def tick(self) -> bool:
         """Takes what waits, decides, commits, acts. Returns whether there was anything to do."""
+        if self._clock.stepped_us != self._stepped_us:
+            self._follow_clock()
         now_us = self._clock.now_us()
         if self._stalled is not None and not self._commit_again(now_us):
             return False
@@ -323,15 +333,26 @@ class Engine:
             return bool(items or calls)
         if look:
             self._next_look_us = now_us + LOOK_INTERVAL_US
+        self._core.holds_end = self._clock.settled
         out = self._core.step(events, now_us, look_for_due=look)
         self.counts.ticks += 1
         self._commit(out)
         return True
 
+    def _follow_clock(self) -> None:
+        """The clock stepped: what is timed moves with it."""
+        stepped_us = self._clock.stepped_us
+        by_us, self._stepped_us = stepped_us - self._stepped_us, stepped_us
+        self._core.shift(by_us)
+        self._next_look_us = self._next_hold_look_us = 0
+        if self._neighbours is not None:
+            self._neighbours.shift(by_us)
+        self._on_step(by_us)
+
     def _ended_holds(self, now_us: int) -> list[Expire]:
         """Holds that have ended: whichever engine takes one up first undoes it."""
         self._next_hold_look_us = now_us + HOLD_LOOK_US
-        if self._draining.is_set():
+        if self._draining.is_set() or not self._clock.settled:
             return []
         return [Expire(payment_id) for payment_id in self._journal.ended_holds(now_us, HOLDS_PER_LOOK_MAX)]
 
@@ -365,6 +386,10 @@ class Engine:
         if self._draining.is_set():
             for call in calls:
                 self._intake.refuse(call, Reason.ERROR_REASON_DRAINING)
+            return
+        if self._clock.wrong:
+            for call in calls:
+                self._intake.refuse(call, Reason.ERROR_REASON_CLOCK_WRONG)
             return
         room = self.in_flight_max - len(self._core.book)
         events.extend(self._intake.prepare(calls, now_us, room))

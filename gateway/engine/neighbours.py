@@ -34,6 +34,10 @@ class Neighbours(Protocol):
         """Whether the journal has answered lately. From any thread."""
         ...
 
+    def shift(self, by_us: int) -> None:
+        """The clock stepped by so many microseconds: callers who follow a payment keep the time that they had left."""
+        ...
+
     def retire(self) -> None:
         """The engine drains: nothing more is adopted. From any thread."""
         ...

@@ -40,6 +40,11 @@ class Timers:
         """When to look again, at the latest. With an empty book there is no need to."""
         return self._soon[0][0] if self._soon else self.horizon_us
 
+    def shift(self, by_us: int) -> None:
+        """The clock stepped by so many microseconds, and what falls due with it."""
+        self.horizon_us += by_us
+        self._soon = [(due_us + by_us, payment_id) for due_us, payment_id in self._soon]
+
     def take(self, book: Mapping[bytes, Payment], now_us: int, at_most: int) -> list[Payment]:
         """Removes and returns what is due, longest overdue first; the rest is there at the next call. Whoever takes a
         payment sets when it is due again, and notes it."""

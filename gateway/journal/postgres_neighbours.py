@@ -11,7 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import psycopg
@@ -19,12 +19,13 @@ import psycopg
 from contract.errors import HutongError, Reason
 from gateway.engine.answer import id_text, response
 from gateway.engine.clock import Clock, PaymentIds
+from gateway.engine.clock_watch import ClockWatch
 from gateway.engine.core import Core, capture_refusal
 from gateway.engine.inbox import Inbox
 from gateway.engine.model import Answered, Cancel, Capture, EngineEvent, Expire, Join, Payment, Waiter
 from gateway.engine.states import FINAL, RESTING, State
 from gateway.engine.transitions import open_reversals
-from gateway.journal import leases
+from gateway.journal import leases, postgres_clock
 from gateway.journal import postgres_sql as sql
 from gateway.journal.interface import JournalFencedError, JournalUnavailableError
 from gateway.journal.postgres import PostgresJournal
@@ -93,6 +94,7 @@ class PostgresNeighbours:
         self._core = core
         self._inbox = inbox
         self._clock = clock or Clock()
+        self._clock_watch = ClockWatch(self._clock)
         self._beat_s = beat_s
         self._mail_ids = mail_ids or PaymentIds()
         self._reader = PostgresReader(journal.url, connect=journal.connect)
@@ -114,6 +116,11 @@ class PostgresNeighbours:
         self._answered_s = journal.monotonic()
         self._thread = threading.Thread(target=self._run, name="neighbours", daemon=True)
 
+    @property
+    def clock(self) -> Clock:
+        """The clock that is compared with the database's."""
+        return self._clock
+
     def start(self) -> None:
         """See the interface."""
         self._thread.start()
@@ -123,6 +130,11 @@ class PostgresNeighbours:
         """See the interface. Without a thread of its own nobody asks the journal anything."""
         silent_s = self._journal.monotonic() - self._answered_s
         return not self._thread.is_alive() or silent_s < self._beat_s + SLACK_S
+
+    def shift(self, by_us: int) -> None:
+        """See the interface."""
+        with self._lock:
+            self._followed = [replace(one, reply_by_us=one.reply_by_us + by_us) for one in self._followed]
 
     def retire(self) -> None:
         """See the interface."""
@@ -276,9 +288,10 @@ class PostgresNeighbours:
         if due:
             journal.prolonged()
         journal.remember(found)
+        self._clock_watch.look(*postgres_clock.compare(connection, lease.engine, self._clock))
         self._fetch_mail(connection)
         ((self._live,),) = connection.execute(LIVE, (lease.engine,)).fetchall()
-        if not self._retired and self._journal.may_take_over():
+        if not self._retired and not self._clock.wrong and self._journal.may_take_over():
             for orphan in leases.orphans(connection, lease):
                 self._adopt(connection, orphan)
         return None

@@ -131,8 +131,10 @@ TAKE_UP: Final = (
 )
 """Payments whose funds are held go to whichever engine comes first, one at a time; locked in one order."""
 ENDED_HOLDS: Final = (
-    "SELECT payment_id FROM payments WHERE open = 2 AND hold_until_us <= %s ORDER BY hold_until_us LIMIT %s"
+    "SELECT payment_id FROM payments WHERE open = 2 AND hold_until_us <= %s "
+    f"AND hold_until_us <= (SELECT {NOW_US}) ORDER BY hold_until_us LIMIT %s"
 )
+"""A hold has ended by the gateway's clock and by the database's."""
 REFUNDS: Final = "SELECT payment_id FROM payments WHERE original_id = ANY(%s::bytea[]) ORDER BY payment_id"
 ROUTES: Final = "SELECT route_id, explanation FROM routes WHERE route_id = ANY(%s::bigint[])"
 JUDGEMENTS: Final = "SELECT risk_id, judgement FROM judgements WHERE risk_id = ANY(%s::bigint[])"

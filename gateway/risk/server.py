@@ -63,12 +63,14 @@ class RiskServicer(rpc.RiskServiceServicer):
         operators: Operators,
         open_reader: Callable[[], Reader],
         put: Callable[[Iterable[Capture | Cancel]], None],
+        clock: Clock,
     ) -> None:
         """`put` gives the engine an event."""
         self._book = book
         self._operators = operators
         self._open_reader = open_reader
         self._put = put
+        self._clock = clock
         self._reader: Reader | None = None
         self._lock = threading.Lock()
 
@@ -126,7 +128,7 @@ class RiskServicer(rpc.RiskServiceServicer):
     ) -> pb.ExplainRiskResponse:
         """Which rules would fire."""
         payment = await self._payment(request.payment_id) if request.payment_id else None
-        return explain(self._book.judge, request, payment, Clock().now_us())
+        return explain(self._book.judge, request, payment, self._clock.now_us())
 
     @_for_operators
     async def ReleaseHeldPayment(  # noqa: N802 - gRPC's name
@@ -134,7 +136,7 @@ class RiskServicer(rpc.RiskServiceServicer):
     ) -> pb.ReleaseHeldPaymentResponse:
         """Lets a held payment go on, and answers with its end."""
         key = payment_id_bytes(request.payment_id)
-        reply_by_us = Clock().now_us() + RELEASE_US
+        reply_by_us = self._clock.now_us() + RELEASE_US
         ended = await self._ended(lambda waiter: Capture(key, 0, waiter, reply_by_us, operator=True))
         # The payment is field 1 of this answer as of every other.
         return pb.ReleaseHeldPaymentResponse.FromString(ended)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from gateway.engine.clock import Clock, PaymentIds
+from gateway.engine.clock_watch import ClockWatch
 from gateway.engine.core import Core
 from gateway.engine.loop import Engine
 from gateway.engine.model import Answered, Close, Create, EngineEvent
@@ -50,15 +51,11 @@ _DIRECTORY: Final = directory()
 
 
 class VirtualClock(Clock):
-    """The engine's clock: true time, and by how much this machine differs from it."""
+    """A process's clock on a machine whose wall clock can be set: true time, and by how much the machine differs."""
 
-    def __init__(self, true_us: Callable[[], int]) -> None:
-        self._true_us = true_us
-        self.ahead_us = 0
-
-    def now_us(self) -> int:
-        """Microseconds since the Unix epoch."""
-        return START_US + self._true_us() + self.ahead_us
+    def __init__(self, true_us: Callable[[], int], ahead_us: int = 0) -> None:
+        self.ahead_us = ahead_us
+        super().__init__(lambda: (START_US + true_us() + self.ahead_us) * 1000, lambda: true_us() * 1000)
 
 
 class WatchedCore(Core):
@@ -86,6 +83,7 @@ class Node:
         self.engine: Engine | None = None
         self.core = WatchedCore(world)
         self.clock = VirtualClock(lambda: world.now_us)
+        self._clock_watch = ClockWatch(self.clock)
         self.calls: list[SimulatedCall] = []
         """On their way in the engine that lives now."""
         self.closings: list[SimulatedClosing] = []
@@ -152,6 +150,8 @@ class Node:
 
     def _build(self) -> Engine:
         world = self._world
+        self.clock = VirtualClock(lambda: world.now_us, self.clock.ahead_us)  # a new process looks at the machine's
+        self._clock_watch = ClockWatch(self.clock)
         journal = self._process.open_journal()
         link = self._link = SimulatedLink(world, self)
         router = Router(_DIRECTORY, link.reachable)
@@ -175,6 +175,12 @@ class Node:
         self._hub = WatchHub(self._process.open_reader, threaded=False)
         self.recovered = engine.recover()
         return engine
+
+    def look_at_clock(self) -> None:
+        """A gateway that is alone on its journal compares the machine's clock with what it was."""
+        if self.engine is not None and self.neighbours is None:
+            self._clock_watch.look()
+            self.wake()
 
     def step(self, *, pause: bool = True) -> None:
         """Called between any two steps that the world could see: the process may end here, or stand still."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from contract.errors import HutongError
 from gateway.calls import CANCEL, CAPTURE
+from gateway.engine.clock_watch import AHEAD_US, BACK_US
 from gateway.engine.model import Answered
 from gateway.engine.states import Event, State
 from gateway.simulation import plan as plans
@@ -489,8 +490,14 @@ class World:
         self.say(f"the clock leaps by {item.by_us / SECOND} s")
         self.witness.clocks_differ = True
         for node in self.nodes:
-            node.clock.ahead_us += item.by_us
-            node.wake()
+            self._set_clock(node, item.by_us)
+
+    def _set_clock(self, node: Node, by_us: int) -> None:
+        """A machine's clock is set; whoever runs there looks at it each second, and that is played where it matters."""
+        node.clock.ahead_us += by_us
+        for at_us in (0, SECOND, BACK_US + 2 * SECOND, AHEAD_US + 2 * SECOND):
+            self.after(at_us, node.look_at_clock)
+        node.wake()
 
     def _play_pause(self, item: plans.Pause) -> None:
         self.nodes[item.node].pause_soon(item)

@@ -25,6 +25,7 @@ class TurnedClock(Clock):
     """The world's clock."""
 
     def __init__(self, world: World) -> None:
+        super().__init__()
         self._world = world
 
     def now_us(self) -> int:

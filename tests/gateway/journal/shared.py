@@ -118,11 +118,11 @@ class NoCalls:
 class Node:
     """One gateway's engine."""
 
-    def __init__(self, url: str, link: SharedLink, *, lease_us: int = LEASE_US) -> None:
+    def __init__(self, url: str, link: SharedLink, *, lease_us: int = LEASE_US, clock: Clock = CLOCK) -> None:
         self.journal = PostgresJournal(url, lease_us=lease_us)
         self.core = Core(TIMING)
-        self.engine = Engine(self.core, self.journal, link, NoCalls(), clock=CLOCK)
-        self.neighbours = PostgresNeighbours(self.journal, self.core, self.engine.inbox, clock=CLOCK, beat_s=BEAT_S)
+        self.engine = Engine(self.core, self.journal, link, NoCalls(), clock=clock)
+        self.neighbours = PostgresNeighbours(self.journal, self.core, self.engine.inbox, clock=clock, beat_s=BEAT_S)
         self.engine.join(self.neighbours)
 
     def start(self) -> Node:

@@ -41,6 +41,7 @@ ACCOUNTS = 20
 
 class TurnedClock(Clock):
     def __init__(self) -> None:
+        super().__init__()
         self.us = START_US
 
     def now_us(self) -> int:

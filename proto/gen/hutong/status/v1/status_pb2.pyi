@@ -108,6 +108,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 602
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 603
     ERROR_REASON_QUERY_BUDGET_SPENT: _ErrorReason.ValueType  # 604
+    ERROR_REASON_CLOCK_WRONG: _ErrorReason.ValueType  # 605
     ERROR_REASON_WINDOW_NOT_FOUND: _ErrorReason.ValueType  # 700
     ERROR_REASON_WINDOW_NOT_NEXT: _ErrorReason.ValueType  # 701
 
@@ -193,6 +194,7 @@ ERROR_REASON_JOURNAL_UNAVAILABLE: ErrorReason.ValueType  # 601
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 602
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 603
 ERROR_REASON_QUERY_BUDGET_SPENT: ErrorReason.ValueType  # 604
+ERROR_REASON_CLOCK_WRONG: ErrorReason.ValueType  # 605
 ERROR_REASON_WINDOW_NOT_FOUND: ErrorReason.ValueType  # 700
 ERROR_REASON_WINDOW_NOT_NEXT: ErrorReason.ValueType  # 701
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
