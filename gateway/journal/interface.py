@@ -28,6 +28,10 @@ class JournalMismatchError(Exception):
     """The file or database is not a journal of this version."""
 
 
+class ClockDiffersError(JournalMismatchError):
+    """This machine's clock and the database's are too far apart to begin: set the wrong one right."""
+
+
 @dataclass(frozen=True, slots=True)
 class EventRow:
     """One change of one payment, in the order of the journal."""

@@ -12,8 +12,8 @@ import psycopg
 
 from gateway.engine.clock import Clock
 from gateway.engine.clock_watch import Reading, differs, wrong
-from gateway.journal.interface import JournalMismatchError
-from gateway.journal.postgres_connection import Connection, connect, safe_url
+from gateway.journal.interface import ClockDiffersError, JournalMismatchError
+from gateway.journal.postgres_connection import Connect, Connection, connect, safe_url
 from gateway.journal.postgres_sql import NOW_US
 
 _SAID: Final = "clock of engine "
@@ -57,10 +57,12 @@ def _others(connection: Connection, own: str) -> dict[int, int]:
     return others
 
 
-def compare_at_start(url: str, clock: Clock) -> None:
-    """Raises JournalMismatchError where the wall clock and the database's are too far apart to begin."""
+def compare_at_start(url: str, clock: Clock, *, connect: Connect = connect) -> None:
+    """Raises ClockDiffersError where the wall clock and the database's are too far apart to begin, and
+    JournalMismatchError where the database cannot be asked."""
     try:
-        with connect(url) as connection:
+        connection = connect(url)
+        try:
             for _ in range(ASKED_MAX):
                 reading = read(connection, clock)
                 if reading.after_us - reading.before_us < SLOW_US:
@@ -69,10 +71,12 @@ def compare_at_start(url: str, clock: Clock) -> None:
             if differs(reading.off_us):
                 (there,) = connection.execute("SELECT to_regclass('meta') IS NOT NULL").fetchone() or (False,)
                 others = _others(connection, "") if there else {}
+        finally:
+            connection.close()
     except psycopg.Error as error:
         raise JournalMismatchError(f"{safe_url(url)} is not a usable journal: {error}") from error
     if differs(reading.off_us):
-        raise JournalMismatchError(
-            f"{wrong(reading.off_us, others)}. Nothing was started: a hold or a token that a wrong "
-            "clock ends is gone, for all gateways"
+        raise ClockDiffersError(
+            f"{wrong(reading.off_us, others)}. Nothing was started: a hold or a token that a wrong clock ends is gone, "
+            "for all gateways"
         )

@@ -62,6 +62,19 @@ class Database:
         """For the next run."""
         self.control.execute(f"TRUNCATE {self._tables}")
 
+    def keep(self) -> None:
+        """Copies all rows."""
+        for table in self._tables.split(", "):
+            self.control.execute(f"CREATE TABLE IF NOT EXISTS kept_{table} (LIKE {table})")
+            self.control.execute(f"TRUNCATE kept_{table}")
+            self.control.execute(f"INSERT INTO kept_{table} SELECT * FROM {table}")  # noqa: S608 - our own names
+
+    def put_back(self) -> None:
+        """All rows are as they were copied."""
+        self.empty()
+        for table in self._tables.split(", "):
+            self.control.execute(f"INSERT INTO {table} SELECT * FROM kept_{table}")  # noqa: S608 - our own names
+
     def set_clock(self, now_us: int) -> None:
         """What the server takes the time to be, microseconds since the Unix epoch."""
         self.control.execute("SELECT setval('simulated_us', %s)", (now_us,))

@@ -46,6 +46,7 @@ class Disk:
         self.failing_statement = 1
         self.torn_part: float | None = None
         """Set: power fails in the next commit, of which this part is written."""
+        self.has_clock = False
         self.failed = 0
         """Statements that failed."""
 
@@ -101,6 +102,13 @@ class Disk:
 
     def leap(self, by_us: int) -> None:
         """See the interface: a file has no clock."""
+
+    def keep(self) -> None:
+        """See the interface: files are not put back yet."""
+
+    def put_back(self) -> set[str]:
+        """See the interface."""
+        return set()
 
     def at_rest(self, living: Mapping[str, int]) -> bool:
         """See the interface: engines on one file know nothing of each other."""

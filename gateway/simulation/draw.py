@@ -8,6 +8,7 @@ import random
 from gateway.engine.transitions import Timing
 from gateway.links.windows import FRAME_LEGS_MAX, WINDOW
 from gateway.simulation.plan import (
+    DAY,
     DISK_MODES,
     HOUR,
     ISSUERS,
@@ -35,6 +36,7 @@ from gateway.simulation.plan import (
     StreamStall,
     TornCommit,
     Watch,
+    WentBack,
 )
 
 
@@ -102,7 +104,9 @@ def draw_shared(seed: int) -> Plan:
         lasts_us = min(rng.randint(50_000, 8 * SECOND), plan.heal_us - at_us - SECOND)
         items.append(DiskFault(at_us, lasts_us, rng.choice(SERVER_MODES), rng.randint(1, 12)))
     if rng.random() < 0.15:
-        items.append(ServerClockJump(moment(), rng.choice((-2 * SECOND, SECOND, 6 * SECOND, HOUR))))
+        items.append(ServerClockJump(moment(), rng.choice((-2 * SECOND, SECOND, 6 * SECOND))))
+    if rng.random() < 0.1:
+        items.append(WentBack(moment(), rng.randint(SECOND // 10, 5 * SECOND)))
     ordered = tuple(sorted(items, key=lambda item: item.at_us))
     return dataclasses.replace(plan, nodes=nodes, items=ordered, strays=rng.choice((0.0, 0.1, 0.5)))
 
@@ -263,5 +267,5 @@ def _faults(rng: random.Random, heal_us: int, nodes: int) -> list[Item]:
         lasts_us = window(at_us, 20 * SECOND)
         items.append(Slow(at_us, rng.choice(PARTICIPANTS), lasts_us, rng.randint(10_000, 6 * SECOND)))
     if rng.random() < 0.15:
-        items.append(ClockJump(moment(), rng.choice((SECOND, 60 * SECOND, 5 * HOUR))))
+        items.append(ClockJump(moment(), rng.choice((SECOND, 60 * SECOND, 5 * HOUR, 8 * DAY, -8 * DAY))))
     return items

@@ -43,7 +43,7 @@ def finish(world: World) -> None:
         _restart,
         _compare,
     ):
-        if world.witness.violations:
+        if world.witness.violations or world.over:
             return
         part(world)
 
@@ -52,7 +52,7 @@ def _settle(world: World) -> None:
     """Fault 7: whatever happened, it is settled in the end, and nobody is left without an answer."""
     world.run()
     witness = world.witness
-    if witness.violations:
+    if witness.violations or world.over:
         return
     witness.after_tick()
     if world.in_flight:

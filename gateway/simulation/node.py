@@ -12,10 +12,17 @@ from gateway.engine.clock import Clock, PaymentIds
 from gateway.engine.clock_watch import ClockWatch
 from gateway.engine.core import Core
 from gateway.engine.loop import Engine
-from gateway.engine.model import Answered, Close, Create, EngineEvent
+from gateway.engine.model import Answered, Close, Create, EngineEvent, Payment
+from gateway.engine.states import State
 from gateway.engine.transitions import Outcome
 from gateway.intake import PaymentIntake
-from gateway.journal.interface import JournalFencedError, JournalMismatchError, JournalUnavailableError
+from gateway.journal.interface import (
+    ClockDiffersError,
+    JournalFencedError,
+    JournalMismatchError,
+    JournalUnavailableError,
+    JournalWentBackError,
+)
 from gateway.queries import Queries
 from gateway.risk.judge import Judge
 from gateway.risk.rule_file import default_rules
@@ -74,6 +81,12 @@ class WatchedCore(Core):
         self._world.result.transitions.update(out.transitions)
         return out
 
+    def _end_hold(self, payment: Payment, out: Outcome) -> None:
+        held = payment.state is State.HELD
+        super()._end_hold(payment, out)
+        if held and payment.state is not State.HELD:
+            self._world.look_at_ended_hold(payment)
+
 
 class Node:
     """One engine, from start to start."""
@@ -126,15 +139,25 @@ class Node:
             engine = self._build()
         except CrashError as crash:
             self.die(crash)
+        except JournalWentBackError:
+            self._process.close_all()
+            world.say(f"engine {self.number} does not start on a journal that went back")
+            world.after(START_RETRY_US, self.start)
         except (sqlite3.Error, JournalMismatchError, JournalUnavailableError) as error:
             self._process.close_all()
-            if world.storage.failed > failed:
+            if isinstance(error, ClockDiffersError) and world.witness.clocks_differ:
+                world.say(f"engine {self.number} does not start while its machine's clock is wrong")
+                world.after(START_RETRY_US, self.start)
+            elif world.storage.failed > failed:
                 world.witness.disk_failed = True
                 world.after(START_RETRY_US, self.start)
             else:
                 world.witness.complain("a gateway starts on a sound disk", repr(error))
         else:
             self.engine, self._failures = engine, 0
+            if world.lost:
+                self._begin()
+                return
             world.witness.open(world.storage.rows)
             world.witness.after_restart()
             world.witness.claims.look_at_unfinished(
@@ -143,15 +166,21 @@ class Node:
                 self.core.book,
             )
             world.say(f"engine {self.number} starts with {self.recovered} payments in flight")
-            self._listen()
-            self.tick_at_us = world.now_us
-            if self.neighbours is not None:
-                self.turn_at_us = world.now_us + self.neighbours.waits_us
+            self._begin()
+
+    def _begin(self) -> None:
+        """Its threads begin."""
+        self._listen()
+        self.tick_at_us = self._world.now_us
+        if self.neighbours is not None:
+            self.turn_at_us = self._world.now_us + self.neighbours.waits_us
 
     def _build(self) -> Engine:
         world = self._world
         self.clock = VirtualClock(lambda: world.now_us, self.clock.ahead_us)  # a new process looks at the machine's
         self._clock_watch = ClockWatch(self.clock)
+        if not world.storage.has_clock:
+            world.believed_us[self.number] = self.clock.ahead_us  # there is nothing to compare with
         journal = self._process.open_journal()
         link = self._link = SimulatedLink(world, self)
         router = Router(_DIRECTORY, link.reachable)
@@ -253,7 +282,7 @@ class Node:
         if planned is not None and planned.renamed:
             self._names += 1
         if planned is not None and planned.clock_us:
-            self.clock.ahead_us += planned.clock_us
+            world.set_clock(self, planned.clock_us)
             world.witness.clocks_differ = True
             world.result.faults["clock_set"] += 1
         if power:
@@ -311,7 +340,7 @@ class Node:
             with self._acting(ENGINE):
                 busy = self._tick(engine)
             world.witness.disk_failed |= bool(world.storage.failed)
-            if engine.counts.commits != commits and not world.storage.hidden:
+            if engine.counts.commits != commits and not world.storage.hidden and not world.lost:
                 world.witness.after_tick()
         except GoneError:
             return

@@ -17,6 +17,7 @@ from gateway.links.windows import FRAME_LEGS_MAX, WINDOW
 
 SECOND: Final = 1_000_000
 HOUR: Final = 3600 * SECOND
+DAY: Final = 24 * HOUR
 ISSUERS: Final = ("issuer-a", "issuer-b")
 ACQUIRERS: Final = ("acquirer-a", "acquirer-b", "acquirer-c")
 PARTICIPANTS: Final = ISSUERS + ACQUIRERS
@@ -223,7 +224,7 @@ class SecondStream:
 
 @dataclass(frozen=True, slots=True)
 class ClockJump:
-    """The engine's clock leaps forward, as after a suspended machine."""
+    """The clocks of the engines' machines are set, ahead or back, while they run."""
 
     at_us: int
     by_us: int
@@ -235,6 +236,15 @@ class ServerClockJump:
 
     at_us: int
     by_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class WentBack:
+    """The journal's server is put back, after a while, to what it has committed now: a backup that is restored, or a
+    standby that lagged and is made the primary."""
+
+    at_us: int
+    lasts_us: int
 
 
 Item = (
@@ -257,6 +267,7 @@ Item = (
     | SecondStream
     | ClockJump
     | ServerClockJump
+    | WentBack
 )
 
 DISK_MODES: Final = (

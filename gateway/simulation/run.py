@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a tmpfs, in a folder of its own with a random name
 """Where files cost no disk, if it is there."""
 _LOGGERS: Final = (
+    "gateway.engine.clock_watch",
     "gateway.engine.loop",
     "gateway.journal.postgres",
     "gateway.journal.postgres_neighbours",

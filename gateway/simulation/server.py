@@ -13,12 +13,15 @@ from typing import Any, Final, cast
 
 import psycopg
 from psycopg import errors
+from psycopg.pq import TransactionStatus
 
 from gateway.engine.clock import PaymentIds
 from gateway.engine.core import Core
 from gateway.engine.loop import Engine
+from gateway.journal import postgres_clock
 from gateway.journal.conservation import Report
 from gateway.journal.interface import Reader
+from gateway.journal.memory import Memory
 from gateway.journal.postgres import PostgresJournal
 from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_connection import Connection
@@ -41,6 +44,7 @@ class Server:
 
     def __init__(self, database: Database, now_us: Callable[[], int]) -> None:
         """`now_us`: true time, microseconds since the Unix epoch."""
+        self.has_clock = True
         self.failed = 0
         self.mode = ""
         """The fault at work, of gateway.simulation.plan.DISK_MODES and SERVER_MODES."""
@@ -94,6 +98,22 @@ class Server:
     def leap(self, by_us: int) -> None:
         """See the interface: leases are counted by this clock."""
         self._ahead_us += by_us
+
+    def keep(self) -> None:
+        """See the interface."""
+        self._database.keep()
+
+    def put_back(self) -> set[str]:
+        """See the interface."""
+        before = self._ticks()
+        for process in self._processes:
+            process.break_all()
+        self._database.put_back()
+        after = {engine: tick for engine, _, tick in self._ticks()}
+        return {holder for engine, holder, tick in before if holder and after.get(engine, 0) < tick}
+
+    def _ticks(self) -> list[tuple[int, str, int]]:
+        return self._database.control.execute("SELECT engine, holder, tick FROM leases").fetchall()
 
     def power_cut(self) -> None:
         """See the interface. A server that synced its commits has them all; every connection ends."""
@@ -210,6 +230,8 @@ class Sessions:
         self._number = number
         self._open: list[Session] = []
         self._journal: PostgresJournal | None = None
+        self._memories: dict[str, Memory] = {}
+        """What the files of its folders have, by the process's name."""
         self._mail_ids = PaymentIds(lambda count: bytes(number + 1 for _ in range(count)))
 
     def connect(self, url: str, *, writer: bool = False) -> Connection:
@@ -225,8 +247,16 @@ class Sessions:
         self._open.remove(session)
         self._database.give_back(session.real, writer=session.writer)
 
+    def break_all(self) -> None:
+        """The server ends every connection of the process."""
+        for session in self._open:
+            session.broken = True
+            if session.real.info.transaction_status != TransactionStatus.IDLE:
+                session.real.execute("ROLLBACK")
+
     def open_journal(self) -> PostgresJournal:
         """See the interface."""
+        postgres_clock.compare_at_start(self._database.url, self.life.clock, connect=self.connect)
         self._journal = PostgresJournal(
             self._database.url,
             holder=self.life.holder,
@@ -234,6 +264,7 @@ class Sessions:
             sleep=lambda _: self.life.step(),
             monotonic=self.life.monotonic_s,
             connect=self.connect,
+            memory=self._memories.setdefault(self.life.holder, Memory()),
         )
         return self._journal
 
@@ -397,6 +428,8 @@ class SimulatedNeighbours(PostgresNeighbours):
     @property
     def at_rest(self) -> bool:
         """See the interface."""
+        if self.clock.wrong or not self.clock.settled:
+            return False
         return not (self._followed or self._done or self._adopted or self._mail or self._fenced or self._troubled)
 
     def skip(self, idle_us: int) -> None:

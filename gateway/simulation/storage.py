@@ -132,6 +132,8 @@ class Storage(Protocol):
 
     failed: int
     """Statements that failed."""
+    has_clock: bool
+    """Whether it has a clock, with which machines' clocks are compared."""
 
     @property
     def faulty(self) -> bool:
@@ -165,6 +167,15 @@ class Storage(Protocol):
 
     def leap(self, by_us: int) -> None:
         """The storage's own clock leaps, if it has one."""
+        ...
+
+    def keep(self) -> None:
+        """A backup is made of what is committed now."""
+        ...
+
+    def put_back(self) -> set[str]:
+        """All is as the backup has it, and every connection ends. Returns the names of the processes whose own commits
+        are gone."""
         ...
 
     def power_cut(self) -> None:

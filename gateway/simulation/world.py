@@ -13,7 +13,7 @@ from typing import Any, Final
 from contract.errors import HutongError
 from gateway.calls import CANCEL, CAPTURE
 from gateway.engine.clock_watch import AHEAD_US, BACK_US
-from gateway.engine.model import Answered
+from gateway.engine.model import Answered, Payment
 from gateway.engine.states import Event, State
 from gateway.simulation import plan as plans
 from gateway.simulation.callers import (
@@ -33,6 +33,12 @@ from gateway.simulation.streams import STALE_US, SimulatedLink
 from gateway.simulation.witness import Violation, Witness
 from hutong.gateway.v1 import payment_pb2 as pb
 
+SET_RIGHT_US: Final = 8 * SECOND
+"""After this somebody sets a wrong clock right, where it is noticed."""
+EARLY_US: Final = 3 * SECOND
+"""How much before its true time a hold may end: clocks agree within two seconds."""
+NOT_SERVED: Final = "a journal that lost commits is not served"
+NOTICED_US: Final = 5 * SECOND
 STEPS_MAX: Final = 60_000
 """Moments of one run; one that needs more does not come to rest."""
 NEVER: Final = 1 << 62
@@ -80,6 +86,13 @@ class World:
         self.storage = storage(lambda: START_US + self.now_us)
         self._active_us = 0
         self._pauses = 0
+        self.lost: set[int] = set()
+        """Engines whose commits the journal lost."""
+        self.over = False
+        """Whether the run ends here: what it rests on is gone."""
+        self.believed_us: dict[int, int] = {}
+        """By how much an engine's time may be ahead, where its machine's clock was wrong and nothing could say so."""
+        self._server_ahead_us = 0
         self._armed: list[plans.Crash] = []
         self._turns: Counter[int] = Counter()
         """How many times each operation was asked for: callers take the engines in turn."""
@@ -106,6 +119,7 @@ class World:
             plans.SecondStream: self._play_second,
             plans.ClockJump: self._play_jump,
             plans.ServerClockJump: self._play_server_jump,
+            plans.WentBack: self._play_went_back,
         }
 
     def add_pay(self, pay: Pay) -> None:
@@ -136,7 +150,7 @@ class World:
     def run(self) -> bool:
         """Until nothing is under way any more. Returns whether that came to be."""
         for _ in range(STEPS_MAX):
-            if self.witness.violations:
+            if self.witness.violations or self.over:
                 return True
             if not self._advance(NEVER - 1):
                 return True
@@ -277,6 +291,8 @@ class World:
             self.say(f"operation {call.op} is refused: {answer.name}")
             self.witness.disk_failed |= bool(self.storage.failed)
             self.witness.refused(call, answer)
+        elif call.node in self.lost:
+            self.witness.complain(NOT_SERVED, f"engine {call.node} answered operation {call.op}")
         else:
             self._digest.update(answer)
             self.witness.answered(call, answer)
@@ -490,14 +506,64 @@ class World:
         self.say(f"the clock leaps by {item.by_us / SECOND} s")
         self.witness.clocks_differ = True
         for node in self.nodes:
-            self._set_clock(node, item.by_us)
+            self.set_clock(node, item.by_us)
 
-    def _set_clock(self, node: Node, by_us: int) -> None:
-        """A machine's clock is set; whoever runs there looks at it each second, and that is played where it matters."""
-        node.clock.ahead_us += by_us
+    def set_clock(self, node: Node, by_us: int) -> None:
+        """A machine's clock is set. Where there is another to compare it with, somebody sets it right after a while;
+        else whoever runs there looks at it each second, which is played where it matters."""
+        ahead_us = node.clock.ahead_us = node.clock.ahead_us + by_us
+        if self.storage.has_clock:
+            self.after(SET_RIGHT_US, lambda: self._set_right(node))
+            return
         for at_us in (0, SECOND, BACK_US + 2 * SECOND, AHEAD_US + 2 * SECOND):
             self.after(at_us, node.look_at_clock)
+
+        def believe() -> None:
+            if node.clock.ahead_us == ahead_us:
+                self.believed_us[node.number] = ahead_us
+
+        self.after((BACK_US if by_us < 0 else AHEAD_US) - SECOND, believe)
         node.wake()
+
+    def _set_right(self, node: Node) -> None:
+        if node.clock.ahead_us:
+            self.say(f"the clock of engine {node.number}'s machine is set right")
+            node.clock.ahead_us = 0
+
+    def look_at_ended_hold(self, payment: Payment) -> None:
+        """A hold was ended because its time is over: it must be, by true time, unless a clock was wrong for so long
+        that it had to be believed."""
+        believed_us = max(0, *self.believed_us.values()) if self.believed_us else 0
+        early_us = payment.hold_until_us - START_US - self.now_us - believed_us
+        if early_us > EARLY_US:
+            text = f"{payment.payment_id.hex()} was ended {early_us / SECOND:.0f} s before its time"
+            self.witness.complain("a wrong clock ends no hold", text)
+
+    def _play_went_back(self, item: plans.WentBack) -> None:
+        self.storage.keep()
+        self.after(item.lasts_us, self._put_back)
+
+    def _put_back(self) -> None:
+        """The database is as it was. Whoever committed something since must notice, and serve nobody any more."""
+        alive = {node.holder: node for node in self.nodes if node.engine is not None}
+        holders = self.storage.put_back()
+        self.result.faults["went_back"] += 1
+        self.say("the journal went back")
+        self.witness.disk_failed = True
+        if not holders:
+            return
+        self.lost = {alive[holder].number for holder in holders if holder in alive}
+        self.witness.only = NOT_SERVED
+        self._armed.clear()
+        for node in self.nodes:
+            node.spare()
+        self.after(NOTICED_US, self._look_whether_noticed)
+
+    def _look_whether_noticed(self) -> None:
+        for number in self.lost:
+            if self.nodes[number].engine is not None:
+                self.witness.complain(NOT_SERVED, f"engine {number} goes on")
+        self.over = True
 
     def _play_pause(self, item: plans.Pause) -> None:
         self.nodes[item.node].pause_soon(item)
@@ -505,8 +571,13 @@ class World:
     def _play_server_jump(self, item: plans.ServerClockJump) -> None:
         self.result.faults["server_clock_jump"] += 1
         self.say(f"the clock of the journal's server leaps by {item.by_us / SECOND} s")
-        self.witness.disk_failed = True  # leases may run out
-        self.storage.leap(item.by_us)
+        self.witness.disk_failed = self.witness.clocks_differ = True  # leases may run out
+        self._leap_server(item.by_us)
+        self.after(SET_RIGHT_US, lambda: self._leap_server(-self._server_ahead_us))
+
+    def _leap_server(self, by_us: int) -> None:
+        self._server_ahead_us += by_us
+        self.storage.leap(by_us)
 
     def _heal(self) -> None:
         """From now on nothing breaks."""
@@ -514,11 +585,14 @@ class World:
         self.storage.mend()
         self.storage.tear(None)
         self._armed.clear()
+        self._leap_server(-self._server_ahead_us)
         for name, participant in self.network.participants.items():
             participant.down = participant.known_down = False
             self._make_quick(name)
         for node in self.nodes:
             node.spare()
+            if self.storage.has_clock:
+                node.clock.ahead_us = 0
             if node.link is not None:
                 node.link.open_all()
             node.start()
