@@ -16,6 +16,7 @@ from rich.text import Text
 
 from clients.command.amounts import exponent_of, minor_units
 from clients.command.groups import Group
+from clients.command.verdict import failed
 from clients.said import say, say_exact
 from clients.screen import Screen, add_row
 from contract.cleaning import printable
@@ -175,7 +176,7 @@ def _tip(given: dict[str, Any]) -> dict[str, Any]:
             raise click.BadParameter("a percentage is 0.01% to 99.99%", param_hint="--fee")
         return {"tip": tips.PERCENT, "tip_basis_points": points}
     if fee:
-        return {"tip": tips.FIXED, "tip_minor": minor_units(fee, given["currency"])}
+        return {"tip": tips.FIXED, "tip_minor": minor_units(fee, given["currency"], "--fee")}
     return {"tip": tips.ASKED if given["ask_for_tip"] else tips.NONE}
 
 
@@ -191,14 +192,15 @@ def scan(images: tuple[Path, ...], thorough: bool, as_json: bool, directory_file
     them could not be read; a picture that shows no code is no error.
     """
     directory = _directory(directory_file)
-    failed = False
+    unread: list[str] = []
     with Reader(SCAN_LIMITS) as reader:
         for path in images:
             shape = _scanned(path, reader, Effort.THOROUGH if thorough else Effort.LADDER, directory)
-            failed = failed or shape["error"] is not None
+            if shape["error"] is not None:
+                unread.append(f"{path}: {shape['error']}")
             click.echo(json.dumps(shape) if as_json else _found(shape), nl=as_json)
-    if failed:
-        sys.exit(1)
+    if unread:
+        failed(f"{len(unread)} of {len(images)} files could not be read", unread)
 
 
 def _scanned(path: Path, reader: Reader, effort: Effort, directory: Directory) -> dict[str, Any]:
@@ -287,7 +289,7 @@ def corpus(folder: Path, generate: int | None, seed: int, as_json: bool) -> None
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps(report) if as_json else barcode_corpus.page(report), nl=as_json)
     if report["unread_files"]:
-        sys.exit(1)
+        failed(f"{report['unread_files']} pictures could not be judged", [str(one) for one in report["problems"]])
 
 
 @barcode.command()
@@ -301,7 +303,7 @@ def fuzz(inputs: int, seed: int, as_json: bool) -> None:
     report = barcode_bench.fuzz(inputs, seed)
     click.echo(json.dumps(report) if as_json else barcode_bench.fuzz_page(report), nl=as_json)
     if report["failures"]:
-        sys.exit(1)
+        failed("inputs failed", [f"input {one['input']}: {one['problem']}" for one in report["failures"]])
 
 
 def _payloads(argument: str | None) -> Iterator[str]:

@@ -17,6 +17,7 @@ from clients.command import bench_overload, bench_recovery, bench_storm
 from clients.command.checking import check_folder
 from clients.command.journals import LOCAL_SERVER, JournalError, local_server
 from clients.command.measured import Child, Setting, journal_name, serve_gateway, verdict
+from clients.command.verdict import failed
 from clients.screen import Screen
 from loadtest import echo
 from loadtest.measure import Saturation, latencies_ms, saturate
@@ -235,7 +236,7 @@ def bench(
     else:
         show(result, Screen())
     if not result["conserved"]:
-        raise SystemExit(1)
+        failed("after the load the books do not agree", result["findings"])
 
 
 def _print(result: dict[str, Any], console: Screen) -> None:

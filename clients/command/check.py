@@ -10,6 +10,7 @@ from rich.text import Text
 
 from clients.command.checking import check_folder
 from clients.command.journals import SQLITE_FILE, JournalError, remembered_url
+from clients.command.verdict import failed
 from clients.screen import Screen
 from gateway.journal.conservation import Report
 
@@ -59,7 +60,7 @@ def check(folder: Path, journal: str, as_json: bool) -> None:
     else:
         print_report(report, Screen())
     if not report.conserved:
-        raise SystemExit(1)
+        failed("the books do not agree", report.findings)
 
 
 def print_report(report: Report, console: Screen) -> None:

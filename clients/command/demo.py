@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from clients.command.network import Network, NetworkError, NetworkOptions
 from clients.command.optics import GatewaySymbols, MerchantPrinter
 from clients.command.places import PlaceError, check_empty
 from clients.command.settlements import FolderDesk
+from clients.command.verdict import failed
 from clients.demo.camera import TerminalCamera
 from clients.demo.play import Progress as Tell
 from clients.demo.play import books_against_receipts, play
@@ -64,7 +64,8 @@ def demo(seed: int, data: Path | None, svg: Path | None, *, as_json: bool) -> No
         show(result, Screen())
     if svg is not None:
         picture(result, svg)
-    sys.exit(0 if result.ok else 1)
+    if not result.ok:
+        failed("not everything came out as it should", result.failures)
 
 
 def run(folder: Path, seed: int, console: Screen, **options: int) -> Result:
@@ -138,7 +139,7 @@ def _folder(data: Path | None) -> Iterator[Path]:
         try:
             check_empty(data)
         except PlaceError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.UsageError(str(error)) from None
         yield data
         return
     with tempfile.TemporaryDirectory(prefix="hutong-demo-") as folder:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from clients.command.connection import Connection, connected, connection_options
 from clients.command.face_options import SECRET_VARIABLE
 from clients.command.operators import secret_of
+from clients.command.verdict import failed
 from clients.faces import camera
 from clients.faces.capturing import TIMEOUT_S, FaceTerminal, Factors, operator_metadata
 from clients.faces.people import People
@@ -228,7 +229,7 @@ def identify(
     }
     _say(result, as_json)
     if answer.outcome != face_pb2.OUTCOME_MATCHED:
-        raise click.exceptions.Exit(1)
+        failed(f"nobody was identified: {result['outcome']}")
 
 
 def _of_file(

@@ -14,6 +14,7 @@ import click
 from rich.table import Table
 
 from clients.command.settlements import Desk, OpenDesk, desk_options
+from clients.command.verdict import failed
 from clients.participants import statement as export
 from clients.participants.books import FILE_NAME, BooksError
 from clients.screen import Screen, add_row
@@ -68,8 +69,8 @@ def reconcile(
         click.echo(json.dumps({name: _as_json(result) for name, result in results.items()}))
     else:
         _print(results)
-    if not all(result.agrees for result in results.values()):
-        raise SystemExit(1)
+    if differing := [name for name, result in results.items() if not result.agrees]:
+        failed("these do not agree with what was settled", differing)
 
 
 def run(desk: Desk, participant: str, lines: Iterator[Line], window: int | None = None) -> Result:

@@ -15,6 +15,7 @@ import click
 from rich.progress import Progress
 
 from clients.command.journals import JournalError, check_url, local_server
+from clients.command.verdict import failed
 from clients.screen import Screen
 from gateway.simulation.mutations import SEEDS_MAX, Found, PatchError, concerns, hunt
 from gateway.simulation.run import MEMORY, Runner, open_runner
@@ -152,7 +153,7 @@ def _run(seeds: int | None, seed: int | None, jobs: int, url: str, as_json: bool
     else:
         _print(report, summary, shortest)
     if summary.failures:
-        raise SystemExit(1)
+        failed("rules were broken", [f"seed {one.seed}: {one.rule}: {one.text}" for one in summary.failures])
 
 
 def _shortest(summary: Summary, url: str) -> dict[str, Any] | None:
@@ -234,4 +235,4 @@ def _hunt(path: Path, first_seed: int, seeds: int, url: str, as_json: bool) -> N
             click.echo(f"{found.name}: {found.about}\n    {verdict}")
         click.echo(f"{len(hunted) - len(missed)} of {len(hunted)} planted bugs found, each within {seeds} seeds")
     if missed:
-        raise SystemExit(1)
+        failed("planted bugs were not found", [found.name for found in missed])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,6 +31,7 @@ from clients.command.token_calls import (
     token_name,
     token_service,
 )
+from clients.command.verdict import failed
 from clients.screen import Screen, add_row
 from clients.wording import money
 from contract.currencies import EXPONENT_OF
@@ -238,7 +238,7 @@ def bench(accounts: int, suite: str, seed: int, data: Path | None, *, as_json: b
         try:
             check_empty(data)
         except PlaceError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.UsageError(str(error)) from None
     with tempfile.TemporaryDirectory(prefix="hutong-bench-") as made, _progress() as show_progress:
         figures = measured.run(data or Path(made), accounts, suite, seed, show_progress)
     report = figures.as_json()
@@ -246,8 +246,8 @@ def bench(accounts: int, suite: str, seed: int, data: Path | None, *, as_json: b
         click.echo(json.dumps(report))
     else:
         _print_figures(report)
-    if not all(report["met"].values()):
-        sys.exit(1)
+    if figures.missed():
+        failed("targets were missed", figures.missed())
 
 
 @token.command()
@@ -301,7 +301,9 @@ def _check_presentations(rounds: int, journal: str, *, as_json: bool) -> None:
             stop("NOT_CHECKED", str(error), {}, as_json=as_json)
     _print_found(report.as_json(), as_json=as_json)
     if not report.proven:
-        sys.exit(1)
+        settled = f"{report.succeeded:,} of {report.payments:,} payments succeeded, for {report.rounds:,} codes"
+        odd = [f"{report.wrong_rounds:,} codes did not pay exactly once", settled]
+        failed("it is not shown that every code pays once", [*odd, f"{report.in_flight:,} in flight", *report.findings])
 
 
 def _print_found(found: dict[str, Any], *, as_json: bool) -> None:

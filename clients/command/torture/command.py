@@ -15,6 +15,7 @@ import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from clients.command.torture.disk import Disk, small_disk
+from clients.command.verdict import failed
 from clients.screen import Screen
 
 DISK_BYTES: Final = 512 << 20
@@ -83,7 +84,7 @@ def torture(
     else:
         _print(report, Screen())
     if report["losses"] or report["findings"]:
-        raise SystemExit(1)
+        failed("something was lost, or does not agree", [*report["lost"], *report["findings"]])
 
 
 def _disk(folder: Path, minutes: float, full_disk: str | None) -> Disk:

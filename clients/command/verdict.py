@@ -1,0 +1,18 @@
+"""How a measurement or a check ends that did not find what it should: with a sentence on standard error that says what,
+whatever it printed before, and exit status 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+import click
+
+NAMED_MAX: Final = 10
+"""Things that are named; the rest are counted."""
+
+
+def failed(what: str, found: Sequence[str] = ()) -> NoReturn:
+    """Ends the command: `what` is wrong, in one sentence without its full stop, and each thing `found` on a line."""
+    more = [f"and {len(found) - NAMED_MAX:,} more"] if len(found) > NAMED_MAX else []
+    raise click.ClickException("\n  ".join([what + (":" if found else "."), *found[:NAMED_MAX], *more]))
