@@ -114,6 +114,10 @@ class Disk:
         """See the interface: engines on one file know nothing of each other."""
         return True
 
+    def overdue(self, *, watched: bool) -> str:
+        """See the interface. A process that ends takes its locks with it."""
+        return ""
+
     def skip(self, idle_us: int, engines: list[int]) -> None:
         """See the interface."""
 

@@ -103,12 +103,26 @@ def draw_shared(seed: int) -> Plan:
         at_us = moment()
         lasts_us = min(rng.randint(50_000, 8 * SECOND), plan.heal_us - at_us - SECOND)
         items.append(DiskFault(at_us, lasts_us, rng.choice(SERVER_MODES), rng.randint(1, 12)))
+    items.extend(_lines(random.Random(f"{seed} lines"), plan))
     if rng.random() < 0.15:
         items.append(ServerClockJump(moment(), rng.choice((-2 * SECOND, SECOND, 6 * SECOND))))
     if rng.random() < 0.1:
         items.append(WentBack(moment(), rng.randint(SECOND // 10, 5 * SECOND)))
     ordered = tuple(sorted(items, key=lambda item: item.at_us))
     return dataclasses.replace(plan, nodes=nodes, items=ordered, strays=rng.choice((0.0, 0.1, 0.5)))
+
+
+def _lines(rng: random.Random, plan: Plan) -> list[Item]:
+    """Lines to the server that are cut, and a server that stands still, where there is something to do."""
+    items: list[Item] = []
+    pays = [item.at_us for item in plan.items if isinstance(item, Pay)]
+    for _ in range(rng.choice((0, 0, 1, 1, 2, 3))):
+        at_us = min(rng.choice(pays) + rng.randint(0, SECOND // 10), plan.heal_us - 2 * SECOND)
+        mode = rng.choice(("cut", "cut_dead", "cut_dead", "frozen", "frozen"))
+        longest_us = rng.choice((SECOND, 6 * SECOND, 12 * SECOND))
+        lasts_us = min(rng.randint(50_000, longest_us), plan.heal_us - at_us - SECOND)
+        items.append(DiskFault(at_us, lasts_us, mode, rng.randint(1, 14)))
+    return items
 
 
 def _readers(seed: int, items: list[Item], pays: list[Pay], heal_us: int) -> list[Item]:

@@ -30,7 +30,7 @@ from gateway.routing import Router
 from gateway.simulation.callers import SimulatedCall, directory
 from gateway.simulation.plan import SECOND, Crash, Pause
 from gateway.simulation.readers import Query, Stream, Watcher
-from gateway.simulation.storage import CrashError, GoneError, Neighbour, TornError
+from gateway.simulation.storage import CrashError, GoneError, LostError, Neighbour, TornError
 from gateway.simulation.streams import SimulatedLink
 from gateway.simulation.windows import SimulatedClosing
 from gateway.watch import WatchHub
@@ -234,6 +234,16 @@ class Node:
         if self._lives != life or self.engine is None:
             raise GoneError
 
+    def wait(self, lasts_us: int) -> bool:
+        """See gateway.simulation.storage.Life."""
+        if self.engine is None:
+            return False
+        life = self._lives
+        self._world.stand_still(self.number, lasts_us)
+        if self._lives != life or self.engine is None:
+            raise GoneError
+        return True
+
     def pause_soon(self, pause: Pause) -> None:
         """The process stands still after some further steps."""
         if self.engine is not None:
@@ -281,6 +291,10 @@ class Node:
         down_us = planned.down_us if planned is not None else SECOND
         if planned is not None and planned.renamed:
             self._names += 1
+        if isinstance(crash, LostError):
+            down_us = crash.down_us
+            self._names += crash.renamed
+            world.result.faults["machine_lost"] += 1
         if planned is not None and planned.clock_us:
             world.set_clock(self, planned.clock_us)
             world.witness.clocks_differ = True

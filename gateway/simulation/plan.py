@@ -284,6 +284,9 @@ the file not to be opened until the fault ends."""
 SERVER_MODES: Final = (*DISK_MODES, "conflict", "conflict", "killed", "killed")
 """On a database server the same, as errors that it raises or as connections that break in a commit, and: transactions
 fail as they do when they meet another's, some times; the server ends a connection."""
+LINE_MODES: Final = ("cut", "cut_dead", "frozen")
+"""And of lines to it: one is cut in the midst of a transaction; one is cut with the machine at its end; the server
+stands still. See gateway.simulation.lines."""
 
 
 # -- what becomes of messages --------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ A COMMIT whose answer is lost was carried out, or was not, and the journal has t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
@@ -27,9 +27,11 @@ from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_connection import Connection
 from gateway.journal.postgres_neighbours import BEAT_S, LOOK_S, PostgresNeighbours
 from gateway.journal.postgres_reader import PostgresReader
+from gateway.journal.postgres_waiting import SILENT_S, SilentServerError
 from gateway.simulation.database import CommittedRows, Database
-from gateway.simulation.plan import DiskFault
-from gateway.simulation.storage import CrashError, Life, Neighbour, Rows, TornError
+from gateway.simulation.lines import LOCK_WAIT_US, LOOK_US, Lines
+from gateway.simulation.plan import LINE_MODES, DiskFault
+from gateway.simulation.storage import CrashError, Life, LostError, Neighbour, Rows, TornError
 
 _CONTROL: Final = ("BEGIN", "COMMIT", "ROLLBACK", "SET ", "SHOW ")
 _READS: Final = (*_CONTROL, "SELECT")
@@ -47,7 +49,7 @@ class Server:
         self.has_clock = True
         self.failed = 0
         self.mode = ""
-        """The fault at work, of gateway.simulation.plan.DISK_MODES and SERVER_MODES."""
+        """The fault at work, of gateway.simulation.plan.SERVER_MODES and LINE_MODES."""
         self.unsynced = False
         """Whether something was committed that a power cut may take back."""
         self._database = database
@@ -58,6 +60,7 @@ class Server:
         self._conflicts_left = 0
         self._torn_part: float | None = None
         self._processes: list[Sessions] = []
+        self.lines = Lines(database, now_us)
         database.empty()
 
     @property
@@ -89,7 +92,10 @@ class Server:
 
     def mend(self) -> None:
         """See the interface."""
-        self.mode = ""
+        frozen, self.mode = self.mode == "frozen", ""
+        if frozen:
+            self._tell_time()
+            self.lines.go_on(carry_out=self._statement % 2 == 1)
 
     def tear(self, part: float | None) -> None:
         """See the interface."""
@@ -119,6 +125,7 @@ class Server:
         """See the interface. A server that synced its commits has them all; every connection ends."""
         for process in self._processes:
             process.close_all()
+        self.lines.end_all()
 
     def forget_former(self) -> None:
         """See the interface."""
@@ -127,6 +134,8 @@ class Server:
 
     def at_rest(self, living: Mapping[str, int]) -> bool:
         """See the interface."""
+        if not self.lines.at_rest():
+            return False
         engines, holders = list(living.values()), list(living)
         row = self._database.control.execute(
             "SELECT (SELECT count(*) FROM mail WHERE engine = ANY(%s::bigint[])), "
@@ -135,6 +144,10 @@ class Server:
             (engines, engines, holders),
         ).fetchone()
         return row == (0, 0, len(living))
+
+    def overdue(self, *, watched: bool) -> str:
+        """See the interface."""
+        return self.lines.overdue(watched=watched and not self.mode) if self.lines.any_cut else ""
 
     def skip(self, idle_us: int, engines: list[int]) -> None:
         """See the interface."""
@@ -153,22 +166,25 @@ class Server:
         """See the interface."""
         for process in self._processes:
             process.close_all()
+        self.lines.end_all()
 
     # -- called by sessions ------------------------------------------------------------------------------------
 
     def opening(self) -> None:
         """A connection is opened."""
+        if self.mode == "frozen":
+            self.failed += 1
+            raise psycopg.OperationalError("connection timeout expired")
         if self.mode.endswith("blind") or self.mode == "unreadable":
             self.failed += 1
             raise psycopg.OperationalError("connection refused")
 
     def before(self, session: Session, statement: str) -> None:
         """Before each statement."""
-        if "clock_timestamp()" in statement and (now_us := self._now_us() + self._ahead_us) != self._clock_us:
-            self._database.set_clock(now_us)
-            self._clock_us = now_us
+        if "clock_timestamp()" in statement:
+            self._tell_time()
         mode = self.mode
-        if not mode or mode.startswith("commit"):
+        if not mode or mode.startswith("commit") or mode in LINE_MODES:
             return
         if mode == "unreadable":
             self._end(session)
@@ -184,6 +200,34 @@ class Server:
             elif self._conflicts_left:
                 self._conflicts_left -= 1
                 self._refuse(session, mode)
+
+    def _tell_time(self) -> None:
+        now_us = self._now_us() + self._ahead_us
+        if now_us != self._clock_us:
+            self._database.set_clock(now_us)
+            self._clock_us = now_us
+
+    def cut_after(self, session: Session, statements: Sequence[str]) -> int | None:
+        """How many of these statements get through to the server before the line is cut; None where it is not cut. No
+        later than before the COMMIT: the answer to that may be lost by another fault."""
+        if not self.mode.startswith("cut") or not session.writer:
+            return None
+        first = session.statements - len(statements)
+        for place, statement in enumerate(statements):
+            if statement == "COMMIT" or (session.in_transaction and first + place >= self._statement):
+                return place
+        return None
+
+    def cut(self, session: Session) -> None:
+        """The line is cut. Raises what the process notices of it."""
+        mode, self.mode = self.mode, ""
+        self.failed += 1
+        session.broken = session.left = True
+        if mode == "cut_dead":
+            # Away for long or not, and as another process or not.
+            down_us = 1_000_000 * (1 + self._statement % 3 * 4)
+            raise LostError(down_us, renamed=self._statement % 2 == 1)
+        raise psycopg.OperationalError("the connection was lost")
 
     def _refuse(self, session: Session, mode: str) -> None:
         """The server raises an error in place of the next statement."""
@@ -215,9 +259,11 @@ class Server:
         self.unsynced |= session.unsynced
         return commit()
 
-    def lock_was_held(self) -> None:
-        """A statement gave up waiting for one that stands still."""
+    def lock_was_held(self, life: Life) -> None:
+        """A statement gave up waiting for one that stands still, or for one that nobody carries on with."""
         self.failed += 1
+        if self.lines.any_cut:
+            life.wait(LOCK_WAIT_US)
 
 
 class Sessions:
@@ -245,7 +291,12 @@ class Sessions:
     def ended(self, session: Session) -> None:
         """A session is closed: what it had not committed is rolled back."""
         self._open.remove(session)
-        self._database.give_back(session.real, writer=session.writer)
+        if session.unanswered is not None:
+            self.server.lines.hold(session.real, session.unanswered, writer=session.writer)
+        elif session.left:
+            self.server.lines.keep(session.real)
+        else:
+            self._database.give_back(session.real, writer=session.writer)
 
     def break_all(self) -> None:
         """The server ends every connection of the process."""
@@ -314,6 +365,11 @@ class Session:
         """In this transaction."""
         self.broken = False
         """Whether the process cannot reach the server through it any more."""
+        self.left = False
+        """Whether the server keeps it open when the process has gone."""
+        self.unanswered: list[Pending] | None = None
+        """What the server had not answered when the process gave it up."""
+        self.silent_s = SILENT_S
         self.info = real.info
         self._closed = False
         self._process = process
@@ -340,18 +396,35 @@ class Session:
 
     def send(self, statement: str, parameters: Any = None) -> Any:
         """To the server, at once or with the pipeline."""
-        if self._sent is None:
-            return self.real.execute(statement, parameters)
         pending = Pending(statement, parameters)
+        if self._sent is None:
+            self._meet_silence([pending])
+            if self._process.server.cut_after(self, [statement]) is not None:
+                self._process.server.cut(self)
+            return self.real.execute(statement, parameters)
         self._sent.append(pending)
         return pending
 
     def flush(self) -> None:
         """The pipeline goes to the server, and its answers are waited for."""
         sent, self._sent = self._sent or [], None
+        self._meet_silence(sent)
+        through = self._process.server.cut_after(self, [pending.statement for pending in sent])
         with self._noting_locks(), self.real.pipeline():
-            for pending in sent:
+            for pending in sent[:through]:
                 pending.cursor = self.real.execute(pending.statement, pending.parameters)
+        if through is not None:
+            self._process.server.cut(self)
+
+    def _meet_silence(self, sent: list[Pending]) -> None:
+        """Waits while the server stands still, and then gives it up."""
+        server, waited_us = self._process.server, 0
+        while server.mode == "frozen":
+            server.failed += 1
+            if waited_us >= self.silent_s * 1e6 or not self._process.life.wait(LOOK_US):
+                self.broken, self.unanswered = True, sent
+                raise SilentServerError(f"the database has not answered for {self.silent_s:g} s")
+            waited_us += LOOK_US
 
     def _usable(self) -> None:
         if self.broken or self._closed:
@@ -362,7 +435,7 @@ class Session:
         try:
             yield
         except errors.LockNotAvailable:
-            self._process.server.lock_was_held()
+            self._process.server.lock_was_held(self._process.life)
             raise
 
     @contextmanager

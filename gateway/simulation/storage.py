@@ -25,6 +25,15 @@ class GoneError(CrashError):
     """It ended while this thread of it stood still: what is left of the thread goes too."""
 
 
+class LostError(CrashError):
+    """It ended with its machine, and nobody tells the server so."""
+
+    def __init__(self, down_us: int, *, renamed: bool) -> None:
+        super().__init__()
+        self.down_us = down_us
+        self.renamed = renamed
+
+
 class Cursor(Protocol):
     """Rows of a query."""
 
@@ -68,6 +77,11 @@ class Life(Protocol):
 
     def monotonic_s(self) -> float:
         """Its monotonic clock."""
+        ...
+
+    def wait(self, lasts_us: int) -> bool:
+        """The thread waits for somebody else, and the world goes on. False where nothing can go on yet: the process has
+        only begun."""
         ...
 
     def turn_soon(self) -> None:
@@ -188,6 +202,11 @@ class Storage(Protocol):
 
     def at_rest(self, living: Mapping[str, int]) -> bool:
         """Whether these engines (by the names of their processes) have nothing to learn from each other."""
+        ...
+
+    def overdue(self, *, watched: bool) -> str:
+        """What dead processes have kept locked for too long; empty where there is nothing. `watched`: whether any
+        process lives and does not stand still."""
         ...
 
     def skip(self, idle_us: int, engines: list[int]) -> None:

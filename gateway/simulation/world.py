@@ -172,6 +172,8 @@ class World:
 
     def _advance(self, until_us: int) -> bool:
         """Does what comes next; False where that is later, or nothing."""
+        if late := self.storage.overdue(watched=any(node.awake for node in self.nodes)):
+            self.witness.complain("what a dead machine kept locked is freed within three leases", late)
         tick_at, ticking = self._next(ENGINE)
         turn_at, turning = self._next(NEIGHBOURS)
         queued_at = self._queue[0][0] if self._queue else NEVER

@@ -122,10 +122,10 @@ def _play(folder: Path, disk: Disk, keep: Path, options: Mapping[str, Any]) -> d
 
 def _print(report: dict[str, Any], console: Screen) -> None:
     kills = ", ".join(f"{count} {kind}" for kind, count in report["kills"].items() if kind != "total")
-    pauses = sum(report["pauses"].values())
+    pauses, cuts = sum(report["pauses"].values()), sum(report["cuts"].values())
     console.print(
-        f"{report['kills']['total']} kills ({kills}), {pauses} pauses, {report['full_disks']} full disks "
-        f"({report['full_disk_by']}) in {report['seconds']:,.0f} s"
+        f"{report['kills']['total']} kills ({kills}), {pauses} pauses, {cuts} cut lines, "
+        f"{report['full_disks']} full disks ({report['full_disk_by']}) in {report['seconds']:,.0f} s"
     )
     console.print(
         f"{report['payments']:,} payments and refunds, {report['acknowledged']:,} acknowledged as final, "

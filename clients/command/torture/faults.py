@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from clients.command.torture.disk import Disk
+from clients.command.torture.line import Line
 from clients.command.torture.processes import (
     FENCED,
     GatewayProcess,
@@ -64,8 +65,12 @@ class Stage:
     participants: list[ParticipantProcess]
     postgres: PostgresProcess | None
     disk: Disk
+    lines: list[Line] = field(default_factory=list)
+    """Of each gateway to the database."""
     kills: Counter[str] = field(default_factory=Counter)
     """kill -9, by what was killed."""
+    cuts: Counter[str] = field(default_factory=Counter)
+    """Lines that were cut in the midst of a tick, alone or with the machine at the end."""
     pauses: Counter[str] = field(default_factory=Counter)
     full_disks: int = 0
     restarts: Counter[str] = field(default_factory=Counter)

@@ -186,6 +186,11 @@ class PostgresProcess(Victim):
         """Of its database."""
         return f"postgresql://postgres:@/postgres?host={self.folder}"
 
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return self.folder / ".s.PGSQL.5432"
+
     def prepare(self) -> None:
         """Makes its data folder. Raises TortureError without the development dependencies."""
         try:

@@ -16,7 +16,8 @@ from clients.command.checking import check_folder
 from clients.command.institutions import BOOKS_FOLDER
 from clients.command.journals import JournalError
 from clients.command.torture.disk import Disk
-from clients.command.torture.faults import draw
+from clients.command.torture.faults import FAULTS, draw
+from clients.command.torture.line_faults import LINE_FAULTS
 from clients.command.torture.load import Asker
 from clients.command.torture.processes import TortureError
 from clients.command.torture.recovery import JournalView, Recovery
@@ -45,6 +46,8 @@ SETTLE_S: Final = 150.0
 """After the last fault, until nothing is in flight: reversals wait up to 60 s between two attempts."""
 ASK_AGAIN_S: Final = 30.0
 """For a call at the end."""
+
+ALL_FAULTS: Final = (*FAULTS, *LINE_FAULTS)
 
 Progress = Callable[[str], None]
 
@@ -107,7 +110,7 @@ class Run:
             self._let_pay(rng.uniform(*BETWEEN_S), recovery)
             if not any(gateway.listens() for gateway in stage.gateways) and rng.random() > DARK_SHARE:
                 continue
-            fault = draw(stage, rng)
+            fault = draw(stage, rng, ALL_FAULTS)
             self._tell(fault.inflict.__name__.replace("_", " "))
             recovery.began(fault.inflict(stage, rng))
             if time.monotonic() > next_check_s:
@@ -228,6 +231,7 @@ class Run:
             gateways=options.gateways,
             kills={**stage.kills, "total": stage.kills.total()},
             pauses=dict(stage.pauses),
+            cuts=dict(stage.cuts),
             full_disks=stage.full_disks,
             full_disk_by=stage.disk.method,
             restarts=dict(stage.restarts),

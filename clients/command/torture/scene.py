@@ -15,6 +15,7 @@ from clients.command.presentations import SHARED_FILES
 from clients.command.token_calls import WALLET
 from clients.command.torture.disk import Disk
 from clients.command.torture.faults import Stage
+from clients.command.torture.line import Line
 from clients.command.torture.load import Payer, Plan, Shop
 from clients.command.torture.processes import (
     START_S,
@@ -76,6 +77,7 @@ class Scene:
             folder = options.folder / "disk" / "postgres"
             postgres = PostgresProcess("postgres", self._logs / "postgres.log", folder=folder)
         self.url = postgres.url if postgres else ""
+        lines = [Line(str(postgres.socket)) for _ in range(options.gateways)] if postgres else []
         gateways = [
             GatewayProcess(
                 f"gateway-{number}",
@@ -85,7 +87,7 @@ class Scene:
                 shared=self.data if number > 1 else None,
                 port=port,
                 seed=options.seed,
-                journal=self.url,
+                journal=lines[number - 1].url if lines else "",
             )
             for number, port in enumerate(free_ports(options.gateways), start=1)
         ]
@@ -97,7 +99,7 @@ class Scene:
             )
             for one in self._population.institutions
         ]
-        return Stage(gateways, participants, postgres, disk)
+        return Stage(gateways, participants, postgres, disk, lines)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -106,6 +108,8 @@ class Scene:
         with ExitStack() as stack:
             if stage.postgres is not None:
                 stack.callback(stage.postgres.stop)
+            for line in stage.lines:
+                stack.callback(line.close)
             for victim in [*stage.gateways, *stage.participants]:
                 stack.callback(victim.kill)
             stack.callback(self.load.kill)

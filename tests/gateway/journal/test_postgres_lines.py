@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from clients.command.torture.line import Line
 from clients.participants.books import totals
 from gateway.engine.model import Writes
 from gateway.journal import leases
@@ -22,7 +23,6 @@ from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_connection import TRANSACTION_MS, connect
 from gateway.journal.postgres_sessions import LEASES, Sessions
 from tests.deadlines import CALL_S, wait_until
-from tests.gateway.journal.line import Line
 from tests.gateway.journal.shared import Node, SharedLink, draft, open_participants
 
 BY_THEMSELVES_S = 0.8 * TRANSACTION_MS / 1000
@@ -36,7 +36,9 @@ STATEMENTS = (
 
 @pytest.fixture
 def line(url: str) -> Iterator[Line]:
-    made = Line(url)
+    with psycopg.connect(url) as connection:
+        info = connection.info
+        made = Line(f"{info.host}/.s.PGSQL.{info.port}", info.dbname, info.user)
     yield made
     made.close()
 
@@ -227,7 +229,7 @@ def test_lines_are_watched_from_both_ends(line: Line) -> None:
     ).fetchone() or (0,)
     assert timeout == (TRANSACTION_MS if version >= 170_000 else 0)
     connection.close()
-    own = connect(f"{line.url} keepalives_idle=77 connect_timeout=9")
+    own = connect(f"{line.url}&keepalives_idle=77&connect_timeout=9")
     assert own.info.get_parameters()["keepalives_idle"] == "77"
     own.close()
 

@@ -14,13 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-import psycopg
-from psycopg import conninfo
-
 READ_BYTES: Final = 65_536
 _HEAD_BYTES: Final = 5
 """Of a message: a letter, and the length of all that follows."""
 _PARSE, _BIND = ord("P"), ord("B")
+
+
+FOREVER_MAX: Final = 1_000
+"""Connections that were cut and whose server's end is still open: the server has fewer than that."""
 
 
 @dataclass(eq=False)
@@ -35,11 +36,10 @@ class Cable:
 
 
 class Line:
-    """All connections of one gateway to the server at `url`, whose host is a folder."""
+    """All connections of one gateway to the server with this Unix socket. For any thread."""
 
-    def __init__(self, url: str) -> None:
-        with psycopg.connect(url) as connection:
-            self._path = f"{connection.info.host}/.s.PGSQL.{connection.info.port}"
+    def __init__(self, path: str, database: str = "postgres", user: str = "postgres") -> None:
+        self._path = path
         self._before: bytes | None = None
         self._dies = False
         self._dead = False
@@ -48,31 +48,51 @@ class Line:
         self.was_cut = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         port = self._listener.getsockname()[1]
-        self.url = conninfo.make_conninfo(url, host="127.0.0.1", port=port, sslmode="disable")
+        self.url = f"postgresql://{user}@127.0.0.1:{port}/{database}?sslmode=disable"
+        """Of the server, over this line."""
         threading.Thread(target=self._accept, name="line", daemon=True).start()
 
     def cut(self, *, before: str, dies: bool = False) -> None:
         """The next connection that is about to send this statement is cut before it: the server gets what came before,
-        and then nothing. `dies`: all other connections are cut with it, and no new one gets through."""
-        self._dies, self._before = dies, before.encode()
+        and then nothing. `dies`: all other connections are cut with it, and no new one gets through until `mend`."""
+        with self._lock:
+            self.was_cut.clear()
+            self._dies, self._before = dies, before.encode()
+
+    def mend(self) -> None:
+        """New connections get through, and nothing more is cut. What was cut stays so."""
+        with self._lock:
+            self._before, self._dead = None, False
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                if self._dead:
+                cable = self._plug(client)
+                if cable is None:
                     client.close()
                     continue
-                server = socket.socket(socket.AF_UNIX)
-                server.connect(self._path)
-                cable = Cable(client, server)
-                with self._lock:
-                    self._cables.append(cable)
                 for pump in (self._to_server, self._to_client):
                     threading.Thread(target=pump, args=(cable,), daemon=True).start()
 
+    def _plug(self, client: socket.socket) -> Cable | None:
+        server = socket.socket(socket.AF_UNIX)
+        try:
+            server.connect(self._path)
+        except OSError:  # the server is down
+            server.close()
+            return None
+        with self._lock:
+            self._cables = [one for one in self._cables if one.server.fileno() >= 0]
+            if self._dead or len(self._cables) >= FOREVER_MAX:
+                server.close()
+                return None
+            cable = Cable(client, server)
+            self._cables.append(cable)
+        return cable
+
     def _to_server(self, cable: Cable) -> None:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             for message in _messages(cable.client):
                 if self._is_it(cable, message):
                     self._cut(cable)
@@ -88,6 +108,8 @@ class Line:
                 if not cable.cut:
                     cable.client.sendall(data)
         _close(cable.client)
+        if cable.cut:
+            _close(cable.server)
 
     def _is_it(self, cable: Cable, message: bytes) -> bool:
         """Whether the connection is to be cut before this message."""
@@ -96,7 +118,7 @@ class Line:
             cable.statements[name] = text
         elif message[0] == _BIND:
             _, name, _ = message[_HEAD_BYTES:].split(b"\0", 2)
-            text = cable.statements[name]
+            text = cable.statements.get(name, b"")
         else:
             return False
         with self._lock:
