@@ -28,6 +28,8 @@ IMAGES_MAX: Final = 20_000
 ROC_ROWS: Final = 50
 """Rows of the ROC in the answer; the plot has all."""
 FRAME_CROP: Final = 1.2
+STILL_CUES: Final = frozenset({"texture", "frequency", "specular", "moire", "classifier"})
+"""Cues that one picture can have."""
 SIMULATED_POLICY: Final = LivenessPolicy()
 
 
@@ -171,9 +173,13 @@ def look(paths: Sequence[Path], folder: Path) -> dict[str, object]:
         x, y, width, height = seen.box
         side = FRAME_CROP * max(width, height)
         left, top = max(0, round(x + width / 2 - side / 2)), max(0, round(y + height / 2 - side / 2))
-        found = cues.measure([image[top : top + round(side), left : left + round(side)]], None, "")
-        if seen.live is not None:
+        part = image[top : top + round(side), left : left + round(side)]
+        found = cues.measure([part], None, "")
+        abstained = sorted(STILL_CUES - found.keys() - {"classifier"})
+        if seen.live is not None and not cues.is_grey(part):
             found["classifier"] = seen.live
+        elif seen.live is not None:
+            abstained.append("classifier")
         judged = judge(found, LivenessPolicy())
         out.append(
             {
@@ -182,10 +188,17 @@ def look(paths: Sequence[Path], folder: Path) -> dict[str, object]:
                 "score": round(judged.score, 4),
                 "reason": judged.reason,
                 "cues": {name: round(value, 4) for name, value in found.items()},
+                "abstained": abstained,
+                "species": {name: round(value, 2) for name, value in judged.species.items()},
                 "quality": asdict(measure),
             }
         )
-    return {"label": LABEL, "models": extractor.name, "images": out}
+    return {
+        "label": LABEL,
+        "models": extractor.name,
+        "operating_point": LivenessPolicy().evidence_min,
+        "images": out,
+    }
 
 
 def simulate(shots: int, seed: int, say: Callable[[str, int], Callable[[int], None]]) -> dict[str, object]:
@@ -201,4 +214,5 @@ def simulate(shots: int, seed: int, say: Callable[[str, int], Callable[[int], No
             judged.append(judge(measured(shot.frames, shot.depth_map, challenge), SIMULATED_POLICY))
             done(1)
         counted[species] = count(species, species == camera.LIVE, judged)
-    return as_json(counted.pop(camera.LIVE), list(counted.values()))
+    point = {"operating_point": SIMULATED_POLICY.evidence_min}
+    return point | as_json(counted.pop(camera.LIVE), list(counted.values()))

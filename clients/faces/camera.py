@@ -56,6 +56,13 @@ def take(person: int, challenge: str, seed: int, species: str = LIVE, *, depth: 
     return Shot(species, frames, depth_map, challenge, signals(species, int(random.integers(1 << 31))))
 
 
+def still_of(picture: Image, species: str, seed: int) -> Image:
+    """One frame of a print or screen that shows a photograph (BGR, any size), as the sensor gives it."""
+    random = np.random.default_rng([seed, 20])
+    scene = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return _through(np.asarray(scene, np.float32), species, random.uniform(0, 6.28, 4), random)
+
+
 def signals(species: str, seed: int) -> dict[str, float]:
     """What a terminal's own detector would say: high for live, lower for attacks, with errors."""
     random = np.random.default_rng([seed, 18])

@@ -20,6 +20,11 @@ Grey = NDArray[np.float32]
 
 SIDE: Final = 128
 """Frames are measured at this size."""
+TEXTURE_SIDE_MIN: Final = 115
+"""Pixels of the smaller side of a frame; pores are no larger than a hundredth of a face."""
+GRID_SIDE_MIN: Final = 64
+GREY_SPREAD_MAX: Final = 6
+"""Largest difference of the channels in a grey picture, which JPEG does not keep quite equal."""
 _CURVES: Final[dict[str, tuple[float, float]]] = {
     # cue: (middle, width); a negative width falls.
     "texture": (2.6, 0.3),
@@ -34,17 +39,20 @@ _CURVES: Final[dict[str, tuple[float, float]]] = {
 
 
 def measure(frames: Sequence[Image], depth_map: NDArray[np.uint16] | None, challenge: str) -> dict[str, float]:
-    """All cues that this much material allows. Needs no depth map and no second frame, but says less without."""
+    """All cues that this much material allows. Needs no depth map and no second frame, but says less without. A picture
+    smaller than SIDE shows no pores, and its grids are looked for at its own size: enlarging makes grids of its own."""
     if not frames:
         return {}
-    small = [np.asarray(cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8) for frame in frames]
-    grey = [cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY).astype(np.float32) for frame in small]
-    values = {
-        "texture": texture(grey[0]),
-        "frequency": max(peak(one, 0.28, 0.71) for one in grey),
-        "moire": max(peak(one, 0.10, 0.28) for one in grey),
-        "specular": specular(small[0]),
-    }
+    own = min(min(frame.shape[:2]) for frame in frames)
+    small = [_sized(frame, SIDE) for frame in frames]
+    grey = [_grey(frame) for frame in small]
+    values = {"specular": specular(small[0])}
+    if own >= TEXTURE_SIDE_MIN:
+        values["texture"] = texture(grey[0])
+    if own >= GRID_SIDE_MIN:
+        native = grey if own >= SIDE else [_grey(_sized(frame, own)) for frame in frames]
+        values["frequency"] = max(peak(one, 0.28, 0.71) for one in native)
+        values["moire"] = max(peak(one, 0.10, 0.28) for one in native)
     if len(grey) > 1:
         values["motion"] = motion(grey)
         if challenge:
@@ -52,6 +60,21 @@ def measure(frames: Sequence[Image], depth_map: NDArray[np.uint16] | None, chall
     if depth_map is not None:
         values["depth"] = relief(depth_map)
     return {name: _score(name, value) for name, value in values.items()}
+
+
+def is_grey(picture: Image) -> bool:
+    """Whether a BGR picture has no colour; a classifier that was trained on colour then says nothing."""
+    spread = picture.max(axis=2).astype(np.int16) - picture.min(axis=2)
+    return float(np.quantile(spread, 0.99)) <= GREY_SPREAD_MAX
+
+
+def _sized(frame: Image, side: int) -> Image:
+    how = cv2.INTER_AREA if min(frame.shape[:2]) >= side else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(frame, (side, side), interpolation=how), np.uint8)
+
+
+def _grey(frame: Image) -> Grey:
+    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), np.float32)
 
 
 def _score(name: str, value: float) -> float:
@@ -69,9 +92,10 @@ def texture(grey: Grey) -> float:
 def peak(grey: Grey, low: float, high: float) -> float:
     """The strongest single frequency between two radii (in cycles a pixel), over the median of its ring: grids of
     dots or pixels, and their beat with the sensor (moire), are single frequencies; skin has none."""
-    window = np.outer(np.hanning(SIDE), np.hanning(SIDE)).astype(np.float32)
+    side = len(grey)
+    window = np.outer(np.hanning(side), np.hanning(side)).astype(np.float32)
     spectrum = np.abs(np.fft.fftshift(np.fft.fft2((grey - grey.mean()) * window)))
-    axis = np.fft.fftshift(np.fft.fftfreq(SIDE))
+    axis = np.fft.fftshift(np.fft.fftfreq(side))
     radius = np.hypot(axis[:, None], axis[None, :])
     best = 0.0
     for start in np.arange(low, high, 0.03):

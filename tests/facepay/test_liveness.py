@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import struct
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,13 +15,17 @@ import pytest
 from clients.faces import camera
 from facepay.decision import Outcome
 from facepay.embedding import Unusable
+from facepay.extraction import open_pack
 from facepay.frames import decode, decode_file, file_size_of, measured, size_of
+from facepay.liveness import cues
 from facepay.liveness.judgement import Judgement, LivenessPolicy, combine, judge
 from facepay.liveness.report import as_json, count
 from facepay.model import Asked
+from tests.facepay import tiny_models
 
 CHALLENGES = ("turn_left", "turn_right", "nod", "blink")
 POLICY = LivenessPolicy()
+MODELS = Path(__file__).parents[2].parent / "shared" / "models"
 
 
 def judged(species: str, depth: bool = True) -> list[Judgement]:
@@ -70,6 +76,106 @@ def test_one_sure_cue_outweighs_the_others_and_sources_cannot_vouch_for_each_oth
     assert not judge(good | {"depth": 0.01}, POLICY).live
     assert combine(good, {"depth": 0.01})["depth"] == 0.01
     assert combine({"depth": 0.01}, good)["depth"] == 0.01
+
+
+def test_cues_that_disagree_are_weighed_and_none_vetoes_alone() -> None:
+    """A photograph whose skin is smooth, as compression makes it, and which all else takes for live."""
+    photograph = {"texture": 0.02, "frequency": 0.99, "specular": 0.95, "moire": 0.95}
+    assert judge(photograph | {"classifier": 0.992}, POLICY).live
+    assert judge(photograph, POLICY).live
+    mask = photograph | {"specular": 0.05}
+    assert not judge(mask, POLICY).live
+    assert not judge(mask | {"classifier": 0.99}, POLICY).live, "one classifier does not outvote two physical cues"
+    for name in ("texture", "frequency", "specular", "moire"):
+        certain = dict.fromkeys(("texture", "frequency", "specular", "moire", "classifier"), 0.95)
+        judged = judge(certain | {name: 0.2}, POLICY)
+        assert judged.live, (name, judged.species)
+
+
+def test_what_cannot_see_an_attack_does_not_vouch_for_it() -> None:
+    """A mask moves, answers and has depth; a copied file has texture and no grid."""
+    moves = dict.fromkeys(("motion", "challenge", "depth", "frequency", "moire"), 0.999)
+    assert judge(moves | {"texture": 0.01, "specular": 0.05}, POLICY).reason.startswith("like a mask")
+    still = dict.fromkeys(("texture", "frequency", "specular", "moire", "depth", "classifier"), 0.999)
+    assert judge(still | {"motion": 0.01, "challenge": 0.01}, POLICY).reason.startswith("like an injection")
+
+
+def test_a_refusal_is_one_that_an_operator_can_explain() -> None:
+    refused = judge({"texture": 0.01, "specular": 0.05, "frequency": 0.9, "classifier": 0.62}, POLICY)
+    assert refused.reason == "like a mask: texture 0.01, specular 0.05, against classifier 0.62"
+    assert refused.score < 0.27
+    assert min(refused.species, key=lambda one: refused.species[one]) == "mask"
+    assert judge({"texture": 0.9}, POLICY).reason == "too few cues: 1 of at least 3"
+
+
+def test_the_operating_point_moves_between_attacks_let_through_and_people_refused() -> None:
+    doubtful = {"texture": 0.1, "frequency": 0.9, "specular": 0.6}
+    assert judge(doubtful, LivenessPolicy(evidence_min=-2.0)).live
+    assert not judge(doubtful, LivenessPolicy(evidence_min=0.0)).live
+
+
+@pytest.mark.parametrize("side", [66, 90, 114])
+def test_a_small_picture_is_not_taken_for_a_screen(side: int) -> None:
+    """Enlarging it to the size of the others made a grid, and its skin has no pores to see."""
+    for person in range(6):
+        shot = camera.take(500 + person, "nod", 1)
+        frame: Any = cv2.imdecode(np.frombuffer(shot.frames[0], np.uint8), cv2.IMREAD_COLOR)
+        small: Any = cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA)
+        found = cues.measure([small], None, "")
+        assert "texture" not in found
+        assert judge(found, POLICY).live, found
+    tiny: Any = cv2.resize(frame, (40, 40), interpolation=cv2.INTER_AREA)
+    assert not judge(cues.measure([tiny], None, ""), POLICY).responded
+
+
+def test_grey_pictures_are_known() -> None:
+    colour = tiny_models.picture([(3, 3)])
+    grey: Any = cv2.cvtColor(cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    _, data = cv2.imencode(".jpg", grey)
+    assert cues.is_grey(grey)
+    assert cues.is_grey(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8))
+    assert not cues.is_grey(colour)
+
+
+@pytest.mark.skipif(not MODELS.is_dir(), reason="../shared/models, real face models, is not here")
+@pytest.mark.parametrize("grey", [False, True], ids=["colour", "grey"])
+def test_real_photographs_are_live_and_prints_and_screens_of_them_are_not(grey: bool) -> None:
+    """Eight faces in three photographs that come with Python packages; whoever lacks one of these skips it."""
+    pack = open_pack(MODELS)
+    live: list[bool] = []
+    passed: dict[str, int] = dict.fromkeys((camera.PRINT, camera.SCREEN), 0)
+    for picture in photographs():
+        image: Any = picture
+        if grey:
+            image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+        for face in pack.faces(image):
+            x, y, width, height = (round(value) for value in face.box)
+            crop = image[max(0, y - height // 10) : y + height, max(0, x - width // 10) : x + width + width // 10]
+            found = cues.measure([crop], None, "")
+            if face.live is not None and not cues.is_grey(crop):
+                found["classifier"] = face.live
+            live.append(judge(found, POLICY).live)
+            for species in passed:
+                frame = camera.still_of(crop, species, seed=len(live))
+                passed[species] += judge(cues.measure([frame], None, ""), POLICY).live
+    if not live:
+        pytest.skip("scikit-image, matplotlib and insightface, whose pictures these are, are missing")
+    assert live.count(False) <= len(live) // 8
+    assert max(passed.values()) <= len(live) // 8, passed
+
+
+def photographs() -> list[Any]:
+    out = []
+    for package, place in (
+        ("skimage", "data/astronaut.png"),
+        ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+        ("insightface", "data/images/t1.jpg"),
+    ):
+        found = importlib.util.find_spec(package)
+        file = Path(found.origin).parent / place if found and found.origin else None
+        if file is not None and file.exists():
+            out.append(cv2.imread(str(file)))
+    return out
 
 
 def test_report_counts_species_apart_and_names_the_worst() -> None:
