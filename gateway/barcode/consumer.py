@@ -27,7 +27,8 @@ def decode(text: str, artefacts: tuple[str, ...] = ()) -> Decoded:
     found = [_candidate(rank, elements, credential, strict) for rank, elements in enumerate(payload.applications)]
     fitting = [candidate for candidate in found if candidate is not None]
     best = fitting[0] if fitting else None
-    profile = best.profile if best else verdict([Violation("61/4F", "scheme_unknown", "application not known here")])
+    unknown = verdict([Violation("61/4F", "scheme_unknown", "application not known here")]) if strict else None
+    profile = best.profile if best else unknown  # Of an application that nobody here knows nobody has judged.
     return Decoded(
         kind="emv_cpm",
         scheme=best.scheme if best else None,

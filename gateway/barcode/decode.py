@@ -17,12 +17,12 @@ from contract.amounts import to_minor
 from contract.currencies import EXPONENT_OF
 from gateway.barcode import consumer, cpm_spec, families, links, payment_codes, slip
 from gateway.barcode.artefacts import clean
-from gateway.barcode.model import Candidate, Decoded, Verdict, Violation, covered, verdict
+from gateway.barcode.model import Decoded, Verdict, Violation, covered, verdict
 from gateway.barcode.mpm import parse
 from gateway.barcode.payload import Payload
-from gateway.barcode.profile import PROFILES
+from gateway.barcode.profile import PROFILES, Profile
 from gateway.barcode.recognise import candidates, expiry_us, references, unrecognised
-from gateway.barcode.tips import ASKED, tip
+from gateway.barcode.tips import ASKED, NONE, tip
 from gateway.barcode.tlv import split
 
 CHARACTERS_MAX: Final = 7089
@@ -36,6 +36,7 @@ EXPIRED: Final = "expired"
 """The rule that a code past its time breaks."""
 ASKED_FOR: Final = "***"
 """In place of a value: the payer's device is to fill it in (EMVCo MPM v1.1, 4.8)."""
+_NOTHING: Final[Mapping[str, str]] = {}
 _INITIATION: Final = {"11": "static", "12": "dynamic"}
 _NOT_UNICODE: Final = re.compile("[\ud800-\udfff]").search
 _EMV_HEAD: Final = "00020"
@@ -115,12 +116,21 @@ def _merchant_code(text: str, artefacts: tuple[str, ...]) -> Decoded:
     best = fitting[0] if fitting else None
     if strict and any(v.rule == "lower_case" and v.path == "63" for v in strict):
         artefacts = (*artefacts, "lower_case_crc")
-    additional: Mapping[str, str] = payload.templates.get("62", {})
-    remote = best is not None and best.remote
-    currency, amount = _amount(payload, best)
-    amount = None if remote else amount
-    asked = None if remote else tip(values, currency, amount)
-    reference, bill = references(best, payload) if best is not None else ("", "")
+    additional = payload.templates.get("62", _NOTHING)
+    currency, amount, ends = payload.currency, payload.amount_minor, None
+    remote, reference, bill = False, "", ""
+    if best is not None:
+        profile = PROFILES[best.scheme]
+        if profile.default_currency:
+            currency, amount = _own_amount(payload, profile)
+        if profile.reference is not None:
+            reference, bill = references(best, payload)
+        if profile.expiries:
+            ends = expiry_us(best, payload)
+        if best.remote:
+            remote, amount = True, None
+    asked = tip(values, currency, amount) if "55" in values and not remote else None
+    plain = "55" not in values and not remote
     return Decoded(
         kind="emv_mpm",
         scheme=best.scheme if best else None,
@@ -130,10 +140,10 @@ def _merchant_code(text: str, artefacts: tuple[str, ...]) -> Decoded:
         routing=best.routing if best else None,
         candidates=tuple(fitting),
         amount_minor=amount,
-        tip=asked.kind if asked else None,
+        tip=NONE if plain else asked.kind if asked else None,
         tip_minor=asked.fee_minor if asked else None,
         tip_basis_points=asked.basis_points if asked else None,
-        amount_due_minor=asked.due_minor if asked else None,
+        amount_due_minor=amount if plain else asked.due_minor if asked else None,
         amount_least_minor=amount if asked is not None and asked.kind == ASKED else None,
         currency=currency,
         merchant_name=values.get("59"),
@@ -145,18 +155,15 @@ def _merchant_code(text: str, artefacts: tuple[str, ...]) -> Decoded:
         reference=reference or _reference(additional, remote=remote),
         bill_number=bill or (None if remote else additional.get("01")),
         terminal_label=additional.get("07"),
-        expires_us=expiry_us(best, payload) if best else None,
+        expires_us=ends,
         purpose=best.purpose if best else None,
         artefacts=artefacts,
         objects=payload.objects,
     )
 
 
-def _amount(payload: Payload, best: Candidate | None) -> tuple[str | None, int | None]:
-    """Currency and amount, where a form of its own has them: State Bank of Pakistan's codes between persons do."""
-    profile = PROFILES[best.scheme] if best is not None else None
-    if profile is None or not profile.default_currency:
-        return payload.currency, payload.amount_minor
+def _own_amount(payload: Payload, profile: Profile) -> tuple[str | None, int | None]:
+    """Currency and amount of a form that has them in its own places: State Bank of Pakistan's, between persons."""
     currency = payload.currency or profile.default_currency
     text = payload.values.get(profile.amount)
     return currency, None if text is None else to_minor(text, EXPONENT_OF[currency])[0]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from contract.amounts import to_minor
+from contract.currencies import EXPONENT_OF
 from gateway.barcode.model import Candidate, Routing, Verdict, Violation, covered, excerpt, verdict
 from gateway.barcode.payload import Payload
 from gateway.barcode.profile import KIND_CODES, PROFILES, Account, Demand, Part, Profile, Route
@@ -41,6 +43,11 @@ def _index() -> tuple[dict[str, list[Account]], list[Account], dict[str, list[Ac
 
 
 _EXACT, _PATTERNS, _PRIMITIVES = _index()
+_UNRESERVED: Final = frozenset(
+    identifier for profile in PROFILES.values() for account in profile.accounts for identifier in account.ids
+    if identifier >= "80"
+)  # fmt: skip
+"""Unreserved templates in which some scheme is recognised."""
 
 
 def candidates(payload: Payload, strict: list[Violation]) -> list[Candidate]:
@@ -49,7 +56,7 @@ def candidates(payload: Payload, strict: list[Violation]) -> list[Candidate]:
     values = payload.values
     indicator = values.get("00", "")
     for identifier in values:
-        if "02" <= identifier <= "51":
+        if "02" <= identifier <= "51" or identifier in _UNRESERVED:
             for account in _matching(identifier, payload, indicator):
                 before = best.get(account.scheme)
                 if before is None or account.score > before[0].score:
@@ -132,6 +139,7 @@ def _judge(account: Account, identifier: str, value: str, payload: Payload, stri
             violations.append(Violation(f"{identifier}/{field}", "missing", "nothing"))
     if profile.checksum:
         _checksum(profile.checksum, payload, violations)
+        _own_amount(profile, payload, violations)
     for demand in account.demands:
         _demand(demand, identifier, value, inner, payload, violations)
     for demand in profile.demands:
@@ -152,9 +160,9 @@ def _judge(account: Account, identifier: str, value: str, payload: Payload, stri
             violations.append(Violation("53", "currency", excerpt(currency)))
     if not violations:
         score += PROFILE_SCORE
-    purpose = _purpose(profile, route, value, inner, payload) if profile.purposes or route is not None else ""
+    purpose = _purpose(profile, value, inner, payload) if profile.purposes else ""
+    purpose = purpose or (route.purpose if route is not None else "") or profile.purpose
     reason = _reason(account, identifier, inner)
-    purpose = purpose or profile.purpose
     return Candidate(account.scheme, score, verdict(violations), routing, reason, purpose, remote, identifier)
 
 
@@ -170,13 +178,22 @@ def _checksum(identifier: str, payload: Payload, violations: list[Violation]) ->
         violations.append(Violation(identifier, "crc_mismatch", covered(stated)))
 
 
-def _purpose(profile: Profile, route: Route | None, value: str, inner: _Fields, payload: Payload) -> str:
-    """What the code asks for: by a value that says it, else by the way in which it routes."""
+def _own_amount(profile: Profile, payload: Payload, violations: list[Violation]) -> None:
+    """An amount that stands elsewhere than in 54."""
+    text = payload.values.get(profile.amount)
+    if text is not None:
+        _, rule = to_minor(text, EXPONENT_OF[payload.currency or profile.default_currency])
+        if rule is not None and rule != "decimals":
+            violations.append(Violation(profile.amount, rule, excerpt(text)))
+
+
+def _purpose(profile: Profile, value: str, inner: _Fields, payload: Payload) -> str:
+    """What the code asks for, where a value says it; else empty."""
     for purpose in profile.purposes:
         text = _read(purpose.part, value, inner, payload)
         if text and purpose.match(text) is not None:
             return purpose.name
-    return route.purpose if route is not None else ""
+    return ""
 
 
 def _reason(account: Account, identifier: str, inner: _Fields) -> str:
@@ -186,7 +203,7 @@ def _reason(account: Account, identifier: str, inner: _Fields) -> str:
         return (
             f"{identifier}/00 has the scheme's form" if account.pattern is not None else f"{identifier} has its fields"
         )
-    return f"{identifier}/00 is {excerpt(inner.get('00', ''))}"
+    return f"{identifier}/00 is {inner['00']}"  # One of the profile's own identifiers, so nothing else shows.
 
 
 def tolerated(profile: Profile, violation: Violation) -> bool:

@@ -65,8 +65,8 @@ CODES: Final = [
 def _holder(scheme: str, root: str, value: str, objects: dict[str, str]) -> Account | None:
     """The row of a scheme that recognises itself in this object."""
     guid = dict(split(value)[0]).get("00", "")
-    for account in PROFILES[scheme].accounts:
-        if root >= "80":
+    for account in sorted(PROFILES[scheme].accounts, key=lambda account: root not in account.ids):
+        if root >= "80" and root not in account.ids:
             if guid.lower() in account.identifiers and any(route.account.beside for route in account.routes):
                 return account  # A route of it reads the unreserved template of the same identifier.
             continue
@@ -162,15 +162,16 @@ def test_every_way_to_name_a_payee_is_tried() -> None:
     for text in CODES:
         decoded = decode(text)
         objects = dict(decoded.objects)
-        for root, value in decoded.objects:
-            inner = dict(split(value)[0]) if "26" <= root <= "51" else {}
-            for candidate in decoded.candidates:
-                account = _holder(candidate.scheme, root, value, objects) if "02" <= root <= "51" else None
-                for route in account.routes if account is not None else ():
-                    if not route.account.path or route.account.path[0] in inner or not route.account.inside:
-                        where = f"{min(account.ids) if account else ''}{route.account.beside}"
-                        taken.add((candidate.scheme, where, route.account.path))
-                        break
+        for candidate in decoded.candidates:
+            value = objects[candidate.template]
+            inner = dict(split(value)[0]) if candidate.template >= "26" else {}
+            account = _holder(candidate.scheme, candidate.template, value, objects)
+            assert account is not None
+            for route in account.routes:
+                if not route.account.path or route.account.path[0] in inner or not route.account.inside:
+                    where = f"{min(account.ids)}{route.account.beside}"
+                    taken.add((candidate.scheme, where, route.account.path))
+                    break
     every = {
         (name, f"{min(account.ids)}{route.account.beside}", route.account.path)
         for name, profile in PROFILES.items()
