@@ -1,11 +1,13 @@
-"""`hutong barcode`: reads, writes, scans, translates and measures payment barcodes. Needs no server."""
+"""`hutong barcode`: reads, writes, scans, translates and measures payment barcodes. Needs no server: one that runs is
+asked where codes lead."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from rich.text import Text
 
 from clients.command.amounts import exponent_of, minor_units
 from clients.command.groups import Group
+from clients.command.leads import Leads, leads_options
 from clients.command.verdict import failed
 from clients.said import say, say_exact
 from clients.screen import Screen, add_row
@@ -27,10 +30,11 @@ from gateway.barcode.decode import decode as decode_text
 from gateway.barcode.found import Effort
 from gateway.barcode.routing import EMPTY, Directory
 from gateway.barcode.sandbox import Limits, Reader
-from gateway.barcode.shape import route_json, to_json
+from gateway.barcode.shape import route_json
 from gateway.barcode.translate import translate as translate_text
 from gateway.directory import DirectoryError, load
 
+OpenLeads = Callable[[], AbstractContextManager[Leads]]
 SCAN_LIMITS = Limits(cpu_s=10, wall_s=60.0)
 """What one picture may cost the command, which nobody else waits for."""
 
@@ -56,18 +60,19 @@ def barcode() -> None:
     help='Judge whether the code has ended: at this moment (2026-01-31T12:00:00+08:00, a zone is needed) or "now".',
 )
 @_json_option
-@_directory_option
-def decode(payload: str | None, moment: str | None, as_json: bool, directory_file: Path | None) -> None:
+@leads_options
+def decode(payload: str | None, moment: str | None, as_json: bool, leads: OpenLeads) -> None:
     """Say what PAYLOAD is, whether it is right, and where it leads.
 
+    Where it leads is asked of the network at --target, unless a directory or a data folder is named.
     With - (or without PAYLOAD) each line of standard input is a payload. A code that breaks rules is no error of the
     command: its verdicts say so.
     """
-    directory = _directory(directory_file)
     now_us = _moment_us(moment)
-    for text in _payloads(payload):
-        shape = to_json(decode_text(text, now_us=now_us), directory)
-        click.echo(json.dumps(shape) if as_json else _page(shape), nl=as_json)
+    with leads() as known:
+        for text in _payloads(payload):
+            shape = known.shape(text, decode_text(text, now_us=now_us))
+            click.echo(json.dumps(shape) if as_json else _page(shape), nl=as_json)
 
 
 def _moment_us(moment: str | None, option: str = "--now") -> int | None:
@@ -184,18 +189,18 @@ def _tip(given: dict[str, Any]) -> dict[str, Any]:
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--thorough", is_flag=True, help="Try everything, also after something was read: for several bad codes.")
 @_json_option
-@_directory_option
-def scan(images: tuple[Path, ...], thorough: bool, as_json: bool, directory_file: Path | None) -> None:
+@leads_options
+def scan(images: tuple[Path, ...], thorough: bool, as_json: bool, leads: OpenLeads) -> None:
     """Read the symbols of IMAGES (QR, Code 128 and others) and decode each.
 
     Every file is read by itself, in a child process under limits of time and memory. The exit status is 1 where one of
-    them could not be read; a picture that shows no code is no error.
+    them could not be read; a picture that shows no code is no error. Where codes lead is asked of the network at
+    --target, unless a directory or a data folder is named.
     """
-    directory = _directory(directory_file)
     unread: list[str] = []
-    with Reader(SCAN_LIMITS) as reader:
+    with Reader(SCAN_LIMITS) as reader, leads() as known:
         for path in images:
-            shape = _scanned(path, reader, Effort.THOROUGH if thorough else Effort.LADDER, directory)
+            shape = _scanned(path, reader, Effort.THOROUGH if thorough else Effort.LADDER, known)
             if shape["error"] is not None:
                 unread.append(f"{path}: {shape['error']}")
             click.echo(json.dumps(shape) if as_json else _found(shape), nl=as_json)
@@ -203,7 +208,7 @@ def scan(images: tuple[Path, ...], thorough: bool, as_json: bool, directory_file
         failed(f"{len(unread)} of {len(images)} files could not be read", unread)
 
 
-def _scanned(path: Path, reader: Reader, effort: Effort, directory: Directory) -> dict[str, Any]:
+def _scanned(path: Path, reader: Reader, effort: Effort, known: Leads) -> dict[str, Any]:
     """What one file shows, or why it cannot be read."""
     shape: dict[str, Any] = {"file": str(path), "codes": [], "complete": True, "error": None}
     try:
@@ -213,7 +218,7 @@ def _scanned(path: Path, reader: Reader, effort: Effort, directory: Directory) -
     shape["complete"] = reading.complete
     for symbol in reading.symbols:
         code = {"text": symbol.text, "format": symbol.format, "position": symbol.position, "reader": symbol.reader}
-        shape["codes"].append({**code, "decoded": to_json(decode_text(symbol.text), directory)})
+        shape["codes"].append({**code, "decoded": known.shape(symbol.text, decode_text(symbol.text))})
     return shape
 
 

@@ -87,18 +87,23 @@ LATE: Final = (
 """Said where a call's deadline passed."""
 
 
-@contextmanager
-def connected(connection: Connection, *, as_json: bool, late: str = LATE) -> Iterator[HutongClient]:
-    """A client of the gateway. A call that fails, by itself or as a stub's own grpc.RpcError, ends the command with
-    exit status 1 and a text that says what to do; `late` is that of a deadline that passed."""
+def check_connection(connection: Connection) -> None:
+    """Raises click.UsageError where the target is none, or plaintext would leave this machine."""
     target, options = checked_target(connection.target), connection.options
     if options.tls is None and not options.allow_plaintext and not is_local(target):
         raise click.UsageError(
             f"{target} is not on this machine: give --tls-ca FILE, the authority of its certificate, or "
             "--plaintext-anywhere if something else protects the network."
         )
+
+
+@contextmanager
+def connected(connection: Connection, *, as_json: bool, late: str = LATE) -> Iterator[HutongClient]:
+    """A client of the gateway. A call that fails, by itself or as a stub's own grpc.RpcError, ends the command with
+    exit status 1 and a text that says what to do; `late` is that of a deadline that passed."""
+    check_connection(connection)
     try:
-        with HutongClient(target, options) as client:
+        with HutongClient(connection.target, connection.options) as client:
             try:
                 yield client
             except grpc.RpcError as failure:

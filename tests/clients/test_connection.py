@@ -15,7 +15,7 @@ from clients.options import ClientOptions
 
 OPTIONS = {"--target", "--tls-ca", "--tls-cert", "--tls-key", "--tls-name", "--plaintext-anywhere"}
 EXTRA = {
-    ("pay",): ["--token", "1", "--merchant", "m"],
+    ("pay",): ["--token", "1", "--merchant", "m", "--amount", "1"],
     ("keys", "erase"): ["--yes"],
     ("risk", "explain"): ["--amount", "1"],
     ("settle", "reconcile"): ["--books", "."],
@@ -77,6 +77,11 @@ def test_a_target_that_cannot_be_called_is_wrong_usage(target: str, said: str) -
         assert result.exit_code == 2, (path, result.output)
         assert said in " ".join(result.output.split()), (path, result.output)
         assert "allow_plaintext" not in result.output
+
+
+def test_a_wrong_target_in_the_environment_is_wrong_usage_where_no_network_is_needed() -> None:
+    result = CliRunner().invoke(main, ["barcode", "decode", "1"], env={"HUTONG_TARGET": "localhost"})
+    assert (result.exit_code, "has no port" in result.output) == (2, True), result.output
 
 
 def test_the_library_refuses_a_target_without_a_port() -> None:

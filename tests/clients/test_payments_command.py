@@ -250,3 +250,19 @@ def test_a_hold_is_voided_once(network: Network) -> None:
 def test_a_hold_for_no_known_time_is_wrong_usage(network: Network, lasts: str) -> None:
     result = hutong(network, "pay", "--token", "-", *SHOP, "--amount", "1", "--hold-for", lasts, given="x\n")
     assert (result.exit_code, "90s, 45m, 1h or 7d" in result.output) == (2, True), result.output
+
+
+def test_the_networks_own_codes_lead_where_it_says(network: Network, tmp_path: Path) -> None:
+    shop = network.population.merchants[0]
+    code = MerchantPrinter().merchant_code(shop, shop.terminals[0], None)
+    picture = tmp_path / "code.png"
+    picture.write_bytes(GatewaySymbols().render_png(code))
+    environment = {"HUTONG_TARGET": network.target}
+    for words in (["decode", code], ["scan", str(picture)]):
+        result = CliRunner().invoke(main, ["barcode", *words, "--json"], env=environment)
+        assert (result.exit_code, result.stderr) == (0, ""), result.output
+        shape = json.loads(result.stdout)
+        route = (shape["codes"][0]["decoded"] if words[0] == "scan" else shape)["route"]
+        assert (route["status"], route["to"], route["merchant_id"]) == ("routed", shop.home, shop.id)
+    foreign = CliRunner().invoke(main, ["barcode", "decode", "upi://pay?pa=a.b@icici", "--json"], env=environment)
+    assert json.loads(foreign.stdout)["route"]["status"] == "recognised, no route"

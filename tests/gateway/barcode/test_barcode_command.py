@@ -15,7 +15,8 @@ from gateway.barcode import fuzz as fuzzing
 
 
 def run(*arguments: str, stdin: str | bytes = "") -> Result:
-    return CliRunner().invoke(barcode, list(arguments), input=stdin)
+    """Where no network runs."""
+    return CliRunner().invoke(barcode, list(arguments), input=stdin, env={"HUTONG_TARGET": "127.0.0.1:1"})
 
 
 def lines(result: Result) -> list[dict[str, Any]]:
@@ -57,7 +58,19 @@ def test_decode_with_a_directory(tmp_path: Path) -> None:
     path.write_text(json.dumps({"participants": [{"id": "a", "role": "acquirer"}], "merchants": [merchant]}), "utf-8")
     shape = lines(run("decode", encode(), "--json", "--directory", str(path)))[0]
     assert (shape["route"]["to"], shape["route"]["status"]) == ("a", "routed")
-    assert lines(run("decode", encode(), "--json"))[0]["route"]["status"] == "recognised, no route"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "directory.json").write_bytes(path.read_bytes())
+    shape = lines(run("decode", encode(), "--json", "--data", str(tmp_path / "data")))[0]
+    assert (shape["route"]["to"], shape["route"]["status"]) == ("a", "routed")
+    alone = run("decode", encode(), "--json")
+    assert alone.exit_code == 0
+    assert lines(alone)[0]["route"]["status"] == "recognised, no network was asked"
+    assert "no network answers at 127.0.0.1:1" in alone.stderr
+    offline = run("decode", encode(), "--json", "--offline")
+    assert (lines(offline)[0]["route"]["status"], offline.stderr) == ("recognised, no network was asked", "")
+    named = run("decode", encode(), "--json", "--target", "127.0.0.1:1")
+    assert (named.exit_code, json.loads(named.stdout)["error"]["reason"]) == (1, "UNREACHABLE")
+    assert run("decode", encode(), "--offline", "--directory", str(path)).exit_code == 2
     path.write_text("{", "utf-8")
     assert run("decode", encode(), "--directory", str(path)).exit_code == 1
 
