@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+import clients
 from clients import keys
 from clients.client import HutongClient
 from clients.command.main import main
@@ -44,6 +45,15 @@ def hutong(network: Network, *arguments: str) -> Result:
     result = CliRunner().invoke(main, [command, "--target", network.target, *rest])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
+
+
+def test_commands_print_through_what_cleans() -> None:
+    """Whoever adds a command finds the way: rich's own console, and JSON that leaves controls as they are, stay out."""
+    for path in Path(clients.__file__).parent.rglob("*.py"):
+        text = path.read_text("utf-8")
+        if path.name != "screen.py":
+            assert "import Console" not in text, f"{path}: use clients.screen.Screen"
+        assert "ensure_ascii=False" not in text, f"{path}: use clients.said.say_json"
 
 
 def code_with(reference: str) -> str:

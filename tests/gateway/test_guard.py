@@ -139,6 +139,23 @@ def test_a_defect_at_a_participants_stream(
     check_log(failure(caught.value), caplog.records)
 
 
+def test_a_defect_in_the_reading_of_a_participants_answers(
+    channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hello(*_: object) -> str:
+        return "somebody"
+
+    async def read(*_: object) -> None:
+        defect()
+
+    monkeypatch.setattr(RemoteLink, "_hello", hello)
+    monkeypatch.setattr(RemoteLink, "_read", read)
+    connect = channel.stream_stream("/hutong.participant.v1.ParticipantService/Connect")
+    with pytest.raises(grpc.RpcError) as caught:
+        list(connect(iter([participant_pb2.ConnectRequest().SerializeToString()]), timeout=WAIT_S))
+    check_log(failure(caught.value), caplog.records)
+
+
 def test_a_journal_that_cannot_be_read_is_no_defect(channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreadable(*_: object) -> None:
         raise JournalUnavailableError(SECRET)
