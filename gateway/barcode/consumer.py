@@ -9,11 +9,13 @@ from gateway.barcode import cpm, payment_codes
 from gateway.barcode import cpm_spec as spec
 from gateway.barcode.model import Candidate, Credential, Decoded, Routing, Verdict, Violation, covered, verdict
 from gateway.barcode.profile import PROFILES, Profile
+from gateway.barcode.recognise import tolerated
 
 BIN_DIGITS: Final = 8
 """Leading digits of an account number that may be shown and routed by."""
 NUMBER_DIGITS_MIN: Final = 13
 """Shorter numbers are no account of a payment scheme (ISO/IEC 7812), and their leading digits would be most of them."""
+NUMBER_DIGITS_MAX: Final = 19
 _APPLICATIONS: Final = sorted(
     ((prefix, profile) for profile in PROFILES.values() for prefix in profile.applications),
     key=lambda pair: -len(pair[0]),
@@ -50,9 +52,11 @@ def _candidate(
     profile = next((profile for prefix, profile in _APPLICATIONS if identifier.startswith(prefix)), None)
     if profile is None:
         return None
-    violations = list(strict)
+    violations = [violation for violation in strict if not tolerated(profile, violation)]
     judged: Verdict = _judge(profile, credential, violations)
-    account = credential.value.reveal()[:BIN_DIGITS] if credential is not None else ""
+    number = credential.value.reveal() if credential is not None else ""
+    # A field longer than any number (ISO/IEC 7812) is filled with zeros in front.
+    account = (number.lstrip("0") if len(number) > NUMBER_DIGITS_MAX else number)[:BIN_DIGITS]
     routing = Routing(profile.name, "consumer_code", account, account) if account else None
     return Candidate(profile.name, 100 - rank, judged, routing)
 

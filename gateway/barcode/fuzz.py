@@ -9,6 +9,7 @@ import base64
 import random
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from contract.secret import Secret
@@ -56,6 +57,13 @@ def seeds() -> list[str]:
     texts += ["6612345678901234567", "134567890123456789", "2810061234567890123", "5678123456789012345"]
     texts += ["upi://pay?pa=a.shop@icici&pn=A%20Shop&am=12.50&cu=INR&tr=R1&mc=5411"]
     texts += ["https://qr.95516.com/00010000/01116734936470044423094034227630", "wxp://f2f0abcdefghijkl"]
+    plain = MerchantCode("merchant-1", "Noodle House", "Beijing", amount_minor=1250)
+    texts.append(build_merchant_code(replace(plain, tip="asked")))
+    texts.append(build_merchant_code(replace(plain, tip="fixed", tip_minor=50)))
+    texts.append(build_merchant_code(replace(plain, tip="percent", tip_basis_points=350)))
+    texts += ["upi://mandate?pa=a.shop@icici&am=199.00&validityend=31122028#x", "UPI://PAY?PA=A@ICICI&amp;AM=5&MAM=1"]
+    texts += ["weixin://wxpay/bizpayurl/up?pr=NwY5Mz9&groupid=00", "https://qr.alipay.com/fkx01234abcdefgh?t=1"]
+    texts += ["0002020102120202000424PK36SCBL00000011234567020506150.5007123101203023591004B7A0"]
     texts += ["004000060000010103002021900021231231212000115102TH91049C30"]
     return texts
 
@@ -114,7 +122,12 @@ def _nest(text: str, chance: random.Random) -> str:
 
 
 def _prefix(text: str, chance: random.Random) -> str:
-    return chance.choice(("\\000026", "\ufeff", "]Q1", " \n", "\u00ef\u00bb\u00bf", "\\000026\ufeff ")) + text
+    return (
+        chance.choice(
+            ("\\000026", "\ufeff", "]Q1", "]Q6", "\x02", "\u200e", " \n", "\u00ef\u00bb\u00bf", "\\000026\ufeff ")
+        )
+        + text
+    )
 
 
 def _bytes(text: str, chance: random.Random) -> str:
