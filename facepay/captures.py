@@ -16,12 +16,12 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import x25519
 from google.protobuf.message import DecodeError
 
-from contract import capture
-from contract.secret import Secret
 from facepay.embedding import Unusable, checked
 from facepay.gallery.engine import Vectors
 from facepay.records import Terminal
 from hutong.facepay.v1 import capture_pb2
+from hutong_contract import capture
+from hutong_contract.secret import Secret
 
 NONCE_LIFE_US: Final = 60 * 1_000_000
 """How long a nonce is good: a payer needs some seconds to look and to type a passcode."""

@@ -11,8 +11,6 @@ from typing import Final
 
 import numpy as np
 
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
 from facepay import passcode as passcodes
 from facepay import score_model
 from facepay.captures import Nonces
@@ -26,6 +24,8 @@ from facepay.keys import Keyring
 from facepay.model import Options
 from facepay.score_model import ScoreModel
 from facepay.store import Store
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 
 MODEL_PERSONS_MIN: Final = 2_000
 """Fewer persons say too little about strangers; the default model stands."""

@@ -12,15 +12,15 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from contract import capture
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
 from facepay.desk import Desk
 from facepay.embedding import Unusable, checked
 from facepay.gallery.engine import Batch, Enrolled, Vectors
 from facepay.model import check_enrolment
 from facepay.records import TEMPLATES_MAX, Consent, NewSubject
 from hutong.facepay.v1 import capture_pb2
+from hutong_contract import capture
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 
 SAME_PERSON_MIN: Final = 0.55
 """Cosine between enrolment photographs at which two names are one person; siblings stay below, twins do not."""

@@ -8,8 +8,6 @@ from typing import Final
 
 import numpy as np
 
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
 from facepay import passcode as passcodes
 from facepay.captures import BadCapture, Checked, Place, open_capture
 from facepay.decision import Decision, Outcome, Thresholds, decide, passcode_needed
@@ -22,6 +20,8 @@ from facepay.interface import FaceMatch, FaceUse
 from facepay.liveness.judgement import Judgement, combine, judge
 from facepay.model import Asked, Identified
 from facepay.records import Subject
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 
 SEARCH_WAIT_S: Final = 10.0
 """A search that takes longer has failed."""

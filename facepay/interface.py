@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from contract.errors import HutongError
-from contract.secret import Secret
+from hutong_contract.errors import HutongError
+from hutong_contract.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)

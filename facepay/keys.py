@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import x25519
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from contract import stored_schema
-from contract.capture import ServiceKey, key_id_of
-from contract.secret import Secret
+from hutong_contract import stored_schema
+from hutong_contract.capture import ServiceKey, key_id_of
+from hutong_contract.secret import Secret
 
 KEY_BYTES: Final = 32
 _IV_BYTES: Final = 12

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from contract import capture
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
 from facepay import passcode as passcodes
 from facepay.captures import CLOCK_SKEW_US, Checked, Place
 from facepay.decision import Decision, Policy, Thresholds
 from facepay.gallery.opening import Place as GalleryPlace
 from facepay.liveness.judgement import LivenessPolicy
 from facepay.records import Consent, Subject
+from hutong_contract import capture
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 
 FILING_FACES: Final = 100_000
 """Stored faces at which filing with the authority is due (rules of 2025-06-01)."""

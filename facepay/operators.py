@@ -11,8 +11,8 @@ import hmac
 from dataclasses import dataclass, field
 from typing import Final
 
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 
 SECRET_METADATA_KEY: Final = "hutong-operator-secret"
 SECRET_MIN: Final = 16

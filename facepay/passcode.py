@@ -9,7 +9,7 @@ from typing import Final
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 
-from contract.secret import Secret
+from hutong_contract.secret import Secret
 
 DIGITS_MIN: Final = 6
 DIGITS_MAX: Final = 12

@@ -12,8 +12,6 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
-from contract.errors import HutongError, Reason
-from contract.serving import abort, proven_identities
 from facepay.captures import Place
 from facepay.decision import Decision, Outcome
 from facepay.enrolment import How
@@ -23,6 +21,8 @@ from facepay.operators import SECRET_METADATA_KEY, Operators
 from facepay.records import Consent
 from facepay.service import FaceService
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.serving import abort, proven_identities
 
 THREADS: Final = 32
 """Calls worked on at once; they mostly wait for a shared search, which serves up to 64 together."""

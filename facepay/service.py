@@ -14,15 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from contract import capture
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
 from facepay.captures import NONCE_LIFE_US
 from facepay.enrolment import EnrolmentDesk
 from facepay.gallery.engine import GalleryUnavailable
 from facepay.identification import SearchDesk
 from facepay.model import Options, Session, Status
 from facepay.records import Terminal
+from hutong_contract import capture
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 
 _log = logging.getLogger(__name__)
 NONCES_AT_ONCE_MAX: Final = 64

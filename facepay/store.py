@@ -19,12 +19,12 @@ from typing import Final
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from contract import stored_schema
-from contract.secret import Secret
 from facepay.gallery.engine import Enrolled
 from facepay.keys import Keyring, open_row, seal_row
 from facepay.records import Consent, NewSubject, Subject, Terminal
 from facepay.templates import Templates, for_gallery, packed, sealed_rows
+from hutong_contract import stored_schema
+from hutong_contract.secret import Secret
 
 ERASED_AGAIN: Final = 16
 """Keys of the last persons erased are erased again at the start: a crash may have come between rows and key."""

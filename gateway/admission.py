@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from contract.errors import HutongError, Reason
 from gateway.calls import NEW_WORK, Call, payments_in
+from hutong_contract.errors import HutongError, Reason
 
 TARGET_S: Final = 0.1
 """Longest wait for the engine that the gate aims at."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from contract.errors import HutongError, Reason
+from hutong_contract.errors import HutongError, Reason
 
 POLL_S: Final = 3.0
 """The pace at which the field asks about a payment that has not ended."""

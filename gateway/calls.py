@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from contract.errors import HutongError
 from gateway.engine.answer import framed
+from hutong_contract.errors import HutongError
 
 CREATE: Final = 0
 CREATE_BATCH: Final = 1

@@ -15,8 +15,6 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from contract.errors import HutongError, Reason
-from contract.incidents import incident
 from facepay.interface import FaceMatch, FaceResolver, FaceUse
 from gateway import keys, requests
 from gateway.admission import overloaded
@@ -33,6 +31,8 @@ from gateway.risk.judge import Judge
 from gateway.risk.rule_file import default_rules
 from gateway.routing import Router
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.incidents import incident
 from tokenization.interface import CounterUse, KeyUse, Resolution, TokenResolver
 
 log = logging.getLogger(__name__)

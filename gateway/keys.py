@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from contract import transit
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
 from facepay.interface import FaceMatch
 from gateway import barcode
 from gateway.directory import Directory, Merchant
 from gateway.requests import REFERENCE_CHARACTERS_MAX
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract import transit
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 from tokenization.interface import Cryptogram, KeyUse, PayerKeyKind
 
 KEY_KINDS: Final = {

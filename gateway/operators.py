@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import grpc
 
-from contract.errors import HutongError, Reason
+from hutong_contract.errors import HutongError, Reason
 
 OPERATOR_SECRET: Final = "hutong-requestor-secret"
 """Metadata that proves a TRID which was registered with a secret."""

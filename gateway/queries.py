@@ -13,8 +13,6 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from contract.errors import HutongError, Reason
-from contract.incidents import incident
 from gateway.admission import overloaded
 from gateway.calls import RECEIPT, Call
 from gateway.directory import Merchant
@@ -25,6 +23,8 @@ from gateway.receipts import receipt_of
 from gateway.requests import payment_id_bytes
 from gateway.risk.records import judgement_message
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.incidents import incident
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ import hashlib
 import uuid
 from typing import Final
 
-from contract.cleaning import printable
-from contract.currencies import EXPONENT_OF
-from contract.errors import HutongError, Reason
 from gateway.directory import Merchant
 from gateway.engine.states import RESTING, State
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.cleaning import printable
+from hutong_contract.currencies import EXPONENT_OF
+from hutong_contract.errors import HutongError, Reason
 
 NUMBER_BYTES: Final = 10
 """Of a receipt number: 16 characters, so that a million receipts share none (odds of 1 to 10^12)."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contract.errors import HutongError, Reason
 from gateway.engine.model import Kind, LegKind, Payment
 from gateway.engine.states import State
 from gateway.engine.transitions import current_debit
 from gateway.requests import DEADLINE_DEFAULT_US
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError, Reason
 
 
 def refund_of(original: Payment | None, request: pb.RefundPaymentRequest, payment_id: bytes, now_us: int) -> Payment:

@@ -6,10 +6,10 @@ import hashlib
 import uuid
 from typing import Final
 
-from contract.currencies import EXPONENT_OF, nearest
-from contract.errors import HutongError, Reason
 from gateway.calls import Call
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.currencies import EXPONENT_OF, nearest
+from hutong_contract.errors import HutongError, Reason
 
 BATCH_MAX: Final = 500
 KEY_CHARACTERS_MAX: Final = 64

@@ -17,8 +17,6 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from contract.errors import HutongError, Reason
-from contract.serving import Guard
 from facepay.interface import FaceResolver
 from gateway.admission import Gate
 from gateway.budgets import QueryBudgets, QueryLimits
@@ -47,6 +45,8 @@ from gateway.routing import Router
 from gateway.watch import WatchHub
 from hutong.gateway.v1 import risk_pb2_grpc
 from hutong.participant.v1 import participant_pb2_grpc
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.serving import Guard
 from tokenization.interface import TokenResolver
 
 log = logging.getLogger(__name__)

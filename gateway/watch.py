@@ -19,12 +19,12 @@ from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
 
-from contract.errors import HutongError, Reason
 from gateway.admission import overloaded
 from gateway.engine.answer import id_text, timestamp
 from gateway.journal.interface import EventRow, Reader
 from gateway.requests import payment_id_bytes
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError, Reason
 
 log = logging.getLogger(__name__)
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from clients.command.checking import check_folder
-from clients.command.journals import JournalError, open_journal, open_journal_reader
-from clients.command.network import Network, NetworkError, NetworkOptions
-from clients.participants import books
-from contract.stored_schema import SchemaError, digest, split
 from facepay import keys as face_keys
 from facepay import store as face_store
 from gateway.journal import postgres_schema, schema
+from hutong_contract.stored_schema import SchemaError, digest, split
+from sandbox.checking import check_folder
+from sandbox.journals import JournalError, open_journal, open_journal_reader
+from sandbox.network import Network, NetworkError, NetworkOptions
+from sandbox.participants import books
 from tokenization import schema as vault_schema
 
 NEW = "the text of these tables has changed: raise the version and add its digest, so that older files are refused"

@@ -12,9 +12,9 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from contract import payment_code as code_format
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
+from hutong_contract import payment_code as code_format
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 from tokenization import failures as limits
 from tokenization.accounts import ATTEMPTS_MAX
 from tokenization.failures import Failures
@@ -43,7 +43,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Provisioning:
-    """What a wallet needs to show offline codes for a day; see contract.payment_code.offline_code."""
+    """What a wallet needs to show offline codes for a day; see hutong_contract.payment_code.offline_code."""
 
     alias: str
     day_key: Secret[bytes]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 from tokenization import numbers, schema
 from tokenization.accounts import Accounts
 from tokenization.codes import CodeIssuer

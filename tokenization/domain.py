@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from contract.errors import HutongError, Reason
+from hutong_contract.errors import HutongError, Reason
 from tokenization.interface import KeyUse
 
 CHANNELS: Final = frozenset({"qr_merchant_presented", "qr_consumer_presented", "token", "face", "transit"})

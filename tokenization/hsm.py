@@ -16,7 +16,7 @@ from typing import Any, Final
 import pkcs11
 from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
 
-from contract.secret import Secret
+from hutong_contract.secret import Secret
 from tokenization.errors import VaultError
 from tokenization.keyring import KekVersion
 from tokenization.suite import KEY_BYTES, NONCE_BYTES, TAG_BYTES, SealBrokenError

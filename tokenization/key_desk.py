@@ -7,10 +7,10 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from contract import transit
-from contract.errors import HutongError, Reason
-from contract.payment_code import day_of
-from contract.secret import Secret
+from hutong_contract import transit
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.payment_code import day_of
+from hutong_contract.secret import Secret
 from tokenization.codes import Provisioning, Reservation
 from tokenization.desk import TEXT_MAX, Desk, TokenName
 from tokenization.domain import Domain, check_assurance

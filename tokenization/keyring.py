@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from argon2.low_level import Type, hash_secret_raw
 
-from contract.secret import Secret
+from hutong_contract.secret import Secret
 from tokenization.errors import VaultDamagedError, WrongPassphraseError
 from tokenization.suite import KEY_BYTES, Aead, SealBrokenError, Suite
 

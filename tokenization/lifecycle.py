@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from contract.errors import HutongError, Reason
+from hutong_contract.errors import HutongError, Reason
 
 
 class State(enum.IntEnum):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from contract.secret import Secret
+from hutong_contract.secret import Secret
 from tokenization import purposes as purpose_keys
 from tokenization import schema, store
 from tokenization.errors import VaultDamagedError, VaultError

@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from contract.secret import Secret
+from hutong_contract.secret import Secret
 from tokenization.errors import VaultError
 from tokenization.keyring import write_durably
 

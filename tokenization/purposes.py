@@ -8,7 +8,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from contract import transit
+from hutong_contract import transit
 from tokenization.errors import VaultDamagedError
 from tokenization.keyring import KekStore
 from tokenization.suite import KEY_BYTES, SealBrokenError, Suite

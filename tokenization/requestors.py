@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
-from contract.errors import HutongError, Reason
+from hutong_contract.errors import HutongError, Reason
 from tokenization.domain import Policy
 
 

@@ -10,11 +10,11 @@ import hmac
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from contract import cryptogram as cryptogram_format
-from contract import transit
-from contract.errors import HutongError, Reason
-from contract.payment_code import is_payment_code
-from contract.secret import Secret
+from hutong_contract import cryptogram as cryptogram_format
+from hutong_contract import transit
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.payment_code import is_payment_code
+from hutong_contract.secret import Secret
 from tokenization import numbers
 from tokenization.codes import CodeReader
 from tokenization.domain import Domain, Policy, check_use

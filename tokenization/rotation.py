@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from contract.errors import HutongError
+from hutong_contract.errors import HutongError
 from tokenization import purposes as purpose_keys
 from tokenization import records
 from tokenization.keyring import KekStore, KekVersion

@@ -7,8 +7,8 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import Final
 
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 from tokenization import numbers, records, schema
 from tokenization.accounts import ATTEMPTS_MAX, read_policy
 from tokenization.domain import Domain

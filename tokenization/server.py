@@ -11,13 +11,13 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
-from contract import transit
-from contract.errors import HutongError, Reason
-from contract.incidents import incident
-from contract.secret import Secret
-from contract.serving import abort
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong.tokenization.v1 import token_pb2_grpc
+from hutong_contract import transit
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.incidents import incident
+from hutong_contract.secret import Secret
+from hutong_contract.serving import abort
 from tokenization import wire
 from tokenization.interface import Account
 from tokenization.key_kinds import KeyKind

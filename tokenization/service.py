@@ -2,7 +2,7 @@
 
 `by` names the requestor (TRID) that asks; its role and its tokens decide what it may do. An empty `by` is the process
 itself, the composition root, which may do everything. Names of tokens are a Secret (the number) or 16 bytes (the
-reference). Every refusal is a contract.errors.HutongError.
+reference). Every refusal is a hutong_contract.errors.HutongError.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from contract.errors import HutongError, Reason
-from contract.payment_code import day_of
-from contract.secret import Secret
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.payment_code import day_of
+from hutong_contract.secret import Secret
 from tokenization import codes
 from tokenization.codes import CodeReader
 from tokenization.desk import TokenName

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import psycopg
 
-from contract import stored_schema
+from hutong_contract import stored_schema
 from tokenization import schema
 from tokenization.store import Row, Session, StoreError
 

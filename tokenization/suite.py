@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from contract.payment_code import HASHES
+from hutong_contract.payment_code import HASHES
 
 KEY_BYTES: Final = 32
 """Length of every symmetric key at rest; SM4 uses the first half."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 from tokenization.accounts import LIFETIME_US, Enrolment, Registration
 from tokenization.desk import Desk, TokenName
 from tokenization.domain import Budget, Domain, Policy, check_assurance

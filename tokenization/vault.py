@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
-from contract.errors import HutongError, Reason
+from hutong_contract.errors import HutongError, Reason
 from tokenization import records, schema
 from tokenization.errors import VaultDamagedError
 from tokenization.failures import Failures

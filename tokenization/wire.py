@@ -6,9 +6,9 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
 from hutong.tokenization.v1 import token_pb2 as pb
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 from tokenization.domain import Budget, Domain, Policy
 from tokenization.interface import Cryptogram, KeyUse, PayerKeyKind, Resolution
 from tokenization.lifecycle import Event

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contract.errors import HutongError, Reason
+from hutong_contract.errors import HutongError, Reason
 from tokenization import records, schema
 from tokenization.domain import Policy
 from tokenization.records import AccountRow, KeyRow

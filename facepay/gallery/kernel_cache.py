@@ -155,9 +155,9 @@ def compile_all() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if is_warm():
             return
-        from contract.secret import Secret
         from facepay.gallery.gallery import warm_up
         from facepay.gallery.sketch import Projection
+        from hutong_contract.secret import Secret
 
         warm_up(Projection(Secret(b"only its shapes matter"), 512))
         mark_warm()

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from contract.secret import Secret
 from facepay.gallery.engine import (
     PLACES,
     Batch,
@@ -26,6 +25,7 @@ from facepay.gallery.engine import (
     Vectors,
 )
 from facepay.gallery.sketch import Projection
+from hutong_contract.secret import Secret
 
 COLLECTION: Final = "hutong_faces"
 INSERT_ROWS: Final = 1_000

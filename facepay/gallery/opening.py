@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from contract.secret import Secret
 from facepay.gallery.deferred import DeferredGallery
 from facepay.gallery.engine import Gallery
+from hutong_contract.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
-from contract.secret import Secret
 from facepay.gallery import kernels
+from hutong_contract.secret import Secret
 
 Vectors = NDArray[np.float32]
 Bits = NDArray[np.uint64]

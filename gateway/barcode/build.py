@@ -12,10 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
-from contract.amounts import from_minor
-from contract.currencies import EXPONENT_OF, NUMBER_OF
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
 from gateway.barcode import cpm_spec, tips
 from gateway.barcode.ber import Item
 from gateway.barcode.ber import join as join_ber
@@ -25,6 +21,10 @@ from gateway.barcode.model import Decoded, Pair
 from gateway.barcode.profile import KIND_CODES, PROFILES, Build, Part, Profile
 from gateway.barcode.recognise import written_moment
 from gateway.barcode.tlv import join, seal
+from hutong_contract.amounts import from_minor
+from hutong_contract.currencies import EXPONENT_OF, NUMBER_OF
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 
 HUTONG: Final = "hutong"
 HUTONG_APPLICATION: Final = bytes.fromhex(PROFILES[HUTONG].applications[0])

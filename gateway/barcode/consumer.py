@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from contract.secret import Secret
 from gateway.barcode import cpm, payment_codes
 from gateway.barcode import cpm_spec as spec
 from gateway.barcode.model import Candidate, Credential, Decoded, Routing, Verdict, Violation, covered, verdict
 from gateway.barcode.profile import PROFILES, Profile
 from gateway.barcode.recognise import tolerated
+from hutong_contract.secret import Secret
 
 BIN_DIGITS: Final = 8
 """Leading digits of an account number that may be shown and routed by."""

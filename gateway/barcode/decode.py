@@ -13,8 +13,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from contract.amounts import to_minor
-from contract.currencies import EXPONENT_OF
 from gateway.barcode import consumer, cpm_spec, families, links, payment_codes, slip
 from gateway.barcode.artefacts import clean
 from gateway.barcode.model import Decoded, Verdict, Violation, covered, verdict
@@ -24,6 +22,8 @@ from gateway.barcode.profile import PROFILES, Profile
 from gateway.barcode.recognise import candidates, expiry_us, references, unrecognised
 from gateway.barcode.tips import ASKED, NONE, tip
 from gateway.barcode.tlv import split
+from hutong_contract.amounts import to_minor
+from hutong_contract.currencies import EXPONENT_OF
 
 CHARACTERS_MAX: Final = 7089
 """More characters than the largest QR symbol holds (version 40-L, digits) are no barcode."""

@@ -6,11 +6,11 @@ it accepts (a property test compares them).
 
 from __future__ import annotations
 
-from contract.amounts import to_minor
-from contract.currencies import BY_NUMBER, COUNTRIES
 from gateway.barcode import mpm_spec as spec
 from gateway.barcode.payload import CHARACTERS, Payload
 from gateway.barcode.tlv import LENGTHS, crc
+from hutong_contract.amounts import to_minor
+from hutong_contract.currencies import BY_NUMBER, COUNTRIES
 
 
 def faultless(text: str) -> Payload | None:

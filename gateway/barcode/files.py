@@ -12,7 +12,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Final
 
-from contract.errors import HutongError, Reason
+from hutong_contract.errors import HutongError, Reason
 
 FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 PIXELS_MAX: Final = 200_000_000

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from contract.secret import Secret
 from gateway.barcode import cpm
 from gateway.barcode.artefacts import clean
 from gateway.barcode.build import ConsumerCode, MerchantCode, build_consumer_code, build_merchant_code
@@ -21,6 +20,7 @@ from gateway.barcode.model import Decoded
 from gateway.barcode.payload import UTF8_BYTES
 from gateway.barcode.profile import PROFILES
 from gateway.barcode.tlv import crc, join
+from hutong_contract.secret import Secret
 
 SLOWEST_US: Final = 5_000
 """No text may take longer, whatever it holds."""

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from contract.amounts import to_minor
-from contract.currencies import EXPONENT_OF
 from gateway.barcode import tips
 from gateway.barcode.checks import CHECKS
 from gateway.barcode.model import MANDATE, PAYMENT, Candidate, Decoded, Routing, Violation, covered, excerpt, verdict
 from gateway.barcode.profile import PROFILES, LinkForm
+from hutong_contract.amounts import to_minor
+from hutong_contract.currencies import EXPONENT_OF
 
 PARAMETERS_MAX: Final = 40
 """Most query parameters that are read; UPI defines 25."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from contract.secret import Secret
+from hutong_contract.secret import Secret
 
 FOUND_CHARACTERS_MAX: Final = 48
 """Longest excerpt of a payload shown in a violation: enough to recognise the field, too little to flood a log."""

@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from contract.amounts import to_minor
-from contract.currencies import BY_NUMBER, COUNTRIES
 from gateway.barcode import mpm_spec as spec
 from gateway.barcode.faultless import faultless
 from gateway.barcode.model import VIOLATIONS_MAX, Pair, Violation, covered, excerpt
 from gateway.barcode.payload import CHARACTERS, UTF8_BYTES, Payload
 from gateway.barcode.tlv import crc, split, split_bytes
+from hutong_contract.amounts import to_minor
+from hutong_contract.currencies import BY_NUMBER, COUNTRIES
 
 _HEX: Final = re.compile("[0-9A-Fa-f]{4}").fullmatch
 _CARD_ACCOUNTS: Final = frozenset(f"{n:02d}" for n in range(2, 26))

@@ -8,8 +8,8 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Final
 
-from contract.secret import Secret
 from gateway.barcode.model import Candidate, Credential, Decoded, Routing, Verdict, Violation, verdict
+from hutong_contract.secret import Secret
 
 DIGITS_MIN: Final = 16
 DIGITS_MAX: Final = 24

@@ -15,9 +15,9 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any, Final
 
-from contract.currencies import NUMBER_OF
 from gateway.barcode.checks import CHECKS, Check
 from gateway.barcode.model import PAYMENT, PURPOSES
+from hutong_contract.currencies import NUMBER_OF
 
 EXACT_SCORE: Final = 100
 """A template whose identifier is the scheme's own, letter for letter."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from contract.amounts import to_minor
-from contract.currencies import EXPONENT_OF
 from gateway.barcode.model import Candidate, Routing, Verdict, Violation, covered, excerpt, verdict
 from gateway.barcode.payload import Payload
 from gateway.barcode.profile import KIND_CODES, PROFILES, Account, Demand, Part, Profile, Route
 from gateway.barcode.tlv import crc, split
+from hutong_contract.amounts import to_minor
+from hutong_contract.currencies import EXPONENT_OF
 
 COUNTRY_SCORE: Final = 10
 CURRENCY_SCORE: Final = 5

@@ -26,9 +26,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final
 
-from contract.errors import HutongError, Reason
 from gateway.barcode import files
 from gateway.barcode.found import SYMBOLS_MAX, Effort, Reading, Symbol
+from hutong_contract.errors import HutongError, Reason
 
 START_S: Final = 60.0
 """How long a child may take to import its libraries on a busy machine, before it is given up."""

@@ -9,8 +9,6 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
-from contract.errors import HutongError, Reason
-from contract.serving import abort
 from gateway.barcode import messages
 from gateway.barcode.build import HUTONG, build_merchant_code
 from gateway.barcode.decode import decode
@@ -21,6 +19,8 @@ from gateway.barcode.symbols import QR, render_png, render_svg, render_terminal
 from gateway.barcode.translate import translate
 from hutong.gateway.v1 import barcode_pb2 as pb
 from hutong.gateway.v1 import barcode_pb2_grpc as rpc
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.serving import abort
 
 BATCH_MAX: Final = 500
 DRAWN_AT_ONCE_MAX: Final = 2

@@ -14,8 +14,8 @@ import segno
 import zxingcpp
 from segno.encoder import DataOverflowError
 
-from contract.errors import HutongError, Reason
 from gateway.barcode.raster import Modules, Picture, modules_of_svg, modules_of_terminal, picture, png, svg, terminal
+from hutong_contract.errors import HutongError, Reason
 
 QR: Final = "qr"
 CODE_128: Final = "code128"

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from contract.amounts import to_minor
-from contract.currencies import EXPONENT_OF
+from hutong_contract.amounts import to_minor
+from hutong_contract.currencies import EXPONENT_OF
 
 NONE: Final = "none"
 ASKED: Final = "asked"

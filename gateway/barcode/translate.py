@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from contract.currencies import COUNTRIES
-from contract.errors import HutongError, Reason
 from gateway.barcode.build import (
     HUTONG,
     MerchantCode,
@@ -28,6 +26,8 @@ from gateway.barcode.profile import PROFILES
 from gateway.barcode.routing import Directory
 from gateway.barcode.tips import FIXED, NONE
 from gateway.barcode.tlv import split
+from hutong_contract.currencies import COUNTRIES
+from hutong_contract.errors import HutongError, Reason
 
 NAME_CHARACTERS: Final = 25
 CITY_CHARACTERS: Final = 15

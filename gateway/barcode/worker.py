@@ -18,10 +18,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Final
 
-from contract.errors import HutongError
 from gateway.barcode import read
 from gateway.barcode.found import Effort, Reading
 from gateway.barcode.sandbox import read_frame, write_frame
+from hutong_contract.errors import HutongError
 
 JOBS_MAX: Final = 1_000
 """A process ends itself after so many pictures, so that what a native library leaks does not add up."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hmac
 from typing import Final
 
-from contract.errors import HutongError, Reason
-from contract.serving import proven_identities
 from gateway.directory import Directory
 from gateway.operators import Context, Operators, admit_operator, secret_from
 from hutong.gateway.v1 import settlement_pb2 as pb
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.serving import proven_identities
 
 PARTICIPANT_SECRET: Final = "hutong-participant-secret"
 

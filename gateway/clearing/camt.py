@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Final
 from xml.sax.saxutils import escape
 
-from contract.cleaning import printable
 from gateway.clearing.model import Position, Settled, Tally, Window, is_refund
 from gateway.clearing.text import NAME_MAX, decimal, short_name, utc
+from hutong_contract.cleaning import printable
 
 NAMESPACE: Final = "urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"
 NOT_PROVIDED: Final = "NOTPROVIDED"

@@ -9,12 +9,12 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Final
 
-from contract.errors import HutongError, Reason
 from gateway.clearing.model import Window
 from gateway.clearing.reader import ClearingReader
 from gateway.engine.clock import Clock
 from gateway.engine.model import Close
 from gateway.journal.interface import JournalUnavailableError
+from hutong_contract.errors import HutongError, Reason
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from contract.errors import HutongError, Reason
 from gateway.clearing.model import Position, Window
 from gateway.engine.answer import set_time
 from hutong.gateway.v1 import settlement_pb2 as pb
+from hutong_contract.errors import HutongError, Reason
 
 PAGE_DEFAULT: Final = 100
 PAGE_MAX: Final = 1_000

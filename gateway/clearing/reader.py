@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
-from contract.errors import HutongError, Reason
 from gateway.clearing.model import Carried, Position, Settled, Window
 from gateway.clearing.positions import Positions
 from gateway.engine.states import State
+from hutong_contract.errors import HutongError, Reason
 
 SPAN: Final = 40_000
 """Event numbers that one query looks at: about ten thousand payments, some megabytes."""

@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from contract.errors import HutongError, Reason
-from contract.serving import abort
 from gateway.clearing import messages
 from gateway.clearing.callers import admit, check_operator, check_own
 from gateway.clearing.closing import Put, close_window
@@ -26,6 +24,8 @@ from gateway.journal.interface import JournalUnavailableError
 from gateway.operators import Context, Operators
 from hutong.gateway.v1 import settlement_pb2 as pb
 from hutong.gateway.v1 import settlement_pb2_grpc as rpc
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.serving import abort
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """A participant's statement as CSV (RFC 4180): one line for each payment or refund, in the order of success. Pure.
 
-Texts that came from outside are written so that a spreadsheet shows them and calculates none (contract.cleaning); the
-journal has them as they came."""
+Texts that came from outside are written so that a spreadsheet shows them and calculates none
+(hutong_contract.cleaning); the journal has them as they came."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import csv
 import io
 from typing import Final, Protocol
 
-from contract.cleaning import cell
 from gateway.clearing.model import Settled, Window, is_refund
 from gateway.clearing.text import decimal, utc
 from gateway.engine.answer import id_text
+from hutong_contract.cleaning import cell
 
 COLUMNS: Final = (
     "window",

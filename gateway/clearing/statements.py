@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from contract.currencies import EXPONENT_OF
-from contract.errors import HutongError, Reason
 from gateway.clearing.camt import CamtWriter
 from gateway.clearing.model import Position, Settled, Window
 from gateway.clearing.statement import CsvWriter, Writer
+from hutong_contract.currencies import EXPONENT_OF
+from hutong_contract.errors import HutongError, Reason
 
 CHUNK_CHARACTERS: Final = 64 * 1024
 """Text gathered before it is handed on: one message of a stream, one write of a file."""

@@ -6,7 +6,7 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Final
 
-from contract.currencies import EXPONENT_OF
+from hutong_contract.currencies import EXPONENT_OF
 
 NAME_MAX: Final = 35
 """Max35Text of ISO 20022."""

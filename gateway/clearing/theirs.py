@@ -1,4 +1,4 @@
-"""A participant's own statement, as it hands it in for reconciliation: CSV of contract.statement. Pure."""
+"""A participant's own statement, as it hands it in for reconciliation: CSV of hutong_contract.statement. Pure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import csv
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from contract.cleaning import cell
-from contract.statement import COLUMNS
 from gateway.engine.model import LEG_ID_BYTES
+from hutong_contract.cleaning import cell
+from hutong_contract.statement import COLUMNS
 
 REVERSAL: Final = "reversal"
 FIELD_CHARACTERS_MAX: Final = 200

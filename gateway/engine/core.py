@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from contract.errors import HutongError, Reason
 from gateway.engine.answer import id_text, response
 from gateway.engine.model import (
     INQUIRY_NUMBER_MIN,
@@ -55,6 +54,7 @@ from gateway.engine.transitions import (
     leg_out,
     open_reversals,
 )
+from hutong_contract.errors import HutongError, Reason
 
 DUE_PER_TICK_MAX: Final = 512
 """Overdue payments looked at in one tick; the rest follow in the next. Larger ticks fall out of the processor's cache,

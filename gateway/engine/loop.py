@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
-from contract.errors import HutongError, Reason
 from gateway.engine.clock import Clock
 from gateway.engine.core import Core
 from gateway.engine.counts import Counts, together
@@ -30,6 +29,7 @@ from gateway.engine.neighbours import Neighbours
 from gateway.engine.transitions import Outcome
 from gateway.journal.interface import Journal, JournalFencedError, JournalUnavailableError
 from gateway.links.interface import Link
+from hutong_contract.errors import HutongError, Reason
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
 from gateway.engine.states import Number, State
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 
 LEG_ID_BYTES: Final = 17
 """16 bytes of the payment's id and the leg's number."""

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from contract.errors import HutongError, Reason
 from gateway.engine.answer import id_text, response
 from gateway.engine.model import (
     INQUIRY_NUMBER_MIN,
@@ -28,6 +27,7 @@ from gateway.engine.model import (
 )
 from gateway.engine.states import FINAL, TABLE, Action, Event, State
 from gateway.engine.timers import Timers
+from hutong_contract.errors import HutongError, Reason
 
 BACKOFF_DOUBLINGS_MAX: Final = 16
 """Exponent bound of the reversal backoff; the interval itself is capped by Timing.reversal_max_us."""

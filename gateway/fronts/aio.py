@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import grpc
 
-from contract.errors import HutongError
-from contract.serving import abort, proven_identities
 from gateway.admission import Gate
 from gateway.budgets import QueryBudgets
 from gateway.calls import CALLER_METADATA, METHODS, QUERIES, WATCH, payments_in
+from hutong_contract.errors import HutongError
+from hutong_contract.serving import abort, proven_identities
 
 STREAM_QUEUE_MAX: Final = 64
 """Messages of a watcher that wait in this process; then it is full."""

@@ -18,8 +18,6 @@ from typing import Any, Final
 
 from pygrpc_native import EVENT_CALL, STREAM_FULL, NativeGrpcFront
 
-from contract.errors import DETAILS_METADATA_KEY, HutongError
-from contract.incidents import incident, too_large
 from gateway.admission import Gate
 from gateway.budgets import QueryBudgets
 from gateway.calls import (
@@ -32,6 +30,8 @@ from gateway.calls import (
     WATCH,
     batch_size,
 )
+from hutong_contract.errors import DETAILS_METADATA_KEY, HutongError
+from hutong_contract.incidents import incident, too_large
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from contract.errors import Reason
 from gateway.engine.model import Kind, Payment, Refused
 from gateway.engine.states import State
 from gateway.journal.refusals import counter_refusal
+from hutong_contract.errors import Reason
 
 
 class Decisions:

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import psycopg
 
-from contract.errors import HutongError, Reason
 from gateway.engine.answer import id_text, response
 from gateway.engine.clock import Clock, PaymentIds
 from gateway.engine.clock_watch import ClockWatch
@@ -32,6 +31,7 @@ from gateway.journal.postgres import PostgresJournal
 from gateway.journal.postgres_connection import Connection
 from gateway.journal.postgres_reader import PostgresReader
 from gateway.journal.postgres_sessions import LEASES
+from hutong_contract.errors import HutongError, Reason
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from contract.stored_schema import columns_of
 from gateway.journal.refusals import REFUSAL_COLUMNS
 from gateway.journal.schema import LEG_COLUMNS, PAYMENT_COLUMNS, TABLES
+from hutong_contract.stored_schema import columns_of
 
 SHARED_TABLES: Final = """
 CREATE TABLE IF NOT EXISTS leases (

@@ -7,11 +7,11 @@ from typing import Final
 
 from psycopg import errors
 
-from contract import stored_schema
 from gateway.journal.interface import JournalMismatchError
 from gateway.journal.postgres_connection import REPEATABLE, TRIPPED, Connection, check_durable, is_postgresql
 from gateway.journal.postgres_schema import LINE, POSTGRESQL_TUNING, column_names, statements
 from gateway.journal.schema import VERSION
+from hutong_contract import stored_schema
 
 CREATIONS_MAX: Final = 50
 """Attempts to make the tables while other gateways do so too."""

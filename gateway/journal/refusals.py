@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from contract.errors import Reason
 from gateway.engine.answer import id_text
 from gateway.engine.model import Payment, Refusal, Refused
+from hutong_contract.errors import Reason
 
 REFUSAL_COLUMNS: Final = (
     "payment_id",

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from contract.errors import Reason
 from gateway.engine.model import SUSPENSE, Kind, Movement, Payment, Refusal, Refused, Writes
 from gateway.engine.states import State
 from gateway.journal.closing import closing_statements
@@ -30,6 +29,7 @@ from gateway.journal.rows import NO_BYTES, capture_change, leg_row, payment_chan
 from gateway.journal.schema import HELD, LEG_COLUMNS, PAYMENT_COLUMNS, VERSION, sqlite_statements
 from gateway.journal.sqlite_connection import Factory, check_version, connect, readable
 from gateway.journal.sqlite_reader import LEGS, PAYMENTS, load
+from hutong_contract.errors import Reason
 
 _VALUES: Final = ", ".join("nullif(?, x'')" if name == "original_id" else "?" for name in PAYMENT_COLUMNS)
 """sqlite3 looks for an adapter of None each time, which costs as much as the rest of the row."""

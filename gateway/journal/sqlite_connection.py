@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
-from contract import stored_schema
 from gateway.journal.interface import JournalMismatchError, JournalUnavailableError
 from gateway.journal.schema import VERSION, sqlite_statements
+from hutong_contract import stored_schema
 
 CHECKPOINT_PAGES: Final = 1000
 """Pages of write-ahead log (8 MB) after which SQLite copies it into the database file, while callers wait."""

@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from contract.legs import Answer, Leg
 from gateway.engine.model import Answered, LegOut
 from gateway.links.interface import by_participant, not_sent
+from hutong_contract.legs import Answer, Leg
 
 
 class LocalParticipants(Protocol):

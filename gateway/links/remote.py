@@ -15,8 +15,6 @@ from typing import Any, Final
 
 import grpc
 
-from contract.errors import HutongError, Reason
-from contract.serving import abort, proven_identities
 from gateway.directory import Directory
 from gateway.engine.inbox import Inbox
 from gateway.engine.model import Answered, LegOut
@@ -24,6 +22,8 @@ from gateway.links.interface import Link, answered, framed
 from gateway.links.windows import WINDOW, Windows
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.serving import abort, proven_identities
 
 log = logging.getLogger(__name__)
 

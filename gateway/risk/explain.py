@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contract.currencies import EXPONENT_OF
-from contract.errors import HutongError, Reason
 from gateway.engine.model import Payment
 from gateway.risk.facts import Facts
 from gateway.risk.judge import Judge, refusal_of
 from gateway.risk.records import judgement_message
 from gateway.risk.tiers import tier_of
 from hutong.gateway.v1 import payment_pb2, risk_pb2
+from hutong_contract.currencies import EXPONENT_OF
+from hutong_contract.errors import HutongError, Reason
 
 REFERENCE_BYTES = 16
 _NOBODY = Payment(bytes(16), 1, 1, "CNY", "", ("",), 0, 0)  # type: ignore[arg-type]

@@ -11,7 +11,6 @@ import hashlib
 from collections import Counter
 from typing import Final, NamedTuple
 
-from contract.errors import HutongError, Reason
 from gateway.engine.answer import id_text
 from gateway.engine.model import RISK_HOLD, Payment
 from gateway.keys import Payee
@@ -20,6 +19,7 @@ from gateway.risk.rules import APPROVE, DECLINE, HOLD, STEP_UP, Finding, Rule, R
 from gateway.risk.tiers import counts_as_static, missing_factor, tier_of
 from gateway.risk.windows import Subject, Windows
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError, Reason
 from tokenization.interface import KeyUse, Resolution
 
 COUNTER_BYTES: Final = 16

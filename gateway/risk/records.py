@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from contract.errors import HutongError
 from gateway.engine.answer import id_text, timestamp
 from gateway.journal.refusals import DecisionRow
 from hutong.gateway.v1 import payment_pb2, risk_pb2
+from hutong_contract.errors import HutongError
 
 
 def judgement_message(text: str) -> payment_pb2.RiskJudgement:

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeVar
 
-from contract.errors import HutongError, Reason
-from contract.serving import abort
 from gateway.engine.answer import set_time
 from gateway.engine.clock import Clock
 from gateway.engine.model import RISK_HOLD, Cancel, Capture, Payment
@@ -23,6 +21,8 @@ from gateway.risk.records import decision_message
 from gateway.risk.rule_file import RulesError
 from hutong.gateway.v1 import risk_pb2 as pb
 from hutong.gateway.v1 import risk_pb2_grpc as rpc
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.serving import abort
 
 PAGE_DEFAULT: Final = 50
 PAGE_MAX: Final = 500

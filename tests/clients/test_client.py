@@ -12,14 +12,14 @@ from typing import Any
 import grpc
 import pytest
 
-from clients import keys
-from clients.client import HutongClient
-from clients.errors import CallError, DeadlineExceeded, Unreachable
-from clients.options import ClientOptions, RetryOptions, TlsOptions, is_local, open_channel
-from clients.retries import Caller, Throttle
-from contract.errors import DETAILS_METADATA_KEY, HutongError, Reason
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
+from hutong_client import keys
+from hutong_client.client import HutongClient
+from hutong_client.errors import CallError, DeadlineExceeded, Unreachable
+from hutong_client.options import ClientOptions, RetryOptions, TlsOptions, is_local, open_channel
+from hutong_client.retries import Caller, Throttle
+from hutong_contract.errors import DETAILS_METADATA_KEY, HutongError, Reason
 from tests.deadlines import CALL_S
 
 FAST = ClientOptions(deadline_s=5, retry=RetryOptions(backoff_s=0.001, backoff_max_s=0.002))

@@ -6,9 +6,9 @@ import unicodedata
 
 import pytest
 
-from clients.receipt import COLUMNS_MAX, COLUMNS_MIN, TITLES, render
 from gateway.receipts import receipt_number
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_client.receipt import COLUMNS_MAX, COLUMNS_MIN, TITLES, render
 
 ID = "01a0c450-6c00-7000-94a9-e8c649d8fdb8"
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from clients.wording import as_json, key_name, money, state_name
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_client.wording import as_json, key_name, money, state_name
 
 
 @pytest.mark.parametrize(

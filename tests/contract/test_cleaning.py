@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.cleaning import (
+from hutong_contract.cleaning import (
     ELLIPSIS,
     MARK,
     TEXT_MAX,

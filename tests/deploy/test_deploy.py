@@ -18,7 +18,7 @@ import click
 import pytest
 import yaml
 
-from clients.command.main import main
+from command.main import main
 from tests.deadlines import START_S, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def test_what_the_unit_starts_comes_up_and_ends_as_systemd_ends_it(tmp_path: Pat
     assert service["StateDirectory"] == "hutong"  # which is /var/lib/hutong
     assert float(service["TimeoutStopSec"]) > DRAIN_S
     process = subprocess.Popen(
-        [sys.executable, "-m", "clients.command.main", *given], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [sys.executable, "-m", "command.main", *given], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     try:
         announced = tmp_path / "data" / "network.json"
@@ -130,7 +130,7 @@ def test_a_manifest_names_only_what_it_has(path: Path) -> None:
 @pytest.mark.process
 @pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR")
 def test_postgresql_takes_every_setting_of_its_manifest() -> None:
-    from clients.command.journals import JournalError, local_server
+    from sandbox.journals import JournalError, local_server
 
     psycopg = pytest.importorskip("psycopg")
     words = command_of(manifest(DEPLOY / "postgresql.yaml")["services"]["db"])

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients.faces.people import People
-from contract.capture import Captured, TerminalKey, build_capture
-from contract.secret import Secret
 from facepay.enrolment import How
 from facepay.model import Asked, Identified, Options
 from facepay.passcode import Cost
 from facepay.records import Consent
 from facepay.service import FaceService, open_service
+from hutong_contract.capture import Captured, TerminalKey, build_capture
+from hutong_contract.secret import Secret
+from sandbox.faces.people import People
 
 NOW = 1_800_000_000_000_000
 CUES = {"texture": 0.9, "frequency": 0.9, "motion": 0.9}

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contract import capture as format_
-from contract.capture import Captured, TerminalKey, build_capture
-from contract.errors import HutongError
-from contract.secret import Secret
 from facepay.captures import NONCE_LIFE_US, Fault
 from facepay.decision import Outcome
 from facepay.interface import FaceUse
 from facepay.model import Asked, Options
 from facepay.service import FaceService
 from hutong.facepay.v1 import capture_pb2
+from hutong_contract import capture as format_
+from hutong_contract.capture import Captured, TerminalKey, build_capture
+from hutong_contract.errors import HutongError
+from hutong_contract.secret import Secret
 
 
 def fault_of(desk: Any, sealed: bytes) -> Fault:

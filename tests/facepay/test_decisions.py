@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from clients.faces.people import LOOKALIKE, SIBLING, STRANGER, TWIN, People
 from facepay.decision import Outcome, Policy, Thresholds, decide, passcode_needed, thresholds
 from facepay.gallery.certificate import Exact, Top2, compare
 from facepay.gallery.engine import Candidate
 from facepay.score_model import DEFAULT, ScoreModel, false_match_rate, fit, gaussian
+from sandbox.faces.people import LOOKALIKE, SIBLING, STRANGER, TWIN, People
 
 LIMITS = Thresholds(alone=0.5, last_four=0.3, enrolled=1000)
 POLICY = Policy(margin=0.1)

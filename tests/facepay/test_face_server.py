@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from clients.command import face_network
-from clients.command.face import face
-from clients.faces import camera
-from clients.faces.capturing import FaceTerminal, Factors
-from clients.faces.people import People
-from contract.errors import from_rpc_error
-from contract.secret import Secret
+from command import face_network
+from command.face import face
 from facepay.model import Options
 from facepay.operators import Operators
 from facepay.passcode import Cost
 from facepay.service import open_service
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
+from hutong_contract.errors import from_rpc_error
+from hutong_contract.secret import Secret
+from sandbox.faces import camera
+from sandbox.faces.capturing import FaceTerminal, Factors
+from sandbox.faces.people import People
 from tests.facepay import tiny_models
 from tests.facepay.serving import serving
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contract.errors import HutongError
-from contract.secret import Secret
 from facepay.decision import Outcome
 from facepay.enrolment import How
 from facepay.interface import FaceMatch, FaceUse
 from facepay.model import Asked, Options
 from facepay.passcode import ATTEMPTS_MAX, LOCK_US
 from facepay.records import Consent
+from hutong_contract.errors import HutongError
+from hutong_contract.secret import Secret
 
 
 def pay(desk: Any, person: int, amount: int, **more: Any) -> FaceMatch | HutongError:
@@ -375,8 +375,8 @@ def test_templates_are_not_readable_at_rest(desk: Any) -> None:
 _ENROL_FOR_EVER = """
 import sys
 from pathlib import Path
-from clients.faces.people import People
-from contract.secret import Secret
+from sandbox.faces.people import People
+from hutong_contract.secret import Secret
 from facepay.passcode import Cost
 from facepay.enrolment import How
 from facepay.model import Asked, Options
@@ -392,9 +392,9 @@ for person in range(100000):
 
 @pytest.mark.slow
 def test_kill_9_during_enrolment_loses_nobody_who_was_told(tmp_path: Path) -> None:
-    from clients.faces.people import People
     from facepay.gallery.engine import Batch
     from facepay.service import open_service
+    from sandbox.faces.people import People
 
     command = [sys.executable, "-c", _ENROL_FOR_EVER, str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -13,7 +13,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from contract.secret import Secret
 from facepay.gallery import files, segment
 from facepay.gallery import gallery as gallery_module
 from facepay.gallery.certificate import TIE
@@ -22,6 +21,7 @@ from facepay.gallery.floats import FloatScan
 from facepay.gallery.gallery import Gallery
 from facepay.gallery.instructions import GROUP_WORDS
 from facepay.gallery.sketch import SIGMAS_FIRST, Projection, limits
+from hutong_contract.secret import Secret
 
 DIMENSION = 64
 PROJECTION = Projection(Secret(b"p" * 32), DIMENSION)

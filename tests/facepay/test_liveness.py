@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 
-from clients.faces import camera
 from facepay.decision import Outcome
 from facepay.embedding import Unusable
 from facepay.extraction import open_pack
@@ -21,6 +20,7 @@ from facepay.liveness import cues
 from facepay.liveness.judgement import Judgement, LivenessPolicy, combine, judge
 from facepay.liveness.report import as_json, count
 from facepay.model import Asked
+from sandbox.faces import camera
 from tests.facepay import tiny_models
 
 CHALLENGES = ("turn_left", "turn_right", "nod", "blink")

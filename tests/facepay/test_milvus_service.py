@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients.faces.people import People
-from contract.capture import TerminalKey
-from contract.errors import HutongError
-from contract.secret import Secret
 from facepay.decision import Outcome
 from facepay.gallery.engine import GalleryUnavailable
 from facepay.gallery.opening import Milvus
 from facepay.model import Asked, Options
 from facepay.service import open_service
+from hutong_contract.capture import TerminalKey
+from hutong_contract.errors import HutongError
+from hutong_contract.secret import Secret
+from sandbox.faces.people import People
 from tests.facepay.conftest import CHEAP, NOW, Desk
 
 pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")

@@ -9,13 +9,13 @@ import grpc
 import pytest
 from click.testing import CliRunner
 
-from clients.command.face import face
-from clients.command.face_options import SECRET_VARIABLE
-from clients.faces.capturing import FaceTerminal, Factors
-from contract.errors import HutongError, from_rpc_error
-from contract.secret import Secret
+from command.face import face
+from command.face_options import SECRET_VARIABLE
 from facepay.operators import Operators
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
+from hutong_contract.errors import HutongError, from_rpc_error
+from hutong_contract.secret import Secret
+from sandbox.faces.capturing import FaceTerminal, Factors
 from tests.facepay.serving import serving
 
 SECRET = "correct horse battery"

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contract.secret import Secret
 from facepay.gallery.engine import Batch, Engine, Enrolled
 from facepay.gallery.floats import FloatScan
 from facepay.gallery.gpu import GpuScan, GpuUnavailable
 from facepay.gallery.milvus import MilvusGallery, MilvusUnavailable
 from facepay.gallery.sketch import Projection
+from hutong_contract.secret import Secret
 
 DIMENSION = 32
 

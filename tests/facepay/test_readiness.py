@@ -17,11 +17,6 @@ import grpc
 import numpy as np
 import pytest
 
-from clients.faces.capturing import FaceTerminal, Factors
-from clients.faces.people import People
-from clients.faces.readiness import when_ready
-from contract.errors import HutongError, from_rpc_error
-from contract.secret import Secret
 from facepay.decision import Outcome
 from facepay.enrolment import How
 from facepay.gallery import gallery as gallery_module
@@ -35,6 +30,11 @@ from facepay.operators import Operators
 from facepay.records import Consent
 from facepay.service import open_service
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
+from hutong_contract.errors import HutongError, from_rpc_error
+from hutong_contract.secret import Secret
+from sandbox.faces.capturing import FaceTerminal, Factors
+from sandbox.faces.people import People
+from sandbox.faces.readiness import when_ready
 from tests.deadlines import CALL_S, START_S
 from tests.facepay.conftest import CHEAP, Desk
 from tests.facepay.serving import serving
@@ -205,7 +205,7 @@ def test_an_enrolment_in_hand_is_not_done_once_its_caller_has_gone(
         terminal = FaceTerminal(stub, people, "t1", "m1")
         terminal.register()
         begun = stub.BeginCapture(face_pb2.BeginCaptureRequest(terminal_id="t1"), timeout=CALL_S)
-        from contract.capture import ServiceKey, build_enrolment
+        from hutong_contract.capture import ServiceKey, build_enrolment
 
         key = ServiceKey(begun.key_id, begun.public_key)
         request = face_pb2.EnrollRequest(
@@ -314,7 +314,7 @@ def test_kernels_are_compiled_apart_once_and_found_by_other_processes(tmp_path: 
     assert first[3].startswith("face search kernels are compiled")
     assert run(service).splitlines() == ["True", "False False", "False"]
     hits = (
-        "from contract.secret import Secret\n"
+        "from hutong_contract.secret import Secret\n"
         "from facepay.gallery import kernels\n"
         "from facepay.gallery.gallery import warm_up\n"
         "from facepay.gallery.sketch import Projection\n"

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from contract.errors import HutongError, Reason, from_status
 from gateway.admission import RETRY_US, TARGET_S, TICK_MAX, WAITING_MAX, WAITING_MIN, Gate
 from gateway.calls import CANCEL, CREATE, CREATE_BATCH, batch_size, payments_in
 from gateway.engine.inbox import Inbox
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError, Reason, from_status
 
 
 class Asked:

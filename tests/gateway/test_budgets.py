@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from contract.errors import HutongError, Reason, from_status
 from gateway.budgets import POLL_S, SHARED, QueryBudgets, QueryLimits
+from hutong_contract.errors import HutongError, Reason, from_status
 
 
 class World:

@@ -9,12 +9,12 @@ from typing import Any
 import grpc
 import pytest
 
-from clients.command import network as composition
-from clients.command.network import Network, NetworkOptions
 from gateway.engine.states import State
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
+from sandbox import network as composition
+from sandbox.network import Network, NetworkOptions
 from tests.deadlines import CALL_S, wait_until
 from tests.gateway.engine.world import World
 from tests.gateway.wrong_clock import DAY_US, Wall

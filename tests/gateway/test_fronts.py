@@ -15,16 +15,16 @@ from google.protobuf import duration_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from clients.command.network import Network, NetworkOptions
-from clients.participants.script import Behaviour, Plan
-from clients.retries import is_passing
-from contract.errors import from_rpc_error, from_status
 from gateway import barcode
 from gateway.calls import METHODS, WATCH
 from hutong.facepay.v1 import face_pb2
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
+from hutong_client.retries import is_passing
+from hutong_contract.errors import from_rpc_error, from_status
+from sandbox.network import Network, NetworkOptions
+from sandbox.participants.script import Behaviour, Plan
 from tests.deadlines import CALL_S
 
 _numbers = itertools.count()

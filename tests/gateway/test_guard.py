@@ -11,9 +11,6 @@ from typing import Any
 import grpc
 import pytest
 
-from clients.command.network import Network, NetworkOptions
-from contract.errors import HutongError, from_rpc_error
-from contract.incidents import LOGGED_PER_S_MAX, incident
 from facepay.service import FaceService
 from gateway import requests, watch
 from gateway.barcode import server as barcode_server
@@ -27,6 +24,9 @@ from gateway.risk.server import RiskServicer
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.participant.v1 import participant_pb2
 from hutong.tokenization.v1 import token_pb2
+from hutong_contract.errors import HutongError, from_rpc_error
+from hutong_contract.incidents import LOGGED_PER_S_MAX, incident
+from sandbox.network import Network, NetworkOptions
 from tokenization.service import TokenService
 
 WAIT_S = 60.0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from contract.errors import HutongError
 from gateway import barcode, keys
 from gateway.barcode.profile import PROFILES
 from gateway.directory import Directory, parse
 from gateway.keys import Payee, Payees
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError
 
 STICKER = PROFILES["promptpay"].examples[0]
 ENDING = PROFILES["paynow"].examples[0]

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from clients import keys
-from clients.client import HutongClient
-from clients.command.checking import check_folder
-from clients.errors import CallError
-from clients.options import ClientOptions
-from clients.population import populate
-from contract.errors import HutongError
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.tokenization.v1 import token_pb2, token_pb2_grpc
+from hutong_client import keys
+from hutong_client.client import HutongClient
+from hutong_client.errors import CallError
+from hutong_client.options import ClientOptions
+from hutong_contract.errors import HutongError
+from sandbox.checking import check_folder
+from sandbox.population import populate
 from tests.deadlines import CALL_S, START_S, wait_until
 
 pytestmark = pytest.mark.process
@@ -41,7 +41,7 @@ class Gateway:
         (data / "network.json").unlink(missing_ok=True)
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "clients.command.main", "up", "--data", str(data), "--listen", "127.0.0.1:0"),
+                *(sys.executable, "-m", "command.main", "up", "--data", str(data), "--listen", "127.0.0.1:0"),
                 *("--seed", str(SEED), "--no-magic", *extra),
             ],
             stdout=subprocess.DEVNULL,

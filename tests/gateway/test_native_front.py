@@ -14,8 +14,6 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pygrpc_native import NativeGrpcFront
 
-from clients.command.network import Network, NetworkOptions
-from contract.errors import HutongError, Reason, from_rpc_error
 from gateway.admission import TICK_MAX, WAITING_MIN, Gate
 from gateway.budgets import QueryBudgets, QueryLimits
 from gateway.calls import CREATE, GET, MESSAGE_BYTES_MAX, METHODS, RECEIPT, Call
@@ -24,6 +22,8 @@ from gateway.engine.inbox import Inbox
 from gateway.fronts import native
 from gateway.fronts.native import NativeFront
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError, Reason, from_rpc_error
+from sandbox.network import Network, NetworkOptions
 
 WAIT_S = 60.0
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import HutongError
 from gateway.calls import GET
 from gateway.engine.answer import id_text
 from gateway.engine.model import Kind, Payment, Writes
@@ -17,6 +16,7 @@ from gateway.journal.sqlite import SqliteJournal
 from gateway.journal.sqlite_reader import SqliteReader
 from gateway.queries import REST_MAX_S, Queries
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError
 
 WAIT_S = 60.0
 ASKED = 200

@@ -11,16 +11,16 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from clients.client import HutongClient
-from clients.command.checking import check_folder
-from clients.command.network import Network, NetworkOptions
-from clients.options import ClientOptions, RetryOptions
-from contract.errors import HutongError, from_rpc_error
 from gateway import admission
 from gateway.budgets import QueryLimits
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
+from hutong_client.client import HutongClient
+from hutong_client.options import ClientOptions, RetryOptions
+from hutong_contract.errors import HutongError, from_rpc_error
+from sandbox.checking import check_folder
+from sandbox.network import Network, NetworkOptions
 from tests.deadlines import CALL_S
 
 BURST = 5

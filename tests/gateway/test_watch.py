@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import HutongError
 from gateway.engine.answer import id_text
 from gateway.engine.model import Writes
 from gateway.engine.states import State
@@ -18,6 +17,7 @@ from gateway.journal.sqlite import SqliteJournal
 from gateway.journal.sqlite_reader import SqliteReader
 from gateway.watch import EVENTS_PER_MESSAGE_MAX, READ_WORK, WORK_PER_TURN_MAX, WatchHub
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError
 
 OTHERS = 100_000
 READS_BEHIND_MAX = WORK_PER_TURN_MAX // READ_WORK + 1

@@ -10,10 +10,10 @@ import sys
 import uuid
 from pathlib import Path
 
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
 from gateway.engine.model import Kind, Leg, LegKind, Payment, Writes
 from gateway.journal.sqlite import SqliteJournal
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 from tokenization.interface import KeyUse, PayerKeyKind, Resolution
 from tokenization.service import TokenService, open_service
 from tokenization.writing import system_clock_us, uuid7

@@ -7,9 +7,9 @@ import random
 
 import pytest
 
-from contract import payment_code as form
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
+from hutong_contract import payment_code as form
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 from tests.tokenization.world import START_US, World, use
 from tokenization import failures as limits
 from tokenization.codes import Provisioning

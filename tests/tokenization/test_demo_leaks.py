@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from clients.command.main import main
-from contract.secret import Secret
+from command.main import main
+from hutong_contract.secret import Secret
 from tests.tokenization.leaks import SHORTEST, find_leaks
 
 KEPT_ON_PURPOSE = {

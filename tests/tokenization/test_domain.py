@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from contract.errors import HutongError, Reason
-from contract.payment_code import offline_code
-from contract.secret import Secret
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.payment_code import offline_code
+from hutong_contract.secret import Secret
 from tests.tokenization.world import World, use
 from tokenization.domain import Budget, Domain, Policy
 from tokenization.interface import PayerKeyKind, Resolution

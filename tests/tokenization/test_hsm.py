@@ -15,20 +15,20 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from clients import keys
-from clients.client import HutongClient
-from clients.command.main import main
-from clients.command.network import Network, NetworkError, NetworkOptions
-from clients.command.presentations import target_of
-from clients.command.vaults import PIN_VARIABLE, KeyModule
-from contract.secret import Secret
+from command.main import main
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_client import keys
+from hutong_client.client import HutongClient
+from hutong_contract.secret import Secret
+from sandbox.network import Network, NetworkError, NetworkOptions
+from sandbox.vaults import PIN_VARIABLE, KeyModule
 from tests.deadlines import CALL_S, START_S
 from tests.tokenization.world import PASSPHRASE, Clock, World, use
 from tokenization.errors import VaultError
 from tokenization.interface import Account, PayerKeyKind
 from tokenization.service import open_service
 from tokenization.suite import SealBrokenError
+from verification.presentations import target_of
 
 pytestmark = pytest.mark.process
 
@@ -152,7 +152,7 @@ def test_a_network_whose_vault_needs_the_module(module: str, tmp_path: Path) -> 
     log = tmp_path / "up.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "clients.command.main", *words], env=environment, stdout=output, stderr=output
+            [sys.executable, "-m", "command.main", *words], env=environment, stdout=output, stderr=output
         )
     try:
         target = target_of(tmp_path, process)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from contract import transit
-from contract.cryptogram import cryptogram
-from contract.errors import HutongError
-from contract.payment_code import offline_code
-from contract.secret import Secret
+from hutong_contract import transit
+from hutong_contract.cryptogram import cryptogram
+from hutong_contract.errors import HutongError
+from hutong_contract.payment_code import offline_code
+from hutong_contract.secret import Secret
 from tests.deadlines import CALL_S
 from tests.tokenization.leaks import find_leaks, spellings
 from tests.tokenization.world import PASSPHRASE, World, use

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 from tests.tokenization.world import World, use
 from tokenization.interface import Account, PayerKeyKind
 from tokenization.key_kinds import KeyKind

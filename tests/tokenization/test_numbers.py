@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.errors import HutongError
-from contract.secret import Secret
+from hutong_contract.errors import HutongError
+from hutong_contract.secret import Secret
+from loadtest import tokens as bench
 from tests.tokenization.world import World
-from tokenization import bench, numbers
+from tokenization import numbers
 from tokenization.interface import Account
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.secret import Secret
+from hutong_contract.secret import Secret
 from tests.tokenization.world import CHEAP, PASSPHRASE, Clock, World, use
 from tokenization.errors import VaultDamagedError, VaultError, WrongPassphraseError
 from tokenization.interface import PayerKeyKind

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from clients import keys
-from clients.client import HutongClient
-from clients.command.network import Network, NetworkOptions
-from contract import transit
-from contract.cryptogram import cryptogram
-from contract.errors import HutongError
-from contract.secret import Secret
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.tokenization.v1 import token_pb2
+from hutong_client import keys
+from hutong_client.client import HutongClient
+from hutong_contract import transit
+from hutong_contract.cryptogram import cryptogram
+from hutong_contract.errors import HutongError
+from hutong_contract.secret import Secret
+from sandbox.network import Network, NetworkOptions
 from tokenization.domain import Budget
 from tokenization.key_kinds import KeyKind
 from tokenization.lifecycle import Event

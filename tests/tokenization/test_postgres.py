@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 from tests.deadlines import CALL_S
 from tests.tokenization.world import CHEAP, PASSPHRASE, Clock, use
 from tokenization.errors import VaultError

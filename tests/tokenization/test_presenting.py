@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract import transit
-from contract.cryptogram import cryptogram, message
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
+from hutong_contract import transit
+from hutong_contract.cryptogram import cryptogram, message
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 from tests.tokenization.world import START_US, World, use
 from tokenization import numbers
 from tokenization.interface import Account, Cryptogram, KeyUse, PayerKeyKind

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
 from tests.deadlines import CALL_S, START_S
 from tests.tokenization.leaks import find_leaks
 from tests.tokenization.world import CHEAP, PAN, PASSPHRASE, World, use
@@ -65,7 +65,7 @@ def test_resolving_and_registering_go_on_beside_it(world: World) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from contract.secret import Secret
+from hutong_contract.secret import Secret
 from tokenization import rotation
 from tokenization.service import open_service
 

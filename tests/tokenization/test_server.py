@@ -13,12 +13,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from contract import transit
-from contract.errors import Reason, from_rpc_error
-from contract.payment_code import offline_code
-from contract.secret import Secret
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong.tokenization.v1 import token_pb2_grpc
+from hutong_contract import transit
+from hutong_contract.errors import Reason, from_rpc_error
+from hutong_contract.payment_code import offline_code
+from hutong_contract.secret import Secret
 from tests.deadlines import CALL_S
 from tests.tokenization.world import World
 from tokenization.requestors import GATEWAY_TRID, OPERATOR_TRID, WALLET_TRID, Requestor, Role

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from contract.payment_code import offline_code
-from contract.secret import Secret
+from hutong_contract.payment_code import offline_code
+from hutong_contract.secret import Secret
 from tests.deadlines import START_S
 from tests.tokenization.presenter import PER_TICK, TICKS
 from tests.tokenization.world import CHEAP, PASSPHRASE

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from clients.command.main import main
-from contract.payment_code import is_payment_code
+from command.main import main
+from hutong_contract.payment_code import is_payment_code
+from loadtest import tokens as bench
 from tests.tokenization.test_server import Served
 from tests.tokenization.world import PASSPHRASE
-from tokenization import bench
 from tokenization.numbers import is_token
 from tokenization.passphrase import VARIABLE
 

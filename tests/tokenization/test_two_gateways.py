@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from clients.command import presentations
-from clients.command.journals import local_server
-from clients.command.main import main
-from clients.command.presentations import FRONTS, PRESENTATIONS, Report
+from command.main import main
+from sandbox.journals import local_server
+from verification import presentations
+from verification.presentations import FRONTS, PRESENTATIONS, Report
 
 pytestmark = pytest.mark.process
 

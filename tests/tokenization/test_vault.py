@@ -10,7 +10,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from contract.errors import HutongError, Reason
+from hutong_contract.errors import HutongError, Reason
 from tests.deadlines import CALL_S
 from tests.tokenization.world import World, use
 from tokenization import vault as vault_module

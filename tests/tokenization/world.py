@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from contract.errors import HutongError
-from contract.secret import Secret
+from hutong_contract.errors import HutongError
+from hutong_contract.secret import Secret
 from tokenization.interface import Account, KeyUse, PayerKeyKind, Resolution
 from tokenization.keyring import KdfCost
 from tokenization.service import TokenService, open_service

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.errors import HutongError
 from gateway.barcode import PAYABLE, decode, translate
 from gateway.barcode.build import MerchantCode, build_merchant_code, writable
 from gateway.directory import parse as parse_directory
+from hutong_contract.errors import HutongError
 
 VECTORS: Final = Path(__file__).parents[2] / "vectors" / "barcode"
 FOREIGN: Final = [

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from clients.command import barcode_bench
-from clients.command.barcode import barcode
+from command.barcode import barcode
 from gateway.barcode import fuzz as fuzzing
+from loadtest import barcodes as barcode_bench
 
 
 def run(*arguments: str, stdin: str | bytes = "") -> Result:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.errors import HutongError
-from contract.secret import Secret
 from gateway.barcode import ber, cpm, decode
 from gateway.barcode.ber import Item
 from gateway.barcode.build import ConsumerCode, build_consumer_code
+from hutong_contract.errors import HutongError
+from hutong_contract.secret import Secret
 
 # EMVCo QR Code Specification for Payment Systems, Consumer-Presented Mode v1.1, annex A.
 ONE_APPLICATION: Final = "hQVDUFYwMWEaTwegAAAAVVVVVw8SNFZ4kBI0WNGRIgESNF8="

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract import payment_code
 from gateway.barcode import Decoded, decode, forget
 from gateway.barcode.build import MerchantCode, build_merchant_code
 from gateway.barcode.checks import cnpj, cpf, iban, luhn, thai_id
@@ -20,6 +19,7 @@ from gateway.barcode.routing import EMPTY, NO_ROUTE, ROUTED, best_route
 from gateway.barcode.shape import to_json
 from gateway.barcode.tlv import join, seal
 from gateway.directory import Directory, load
+from hutong_contract import payment_code
 
 CODE = build_merchant_code(MerchantCode("merchant-1", "Noodle House", "Beijing", terminal_id="t-1"))
 KEYS = {

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import zxingcpp
 
-from clients.command import barcode_scenes as scenes
+from command import barcode_scenes as scenes
 from gateway.barcode import read
 from gateway.barcode.charsets import text_of
 from gateway.barcode.found import Effort, Symbol

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.amounts import from_minor, to_minor
 from gateway.barcode import mpm_spec, tlv
 from gateway.barcode.fuzz import texts
 from gateway.barcode.mpm import parse, parse_carefully
 from gateway.barcode.payload import CHARACTERS, UTF8_BYTES
+from hutong_contract.amounts import from_minor, to_minor
 
 # EMVCo QR Code Specification for Payment Systems, Merchant-Presented Mode v1.1, annex: the complete example.
 EXAMPLE: Final = (

@@ -9,7 +9,6 @@ from typing import Final
 
 import pytest
 
-from contract.errors import HutongError
 from gateway import barcode
 from gateway.barcode import decode, translate
 from gateway.barcode.build import MerchantCode, account_and_participant, build_merchant_code
@@ -17,6 +16,7 @@ from gateway.barcode.model import Pair
 from gateway.barcode.profile import PROFILES, Account
 from gateway.barcode.tlv import join, seal, split
 from gateway.directory import parse as parse_directory
+from hutong_contract.errors import HutongError
 
 VECTORS: Final = Path(__file__).parents[2] / "vectors" / "barcode"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from contract.errors import HutongError
 from gateway import keys
 from gateway.barcode import PAYABLE, PURPOSES, decode, translate
 from gateway.barcode.model import Pair
@@ -12,6 +11,7 @@ from gateway.barcode.profile import compile_profile
 from gateway.barcode.tlv import join, seal
 from gateway.directory import parse as parse_directory
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError
 
 
 def code(template: str, fields: list[Pair], country: str, currency: str, *more: Pair) -> str:

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.currencies import EXPONENT_OF, NUMBER_OF
-from contract.errors import HutongError
 from gateway.barcode import Decoded, Routing, decode
 from gateway.barcode.build import MerchantCode, build_merchant_code, says_when_it_ends, writable
 from gateway.barcode.profile import PROFILES
 from gateway.barcode.recognise import moment_us, written_moment
 from gateway.barcode.tips import FIXED
 from gateway.barcode.tlv import crc, seal, split
+from hutong_contract.currencies import EXPONENT_OF, NUMBER_OF
+from hutong_contract.errors import HutongError
 
 VECTORS: Final = Path(__file__).parents[2] / "vectors" / "barcode"
 CODES: Final = [

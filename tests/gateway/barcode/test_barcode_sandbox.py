@@ -19,7 +19,6 @@ import psutil
 import pytest
 import segno
 
-from contract.errors import HutongError, from_rpc_error
 from gateway.barcode.files import PIXELS_MAX, require_readable
 from gateway.barcode.found import Effort
 from gateway.barcode.raster import picture, png
@@ -28,6 +27,7 @@ from gateway.barcode.server import BarcodeServicer
 from gateway.barcode.symbols import modules_of, render_png
 from hutong.gateway.v1 import barcode_pb2 as pb
 from hutong.gateway.v1 import barcode_pb2_grpc as rpc
+from hutong_contract.errors import HutongError, from_rpc_error
 from tests.gateway.barcode.hostile import beside_finder_patterns, claiming, encoded, finder_patterns
 
 PATIENCE_S: Final = 60
@@ -221,7 +221,7 @@ def test_one_bad_file_never_stops_the_others_and_the_exit_status_says_so(tmp_pat
     bad.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\x00" * 8)
     good.write_bytes(render_png("good"))
     files = [kanji, bad, tmp_path / "none.png", tmp_path, good]
-    command = [sys.executable, "-m", "clients.command.main", "barcode", "scan", "--json", "--thorough"]
+    command = [sys.executable, "-m", "command.main", "barcode", "scan", "--json", "--thorough"]
     command += map(str, files)
     ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S * 2, check=False)
     shapes = [json.loads(line) for line in ran.stdout.splitlines()]
@@ -235,7 +235,7 @@ def test_one_bad_file_never_stops_the_others_and_the_exit_status_says_so(tmp_pat
 def test_the_command_can_be_stopped_while_it_reads(tmp_path: Path, how: signal.Signals) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(BOMB)
-    command = [sys.executable, "-m", "clients.command.main", "barcode", "scan", str(path)]
+    command = [sys.executable, "-m", "command.main", "barcode", "scan", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         of = psutil.Process(process.pid)
         eventually(lambda: any(busy(child) for child in workers(of)))

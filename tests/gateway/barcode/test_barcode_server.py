@@ -10,11 +10,11 @@ import grpc
 import pytest
 from google.rpc import status_pb2
 
-from contract.errors import DETAILS_METADATA_KEY, from_status
 from gateway.barcode.server import BATCH_MAX, BarcodeServicer
 from gateway.directory import parse
 from hutong.gateway.v1 import barcode_pb2 as pb
 from hutong.gateway.v1 import barcode_pb2_grpc as rpc
+from hutong_contract.errors import DETAILS_METADATA_KEY, from_status
 
 Use = Callable[["rpc.BarcodeServiceAsyncStub"], Awaitable[None]]
 DIRECTORY = parse(

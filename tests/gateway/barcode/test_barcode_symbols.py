@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import zxingcpp
 
-from clients.command import barcode_pictures as pictures
-from contract.errors import HutongError
 from gateway.barcode import symbols
 from gateway.barcode.build import MerchantCode, build_merchant_code
 from gateway.barcode.found import Effort
 from gateway.barcode.raster import Picture, modules_of_svg, modules_of_terminal, picture, png
 from gateway.barcode.read import read_image, read_picture
 from gateway.barcode.symbols import Style, modules_of, render_png, render_svg, render_terminal
+from hutong_contract.errors import HutongError
+from loadtest import pictures as pictures
 
 CODE: Final = build_merchant_code(MerchantCode("merchant-1", "Noodle House", "Beijing", amount_minor=1250))
 CHINESE: Final = build_merchant_code(MerchantCode("merchant-1", "最佳运输", "北京"))

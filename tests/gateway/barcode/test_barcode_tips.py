@@ -7,8 +7,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.command.barcode import barcode as command
-from contract.errors import HutongError
+from command.barcode import barcode as command
 from gateway import keys, requests
 from gateway.barcode import decode, translate
 from gateway.barcode.build import MerchantCode, build_merchant_code
@@ -17,6 +16,7 @@ from gateway.barcode.tips import basis_points, percentage_of, written_percentage
 from gateway.barcode.tlv import join, seal
 from gateway.directory import parse as parse_directory
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError
 
 ACCOUNT = ("26", join([("00", "io.hutong.pay"), ("01", "m1")]))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from clients import keys
-from clients.client import HutongClient
-from clients.command.network import Network, NetworkOptions
 from gateway.engine.transitions import Timing
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import settlement_pb2 as settlement
+from hutong_client import keys
+from hutong_client.client import HutongClient
+from sandbox.network import Network, NetworkOptions
 
 OPERATOR = settlement.SettlementCaller(requestor_id="10000000001")
 TIMING = Timing(leg_timeout_us=150_000, inquiry_us=50_000, inquiries_max=3, reversal_us=50_000)

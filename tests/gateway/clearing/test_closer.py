@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from clients.command.up import up
-from contract.errors import HutongError
+from command.up import up
 from gateway.clearing.closing import Closer, close_window, turn_us
 from gateway.clearing.reader import ClearingReader
 from gateway.engine.clock import Clock
 from gateway.engine.model import Close
 from gateway.journal.sqlite_reader import SqliteReader
+from hutong_contract.errors import HutongError
 from tests.gateway.engine.world import World
 
 MINUTE = 60_000_000

@@ -14,12 +14,6 @@ from pathlib import Path
 import grpc
 import pytest
 
-from clients import keys
-from clients.client import HutongClient
-from clients.command.checking import check_folder
-from clients.command.network import Network
-from clients.errors import CallError
-from contract.errors import HutongError
 from gateway.clearing import messages
 from gateway.clearing.closing import close_window
 from gateway.clearing.files import folder_name, verify, write_files
@@ -32,6 +26,12 @@ from gateway.journal.sqlite_reader import SqliteReader
 from hutong.gateway.v1 import payment_pb2 as payments
 from hutong.gateway.v1 import settlement_pb2 as pb
 from hutong.gateway.v1 import settlement_pb2_grpc as rpc
+from hutong_client import keys
+from hutong_client.client import HutongClient
+from hutong_client.errors import CallError
+from hutong_contract.errors import HutongError
+from sandbox.checking import check_folder
+from sandbox.network import Network
 from tests.deadlines import CALL_S, wait_until
 from tests.gateway.clearing.settled_network import OPERATOR, start
 from tests.gateway.test_kill import Gateway, Load

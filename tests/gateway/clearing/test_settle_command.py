@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from clients.client import HutongClient
-from clients.command.checking import check_folder
-from clients.command.settle import settle
+from command.settle import settle
 from gateway.clearing.files import verify
+from hutong_client.client import HutongClient
+from sandbox.checking import check_folder
 from tests.gateway.clearing.settled_network import start, trade
 
 pytestmark = pytest.mark.slow

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from clients.client import HutongClient
-from clients.command.network import Network
-from contract.errors import from_rpc_error
 from hutong.gateway.v1 import settlement_pb2 as pb
 from hutong.gateway.v1 import settlement_pb2_grpc as rpc
+from hutong_client.client import HutongClient
+from hutong_contract.errors import from_rpc_error
+from sandbox.network import Network
 from tests.deadlines import CALL_S
 from tests.gateway.clearing.settled_network import OPERATOR, start, trade
 

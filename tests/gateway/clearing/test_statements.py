@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.cleaning import cell, printable
 from gateway.clearing.camt import NAMESPACE
 from gateway.clearing.files import verify, write_files
 from gateway.clearing.model import Carried, Position, Settled, Window
@@ -23,6 +22,7 @@ from gateway.clearing.positions import Positions
 from gateway.clearing.statement import COLUMNS
 from gateway.clearing.statements import Format, Statement, content, statements
 from gateway.clearing.text import NAME_MAX, decimal, short_name, signed, utc
+from hutong_contract.cleaning import cell, printable
 
 CLOSED_US = 1_790_000_000_123_456
 WINDOW = Window(7, 10, 90, CLOSED_US - 900_000_000, CLOSED_US, (Carried("CNY", 1, 5),))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from clients.participants.script import Behaviour, Plan
 from gateway.engine.model import Close
 from gateway.engine.states import FINAL, TABLE, Action, State
 from gateway.journal.conservation import Report, compare, examine
+from sandbox.participants.script import Behaviour, Plan
 from tests.gateway.engine.world import Caller, World
 
 
@@ -61,7 +61,7 @@ def members(world: World) -> dict[bytes, int]:
 def checked(world: World) -> Report:
     report = examine(world.folder / "gateway.db")
     if not report.in_flight:
-        from clients.participants.books import totals
+        from sandbox.participants.books import totals
 
         compare(report, totals(world.books.path))
     return report

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from clients.participants.script import Behaviour, Plan, Script
-from contract.errors import Reason
 from gateway.engine.model import Leg, LegKind, LegOut, LegState
 from gateway.engine.states import Event, State
 from gateway.refunds import refund_of
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import Reason
+from sandbox.participants.script import Behaviour, Plan, Script
 from tests.gateway.engine.world import MERCHANT, OPENING_MINOR, TOKEN, World
 
 DECLINE = Plan(Behaviour.DECLINE, code="05")

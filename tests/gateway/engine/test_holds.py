@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from clients.participants.books import holds, totals
-from clients.participants.script import Behaviour, Plan
-from contract.errors import Reason
 from gateway.engine.model import LegKind, LegState
 from gateway.engine.states import FINAL, State
 from gateway.journal.conservation import compare, compare_holds, examine
 from gateway.refunds import refund_of
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import Reason
+from sandbox.participants.books import holds, totals
+from sandbox.participants.script import Behaviour, Plan
 from tests.gateway.engine.world import MERCHANT, OPENING_MINOR, TOKEN, World
 
 HOUR_US = 3_600_000_000

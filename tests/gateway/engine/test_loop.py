@@ -10,14 +10,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from clients.command.checking import check_folder
-from clients.command.network import Network, NetworkOptions
-from clients.participants.script import Latency, Script
-from contract.errors import from_rpc_error
 from gateway.engine.transitions import Timing
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
+from hutong_contract.errors import from_rpc_error
+from sandbox.checking import check_folder
+from sandbox.network import Network, NetworkOptions
+from sandbox.participants.script import Latency, Script
 from tests.deadlines import CALL_S, wait_until
 
 TIMING = Timing(leg_timeout_us=500_000, inquiry_us=200_000, reversal_us=200_000)

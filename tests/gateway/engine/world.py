@@ -6,10 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clients.participants.books import Books, totals
-from clients.participants.simulated import Participants, SimulatedAcquirer, SimulatedIssuer
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
 from gateway.engine.clock import PaymentIds
 from gateway.engine.core import Core
 from gateway.engine.model import Answered, Cancel, Capture, Create, EngineEvent, Expire, Kind, LegOut, LegState, Payment
@@ -20,6 +16,10 @@ from gateway.journal.sqlite import SqliteJournal
 from gateway.journal.sqlite_reader import SqliteReader
 from gateway.links.loopback import LoopbackLink
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
+from sandbox.participants.books import Books, totals
+from sandbox.participants.simulated import Participants, SimulatedAcquirer, SimulatedIssuer
 
 START_US = 1_790_000_000_000_000
 TOKEN = "6212345678901234"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import grpc
 
-from clients.command.network import Network, NetworkOptions
-from clients.participants.script import Latency, Script
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
+from sandbox.network import Network, NetworkOptions
+from sandbox.participants.script import Latency, Script
 
 
 def main() -> None:

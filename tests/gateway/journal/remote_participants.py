@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from clients.participants.books import Books
 from gateway.engine.model import Answered, LegOut
 from gateway.links.loopback import LoopbackLink
+from sandbox.participants.books import Books
 from tests.gateway.journal.shared import CLOCK, open_participants
 
 

@@ -9,11 +9,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from clients.participants.books import Books, holds, totals
-from clients.participants.script import Latency, Script
-from clients.participants.simulated import Participants, SimulatedAcquirer, SimulatedIssuer
-from contract.errors import HutongError, Reason
-from contract.secret import Secret
 from gateway.engine.clock import Clock, PaymentIds
 from gateway.engine.core import Core
 from gateway.engine.loop import Engine
@@ -26,6 +21,11 @@ from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_neighbours import PostgresNeighbours
 from gateway.links.loopback import LoopbackLink
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.secret import Secret
+from sandbox.participants.books import Books, holds, totals
+from sandbox.participants.script import Latency, Script
+from sandbox.participants.simulated import Participants, SimulatedAcquirer, SimulatedIssuer
 from tests.deadlines import CALL_S
 
 TOKEN = "6212345678901234"

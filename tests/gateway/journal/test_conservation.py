@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from clients.participants.books import holds, totals
-from clients.participants.script import Behaviour, Plan
-from contract.errors import Reason
 from gateway.journal.conservation import Report, compare, compare_holds, examine
+from hutong_contract.errors import Reason
+from sandbox.participants.books import holds, totals
+from sandbox.participants.script import Behaviour, Plan
 from tests.gateway.engine.world import World
 
 

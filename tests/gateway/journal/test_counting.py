@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import Reason
 from gateway.engine.model import Kind, Payment, Refused, Writes
 from gateway.journal.postgres_decisions import Decisions
 from gateway.journal.sqlite import SqliteJournal
+from hutong_contract.errors import Reason
 
 NOW_US = 1_790_000_000_000_000
 LIMIT = int(Reason.ERROR_REASON_DAILY_LIMIT)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from contract.errors import HutongError, Reason
 from gateway.engine.model import Decline, Payment
 from gateway.engine.states import State
 from gateway.journal.conservation import examine_database
@@ -16,6 +15,7 @@ from gateway.journal.interface import Journal, Reader
 from gateway.journal.postgres import PostgresJournal
 from gateway.journal.postgres_reader import PostgresReader
 from gateway.journal.sqlite_connection import connect
+from hutong_contract.errors import HutongError, Reason
 from tests.gateway.engine.world import Caller, World
 
 DAILY = int(Reason.ERROR_REASON_DAILY_LIMIT)

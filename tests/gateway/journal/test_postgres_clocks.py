@@ -10,11 +10,11 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from clients.command import network as composition
-from clients.command.network import Network, NetworkError
 from gateway.engine.states import State
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
+from sandbox import network as composition
+from sandbox.network import Network, NetworkError
 from tests.deadlines import CALL_S, wait_until
 from tests.gateway.journal.shared import BEAT_S, CLOCK, Node, SharedLink, hold, open_participants
 from tests.gateway.journal.test_postgres_network import options, request

@@ -11,8 +11,6 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from clients.participants.books import totals
-from contract.errors import Reason
 from gateway.engine.model import Leg, LegKind, Payment, Refused, Writes
 from gateway.journal import postgres_schema
 from gateway.journal.conservation import compare
@@ -22,6 +20,8 @@ from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_connection import check_durable, safe_url
 from gateway.journal.postgres_reader import PostgresReader
 from gateway.journal.schema import LEG_COLUMNS, PAYMENT_COLUMNS
+from hutong_contract.errors import Reason
+from sandbox.participants.books import totals
 from tests.gateway.engine.world import World
 from tests.gateway.journal.shared import draft
 

@@ -18,10 +18,6 @@ import psycopg
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from clients.command.checking import check_folder
-from clients.command.journals import LocalServer, local_server
-from clients.command.network import Network, NetworkOptions
-from contract.errors import from_rpc_error
 from gateway.engine.model import Writes
 from gateway.journal.interface import JournalUnavailableError
 from gateway.journal.postgres import PostgresJournal
@@ -29,6 +25,10 @@ from gateway.journal.postgres_reader import PostgresReader
 from gateway.journal.postgres_waiting import READ_SILENT_S, SILENT_S
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
+from hutong_contract.errors import from_rpc_error
+from sandbox.checking import check_folder
+from sandbox.journals import LocalServer, local_server
+from sandbox.network import Network, NetworkOptions
 from tests.deadlines import CALL_S, PATIENCE, wait_until
 from tests.gateway.journal.shared import draft
 from tests.gateway.journal.test_postgres_network import request

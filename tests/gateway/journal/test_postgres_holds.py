@@ -15,13 +15,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from clients.participants.books import holds, totals
-from contract.errors import HutongError, Reason
 from gateway.engine.model import Payment
 from gateway.engine.states import State
 from gateway.journal.conservation import compare, compare_holds
 from gateway.journal.postgres_check import examine_postgresql
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError, Reason
+from sandbox.participants.books import holds, totals
 from tests.deadlines import wait_until
 from tests.gateway.journal.shared import Caller, Node, Pair, SharedLink, hold, open_participants
 

@@ -11,8 +11,6 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from clients.command.torture.line import Line
-from clients.participants.books import totals
 from gateway.engine.model import Writes
 from gateway.journal import leases
 from gateway.journal import postgres_sql as sql
@@ -22,8 +20,10 @@ from gateway.journal.postgres import PostgresJournal
 from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_connection import TRANSACTION_MS, connect
 from gateway.journal.postgres_sessions import LEASES, Sessions
+from sandbox.participants.books import totals
 from tests.deadlines import CALL_S, wait_until
 from tests.gateway.journal.shared import Node, SharedLink, draft, open_participants
+from verification.torture.line import Line
 
 BY_THEMSELVES_S = 0.8 * TRANSACTION_MS / 1000
 """Sooner than the server itself, where it has a setting for that, would free what a cut line left."""

@@ -13,13 +13,13 @@ import grpc
 import pytest
 from click.testing import CliRunner
 
-from clients.command.check import check
-from clients.command.checking import check_folder
-from clients.command.journals import JournalError, check_url, open_journal, remembered
-from clients.command.network import Network, NetworkError, NetworkOptions
+from command.check import check
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
+from sandbox.checking import check_folder
+from sandbox.journals import JournalError, check_url, open_journal, remembered
+from sandbox.network import Network, NetworkError, NetworkOptions
 from tests.deadlines import CALL_S, wait_until
 
 

@@ -11,14 +11,14 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from clients.participants.books import totals
-from contract.errors import Reason
 from gateway.engine.model import Kind, Leg, LegKind, LegState, Payment, Refused, Writes
 from gateway.engine.states import State
 from gateway.journal.conservation import compare
 from gateway.journal.postgres import PostgresJournal
 from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_reader import PostgresReader
+from hutong_contract.errors import Reason
+from sandbox.participants.books import totals
 from tests.deadlines import CALL_S
 from tests.gateway.journal.shared import Node, SharedLink, draft, open_participants
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from clients.participants.books import totals
 from gateway.engine.model import Leg, LegKind, LegOut, Writes
 from gateway.engine.states import State
 from gateway.journal import leases
@@ -22,6 +21,7 @@ from gateway.journal.interface import JournalFencedError, JournalMismatchError
 from gateway.journal.postgres import PostgresJournal
 from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_reader import PostgresReader
+from sandbox.participants.books import totals
 from tests.deadlines import wait_until
 from tests.gateway.journal.shared import (
     CLOCK,

@@ -17,11 +17,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from clients.participants.books import totals
 from gateway.engine.states import FINAL, State
 from gateway.journal.conservation import compare
 from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_reader import PostgresReader
+from sandbox.participants.books import totals
 from tests.deadlines import wait_until
 from tests.gateway.journal import torn_engine
 from tests.gateway.journal.remote_participants import ParticipantHost, PipeLink

@@ -11,13 +11,13 @@ import grpc
 import psycopg
 import pytest
 
-from clients.command.journals import JournalError, open_journal
-from clients.command.network import Network, NetworkError
-from clients.participants.books import totals
 from gateway.journal.interface import JournalFencedError, JournalWentBackError
 from gateway.journal.memory import FILE_NAME, Memory, Standing
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
+from sandbox.journals import JournalError, open_journal
+from sandbox.network import Network, NetworkError
+from sandbox.participants.books import totals
 from tests.deadlines import CALL_S, wait_until
 from tests.gateway.journal.shared import Node, Pair, SharedLink, draft, open_participants
 from tests.gateway.journal.test_postgres_network import options, request

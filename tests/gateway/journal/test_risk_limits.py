@@ -10,9 +10,6 @@ from pathlib import Path
 
 import grpc
 
-from clients.command.checking import check_folder
-from clients.command.network import Network, NetworkOptions
-from contract.errors import from_rpc_error
 from gateway.engine.model import RISK_HOLD, Capture
 from gateway.journal.postgres_reader import PostgresReader
 from gateway.risk.rule_file import default_rules
@@ -20,6 +17,9 @@ from hutong.gateway.v1 import barcode_pb2, barcode_pb2_grpc
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
+from hutong_contract.errors import from_rpc_error
+from sandbox.checking import check_folder
+from sandbox.network import Network, NetworkOptions
 from tests.deadlines import CALL_S
 from tests.gateway.journal.shared import CLOCK, Caller, Node, SharedLink, draft, open_participants
 

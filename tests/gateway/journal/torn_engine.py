@@ -7,10 +7,10 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
-from contract.errors import HutongError, Reason
 from gateway.engine.model import Kind, Payment
 from gateway.engine.states import State
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError, Reason
 from tests.gateway.journal.remote_participants import PipeLink
 from tests.gateway.journal.shared import Caller, Node, draft
 from tests.gateway.journal.shared import refund as refund_of

@@ -6,10 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clients.participants.books import Books
-from clients.participants.simulated import Participants, SimulatedAcquirer, SimulatedIssuer
-from contract.errors import HutongError
-from contract.secret import Secret
 from gateway.calls import CREATE, CREATE_BATCH
 from gateway.directory import parse
 from gateway.engine.clock import Clock
@@ -27,6 +23,10 @@ from gateway.risk.judge import Judge
 from gateway.risk.rule_file import parse_rules
 from gateway.routing import Router
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import HutongError
+from hutong_contract.secret import Secret
+from sandbox.participants.books import Books
+from sandbox.participants.simulated import Participants, SimulatedAcquirer, SimulatedIssuer
 from tests.gateway.engine.world import TIMING
 from tokenization.interface import KeyUse, PayerKeyKind, Resolution
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import Reason
-from contract.secret import Secret
 from gateway.calls import CREATE
 from gateway.engine.model import Cancel, Capture
 from gateway.risk.rule_file import parse_rules
 from gateway.risk.tiers import TIERS
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.errors import Reason
+from hutong_contract.secret import Secret
 from tests.gateway.risk.gate import HEAD, MIDNIGHT_US, START_US, Call, Gate
 
 SECOND = 1_000_000

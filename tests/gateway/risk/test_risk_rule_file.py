@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from clients.command.risk import check
+from command.risk import check
 from gateway.risk.facts import Facts
 from gateway.risk.rule_file import DEFAULT_FILE, RulesError, parse_rules, read_rules
 from gateway.risk.toml_lines import line_at, lines_of

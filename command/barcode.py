@@ -1,0 +1,363 @@
+"""`hutong barcode`: reads, writes, scans, translates and measures payment barcodes. Needs no server: one that runs is
+asked where codes lead."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from command.amounts import exponent_of, minor_units
+from command.groups import Group
+from command.leads import Leads, leads_options
+from command.verdict import failed
+from gateway.barcode import tips
+from gateway.barcode.build import HUTONG, MerchantCode, build_merchant_code, writable
+from gateway.barcode.decode import decode as decode_text
+from gateway.barcode.found import Effort
+from gateway.barcode.routing import EMPTY, Directory
+from gateway.barcode.sandbox import Limits, Reader
+from gateway.barcode.shape import route_json
+from gateway.barcode.translate import translate as translate_text
+from gateway.directory import DirectoryError, load
+from hutong_contract.cleaning import printable
+from hutong_contract.errors import HutongError
+from sandbox.said import say, say_exact
+from sandbox.screen import Screen, add_row
+
+OpenLeads = Callable[[], AbstractContextManager[Leads]]
+SCAN_LIMITS = Limits(cpu_s=10, wall_s=60.0)
+"""What one picture may cost the command, which nobody else waits for."""
+
+_directory_option = click.option(
+    "--directory",
+    "directory_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The gateway's directory (JSON), so that routes lead to participants.",
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+@click.group(cls=Group)
+def barcode() -> None:
+    """Read, write, scan and translate payment barcodes."""
+
+
+@barcode.command()
+@click.argument("payload", required=False)
+@click.option(
+    "--now",
+    "moment",
+    help='Judge whether the code has ended: at this moment (2026-01-31T12:00:00+08:00, a zone is needed) or "now".',
+)
+@_json_option
+@leads_options
+def decode(payload: str | None, moment: str | None, as_json: bool, leads: OpenLeads) -> None:
+    """Say what PAYLOAD is, whether it is right, and where it leads.
+
+    Where it leads is asked of the network at --target, unless a directory or a data folder is named.
+    With - (or without PAYLOAD) each line of standard input is a payload. A code that breaks rules is no error of the
+    command: its verdicts say so.
+    """
+    now_us = _moment_us(moment)
+    with leads() as known:
+        for text in _payloads(payload):
+            shape = known.shape(text, decode_text(text, now_us=now_us))
+            click.echo(json.dumps(shape) if as_json else _page(shape), nl=as_json)
+
+
+def _moment_us(moment: str | None, option: str = "--now") -> int | None:
+    """The time that an option names, UTC in microseconds; None where it is not given."""
+    if moment is None:
+        return None
+    if moment == "now":
+        return time.time_ns() // 1000
+    try:
+        at = datetime.fromisoformat(moment)
+        if at.tzinfo is None:
+            raise ValueError("no zone")
+        return int(at.timestamp() * 1_000_000)
+    except (ValueError, OverflowError) as error:
+        problem = f'{moment!r} is neither "now" nor a moment with its zone, such as 2026-01-31T12:00:00+08:00'
+        raise click.BadParameter(problem, param_hint=option) from error
+
+
+@barcode.command()
+@click.option("--scheme", default=HUTONG, show_default=True, type=click.Choice(writable()), help="Whose code to write.")
+@click.option("--account", help="The merchant's id inside the scheme.")
+@click.option("--name", default="", help="Merchant name, up to 25 characters.")
+@click.option("--city", default="", help="Merchant city, up to 15 characters.")
+@click.option("--country", default="CN", show_default=True, help="ISO 3166 alpha-2.")
+@click.option("--currency", default="CNY", show_default=True, help="ISO 4217 alphabetic.")
+@click.option("--category", default="0000", show_default=True, help="ISO 18245 merchant category code.")
+@click.option("--amount", default="", help="Such as 12.50; without it the payer enters the amount.")
+@click.option("--amount-minor", type=click.IntRange(1), hidden=True)
+@click.option("--ask-for-tip", is_flag=True, help="Ask the payer for a tip.")
+@click.option("--fee", default="", help="A fee on top of the amount: 0.50, or 2.5% of it.")
+@click.option(
+    "--expires", "moment", help="When the code ends, where the scheme's codes say it: a moment with its zone."
+)
+@click.option("--terminal", default="", help="Terminal id.")
+@click.option("--participant", default="", help="BIN, BIC or organisation id, where the scheme asks for one.")
+@click.option("--reference", default="", help="Reference label.")
+@click.option("--text", help="Draw this text as it is instead; - reads it from standard input.")
+@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Also draw it into this PNG file.")
+@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Also draw it into this SVG file.")
+@click.option("--terminal-symbol", is_flag=True, help="Also draw it in the terminal.")
+@click.option("--symbology", default="qr", show_default=True, type=click.Choice(["qr", "code128"]))
+@click.option("--scale", default=6, show_default=True, type=click.IntRange(1, 64), help="Pixels a module.")
+@click.option(
+    "--level", default="M", show_default=True, type=click.Choice(["L", "M", "Q", "H"]), help="QR error level."
+)
+@click.option(
+    "--eci/--no-eci", default=None, help="Force ECI 26 on or off; without either, where a character needs it."
+)
+def encode(text: str | None, png: Path | None, svg: Path | None, terminal_symbol: bool, **given: Any) -> None:
+    """Write a merchant code and print it; draw it as a symbol, proven by reading it back."""
+    payload = next(_payloads(text), "") if text is not None else _built(given)
+    if text is None:
+        say_exact(payload)
+    if png is None and svg is None and not terminal_symbol:
+        return
+    from gateway.barcode import symbols  # imports OpenCV, which most calls do without
+
+    style = symbols.Style(given["scale"], given["level"], given["eci"])
+    try:
+        if png is not None:
+            png.write_bytes(symbols.render_png(payload, given["symbology"], style))
+        if svg is not None:
+            svg.write_text(symbols.render_svg(payload, given["symbology"], style), "utf-8")
+        if terminal_symbol:
+            click.echo(symbols.render_terminal(payload, given["symbology"], style), nl=False)
+    except HutongError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"cannot write {error.filename}: {error.strerror}") from error
+
+
+def _built(given: dict[str, Any]) -> str:
+    if not given["account"] or not given["name"]:
+        raise click.UsageError("give --account and --name, or --text")
+    if given["amount"]:
+        given["amount_minor"] = minor_units(given["amount"], given["currency"])
+    exponent_of(given["currency"])
+    code = MerchantCode(
+        account=given["account"],
+        merchant_name=given["name"],
+        merchant_city=given["city"] or "NA",
+        country=given["country"],
+        currency=given["currency"],
+        merchant_category=given["category"],
+        amount_minor=given["amount_minor"],
+        expires_us=_moment_us(given["moment"], "--expires"),
+        **_tip(given),
+        terminal_id=given["terminal"],
+        participant=given["participant"],
+        reference=given["reference"],
+    )
+    try:
+        return build_merchant_code(code, given["scheme"])
+    except HutongError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _tip(given: dict[str, Any]) -> dict[str, Any]:
+    """The tip or fee that a code is to ask for, as the builder takes it."""
+    fee = given["fee"]
+    if fee and given["ask_for_tip"]:
+        raise click.UsageError("a code asks for a tip or adds a fee: give --ask-for-tip or --fee")
+    if fee.endswith("%"):
+        points = tips.basis_points(fee[:-1])
+        if points is None:
+            raise click.BadParameter("a percentage is 0.01% to 99.99%", param_hint="--fee")
+        return {"tip": tips.PERCENT, "tip_basis_points": points}
+    if fee:
+        return {"tip": tips.FIXED, "tip_minor": minor_units(fee, given["currency"], "--fee")}
+    return {"tip": tips.ASKED if given["ask_for_tip"] else tips.NONE}
+
+
+@barcode.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--thorough", is_flag=True, help="Try everything, also after something was read: for several bad codes.")
+@_json_option
+@leads_options
+def scan(images: tuple[Path, ...], thorough: bool, as_json: bool, leads: OpenLeads) -> None:
+    """Read the symbols of IMAGES (QR, Code 128 and others) and decode each.
+
+    Every file is read by itself, in a child process under limits of time and memory. The exit status is 1 where one of
+    them could not be read; a picture that shows no code is no error. Where codes lead is asked of the network at
+    --target, unless a directory or a data folder is named.
+    """
+    unread: list[str] = []
+    with Reader(SCAN_LIMITS) as reader, leads() as known:
+        for path in images:
+            shape = _scanned(path, reader, Effort.THOROUGH if thorough else Effort.LADDER, known)
+            if shape["error"] is not None:
+                unread.append(f"{path}: {shape['error']}")
+            click.echo(json.dumps(shape) if as_json else _found(shape), nl=as_json)
+    if unread:
+        failed(f"{len(unread)} of {len(images)} files could not be read", unread)
+
+
+def _scanned(path: Path, reader: Reader, effort: Effort, known: Leads) -> dict[str, Any]:
+    """What one file shows, or why it cannot be read."""
+    shape: dict[str, Any] = {"file": str(path), "codes": [], "complete": True, "error": None}
+    try:
+        reading = reader.read(path, effort)
+    except HutongError as error:
+        return {**shape, "complete": False, "error": str(error)}
+    shape["complete"] = reading.complete
+    for symbol in reading.symbols:
+        code = {"text": symbol.text, "format": symbol.format, "position": symbol.position, "reader": symbol.reader}
+        shape["codes"].append({**code, "decoded": known.shape(symbol.text, decode_text(symbol.text))})
+    return shape
+
+
+@barcode.command()
+@click.argument("payload")
+@click.option("--to", "target", default=HUTONG, show_default=True, type=click.Choice(writable()), help="Target scheme.")
+@click.option("--account", help="The account in the target scheme, where the code and the directory do not know it.")
+@_json_option
+@_directory_option
+def translate(payload: str, target: str, account: str | None, as_json: bool, directory_file: Path | None) -> None:
+    """Write the merchant code PAYLOAD in another scheme's encoding, and tell what that loses."""
+    directory = _directory(directory_file)
+    try:
+        said = translate_text(next(_payloads(payload), ""), target, directory, account)
+    except HutongError as error:
+        raise click.ClickException(str(error)) from error
+    losses = [
+        {"path": loss.path, "name": loss.name, "reason": loss.reason, "value": loss.value} for loss in said.losses
+    ]
+    if as_json:
+        from gateway.barcode.routing import resolve
+
+        shape = {"payload": said.payload, "scheme": said.scheme, "source": said.source}
+        click.echo(json.dumps({**shape, "route": route_json(resolve(said.routing, directory)), "losses": losses}))
+        return
+    say_exact(said.payload)
+    for loss in losses:
+        say(f"  {loss['reason']:>12}  {loss['path']:6} {loss['name']}: {loss['value']}", err=True)
+
+
+@barcode.command()
+@click.option("--codes", default=20_000, show_default=True, type=click.IntRange(100, 1_000_000), help="Distinct codes.")
+@click.option(
+    "--pictures", default=240, show_default=True, type=click.IntRange(0, 100_000), help="Pictures with codes."
+)
+@click.option("--empty", default=1_000, show_default=True, type=click.IntRange(0, 100_000), help="Pictures without.")
+@click.option("--seed", default=1, show_default=True, type=int)
+@click.option(
+    "--node-modules",
+    default=Path("build/barcode-bench/node_modules"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where npm put the other libraries: npm install --prefix build/barcode-bench emvqr emvco-merchant-parse",
+)
+@_json_option
+def bench(codes: int, pictures: int, empty: int, seed: int, node_modules: Path, as_json: bool) -> None:
+    """Measure decoding against other libraries, and reading pictures against zxing-cpp alone."""
+    from loadtest import barcodes as barcode_bench
+
+    report = barcode_bench.measure(codes, pictures, empty, seed, node_modules)
+    click.echo(json.dumps(report) if as_json else barcode_bench.page(report), nl=as_json)
+
+
+@barcode.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--generate", type=click.IntRange(1, 100_000), help="First write so many pictures of every kind there.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="The same seed, the same pictures.")
+@_json_option
+def corpus(folder: Path, generate: int | None, seed: int, as_json: bool) -> None:
+    """Read the pictures of FOLDER and compare with zxing-cpp alone and OpenCV alone, in the same run.
+
+    What a picture shows stands beside it: NAME.txt holds the text of its one code, or nothing where it shows none;
+    NAME.json holds a list of texts. The folder that a picture lies in is its kind. The exit status is 1 where a picture
+    could not be judged.
+    """
+    from command import barcode_corpus
+
+    try:
+        if generate is not None:
+            barcode_corpus.generate(folder, generate, seed)
+        report = barcode_corpus.measure(folder)
+    except barcode_corpus.CorpusError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(report) if as_json else barcode_corpus.page(report), nl=as_json)
+    if report["unread_files"]:
+        failed(f"{report['unread_files']} pictures could not be judged", [str(one) for one in report["problems"]])
+
+
+@barcode.command()
+@click.option("--inputs", default=1_000_000, show_default=True, type=click.IntRange(1), help="How many texts to try.")
+@click.option("--seed", default=1, show_default=True, type=int, help="The same seed tries the same texts.")
+@_json_option
+def fuzz(inputs: int, seed: int, as_json: bool) -> None:
+    """Decode mutations of real codes: no crash, no untyped answer, nothing slower than 5 ms, round trips exact."""
+    from loadtest import barcodes as barcode_bench
+
+    report = barcode_bench.fuzz(inputs, seed)
+    click.echo(json.dumps(report) if as_json else barcode_bench.fuzz_page(report), nl=as_json)
+    if report["failures"]:
+        failed("inputs failed", [f"input {one['input']}: {one['problem']}" for one in report["failures"]])
+
+
+def _payloads(argument: str | None) -> Iterator[str]:
+    """The argument, or each line of standard input. What is not UTF-8 becomes surrogates, which decode refuses."""
+    if argument not in {None, "-"}:
+        yield str(argument)
+        return
+    for line in sys.stdin.buffer:
+        yield line.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
+
+
+def _directory(path: Path | None) -> Directory:
+    if path is None:
+        return EMPTY
+    try:
+        return load(path)
+    except DirectoryError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _page(shape: dict[str, Any]) -> str:
+    """A decoded barcode for people: one row for each thing that it says."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in shape.items():
+        if value in (None, [], ()):
+            continue
+        if key in {"strict", "profile"}:
+            lines = [f"{v['path'] or 'payload'}: {v['rule']} ({v['found']})" for v in value["violations"]]
+            shown = ["valid" if value["valid"] else "not valid", *lines]
+            add_row(table, key, Text("\n".join(map(printable, shown))))
+        elif key == "candidates":
+            add_row(table, key, ", ".join(f"{item['scheme']} {item['score']}" for item in value))
+        elif isinstance(value, dict):
+            add_row(table, key, ", ".join(f"{name}={item}" for name, item in value.items() if item))
+        else:
+            add_row(table, key, ", ".join(value) if isinstance(value, list) else str(value))
+    return _printed(table)
+
+
+def _found(shape: dict[str, Any]) -> str:
+    if shape["error"]:
+        return f"{shape['file']}: {shape['error']}\n"
+    lines = [f"{shape['file']}: {len(shape['codes'])} found\n"]
+    lines += [f"{c['format']} ({c['reader']}): {c['text']}\n{_page(c['decoded'])}" for c in shape["codes"]]
+    return "".join(lines)
+
+
+def _printed(table: Table) -> str:
+    console = Screen(width=120, highlight=False, markup=False, emoji=False)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()

@@ -1,0 +1,160 @@
+"""`hutong face`: enrol, identify, delete on a running network; bench, evaluate and liveness here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from command.groups import Group
+from sandbox.screen import Screen
+
+
+@click.group(cls=Group)
+def face() -> None:
+    """Enrol, identify and measure faces. Liveness is a simulation, uncertified."""
+
+
+def progress(quiet: bool) -> Progress:
+    """A progress display on stderr."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Screen(stderr=True), disable=quiet)
+
+
+def teller(display: Progress) -> Callable[[str, int], Callable[[int], None]]:
+    """What benches call to show what they do."""
+
+    def say(what: str, total: int) -> Callable[[int], None]:
+        task = display.add_task(what, total=total)
+        return lambda done: display.advance(task, done)
+
+    return say
+
+
+@face.command("bench")
+@click.option("--n", "n", type=click.IntRange(1_000, 20_000_000), default=325_500, show_default=True, help="People.")
+@click.option(
+    "--engine",
+    type=click.Choice(["sketch", "int8", "float", "milvus", "gpu"]),
+    default="sketch",
+    show_default=True,
+    help="sketch: two-stage scan; int8: the same with matrix products for batches of strangers.",
+)
+@click.option(
+    "--queries",
+    type=click.IntRange(256, 1_000_000),
+    help="Queries compared with the exact scan, four fifths of enrolled people; 38,000 bound misses below 1 in 10,000. "
+    "Default: some 10,000.",
+)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--data", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Where to put the files.")
+@click.option("--grpc/--no-grpc", "grpc_too", default=None, help="Also over gRPC; default: up to 400,000 people.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def bench_command(
+    n: int, engine: str, queries: int | None, seed: int, data: Path | None, grpc_too: bool | None, as_json: bool
+) -> None:
+    """Measure 1:N search beside an exact float scan in the same run."""
+    from facepay.gallery.gpu import GpuUnavailable
+    from facepay.gallery.milvus import MilvusUnavailable
+    from loadtest.faces import GRPC_N_MAX, bench
+    from loadtest.faces_grpc import measure
+
+    with progress(as_json) as display:
+        say = teller(display)
+        try:
+            report = bench(n, engine, seed, data, say, queries)
+        except (GpuUnavailable, MilvusUnavailable) as error:
+            raise click.ClickException(str(error)) from None
+        if engine in ("sketch", "int8") and (n <= GRPC_N_MAX if grpc_too is None else grpc_too):
+            report.grpc_qps = measure(n, seed, data, say)
+    show(report.as_json(), as_json, f"1:N search, {n:,} people, engine {engine}")
+
+
+@face.command("evaluate")
+@click.option(
+    "--images",
+    required=True,
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="One folder a person.",
+)
+@click.option(
+    "--models", "models_folder", required=True, type=click.Path(path_type=Path), help="Folder of ONNX models."
+)
+@click.option(
+    "--plots", type=click.Path(file_okay=False, path_type=Path), help="Draw the scores and the ROC into this folder."
+)
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def evaluate_command(images: Path, models_folder: Path, plots: Path | None, as_json: bool) -> None:
+    """Measure models on photographs: detection, quality, genuine and impostor scores, equal error, ROC, FNIR at FPIR.
+    Exit status 1 where too few can be used for scores of both kinds."""
+    from loadtest.faces_evaluate import evaluate
+
+    with progress(as_json) as display:
+        result = evaluate(images, models_folder, plots, teller(display))
+    show(result, as_json, f"{images.name} with {result['models']}")
+    if not result.get("equal_error"):
+        click.echo("too few pictures can be used: no scores of both kinds", err=True)
+        raise click.exceptions.Exit(1)
+
+
+@face.command("liveness")
+@click.argument("images", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--models", "models_folder", type=click.Path(path_type=Path), help="Folder of ONNX models.")
+@click.option(
+    "--simulate", type=click.IntRange(1, 100_000), help="Report errors on so many simulated captures instead."
+)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def liveness_command(
+    images: tuple[Path, ...], models_folder: Path | None, simulate: int | None, seed: int, as_json: bool
+) -> None:
+    """Look for presentation attacks in IMAGES, or report error rates on simulated ones. Uncertified."""
+    from loadtest import faces_evaluate as face_evaluate
+
+    if simulate:
+        with progress(as_json) as display:
+            show(face_evaluate.simulate(simulate, seed, teller(display)), as_json, "simulated captures, uncertified")
+        return
+    if not images or models_folder is None:
+        raise click.UsageError("give IMAGES and --models DIR, or --simulate N")
+    show(face_evaluate.look(images, models_folder), as_json, "liveness: simulation, uncertified")
+
+
+@face.command("open-set")
+@click.option("--n", "n", type=click.IntRange(1_000, 10_000_000), default=325_500, show_default=True, help="Enrolled.")
+@click.option("--strangers", type=click.IntRange(100), default=30_000, show_default=True, help="Probes of strangers.")
+@click.option("--mated", type=click.IntRange(100), default=10_000, show_default=True, help="Probes of the enrolled.")
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def open_set_command(n: int, strangers: int, mated: int, seed: int, as_json: bool) -> None:
+    """Measure FNIR and FPIR, with confidence limits, on simulated people whom the threshold was not fitted on."""
+    from loadtest.faces_openset import measure
+
+    with progress(as_json) as display:
+        show(measure(n, strangers, mated, seed, teller(display)), as_json, "open set, before the passcode")
+
+
+def show(result: Mapping[str, object], as_json: bool, title: str) -> None:
+    """Prints a result for machines or people."""
+    if as_json:
+        click.echo(json.dumps(result, indent=1))
+        return
+    table = Table("figure", "value", title=title)
+    for name, value in result.items():
+        if name != "roc":
+            table.add_row(name, json.dumps(value) if isinstance(value, dict | list) else str(value))
+    Screen().print(table)
+
+
+def _network() -> None:
+    from command import face_network
+
+    for command in face_network.COMMANDS:
+        face.add_command(command)
+
+
+_network()

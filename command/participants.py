@@ -1,0 +1,106 @@
+"""`hutong participants`: the issuers and acquirers of a data folder, as processes, for gateways that run elsewhere."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from command.connection import checked_target
+from sandbox.institutions import Institutions, Process, end
+from sandbox.participants.books import BooksError
+from sandbox.places import PlaceError, check_folder, check_network_folder, read_network
+from sandbox.population import populate
+from sandbox.screen import Screen
+from sandbox.vaults import KeyModule, module_options, open_vault
+from tokenization.errors import VaultError
+
+LOOK_S: Final = 0.5
+"""Between looks at whether one has ended."""
+
+
+@click.command()
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder with their books, in participants/, and with the vault, unless --vault says otherwise: a gateway's.",
+)
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help="A gateway's address, HOST:PORT or unix:/PATH; once for each. Default: the one that last ran on the folder.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="As of the gateways.")
+@click.option("--wallets", type=click.IntRange(1, 10_000), default=3, show_default=True, help="As of the gateways.")
+@click.option("--merchants", type=click.IntRange(1, 100), default=2, show_default=True, help="As of the gateways.")
+@click.option("--magic/--no-magic", default=True, show_default=True, help="Whether magic amounts make trouble.")
+@click.option(
+    "--vault",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the token vault, which gives accounts their tokens. Default: vault in the data folder.",
+)
+@module_options
+def participants(
+    data: Path,
+    targets: Sequence[str],
+    seed: int,
+    wallets: int,
+    merchants: int,
+    *,
+    magic: bool,
+    vault: Path | None,
+    key_module: KeyModule | None,
+) -> None:
+    """Run the simulated issuers and acquirers until stopped.
+
+    Each is a process of its own with books of its own, and connects to every gateway named, again and again: start
+    those with `hutong up --participants connect`. A leg is done once, whichever gateway sends it.
+    """
+    try:
+        check_network_folder(data)
+        if vault is not None:
+            check_folder(vault)
+        targets = [checked_target(target) for target in targets] or _remembered(data)
+    except PlaceError as error:
+        raise click.ClickException(str(error)) from None
+    institutions = Institutions(
+        populate(seed, wallets_per_issuer=wallets, merchants_per_acquirer=merchants), data, magic
+    )
+    try:
+        opened = open_vault(vault or data / "vault", key_module)
+        try:
+            institutions.open_accounts(institutions.register(opened.service))
+        finally:
+            opened.close()
+    except (VaultError, BooksError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    processes = institutions.start_all(targets)
+    Screen().print(f"{len(processes)} participants connect to {', '.join(targets)}. Stop with Ctrl-C.", highlight=False)
+    try:
+        _watch(processes, stop)
+    finally:
+        end(processes)
+
+
+def _watch(processes: Sequence[Process], stop: threading.Event) -> None:
+    """Until stopped. Raises ClickException where one of them ends."""
+    while not stop.wait(LOOK_S):
+        if any(process.poll() is not None for process in processes):
+            raise click.ClickException("a participant ended, for the reason above; the others are stopped")
+
+
+def _remembered(data: Path) -> tuple[str]:
+    """Where the gateway that last ran on the folder listened. Raises PlaceError."""
+    said = read_network(data)
+    if not said:
+        raise click.UsageError(f"name a gateway with --target: none has run on {data}")
+    return (str(said["target"]),)

@@ -1,0 +1,34 @@
+"""`hutong receipt`: what a terminal prints of a payment."""
+
+from __future__ import annotations
+
+import click
+
+from command.connection import Connection, connected, connection_options
+from hutong_client.receipt import COLUMNS, COLUMNS_MAX, COLUMNS_MIN, render
+from hutong_client.wording import as_json
+from sandbox.said import say_json
+
+
+@click.command()
+@connection_options
+@click.argument("payment_id")
+@click.option(
+    "--columns",
+    type=click.IntRange(COLUMNS_MIN, COLUMNS_MAX),
+    default=COLUMNS,
+    show_default=True,
+    help="Width of the paper.",
+)
+@click.option("--json/--text", "as_json_", default=False, help="Print JSON instead of the text of the paper.")
+def receipt(connection: Connection, payment_id: str, columns: int, *, as_json_: bool) -> None:
+    """Print the receipt of a payment or refund that has ended, or whose funds are held.
+
+    Times are UTC. Its number is the same whenever it is printed. Exits with 1 while the payment is under way.
+    """
+    with connected(connection, as_json=as_json_) as client:
+        found = client.get_receipt(payment_id)
+    if as_json_:
+        say_json(as_json(found))
+    else:
+        click.echo(render(found, columns), nl=False)

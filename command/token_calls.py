@@ -1,0 +1,106 @@
+"""What `hutong token`, `code` and `keys` have in common: the connection, names of tokens, how failures end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import click
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from command.connection import Connection, connected
+from hutong.tokenization.v1 import token_pb2 as pb
+from hutong.tokenization.v1 import token_pb2_grpc
+from hutong_client.client import HutongClient
+from hutong_client.tokens import WALLET_TRID
+
+WALLET: Final = WALLET_TRID
+OPERATOR: Final = "10000000001"
+"""The operator that every vault has from the start."""
+REF_DIGITS: Final = 32
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+requestor_option = click.option(
+    "--requestor", default=WALLET, show_default=True, help="The token requestor (TRID) that asks, 11 digits."
+)
+reason_option = click.option("--reason", default="", help="A text of up to 64 characters for the history.")
+name_argument = click.argument("name")
+
+
+class TokenCalls:
+    """The token service of a running network."""
+
+    def __init__(self, client: HutongClient) -> None:
+        self._client = client
+        self.stub = token_pb2_grpc.TokenServiceStub(client.channel)
+
+    def call(self, method: Any, request: Message) -> Any:
+        """One call. Raises as hutong_client.client does."""
+        return self._client.call(method, request)
+
+
+@contextmanager
+def token_service(connection: Connection, *, as_json: bool) -> Iterator[TokenCalls]:
+    """The token service of a gateway; errors end the command as command.connection says."""
+    with connected(connection, as_json=as_json) as client:
+        yield TokenCalls(client)
+
+
+def read_secret(value: str) -> str:
+    """The value, or a line of standard input for "-"."""
+    return sys.stdin.readline().strip() if value == "-" else value
+
+
+def token_name(value: str) -> pb.TokenName:
+    """A token's number, or its reference in hexadecimal; "-" reads it."""
+    text = read_secret(value)
+    if len(text) == REF_DIGITS:
+        return pb.TokenName(token_ref=read_ref(text))
+    return pb.TokenName(token=text)
+
+
+def read_ref(text: str) -> bytes:
+    """A reference of 16 bytes from 32 hexadecimal digits; empty stays empty."""
+    try:
+        ref = bytes.fromhex(text)
+    except ValueError:
+        ref = b"?"
+    if len(ref) not in (0, REF_DIGITS // 2):
+        raise click.UsageError("A reference has 32 hexadecimal digits; `hutong token show` prints them.")
+    return ref
+
+
+def state_word(state: int) -> str:
+    """A state in one word."""
+    return pb.TokenState.Name(pb.TokenState.ValueType(state)).removeprefix("TOKEN_STATE_").lower()
+
+
+def kind_word(kind: int) -> str:
+    """A kind of key in one word."""
+    return pb.TokenKeyKind.Name(pb.TokenKeyKind.ValueType(kind)).removeprefix("TOKEN_KEY_KIND_").lower()
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """A message for JSON: field names as in the contract, references in hexadecimal, states and kinds in words."""
+    fields: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
+    return _readable(message, fields)
+
+
+def _readable(message: Message, fields: dict[str, Any]) -> dict[str, Any]:
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_BYTES and not field.is_repeated:
+            fields[field.name] = value.hex()
+        elif field.type == field.TYPE_ENUM and field.name == "state":
+            fields[field.name] = state_word(value)
+        elif field.type == field.TYPE_ENUM and field.name == "kind":
+            fields[field.name] = kind_word(value)
+        elif field.type == field.TYPE_MESSAGE and field.is_repeated:
+            fields[field.name] = [_readable(one, fields[field.name][at]) for at, one in enumerate(value)]
+        elif field.type == field.TYPE_MESSAGE and isinstance(fields[field.name], dict):
+            fields[field.name] = _readable(value, fields[field.name])
+        elif field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64) and not field.is_repeated:
+            fields[field.name] = value
+    return fields

@@ -1,0 +1,138 @@
+"""The simulated issuers and acquirers of a data folder: their accounts, and each of them as a process of its own.
+
+Every process dials all the gateways that it is told of, and has one set of books whoever asks: so a payment that one
+gateway began can be ended by another.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hutong_contract.secret import Secret
+from sandbox.participants.books import Books
+from sandbox.participants.process import SECRET_VARIABLE
+from sandbox.participants.simulated import SimulatedAcquirer, SimulatedIssuer, SimulatedParticipant
+from sandbox.population import Institution, Population, Wallet
+from sandbox.vaults import SECRET_VARIABLES
+from tokenization.interface import Account
+from tokenization.service import TokenService
+
+BOOKS_FOLDER: Final = "participants"
+"""In the data folder."""
+END_S: Final = 20.0
+"""How long a participant may take to end."""
+OPENING_MERCHANT_MINOR: Final = 0
+ASSURED_BY_ISSUER: Final = "14"
+"""EMV assurance method of the simulated people's accounts: their issuers have verified them with two factors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Institutions:
+    """Who they are, and where."""
+
+    population: Population
+    data: Path
+    magic_amounts: bool = True
+    opening_minor: int | None = None
+    """Every wallet's opening balance; None: as the population has it."""
+
+    def register(self, tokens: TokenService) -> dict[str, Secret[str]]:
+        """Gives every account its token at the token service; wallet id to token. Once done, changes nothing."""
+        wallets = self.population.wallets
+        done = tokens.register_accounts(
+            [Account(wallet.issuer_id, wallet.account) for wallet in wallets], assurance_method=ASSURED_BY_ISSUER
+        )
+        return {wallet.id: one.token for wallet, one in zip(wallets, done, strict=True)}
+
+    def folder(self, participant_id: str) -> Path:
+        """Where the books of a participant of its own process are."""
+        return self.data / BOOKS_FOLDER / participant_id
+
+    def on(self, books: Books, wallet_tokens: Mapping[str, Secret[str]]) -> dict[str, SimulatedParticipant]:
+        """All of them on books that they share, with their accounts open."""
+        found: dict[str, SimulatedParticipant] = {}
+        for institution in self.population.institutions:
+            participant = found[institution.id] = self._participant(institution, books)
+            self._open_accounts(participant, wallet_tokens)
+        return found
+
+    def open_accounts(self, wallet_tokens: Mapping[str, Secret[str]]) -> None:
+        """Opens the accounts in books that each has for itself. Raises BooksError."""
+        for institution in self.population.institutions:
+            books = Books(self.folder(institution.id))
+            self._open_accounts(self._participant(institution, books), wallet_tokens)
+            books.close()
+
+    def _participant(self, institution: Institution, books: Books) -> SimulatedParticipant:
+        kind = SimulatedIssuer if institution.role == "issuer" else SimulatedAcquirer
+        return kind(institution.id, books, seed=self.population.seed, magic_amounts=self.magic_amounts)
+
+    def _open_accounts(self, participant: SimulatedParticipant, wallet_tokens: Mapping[str, Secret[str]]) -> None:
+        people = self.population.wallets_of(participant.id)
+        shops = self.population.merchants_of(participant.id)
+        participant.ledger.open_accounts(
+            [(wallet_tokens[one.id].reveal(), one.currency, self._opening(one)) for one in people]
+            + [(shop.id, shop.currency, OPENING_MERCHANT_MINOR) for shop in shops]
+        )
+
+    def _opening(self, wallet: Wallet) -> int:
+        return wallet.opening_minor if self.opening_minor is None else self.opening_minor
+
+    # -- as processes ----------------------------------------------------------------------------------------
+
+    def start(self, institution: Institution, targets: Sequence[str], log: Path | None = None) -> Process:
+        """Starts a participant, which ends with whoever started it: at the end of the pipe that is its input.
+
+        `log`: a file for what it says; without it that goes where this process's own words go.
+        """
+        command = [
+            *(sys.executable, "-m", "sandbox.participants.process"),
+            *(part for target in targets for part in ("--target", target)),
+            *("--id", institution.id, "--role", institution.role),
+            *("--folder", str(self.folder(institution.id)), "--seed", str(self.population.seed)),
+            "--magic" if self.magic_amounts else "--no-magic",
+            "--until-eof",
+        ]
+        environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
+        environment[SECRET_VARIABLE] = institution.secret.reveal()
+        with _appending(log) as output:
+            return subprocess.Popen(  # noqa: S603 - our own module
+                command, env=environment, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def start_all(self, targets: Sequence[str]) -> list[Process]:
+        """Starts every one of them."""
+        return [self.start(institution, targets) for institution in self.population.institutions]
+
+
+Process = subprocess.Popen[bytes]
+
+
+@contextmanager
+def _appending(log: Path | None) -> Iterator[int | None]:
+    if log is None:
+        yield None
+        return
+    with log.open("ab") as file:
+        yield file.fileno()
+
+
+def end(processes: Sequence[Process]) -> None:
+    """Ends participants, and waits until they have ended."""
+    for process in processes:
+        process.terminate()
+        if process.stdin is not None:
+            process.stdin.close()
+    for process in processes:
+        try:
+            process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

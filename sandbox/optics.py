@@ -1,0 +1,43 @@
+"""The gateway's barcode library, as wallets' screens, merchants' printers and everybody's cameras use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gateway.barcode.build import MerchantCode, build_merchant_code
+from gateway.barcode.read import read_image
+from gateway.barcode.symbols import render_png
+from sandbox.cameras import QR, SeenSymbol
+from sandbox.population import Merchant
+
+
+class GatewaySymbols:
+    """See sandbox.cameras.Symbols."""
+
+    def render_png(self, text: str, symbology: str = QR) -> bytes:
+        """Draws a symbol that was read back before it is handed out."""
+        return render_png(text, symbology)
+
+    def read_image(self, source: bytes | Path) -> Sequence[SeenSymbol]:
+        """The symbols in an image, mended where a plain reading finds none."""
+        return read_image(source)
+
+
+class MerchantPrinter:
+    """See sandbox.cameras.CodePrinter."""
+
+    def merchant_code(self, merchant: Merchant, terminal_id: str, amount_minor: int | None) -> str:
+        """A code in the merchant's scheme: static, or dynamic for an amount."""
+        code = MerchantCode(
+            account=merchant.account,
+            merchant_name=merchant.name,
+            merchant_city=merchant.city,
+            country=merchant.country,
+            currency=merchant.currency,
+            merchant_category=merchant.mcc,
+            amount_minor=amount_minor,
+            terminal_id=terminal_id,
+            participant=merchant.scheme_participant,
+        )
+        return build_merchant_code(code, merchant.scheme)

@@ -1,0 +1,276 @@
+"""A simulated participant as a process of its own: dials its gateways, and answers legs over their streams.
+
+    HUTONG_PARTICIPANT_SECRET=... python -m sandbox.participants.process \\
+        --target 127.0.0.1:50050 --target 127.0.0.1:50051 --id issuer-a --role issuer --folder data/issuer-a
+
+The accounts are those that its books know, and the books are one, whichever gateway asks: a leg that a second gateway
+sends again is answered again and not done again. Runs until SIGTERM or SIGINT; connects again, with growing waits,
+whenever a stream ends. Exits with 1 where a gateway refuses the credentials.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import heapq
+import itertools
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import click
+import grpc
+
+from hutong.participant.v1 import participant_pb2 as pb
+from hutong.participant.v1 import participant_pb2_grpc as rpc
+from hutong_client.errors import typed
+from hutong_client.options import ClientOptions, open_channel
+from hutong_contract.cleaning import log_to
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.legs import Answer, Leg
+from hutong_contract.secret import Secret
+from sandbox.participants.books import Books, BooksError
+from sandbox.participants.ledger import Role
+from sandbox.participants.script import Latency, Script
+from sandbox.participants.simulated import Answers, SimulatedParticipant
+
+log = logging.getLogger(__name__)
+
+SECRET_VARIABLE: Final = "HUTONG_PARTICIPANT_SECRET"
+WAITING_MAX: Final = 100_000
+"""Answer frames that wait for their delay; beyond them answers are lost, and the gateway inquires."""
+RECONNECT_S: Final = 0.1
+RECONNECT_MAX_S: Final = 1.0
+"""The longest wait between attempts: what a restarted gateway has to do without this participant."""
+TARGETS_MAX: Final = 64
+"""Gateways that one participant serves: a thread for each."""
+LOCK_NAME: Final = "books.lock"
+REFUSALS: Final = frozenset({Reason.ERROR_REASON_PARTICIPANT_REFUSED, Reason.ERROR_REASON_PARTICIPANT_UNKNOWN})
+
+
+class Outbox:
+    """Answers that wait for their delay, on the way to one stream."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, pb.ConnectRequest]] = []
+        self._order = itertools.count()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, request: pb.ConnectRequest, delay_us: int = 0) -> None:
+        """Lets a request leave after `delay_us`; equal delays leave in the order in which they were put."""
+        with self._changed:
+            if len(self._heap) < WAITING_MAX:
+                heapq.heappush(self._heap, (time.monotonic() + delay_us / 1e6, next(self._order), request))
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Ends the iteration; what waits is lost."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def __iter__(self) -> Iterator[pb.ConnectRequest]:
+        while True:
+            with self._changed:
+                while not self._closed:
+                    wait_s = self._heap[0][0] - time.monotonic() if self._heap else None
+                    if wait_s is not None and wait_s <= 0:
+                        break
+                    self._changed.wait(wait_s)
+                if self._closed:
+                    return
+                request = heapq.heappop(self._heap)[2]
+            yield request
+
+
+class Desk:
+    """One participant behind several streams: one frame at a time, whichever gateway it came from."""
+
+    def __init__(self, participant: SimulatedParticipant) -> None:
+        self.id = participant.id
+        self._participant = participant
+        self._lock = threading.Lock()
+
+    def work(self, legs: Sequence[Leg]) -> Answers:
+        """The answers to these legs; none where the books cannot be written, so that the gateway inquires later."""
+        try:
+            with self._lock:
+                return self._participant.handle(legs, time.time_ns() // 1_000)
+        except BooksError as error:
+            log.error("%s: %s", self.id, error)  # not by click: where the disk is full, a log on it is too
+            return []
+
+
+class Runner:
+    """Keeps one participant connected to one gateway."""
+
+    def __init__(self, desk: Desk, channel: grpc.Channel, secret: Secret[str]) -> None:
+        self._desk = desk
+        self._connect = rpc.ParticipantServiceStub(channel).Connect
+        self._secret = secret
+        self._stopped = threading.Event()
+        self._outbox = Outbox()
+        self._stream: grpc.Call | None = None
+
+    def stop(self) -> None:
+        """Makes `run` return soon. May be called from any thread or a signal handler."""
+        self._stopped.set()
+        self._outbox.close()
+        stream = self._stream
+        if stream is not None:
+            stream.cancel()  # type: ignore[no-untyped-call]
+
+    def run(self) -> None:
+        """Connects again and again until stopped. Raises HutongError where the gateway refuses the credentials."""
+        wait_s = RECONNECT_S
+        while not self._stopped.is_set():
+            if self._serve_once():
+                wait_s = RECONNECT_S
+            if self._stopped.wait(random.uniform(wait_s / 2, wait_s)):
+                return
+            wait_s = min(2 * wait_s, RECONNECT_MAX_S)
+
+    def _serve_once(self) -> bool:
+        """Serves one stream to its end; whether the gateway welcomed it."""
+        outbox = self._outbox = Outbox()
+        hello = pb.Hello(participant_id=self._desk.id, secret=self._secret.reveal())
+        outbox.put(pb.ConnectRequest(hello=hello))
+        stream = self._connect(iter(outbox))
+        self._stream = stream
+        if self._stopped.is_set():
+            self.stop()
+        welcomed = False
+        try:
+            for response in stream:
+                welcomed = True
+                if response.HasField("legs"):
+                    for delay_us, answers in self._desk.work(response.legs.legs):
+                        outbox.put(pb.ConnectRequest(answers=_frame(answers)), delay_us)
+        except grpc.RpcError as failure:
+            error = typed(failure)
+            if isinstance(error, HutongError) and error.reason in REFUSALS:
+                raise error from None
+        finally:
+            outbox.close()
+            stream.cancel()  # type: ignore[no-untyped-call]
+        return welcomed
+
+
+def _frame(answers: Sequence[Answer]) -> pb.AnswerFrame:
+    frame = pb.AnswerFrame()
+    for leg_id, result, code in answers:
+        frame.answers.add(leg_id=leg_id, result=result, response_code=code)
+    return frame
+
+
+def serve(runners: Sequence[Runner]) -> None:
+    """Runs all of them until they are stopped. Raises HutongError where a gateway refuses the credentials; then all
+    have stopped."""
+
+    def run(runner: Runner) -> None:
+        try:
+            runner.run()
+        except HutongError:
+            stop(runners)
+            raise
+
+    with ThreadPoolExecutor(len(runners), thread_name_prefix="gateway") as threads:
+        for ended in [threads.submit(run, runner) for runner in runners]:
+            ended.result()
+
+
+def stop(runners: Sequence[Runner]) -> None:
+    """Stops all of them."""
+    for runner in runners:
+        runner.stop()
+
+
+def _stop_at_eof(runners: Sequence[Runner]) -> None:
+    sys.stdin.read()
+    stop(runners)
+
+
+def _lock(folder: Path) -> int:
+    """Books have one keeper: two would not know of each other's balances. Ends with the process, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        raise BooksError(f"another process keeps the books in {folder}; give it all gateways, with --target") from None
+    return file
+
+
+def _open(target: str) -> grpc.Channel:
+    wait_ms = int(RECONNECT_MAX_S * 1_000)
+    backoff = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", wait_ms))
+    return open_channel(target, ClientOptions(channel_options=backoff))
+
+
+@click.command()
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    required=True,
+    help="A gateway's address, HOST:PORT or unix:/PATH; once for each gateway.",
+)
+@click.option("--id", "participant_id", required=True, help="The participant's id in the gateway's directory.")
+@click.option("--role", type=click.Choice([role.name.lower() for role in Role]), required=True)
+@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where its books are.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of its latencies and faults.")
+@click.option("--magic/--no-magic", default=True, show_default=True, help="Whether magic amounts are in effect.")
+@click.option("--latency-ms", type=click.FloatRange(min=0), default=0.0, show_default=True, help="Median answer time.")
+@click.option("--until-eof", is_flag=True, help="Also stop when standard input ends: with whoever started it.")
+def main(
+    targets: tuple[str, ...],
+    participant_id: str,
+    role: str,
+    folder: Path,
+    seed: int,
+    *,
+    magic: bool,
+    latency_ms: float,
+    until_eof: bool,
+) -> None:
+    """Runs a simulated issuer or acquirer until stopped. Its secret comes from HUTONG_PARTICIPANT_SECRET."""
+    log_to(sys.stderr, "%(asctime)s %(levelname)s %(message)s")
+    if len(targets) > TARGETS_MAX:
+        raise click.UsageError(f"at most {TARGETS_MAX} gateways")
+    secret = Secret(os.environ.get(SECRET_VARIABLE, ""))
+    try:
+        lock = _lock(folder)
+        books = Books(folder)
+        participant = SimulatedParticipant(participant_id, Role[role.upper()], books, seed=seed, magic_amounts=magic)
+    except BooksError as error:
+        raise click.ClickException(str(error)) from None
+    participant.script = Script(latency=Latency(int(latency_ms * 1_000), 0.4))
+    desk = Desk(participant)
+    channels = [_open(target) for target in dict.fromkeys(targets)]
+    runners = [Runner(desk, channel, secret) for channel in channels]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop(runners))
+    if until_eof:
+        threading.Thread(target=_stop_at_eof, args=(runners,), daemon=True).start()
+    try:
+        serve(runners)
+    except HutongError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        for channel in channels:
+            channel.close()
+        books.close()
+        os.close(lock)
+
+
+if __name__ == "__main__":
+    main()

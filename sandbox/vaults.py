@@ -1,0 +1,105 @@
+"""Which vault a network uses: a folder, its own or one that several gateways share, and where the vault's keys are."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from gateway.engine.clock import Clock
+from hutong_contract.secret import Secret
+from tokenization import passphrase
+from tokenization.errors import VaultError
+from tokenization.opening import VAULT_FILE
+from tokenization.service import TokenService, open_service
+
+PIN_VARIABLE: Final = "HUTONG_HSM_PIN"
+"""Environment variable with the PIN of the hardware module's token; a PIN on a command line is seen by everybody."""
+SECRET_VARIABLES: Final = frozenset({PIN_VARIABLE, passphrase.VARIABLE})
+"""Environment variables that open a vault: not for the eyes of processes that a network starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyModule:
+    """A token of a hardware module (PKCS#11) that keeps the key-encryption keys."""
+
+    library: Path
+    """The module's own shared library."""
+    token_label: str
+    pin: Secret[str]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedVault:
+    """A token service on an open vault. `close` ends both it and the session with its module."""
+
+    service: TokenService
+    _end_session: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """Closes the vault, then its module's session."""
+        self.service.close()
+        if self._end_session is not None:
+            self._end_session()
+
+
+def open_vault(folder: Path, module: KeyModule | None = None, clock: Clock | None = None) -> OpenedVault:
+    """Opens the vault in a folder, created where there is none; its keys in a file beside it, or in a module. `clock`:
+    the process's own, where it has one.
+
+    Raises VaultError; then nothing was changed.
+    """
+    clock = clock or Clock()
+    if module is None:
+        return OpenedVault(open_service(folder, clock_us=clock.now_us, settled=lambda: clock.settled))
+    try:
+        from tokenization.hsm import HsmKeks
+    except ImportError as error:
+        raise VaultError(f"a key module needs python-pkcs11: pip install 'hutong[hsm]' ({error})") from error
+    if not module.library.is_file():
+        raise VaultError(f"there is no PKCS#11 library at {module.library}")
+    keks = HsmKeks(str(module.library), module.token_label, module.pin, clock.now_us())
+    try:
+        if not keks.is_new and not (folder / VAULT_FILE).exists():
+            # A rotation destroys the version before it: with it, the other vault's accounts.
+            raise VaultError(
+                f"the token {module.token_label!r} keeps the keys of another vault, for {folder} has no vault: give "
+                "each vault a token of its own"
+            )
+        opened = open_service(folder, clock_us=clock.now_us, settled=lambda: clock.settled, keks=keks)
+        return OpenedVault(opened, keks.close)
+    except BaseException:
+        keks.close()
+        raise
+
+
+def module_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds `--hsm-library` and `--hsm-token` to a command; it gets `key_module`, which is None without them."""
+
+    @click.option(
+        "--hsm-library",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help=f"PKCS#11 library of the hardware module that keeps the vault's keys; its PIN is in {PIN_VARIABLE}.",
+    )
+    @click.option("--hsm-token", default="", metavar="LABEL", help="With --hsm-library: label of the module's token.")
+    @functools.wraps(command)
+    def with_module(*args: Any, hsm_library: Path | None, hsm_token: str, **options: Any) -> None:
+        command(*args, key_module=_key_module(hsm_library, hsm_token), **options)
+
+    return with_module
+
+
+def _key_module(library: Path | None, token_label: str) -> KeyModule | None:
+    if library is None and not token_label:
+        return None
+    if library is None or not token_label:
+        raise click.UsageError("--hsm-library and --hsm-token belong together")
+    pin = os.environ.get(PIN_VARIABLE, "")
+    if not pin:
+        raise click.UsageError(f"set {PIN_VARIABLE} to the PIN of the token {token_label!r}")
+    return KeyModule(library, token_label, Secret(pin))

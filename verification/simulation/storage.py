@@ -1,0 +1,222 @@
+"""What the simulated world asks of the place where a journal lies, whichever database that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from gateway.engine.clock import Clock
+from gateway.engine.core import Core
+from gateway.engine.loop import Engine
+from gateway.journal.conservation import Report
+from gateway.journal.interface import Journal, Reader
+from verification.simulation.plan import DiskFault
+
+
+class CrashError(BaseException):
+    """The engine's process ended here. No `except Exception` of the engine may see it."""
+
+
+class TornError(CrashError):
+    """It ended with the machine, in the midst of a commit."""
+
+
+class GoneError(CrashError):
+    """It ended while this thread of it stood still: what is left of the thread goes too."""
+
+
+class LostError(CrashError):
+    """It ended with its machine, and nobody tells the server so."""
+
+    def __init__(self, down_us: int, *, renamed: bool) -> None:
+        super().__init__()
+        self.down_us = down_us
+        self.renamed = renamed
+
+
+class Cursor(Protocol):
+    """Rows of a query."""
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        ...
+
+    def fetchall(self) -> list[Any]:
+        """All rows."""
+        ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Rows(Protocol):
+    """A view of what is committed, past all faults: for the witness."""
+
+    def execute(self, query: str, parameters: tuple[object, ...] = (), /) -> Cursor:
+        """The rows of a query whose parameters are question marks."""
+        ...
+
+    def close(self) -> None:
+        """Ends it."""
+        ...
+
+
+class Life(Protocol):
+    """A process as its connections see it."""
+
+    holder: str
+    """The name under which it has an engine number."""
+
+    def step(self, *, pause: bool = True) -> None:
+        """Before each statement: the process may end here, or stand still for a while where `pause` allows it."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """Its engine's clock."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Its monotonic clock."""
+        ...
+
+    def wait(self, lasts_us: int) -> bool:
+        """The thread waits for somebody else, and the world goes on. False where nothing can go on yet: the process has
+        only begun."""
+        ...
+
+    def turn_soon(self) -> None:
+        """Its thread for other engines is woken."""
+        ...
+
+
+class Neighbour(Protocol):
+    """The thread by which an engine looks after others on the journal; its turns are taken by the world."""
+
+    def turn(self) -> bool:
+        """One turn. Returns whether the journal could be reached."""
+        ...
+
+    @property
+    def engine(self) -> int:
+        """Its engine's number."""
+        ...
+
+    @property
+    def next_beat_us(self) -> int:
+        """When it prolongs its lease next, by the process's monotonic clock."""
+        ...
+
+    @property
+    def waits_us(self) -> int:
+        """Time until the next turn, if nobody wakes it."""
+        ...
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nobody waits for anything of other engines."""
+        ...
+
+    def skip(self, idle_us: int) -> None:
+        """So much time passes in which its turns would change nothing."""
+        ...
+
+
+class Process(Protocol):
+    """What one engine's process uses the storage through."""
+
+    def open_journal(self) -> Journal:
+        """Raises JournalMismatchError, or what the database raises."""
+        ...
+
+    def open_reader(self) -> Reader:
+        """Committed state, for queries and watchers."""
+        ...
+
+    def join(self, engine: Engine, core: Core) -> Neighbour | None:
+        """Lets the engine share the journal with others; None where others are not looked after."""
+        ...
+
+    def close_all(self) -> None:
+        """The process ended: its connections are gone, and what they had not committed."""
+        ...
+
+
+class Storage(Protocol):
+    """The place, and what is wrong with it now."""
+
+    failed: int
+    """Statements that failed."""
+    has_clock: bool
+    """Whether it has a clock, with which machines' clocks are compared."""
+
+    @property
+    def faulty(self) -> bool:
+        """Whether a fault is at work."""
+        ...
+
+    @property
+    def hidden(self) -> bool:
+        """Whether something is committed that nobody is shown until it is written anew."""
+        ...
+
+    def process(self, number: int, life: Life) -> Process:
+        """For a new node."""
+        ...
+
+    def rows(self) -> Rows:
+        """For the witness."""
+        ...
+
+    def fail(self, fault: DiskFault) -> None:
+        """A fault begins."""
+        ...
+
+    def mend(self) -> None:
+        """It ends."""
+        ...
+
+    def tear(self, part: float | None) -> None:
+        """Power fails in the next commit, of which this part is written; None: it does not."""
+        ...
+
+    def leap(self, by_us: int) -> None:
+        """The storage's own clock leaps, if it has one."""
+        ...
+
+    def keep(self) -> None:
+        """A backup is made of what is committed now."""
+        ...
+
+    def put_back(self) -> set[str]:
+        """All is as the backup has it, and every connection ends. Returns the names of the processes whose own commits
+        are gone."""
+        ...
+
+    def power_cut(self) -> None:
+        """What is not durable is lost."""
+        ...
+
+    def forget_former(self) -> None:
+        """After a power cut, once all connections of before are closed."""
+        ...
+
+    def at_rest(self, living: Mapping[str, int]) -> bool:
+        """Whether these engines (by the names of their processes) have nothing to learn from each other."""
+        ...
+
+    def overdue(self, *, watched: bool) -> str:
+        """What dead processes have kept locked for too long; empty where there is nothing. `watched`: whether any
+        process lives and does not stand still."""
+        ...
+
+    def skip(self, idle_us: int, engines: list[int]) -> None:
+        """So much time passes in which these engines do nothing but keep their leases."""
+        ...
+
+    def examine(self) -> Report:
+        """The conservation check."""
+        ...
+
+    def close(self) -> None:
+        """The run has ended."""
+        ...
