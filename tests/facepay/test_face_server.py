@@ -292,7 +292,11 @@ def test_liveness_command(tmp_path: Path) -> None:
     cv2.imwrite(str(image), tiny_models.picture([(3, 3)]))
     result = json.loads(run("liveness", str(image), "--models", str(pack), "--json").stdout)
     assert result["label"] == "simulation, uncertified"
-    assert set(result["images"][0]["cues"]) >= {"texture", "frequency", "classifier"}
+    looked = result["images"][0]
+    assert set(looked["cues"]) >= {"frequency", "moire", "specular", "classifier"}
+    assert looked["abstained"] == ["texture"], "64 pixels show no pores"
+    assert set(looked["species"]) == {"print", "screen", "mask", "replay"}, "one picture says nothing of injection"
+    assert result["operating_point"] == -1.0
     report = json.loads(run("liveness", "--simulate", "2", "--json").stdout)
     assert set(report["apcer"]) == set(camera.ATTACKS)
     missing = run("liveness", str(image), "--models", str(tmp_path))
