@@ -20,6 +20,7 @@ from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.errors import HutongError
 
 OTHERS = 100_000
+SOME = 10_000
 READS_BEHIND_MAX = WORK_PER_TURN_MAX // READ_WORK + 1
 
 
@@ -111,14 +112,14 @@ def test_one_payment_costs_its_own_events(scene: Scene) -> None:
     scene.publish(7, 8)
     scene.publish(*range(1000, 1000 + OTHERS))
     scene.publish(7)
-    begun_s = time.perf_counter()
+    begun_s = time.thread_time()
     assert len(scene.reader.events(0, OTHERS * 2)) == OTHERS + 3
-    all_s, scene.reader.rows_read = time.perf_counter() - begun_s, 0
+    all_s, scene.reader.rows_read = time.thread_time() - begun_s, 0
     streams = [scene.watch(Stream(), only=7), scene.watch(Stream(), only=8), scene.watch(Stream(), only=9)]
     late = scene.watch(Stream(), only=7, after=1)
-    begun_s = time.perf_counter()
+    begun_s = time.thread_time()
     assert not scene.hub.turn()
-    assert time.perf_counter() - begun_s < all_s / 20
+    assert time.thread_time() - begun_s < all_s / 20
     assert [one.seen for one in streams] == [[1, OTHERS + 3], [2], []]
     assert late.seen == [OTHERS + 3]
     assert scene.reader.rows_read == 3
@@ -128,11 +129,11 @@ def test_one_payment_costs_its_own_events(scene: Scene) -> None:
 
 
 def test_those_behind_do_not_keep_those_at_the_head_waiting(scene: Scene) -> None:
-    scene.publish(*range(1000, 1000 + OTHERS))
-    at_head, one = scene.watch(Stream("head"), after=OTHERS), scene.watch(Stream("one"), only=5)
+    scene.publish(*range(1000, 1000 + SOME))
+    at_head, one = scene.watch(Stream("head"), after=SOME), scene.watch(Stream("one"), only=5)
     while scene.hub.turn():
         pass
-    behind = [scene.watch(Stream(f"behind {number}"), after=number) for number in range(50)]
+    behind = [scene.watch(Stream(f"behind {number}"), after=number) for number in range(16)]
     turns = 0
     while True:
         scene.publish(5)
@@ -141,30 +142,44 @@ def test_those_behind_do_not_keep_those_at_the_head_waiting(scene: Scene) -> Non
         turns += 1
         assert scene.reader.reads - before <= READS_BEHIND_MAX + 2
         assert at_head.seen[-1] == one.seen[-1] == scene.events
-        if turns == 50:
+        if turns == 20:
             # In rotation: nobody is far ahead of another.
             assert max(len(s.seen) for s in behind) - min(len(s.seen) for s in behind) <= 2 * EVENTS_PER_MESSAGE_MAX
-        if turns > 50 and not more:
+        if turns > 20 and not more:
             break
-        if turns > 60:
+        if turns > 25:
             for stream in behind:
                 stream.closed = True
-    assert at_head.seen == one.seen == list(range(OTHERS + 1, OTHERS + turns + 1))
+    assert at_head.seen == one.seen == list(range(SOME + 1, SOME + turns + 1))
+
+
+def test_a_turn_may_leave_out_those_behind(scene: Scene) -> None:
+    """So the thread keeps payments and those at the head ahead of others' catching up."""
+    scene.publish(*range(1000, 1000 + SOME))
+    at_head = scene.watch(Stream("head"), after=SOME)
+    assert not scene.hub.turn()
+    behind, one = scene.watch(Stream("behind")), scene.watch(Stream("one"), only=5)
+    scene.publish(5)
+    assert scene.hub.turn(behind=False), "somebody is left"
+    assert (at_head.seen, one.seen, behind.seen) == ([SOME + 1], [SOME + 1], [])
+    while scene.hub.turn():
+        pass
+    assert behind.seen == list(range(1, SOME + 2))
 
 
 def test_one_who_is_behind_gets_everything_in_order(scene: Scene) -> None:
-    scene.publish(*range(1000, 1000 + OTHERS))
+    scene.publish(*range(1000, 1000 + SOME))
     stream = scene.watch(Stream())
     for number in range(5000):
         stream.full = number % 3 == 0
-        if not scene.hub.turn() and len(stream.seen) == OTHERS:
+        if not scene.hub.turn() and len(stream.seen) == SOME:
             break
-    assert stream.seen == list(range(1, OTHERS + 1))
+    assert stream.seen == list(range(1, SOME + 1))
 
 
 def test_full_connections_cost_neither_turns_nor_reads(scene: Scene) -> None:
-    scene.publish(*range(1000, 1000 + OTHERS))
-    stuck = [scene.watch(Stream(f"stuck {number}"), after=number) for number in range(30)]
+    scene.publish(*range(1000, 1000 + SOME))
+    stuck = [scene.watch(Stream(f"stuck {number}"), after=number) for number in range(12)]
     for stream in stuck:
         stream.full = True
     while scene.hub.turn():
@@ -172,7 +187,7 @@ def test_full_connections_cost_neither_turns_nor_reads(scene: Scene) -> None:
     before = scene.reader.reads
     assert not scene.hub.turn()
     assert scene.reader.reads == before
-    good = scene.watch(Stream("good"), after=OTHERS - 10)
+    good = scene.watch(Stream("good"), after=SOME - 10)
     assert not scene.hub.turn()
     assert len(good.seen) == 10
     for stream in stuck:
@@ -180,7 +195,7 @@ def test_full_connections_cost_neither_turns_nor_reads(scene: Scene) -> None:
     while scene.hub.turn():
         pass
     for number, stream in enumerate(stuck):
-        assert stream.seen == list(range(number + 1, OTHERS + 1))
+        assert stream.seen == list(range(number + 1, SOME + 1))
 
 
 def test_a_broken_stream_is_given_up_and_the_others_go_on(scene: Scene) -> None:
