@@ -17,7 +17,7 @@ from hutong_client.client import HutongClient
 from hutong_client.wording import state_name
 from sandbox.checking import check_folder
 from sandbox.network import Network, NetworkOptions
-from sandbox.participants.magic import MAGIC, Magic, table
+from sandbox.participants.magic import MAGIC, Magic
 
 IMPATIENT = Timing(leg_timeout_us=400_000, inquiry_us=200_000, reversal_us=200_000)
 CODE = re.compile(r"\((\d\d)\)")
@@ -41,11 +41,6 @@ def check(line: Magic, payment: pb.Payment, digits: int) -> None:
     assert state_name(payment.state) == line.ends, digits
     if code := CODE.search(line.text):
         assert payment.reason == code[1], digits
-
-
-def test_the_readme_shows_the_table() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    assert table() in readme
 
 
 def pay(client: HutongClient, network: Network, digits: int, hold_s: int | None = None) -> pb.Payment:
