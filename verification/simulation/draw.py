@@ -143,7 +143,8 @@ def _streams(rng: random.Random, pays: list[Pay], heal_us: int) -> list[Item]:
         at_us = min(max(0, rng.choice((busy_us, busy_us, rng.randint(0, heal_us)))), heal_us - 2 * SECOND)
         node, participant = rng.randrange(6), rng.choice(PARTICIPANTS)
         lasts_us = min(rng.choice((rng.randint(1000, SECOND), rng.randint(SECOND, 20 * SECOND))), heal_us - at_us)
-        if rng.random() < 0.6:
+        stalls = rng.random() < 0.6
+        if stalls:
             items.append(StreamStall(at_us, node, participant, lasts_us))
             if rng.random() < 0.3:
                 continue
@@ -151,9 +152,10 @@ def _streams(rng: random.Random, pays: list[Pay], heal_us: int) -> list[Item]:
         if rng.random() < 0.5:
             items.append(StreamBreak(at_us, node, participant, rng.randint(1000, heal_us - at_us)))
         else:
-            items.append(SecondStream(at_us, node, participant))
-            if rng.random() < 0.6:  # so that legs are sent again before the first copy is answered
-                items.append(Slow(max(0, at_us - SECOND), participant, 5 * SECOND, rng.randint(SECOND, 6 * SECOND)))
+            armed = not stalls
+            items.append(SecondStream(at_us, node, participant, armed))
+            if armed:  # legs are sent again before the first copy is answered
+                items.append(Slow(at_us, participant, 12 * SECOND, rng.randint(2 * SECOND, 6 * SECOND)))
     return items
 
 

@@ -220,6 +220,8 @@ class SecondStream:
     at_us: int
     node: int
     participant: str
+    armed: bool = False
+    """Whether as soon as the first one has carried a question or a reversal."""
 
 
 @dataclass(frozen=True, slots=True)

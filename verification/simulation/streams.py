@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 WRITE_US: Final = 50
 """From a leg's being offered until its stream's thread takes it, and from one frame to the next."""
+TAKE_OVER_US: Final = 500
+"""Until a stream that was armed is taken over: before an answer can come."""
 STALE_US: Final = 20 * SECOND
 """So long a stream that was taken over may still be read."""
 GIVEN_UP_US: Final = 60 * SECOND
@@ -186,6 +188,8 @@ class SimulatedLink:
         self._former: dict[str, tuple[int, int]] = {}
         """The stream that it took over from, and until when that is still read."""
         self._stalled: set[str] = set()
+        self._armed: set[str] = set()
+        """Participants that open another stream as soon as this one has carried a question or a reversal."""
         self._writing: set[str] = set()
         """Participants for whose legs a turn of their stream's thread is planned."""
 
@@ -226,6 +230,10 @@ class SimulatedLink:
         if lost:
             self._node.wake()
         return lost
+
+    def arm(self, participant: str) -> None:
+        """Another stream takes over as soon as this one has carried a question or a reversal."""
+        self._armed.add(participant)
 
     def former_ends(self, participant: str) -> None:
         """The stream that was taken over ends."""
@@ -270,6 +278,9 @@ class SimulatedLink:
         for leg in frame:
             self._node.step()
             self._world.network.send(leg, self._node.number, epoch)
+            if leg.kind in _FIRST and participant in self._armed:
+                self._armed.discard(participant)
+                self._world.after(TAKE_OVER_US, lambda: self._world.take_over(self, participant))
 
     # -- the engine's side -----------------------------------------------------------------------------------
 

@@ -464,9 +464,10 @@ class World:
         self.say(f"{name} is back")
         for node in self.nodes:
             if node.link is not None:
-                self._open(node.link, name)
+                self.take_over(node.link, name)
 
-    def _open(self, link: SimulatedLink, name: str) -> None:
+    def take_over(self, link: SimulatedLink, name: str) -> None:
+        """A participant opens another stream, while the one before is still read for a while."""
         link.open(name)
         self.after(STALE_US, lambda: link.former_ends(name))
 
@@ -491,7 +492,10 @@ class World:
         link = self._link_of(item)
         if link is not None and not self.network.participants[item.participant].known_down:
             self.result.faults["stream_taken_over"] += 1
-            self._open(link, item.participant)
+            if item.armed:
+                link.arm(item.participant)
+            else:
+                self.take_over(link, item.participant)
 
     def _play_slow(self, item: plans.Slow) -> None:
         self.result.faults["participant_slow"] += 1
