@@ -110,7 +110,9 @@ def build_foreign_code(code: MerchantCode, scheme: str, kind: str, payee: str = 
         accounts += [("28", join([("00", PAYEE_TEMPLATE), ("01", payee)]))] if payee else []
     except ValueError as error:
         raise _invalid("account", str(error)) from error
-    return _finish(code, accounts, frozenset(), HUTONG)
+    profile = PROFILES[HUTONG]
+    assert profile.build is not None, "the gateway's own codes can be written"
+    return _finish(code, accounts, frozenset(), HUTONG, _objects(profile.build.extra, _times(code, profile)))
 
 
 def account_and_participant(scheme: str, payee: str) -> tuple[str, str]:
@@ -187,14 +189,17 @@ def _times(code: MerchantCode, profile: Profile) -> dict[str, str]:
 
 
 def _objects(rows: tuple[tuple[str, str], ...], values: Mapping[str, str]) -> list[Pair]:
-    """Objects from rows such as `("99/00", "{created}")`; a row without a value is left out."""
+    """Objects from rows such as `("99/00", "{created}")`; one that would hold only fixed text is left out."""
     found: dict[str, list[Pair]] = {}
+    filled: set[str] = set()
     for path, pattern in rows:
         text = _fill(pattern, values)
         root, _, identifier = path.partition("/")
         if text:
             found.setdefault(root, []).append((identifier, text))
-    return [(root, join(pairs)) for root, pairs in found.items()]
+            if text != pattern:
+                filled.add(root)
+    return [(root, join(pairs)) for root, pairs in found.items() if root in filled]
 
 
 def _account_objects(build: Build, values: Mapping[str, str]) -> list[Pair]:

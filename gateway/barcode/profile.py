@@ -41,8 +41,9 @@ class Part:
     path: Path
     inside: bool
     """Whether the path starts in the account template."""
-    beside: bool = False
-    """Whether it starts in an unreserved template (80 to 99) of the same identifier, written `&/25`."""
+    guid: str = ""
+    """The identifier of the template that it starts in, in lower case, wherever that stands: written
+    `#org.example/01`; `&` is an unreserved template (80 to 99) of the account's own identifier, written `&/25`."""
     start: int = 0
     end: int | None = None
     after: str = ""
@@ -235,11 +236,12 @@ def _part(text: str, options: Mapping[str, Any], name: str) -> Part:
     if written is not None:
         text, cut = written["path"], (int(written["start"]), int(written["end"]))
     inside = text == "@" or text.startswith("@/")
-    beside = text.startswith("&/")
-    path = tuple(part for part in (text[2:] if inside or beside else text).split("/") if part)
+    guid = text.partition("/")[0].lstrip("#").lower() if text[:1] in {"&", "#"} else ""
+    text = text.partition("/")[2] if guid else text
+    path = tuple(part for part in (text[2:] if inside else text).split("/") if part)
     after = options.get(f"{name}_after", "")
     only = path[0] if inside and len(path) == 1 and not after and cut == (0, None) else ""
-    return Part(path, inside, beside, cut[0], cut[1], after, only)
+    return Part(path, inside, guid, cut[0], cut[1], after, only)
 
 
 def _optional_part(options: Mapping[str, Any], name: str) -> Part | None:

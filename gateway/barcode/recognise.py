@@ -268,8 +268,8 @@ def _read(part: Part, value: str, inner: _Fields, payload: Payload) -> str:
     if part.only:
         return inner.get(part.only, "")
     path = part.path
-    if part.beside:
-        found, path = _beside(inner, payload).get(path[0], ""), path[1:]
+    if part.guid:
+        found, path = _named(part.guid, inner, payload).get(path[0], ""), path[1:]
     elif part.inside:
         if not path:
             found = value
@@ -286,11 +286,11 @@ def _read(part: Part, value: str, inner: _Fields, payload: Payload) -> str:
     return found[part.start : part.end] if part.start or part.end is not None else found
 
 
-def _beside(inner: _Fields, payload: Payload) -> _Fields:
-    """The unreserved template that has the same identifier as an account template."""
-    guid = inner.get("00", "").lower()
+def _named(guid: str, inner: _Fields, payload: Payload) -> _Fields:
+    """The first template with an identifier; `&` is an unreserved one with that of the account template `inner`."""
+    first, guid = ("80", inner.get("00", "").lower()) if guid == "&" else ("26", guid)
     for root, template in payload.templates.items():
-        if root >= "80" and template.get("00", "").lower() == guid:
+        if root >= first and template.get("00", "").lower() == guid:
             return template
     return _NO_FIELDS
 

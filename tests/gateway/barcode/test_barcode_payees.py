@@ -67,7 +67,7 @@ def _holder(scheme: str, root: str, value: str, objects: dict[str, str]) -> Acco
     guid = dict(split(value)[0]).get("00", "")
     for account in sorted(PROFILES[scheme].accounts, key=lambda account: root not in account.ids):
         if root >= "80" and root not in account.ids:
-            if guid.lower() in account.identifiers and any(route.account.beside for route in account.routes):
+            if guid.lower() in account.identifiers and any(route.account.guid for route in account.routes):
                 return account  # A route of it reads the unreserved template of the same identifier.
             continue
         if root not in account.ids or (account.country and account.country != objects.get("58")):
@@ -169,11 +169,11 @@ def test_every_way_to_name_a_payee_is_tried() -> None:
             assert account is not None
             for route in account.routes:
                 if not route.account.path or route.account.path[0] in inner or not route.account.inside:
-                    where = f"{min(account.ids)}{route.account.beside}"
+                    where = f"{min(account.ids)}{bool(route.account.guid)}"
                     taken.add((candidate.scheme, where, route.account.path))
                     break
     every = {
-        (name, f"{min(account.ids)}{route.account.beside}", route.account.path)
+        (name, f"{min(account.ids)}{bool(route.account.guid)}", route.account.path)
         for name, profile in PROFILES.items()
         for account in profile.accounts
         for route in account.routes

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.barcode import Decoded, Routing, decode
+from gateway.barcode import PAYABLE as PAYABLE_PURPOSES
+from gateway.barcode import Decoded, Routing, decode, translate
 from gateway.barcode.build import MerchantCode, build_merchant_code, says_when_it_ends, writable
 from gateway.barcode.profile import PROFILES
 from gateway.barcode.recognise import moment_us, written_moment
@@ -133,7 +134,21 @@ def test_building_what_was_read_of_what_was_built_is_the_same_code(scheme: str, 
 
 def test_a_moment_that_a_scheme_has_no_place_for_is_refused() -> None:
     with pytest.raises(HutongError, match="do not say when they end"):
-        build_merchant_code(MerchantCode("m-1", "Shop", "City", expires_us=1))
+        build_merchant_code(MerchantCode("11222333000181", "Shop", "City", "BR", "BRL", expires_us=1), "pix")
+
+
+@pytest.mark.parametrize("text", [text for _, text in CODES if decode(text).expires_us is not None])
+def test_a_translation_ends_when_the_original_does(text: str) -> None:
+    original = decode(text)
+    if original.purpose not in PAYABLE_PURPOSES:
+        with pytest.raises(HutongError, match="CODE_NOT_PAYABLE"):
+            translate(text)
+        return
+    said = translate(text)
+    again = decode(said.payload)
+    assert original.expires_us is not None
+    assert again.expires_us == original.expires_us // 1_000_000 * 1_000_000
+    assert "time of expiry" not in {loss.name for loss in said.losses}
 
 
 @pytest.mark.parametrize("form", ["calendar", "day_first", "epoch_s", "epoch_ms"])
