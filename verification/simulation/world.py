@@ -27,7 +27,7 @@ from verification.simulation.callers import (
 )
 from verification.simulation.links import Network
 from verification.simulation.node import ENGINE, NEIGHBOURS, START_US, Node
-from verification.simulation.plan import SECOND, Fate, Pay, Plan, Refund
+from verification.simulation.plan import DAY, SECOND, Fate, Pay, Plan, Refund
 from verification.simulation.readers import Query, Reading, Watcher
 from verification.simulation.storage import Storage
 from verification.simulation.streams import STALE_US, SimulatedLink
@@ -189,6 +189,9 @@ class World:
         if at_us > until_us:
             return False
         if tick_at <= queued_at:
+            if tick_at - self.now_us > DAY and self.nodes[ticking].core.book:
+                text = f"payments of engine {ticking} wait for {(tick_at - self.now_us) / DAY:.0f} days"
+                self.witness.complain("everything is settled in the end", text)
             self.now_us = max(self.now_us, tick_at)
             self.nodes[ticking].tick()
         else:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from verification.torture import clock_faults
 from verification.torture.disk import Disk
 from verification.torture.line import Line
 from verification.torture.processes import (
@@ -73,6 +74,7 @@ class Stage:
     """Lines that were cut in the midst of a tick, alone or with the machine at the end."""
     pauses: Counter[str] = field(default_factory=Counter)
     full_disks: int = 0
+    wrong_clocks: int = 0
     restarts: Counter[str] = field(default_factory=Counter)
     """Starts after an end that was to be expected, by its reason."""
     findings: list[str] = field(default_factory=list)
@@ -235,6 +237,15 @@ def fill_disk(stage: Stage, rng: random.Random) -> list[Hurt]:
     return [Hurt("full disk", now_ns, gateway=index) for index, _ in enumerate(stage.gateways)]
 
 
+def wrong_clock(stage: Stage, rng: random.Random) -> list[Hurt]:
+    """The clock of a gateway's machine is set, by seconds or days, and set right again."""
+    gateway = clock_faults.set_wrong(stage, rng)
+    if gateway is None:
+        return kill_participants(stage, rng)
+    stage.wrong_clocks += 1
+    return [Hurt("wrong clock", time.monotonic_ns(), gateway=stage.gateways.index(gateway))]
+
+
 def _postgres(stage: Stage) -> PostgresProcess:
     if stage.postgres is None:
         raise TortureError("this fault needs PostgreSQL")
@@ -260,6 +271,7 @@ FAULTS: Final = (
     Fault(2, pause),
     Fault(1, pause_backend, database=True),
     Fault(2, fill_disk),
+    Fault(2, wrong_clock, database=True),
 )
 
 

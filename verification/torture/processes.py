@@ -22,6 +22,7 @@ import psutil
 from sandbox.institutions import Institutions
 from sandbox.population import Institution
 from verification.presentations import SHARED_FILES
+from verification.torture.clocked import set_ahead
 from verification.torture.load import Plan
 
 START_S: Final = 60.0
@@ -119,6 +120,17 @@ class GatewayProcess(Victim):
     seed: int = 1
     journal: str = field(default="", repr=False)
     starts: int = 0
+    accepts_loss: bool = False
+    """Whether it starts on a database that has lost commits."""
+
+    def set_clock(self, ahead_us: int) -> None:
+        """Sets the wall clock of its machine, microseconds ahead of the true time."""
+        set_ahead(self.clock, ahead_us)
+
+    @property
+    def clock(self) -> Path:
+        """File by which its clock is set."""
+        return self.log.with_suffix(".clock")
 
     @property
     def target(self) -> str:
@@ -127,6 +139,8 @@ class GatewayProcess(Victim):
 
     def _popen(self) -> subprocess.Popen[bytes]:
         self.data.mkdir(parents=True, exist_ok=True)
+        if not self.clock.exists():
+            self.set_clock(0)
         if self.shared is not None:
             for name in SHARED_FILES:
                 if not (self.data / name).exists():
@@ -134,7 +148,8 @@ class GatewayProcess(Victim):
         with suppress(OSError):
             (self.data / "network.json").unlink(missing_ok=True)
         command = [
-            *(sys.executable, "-m", "command.main", "up", "--participants", "connect"),
+            *(sys.executable, "-m", "verification.torture.clocked", str(self.clock), "up"),
+            *("--participants", "connect", *(["--accept-lost-commits"] if self.accepts_loss else [])),
             *("--data", str(self.data), "--vault", str(self.vault), "--listen", self.target, "--seed", str(self.seed)),
         ]
         environment = {

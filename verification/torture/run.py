@@ -22,6 +22,7 @@ from verification.torture.faults import FAULTS, draw
 from verification.torture.line_faults import LINE_FAULTS
 from verification.torture.load import Asker
 from verification.torture.processes import TortureError
+from verification.torture.put_back import put_back
 from verification.torture.recovery import JournalView, Recovery
 from verification.torture.scene import POLL_S, Options, Scene
 from verification.torture.verify import (
@@ -94,6 +95,7 @@ class Run:
                 self._torture(recovery)
                 self._scene.load.end()
                 self._finish()
+                self._put_back()
             finally:
                 recovery.stop()
             self._report(recovery)
@@ -202,6 +204,15 @@ class Run:
         outcome.report.update(payments=report.payments, by_state=report.by_state, conserved=report.conserved)
         outcome.report["checks"] = {"made": outcome.checks, "skipped": outcome.checks_skipped}
 
+    def _put_back(self) -> None:
+        """After all that must agree was compared: what is lost now must be noticed."""
+        if self._stage.postgres is not None and self._outcome.good:
+            self._progress("the database is put back")
+            scene = self._scene
+            found = put_back(self._stage, scene.payers, scene.shops, self._options.folder / "kept")
+            self._outcome.findings.extend(found)
+            self._outcome.report["put_back"] = True
+
     def _ask_again(self, asker: Asker) -> Told:
         total = len(self._record.asked)
         self._stage.supervise()
@@ -234,6 +245,7 @@ class Run:
             cuts=dict(stage.cuts),
             full_disks=stage.full_disks,
             full_disk_by=stage.disk.method,
+            wrong_clocks=stage.wrong_clocks,
             restarts=dict(stage.restarts),
             requests=len(record.asked),
             answers=len(record.answers),

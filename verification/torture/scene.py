@@ -64,6 +64,7 @@ class Scene:
         self._population: Population = populate(options.seed)
         self.payers: list[Payer] = []
         """Tokens that can pay, once `start` has asked for them."""
+        self.shops = [Shop(shop.id, shop.home) for shop in self._population.merchants]
         self.url = ""
         """Of the journal; empty for SQLite."""
         self.stage = self._build(disk)
@@ -137,9 +138,10 @@ class Scene:
             gateway.start()
         self._wait(lambda: all(gateway.listens() for gateway in stage.gateways), "a gateway did not start")
         self.payers = self._tokens()
-        shops = [Shop(shop.id, shop.home) for shop in self._population.merchants]
         options = self._options
-        self.load.plan = Plan(self.targets, self.payers, shops, options.seed, str(self.record.path), options.callers)
+        self.load.plan = Plan(
+            self.targets, self.payers, self.shops, options.seed, str(self.record.path), options.callers
+        )
         self.load.start()
         self._wait(self._paid, "no payment succeeded at the beginning")
 
