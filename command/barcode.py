@@ -186,6 +186,35 @@ def _tip(given: dict[str, Any]) -> dict[str, Any]:
 
 
 @barcode.command()
+@click.argument("payload")
+@click.option("--name", required=True, help="The merchant's name, up to 60 characters.")
+@click.option("--takes", multiple=True, help="A scheme that is taken, by the name customers know; may be repeated.")
+@click.option("--logo", type=click.Path(path_type=Path), help="A picture for the code's middle.")
+@click.option("--rounded", is_flag=True, help="Round corners where dark modules end.")
+@click.option("--size", default="a6", show_default=True, type=click.Choice(["a6", "a5", "a4"]))
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+def placard(
+    payload: str, name: str, takes: tuple[str, ...], logo: Path | None, rounded: bool, size: str, out: Path
+) -> None:
+    """Draw what hangs at a till: PAYLOAD (or - for standard input) as a code, into OUT (.pdf, .png or .svg).
+
+    The code is still read with a tenth of it covered, which is tried before the file is written.
+    """
+    from gateway.barcode.files import read_file
+    from gateway.barcode.placard import Placard, render_placard
+
+    text = next(_payloads(payload), "")
+    try:
+        picture = b"" if logo is None else read_file(logo)
+        drawn = render_placard(Placard(text, name, takes, rounded, picture, size), out.suffix[1:].lower())
+        out.write_bytes(drawn)
+    except HutongError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"cannot write {error.filename}: {error.strerror}") from error
+
+
+@barcode.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--thorough", is_flag=True, help="Try everything, also after something was read: for several bad codes.")
 @_json_option

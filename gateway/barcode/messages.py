@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gateway.barcode.build import HUTONG, MerchantCode
 from gateway.barcode.found import Symbol
 from gateway.barcode.model import Candidate, Decoded, Verdict
+from gateway.barcode.placard import DEFAULT_SIZE, Placard
 from gateway.barcode.routing import Directory, Route, best_route, resolve
 from gateway.barcode.symbols import DEFAULT_STYLE, Style
 from gateway.barcode.tips import NONE
@@ -21,6 +22,12 @@ _KINDS: Final = {
     "payment_code": pb.BARCODE_KIND_PAYMENT_CODE,
     "link": pb.BARCODE_KIND_LINK,
     "unknown": pb.BARCODE_KIND_UNKNOWN,
+}
+_PLACARD_FORMATS: Final[dict[int, str]] = {
+    pb.SYMBOL_FORMAT_UNSPECIFIED: "png",
+    pb.SYMBOL_FORMAT_PNG: "png",
+    pb.SYMBOL_FORMAT_SVG: "svg",
+    pb.SYMBOL_FORMAT_PDF: "pdf",
 }
 _MICROSECONDS: Final = 1_000_000
 
@@ -130,6 +137,14 @@ def style(request: pb.RenderRequest) -> Style:
         level=request.level or DEFAULT_STYLE.level,
         eci=request.eci if request.HasField("eci") else None,
     )
+
+
+def placard(request: pb.RenderRequest) -> tuple[Placard, str]:
+    """The placard that a render request asks for, and the name of its format; empty where there is none."""
+    asked = request.placard
+    schemes = tuple(asked.schemes)
+    form = _PLACARD_FORMATS.get(request.format, "")
+    return Placard(request.text, asked.merchant_name, schemes, asked.rounded, size=asked.size or DEFAULT_SIZE), form
 
 
 def symbol(found: Symbol, decoded: Decoded, directory: Directory) -> pb.ScannedSymbol:

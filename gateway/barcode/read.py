@@ -53,6 +53,7 @@ _ALL_FORMATS: Final = zxingcpp.BarcodeFormats(
 )
 """What one attempt looks for, since it takes four times as long."""
 _LOCATED: Final = zxingcpp.BarcodeFormats([_B.QRCode, _B.RMQRCode])
+_LOCATED_OTHERS: Final = zxingcpp.BarcodeFormats([_B.PDF417, _B.Aztec])
 _LINEAR: Final = frozenset({"Code128"})
 _WEAK: Final = frozenset({"MicroQRCode"})
 _CORRECTION_LEFT_MIN: Final = 0.1
@@ -66,6 +67,8 @@ _UPRIGHT_SIDE: Final = 480
 _UPRIGHT_MARGIN: Final = 0.12
 _BENDS: Final = (0.5, 0.8, 1.05)
 """Halves of the angle, in radians, that a label covers on its bottle or cup."""
+_MOTION: Final = 9
+"""Pixels that a camera moves while it looks."""
 _COLOUR_SPREAD_MIN: Final = 6.0
 """Mean difference of channels below which a picture counts as grey."""
 
@@ -225,6 +228,8 @@ def _attempts(seen: _Seen, effort: Effort, weak: list[Symbol]) -> Iterator[Attem
     yield partial(_mended, _sharpened, grey, back, "zxing+sharper")
     yield from _located(grey, back)
     yield partial(_read, grey, back, "zxing", _ALL_FORMATS)
+    for upright, home in _damaged(grey, back, _LOCATED_OTHERS):
+        yield partial(_read, upright, home, "zxing+upright", _ALL_FORMATS)
     yield partial(_turned, grey, 45, back)
     if grey.size <= ENLARGED_PIXELS_MAX:
         yield partial(_mended, _doubled, grey, back @ _scaled(0.5), "zxing+larger")
@@ -233,6 +238,11 @@ def _attempts(seen: _Seen, effort: Effort, weak: list[Symbol]) -> Iterator[Attem
         yield partial(_mended, mend, grey, back, "zxing+contrast")
     for angle in (30, 60):
         yield partial(_turned, grey, angle, back)
+    if grey.size <= ENLARGED_PIXELS_MAX:
+        for direction in range(0, 180, 30):
+            yield partial(_mended, partial(_steadied, direction=direction), grey, back, "zxing+steadied")
+    for angle in (-10, 10):
+        yield partial(_turned, grey, angle, back, _ALL_FORMATS)
     for channel in seen.channels:
         yield partial(_mended, _local, channel, back, "zxing+colour")
     if grey.size <= ENLARGED_PIXELS_MAX:
@@ -290,36 +300,53 @@ def _doubled_sharpened(grey: Picture) -> Picture:
     return _sharpened(_doubled(grey))
 
 
+def _steadied(grey: Picture, direction: int) -> Picture:
+    """Sharpened along one direction, in degrees: against a camera that moved along it."""
+    reach = np.array([math.cos(math.radians(direction)), math.sin(math.radians(direction))]) * _MOTION / 2
+    middle = _MOTION // 2
+    start, end = ((middle + sign * reach).round().astype(int).tolist() for sign in (-1, 1))
+    trail = np.zeros((_MOTION, _MOTION), dtype=np.float32)
+    cv2.line(trail, (start[0], start[1]), (end[0], end[1]), (1.0,), 1)
+    moved = cv2.filter2D(grey, -1, trail / trail.sum())
+    return np.asarray(cv2.addWeighted(grey, 3.0, moved, -2.0, 0), dtype=np.uint8)
+
+
 def _resized(grey: Picture, scale: float) -> Picture:
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=how), dtype=np.uint8)
 
 
-def _turned(grey: Picture, angle: float, back: Matrix) -> list[Readout]:
+def _turned(grey: Picture, angle: float, back: Matrix, formats: zxingcpp.BarcodeFormats = _FORMATS) -> list[Readout]:
     """What is read in a copy turned by `angle` degrees: lines are read along rows and columns only."""
     height, width = grey.shape
     span = math.ceil(math.hypot(height, width))
     turn = np.vstack([cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0), [0, 0, 1]])
     turn[:2, 2] += (span - width) / 2, (span - height) / 2
     copy = cv2.warpAffine(grey, turn[:2], (span, span), borderMode=cv2.BORDER_REPLICATE)
-    return _read(np.asarray(copy, dtype=np.uint8), back @ np.linalg.inv(turn), "zxing+turned")
+    return _read(np.asarray(copy, dtype=np.uint8), back @ np.linalg.inv(turn), "zxing+turned", formats)
 
 
 def _located(grey: Picture, back: Matrix) -> Iterator[Attempt]:
-    """Attempts on symbols that zxing-cpp located but could not correct: set upright, sharpened, and unbent."""
-    damaged = zxingcpp.read_barcodes(grey, formats=_LOCATED, return_errors=True)
-    for barcode in [barcode for barcode in damaged if not barcode.valid][:_LOCATED_MAX]:
-        try:
-            upright, matrix = _upright(grey, _quad(barcode))
-            home = back @ np.linalg.inv(matrix)
-        except (cv2.error, ValueError):
-            continue  # its corners are no quadrangle
+    """Attempts on damaged symbols: set upright, sharpened, and unbent."""
+    for upright, home in _damaged(grey, back, _LOCATED):
         yield partial(_read, upright, home, "zxing+upright")
         yield partial(_mended, _sharpened, upright, home, "zxing+upright")
         yield partial(_mended, _black_and_white, upright, home, "zxing+upright")
         for bend in _BENDS:
             for axis in (0, 1):
                 yield partial(_mended, partial(_unbent, half_angle=bend, axis=axis), upright, home, "zxing+unbent")
+
+
+def _damaged(grey: Picture, back: Matrix, formats: zxingcpp.BarcodeFormats) -> Iterator[tuple[Picture, Matrix]]:
+    """Symbols that zxing-cpp located but could not correct, each alone and upright."""
+    located = zxingcpp.read_barcodes(grey, formats=formats, return_errors=True)
+    for barcode in [barcode for barcode in located if not barcode.valid][:_LOCATED_MAX]:
+        try:
+            upright, matrix = _upright(grey, _quad(barcode))
+            home = back @ np.linalg.inv(matrix)
+        except (cv2.error, ValueError):
+            continue  # its corners are no quadrangle
+        yield upright, home
 
 
 def _mended(

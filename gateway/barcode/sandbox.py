@@ -37,6 +37,8 @@ WAITING_MAX: Final = 16
 """Pictures that wait for a child; who comes then is told to come again."""
 IDLE_S: Final = 60.0
 """A child that has nothing to do for so long is ended: it holds some hundred megabytes."""
+JOBS_MAX: Final = 1_000
+"""A child is replaced after so many pictures, so that what a native library leaks does not add up."""
 MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 PROBLEM_CHARACTERS_MAX: Final = 200
 
@@ -96,6 +98,8 @@ class Reader:
         self._limits = limits or Limits()
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
+        self._ending = False
+        self._jobs = 0
 
     def __enter__(self) -> Reader:
         return self
@@ -171,12 +175,14 @@ class Reader:
         """Kills the child; a `read` that runs ends with what was found so far."""
         with self._lock:
             if self._process is not None:
+                self._ending = True  # a killed process lives on for a moment
                 self._process.kill()
 
     def close(self) -> None:
         """Ends the child and waits for its end. For the thread that reads."""
         with self._lock:
             process, self._process = self._process, None
+            self._ending, self._jobs = False, 0
         if process is None:
             return
         process.kill()
@@ -187,8 +193,10 @@ class Reader:
                     pipe.close()
 
     def _started(self) -> subprocess.Popen[bytes]:
-        process = self._process
-        if process is not None and process.poll() is None:
+        with self._lock:
+            process, ending = self._process, self._ending or self._jobs >= JOBS_MAX
+        if process is not None and not ending and process.poll() is None:
+            self._jobs += 1
             return process
         self.close()
         try:

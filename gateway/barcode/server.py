@@ -13,6 +13,7 @@ from gateway.barcode import messages
 from gateway.barcode.build import HUTONG, build_merchant_code
 from gateway.barcode.decode import decode
 from gateway.barcode.found import Effort
+from gateway.barcode.placard import render_placard
 from gateway.barcode.routing import EMPTY, Directory
 from gateway.barcode.sandbox import Readers
 from gateway.barcode.symbols import QR, render_png, render_svg, render_terminal
@@ -96,10 +97,14 @@ class BarcodeServicer(rpc.BarcodeServiceServicer):
         """Draws a symbol."""
         writer = _WRITERS.get(request.format)
         try:
-            if writer is None:
+            if request.HasField("placard"):
+                placard, form = messages.placard(request)
+                drawn: bytes | str = await self._drawn(lambda: render_placard(placard, form))
+            elif writer is None:
                 raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="format")
-            style = messages.style(request)
-            drawn = await self._drawn(lambda: writer(request.text, request.symbology or QR, style))
+            else:
+                style = messages.style(request)
+                drawn = await self._drawn(lambda: writer(request.text, request.symbology or QR, style))
         except HutongError as error:
             await abort(context, error)
         return pb.RenderResponse(symbol=drawn.encode("utf-8") if isinstance(drawn, str) else drawn)

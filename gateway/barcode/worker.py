@@ -23,8 +23,6 @@ from gateway.barcode.found import Effort, Reading
 from gateway.barcode.sandbox import read_frame, write_frame
 from hutong_contract.errors import HutongError
 
-JOBS_MAX: Final = 1_000
-"""A process ends itself after so many pictures, so that what a native library leaks does not add up."""
 _NICENESS: Final = 10
 """Payments beside the worker go first."""
 _PR_SET_PDEATHSIG: Final = 1
@@ -39,10 +37,7 @@ def main() -> None:
     read.warm_up()
     _fence()
     write_frame(answers, {"ready": True})
-    for _ in range(JOBS_MAX):
-        job = read_frame(jobs)
-        if job is None:
-            return
+    while (job := read_frame(jobs)) is not None:
         data = jobs.read(int(job["bytes"]))
         _bound(job)
         _serve(data, Effort(job["effort"]), answers)

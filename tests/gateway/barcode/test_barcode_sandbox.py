@@ -19,6 +19,7 @@ import psutil
 import pytest
 import segno
 
+from gateway.barcode import sandbox
 from gateway.barcode.files import PIXELS_MAX, require_readable
 from gateway.barcode.found import Effort
 from gateway.barcode.raster import picture, png
@@ -108,6 +109,19 @@ def test_a_child_that_dies_is_an_error_of_its_picture_and_is_replaced() -> None:
         with pytest.raises(HutongError, match="nothing was read"):
             reader.read(BOMB)
         timer.join()
+
+
+def test_a_child_is_replaced_between_pictures_without_losing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its number of pictures, and when it was idle and is stopped just before the next picture comes."""
+    monkeypatch.setattr(sandbox, "JOBS_MAX", 2)
+    image, seen = render_png("each"), set()
+    with Reader() as reader:
+        for number in range(7):
+            assert [found.text for found in reader.read(image).symbols] == ["each"]
+            seen |= {child.pid for child in workers()}
+            if number == 4:
+                reader.stop()
+    assert len(seen) >= 3
 
 
 @pytest.mark.parametrize(

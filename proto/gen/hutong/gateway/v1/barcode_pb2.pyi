@@ -65,6 +65,8 @@ class _SymbolFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SymbolFo
     SYMBOL_FORMAT_SVG: _SymbolFormat.ValueType  # 2
     SYMBOL_FORMAT_TERMINAL: _SymbolFormat.ValueType  # 3
     """Half blocks for a dark terminal, UTF-8."""
+    SYMBOL_FORMAT_PDF: _SymbolFormat.ValueType  # 4
+    """A page to print; of placards only."""
 
 class SymbolFormat(_SymbolFormat, metaclass=_SymbolFormatEnumTypeWrapper):
     """How a symbol is handed out."""
@@ -74,6 +76,8 @@ SYMBOL_FORMAT_PNG: SymbolFormat.ValueType  # 1
 SYMBOL_FORMAT_SVG: SymbolFormat.ValueType  # 2
 SYMBOL_FORMAT_TERMINAL: SymbolFormat.ValueType  # 3
 """Half blocks for a dark terminal, UTF-8."""
+SYMBOL_FORMAT_PDF: SymbolFormat.ValueType  # 4
+"""A page to print; of placards only."""
 Global___SymbolFormat: _TypeAlias = SymbolFormat  # noqa: Y015
 
 @_typing.final
@@ -751,6 +755,7 @@ class RenderRequest(_message.Message):
     SCALE_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
     ECI_FIELD_NUMBER: _builtins.int
+    PLACARD_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     symbology: _builtins.str
     """"qr" or "code128"; empty for "qr"."""
@@ -762,6 +767,13 @@ class RenderRequest(_message.Message):
     """QR error correction: "L", "M", "Q" or "H"; empty for "M"."""
     eci: _builtins.bool
     """Whether ECI 26 stands in front; unset: where a character needs it."""
+    @_builtins.property
+    def placard(self) -> Global___Placard:
+        """Draws what hangs at a till around the code, as PNG at 300 dots an inch, PDF or SVG. The text is written as a QR
+        symbol whose level is chosen so that it is still read with a tenth of it covered; symbology, scale, level and eci
+        are not looked at.
+        """
+
     def __init__(
         self,
         *,
@@ -771,16 +783,53 @@ class RenderRequest(_message.Message):
         scale: _builtins.int = ...,
         level: _builtins.str = ...,
         eci: _builtins.bool | None = ...,
+        placard: Global___Placard | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_eci", b"_eci", "eci", b"eci"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_eci", b"_eci", "eci", b"eci", "placard", b"placard"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eci", b"_eci", "eci", b"eci", "format", b"format", "level", b"level", "scale", b"scale", "symbology", b"symbology", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eci", b"_eci", "eci", b"eci", "format", b"format", "level", b"level", "placard", b"placard", "scale", b"scale", "symbology", b"symbology", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eci: _TypeAlias = _typing.Literal["eci"]  # noqa: Y015
     _WhichOneofArgType__eci: _TypeAlias = _typing.Literal["_eci", b"_eci"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__eci) -> _WhichOneofReturnType__eci | None: ...
 
 Global___RenderRequest: _TypeAlias = RenderRequest  # noqa: Y015
+
+@_typing.final
+class Placard(_message.Message):
+    """What stands around a merchant's code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MERCHANT_NAME_FIELD_NUMBER: _builtins.int
+    SCHEMES_FIELD_NUMBER: _builtins.int
+    ROUNDED_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    merchant_name: _builtins.str
+    """Up to 60 characters."""
+    rounded: _builtins.bool
+    """Round corners where dark modules end."""
+    size: _builtins.str
+    """"a6", "a5" or "a4"; empty for "a6"."""
+    @_builtins.property
+    def schemes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The schemes that are taken, by the names that customers know: up to 24 of 30 characters each."""
+
+    def __init__(
+        self,
+        *,
+        merchant_name: _builtins.str = ...,
+        schemes: _abc.Iterable[_builtins.str] | None = ...,
+        rounded: _builtins.bool = ...,
+        size: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["merchant_name", b"merchant_name", "rounded", b"rounded", "schemes", b"schemes", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placard: _TypeAlias = Placard  # noqa: Y015
 
 @_typing.final
 class RenderResponse(_message.Message):
