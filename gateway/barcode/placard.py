@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -174,6 +175,9 @@ def _require_text(name: str, text: str, longest: int, form: str) -> None:
 
 
 def _can_draw(letter: str) -> bool:
+    """Whether the letters here hold it; those that run from right to left, or change beside others, are not joined."""
+    if unicodedata.bidirectional(letter) in {"R", "AL", "AN"} or unicodedata.combining(letter):
+        return False
     return letter == "?" or letter.isspace() or not np.array_equal(_drawn(letter), _drawn("?"))
 
 

@@ -192,6 +192,7 @@ def test_what_another_writer_draws_is_read(drawer: object) -> None:
         (Placard(CODE, "x" * 61), "png", "merchant_name"),
         (Placard(CODE, "a\nb"), "svg", "merchant_name"),
         (Placard(CODE, "ร้านก๋วยเตี๋ยว"), "png", "draw it as SVG"),
+        (Placard(CODE, "مطعم"), "pdf", "draw it as SVG"),
         (Placard(CODE, NAME, ("x" * 31,)), "png", "schemes"),
         (Placard(CODE, NAME, ("x",) * 25), "png", "schemes"),
         (Placard(CODE, NAME, ("W" * 30,) * 24), "png", "more than fit"),
