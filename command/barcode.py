@@ -24,8 +24,8 @@ from gateway.barcode import tips
 from gateway.barcode.build import HUTONG, MerchantCode, build_merchant_code, writable
 from gateway.barcode.decode import decode as decode_text
 from gateway.barcode.found import Effort
+from gateway.barcode.readers import Limits, Reader
 from gateway.barcode.routing import EMPTY, Directory
-from gateway.barcode.sandbox import Limits, Reader
 from gateway.barcode.shape import route_json
 from gateway.barcode.translate import translate as translate_text
 from gateway.directory import DirectoryError, load

@@ -13,7 +13,7 @@ import numpy as np
 from rich.progress import Progress
 
 from gateway.barcode.found import Effort
-from gateway.barcode.sandbox import Limits, Reader
+from gateway.barcode.readers import Limits, Reader
 from hutong_contract.errors import HutongError
 from sandbox.screen import Screen
 

@@ -205,7 +205,7 @@ def _read(value: str) -> str:
 
 
 def _scan(path: Path) -> str:
-    from gateway.barcode.sandbox import Reader
+    from gateway.barcode.readers import Reader
 
     try:
         with Reader() as reader:

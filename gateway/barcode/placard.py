@@ -21,10 +21,10 @@ import numpy as np
 import zxingcpp
 from numpy.typing import NDArray
 
-from contract.errors import HutongError, Reason
 from gateway.barcode import files
 from gateway.barcode.raster import Modules, Picture
 from gateway.barcode.symbols import QR, QR_QUIET_MODULES, Style, modules_of
+from hutong_contract.errors import HutongError, Reason
 
 SIZES_MM: Final = {"a6": (105.0, 148.0), "a5": (148.0, 210.0), "a4": (210.0, 297.0)}
 DEFAULT_SIZE: Final = "a6"

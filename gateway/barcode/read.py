@@ -6,7 +6,7 @@ located, turned, larger, and last OpenCV's two QR detectors look at it. Every re
 correction or check character confirmed; weak ones (short lines, Micro QR) are confirmed by a second reading.
 
 This runs in the caller's process and may take minutes on a hostile picture: what comes from outside goes through
-`sandbox`, which runs the same ladder under limits.
+`readers`, which runs the same ladder under limits.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _COLOUR_SPREAD_MIN: Final = 6.0
 
 
 def read_image(source: bytes | str | Path, effort: Effort = Effort.LADDER) -> list[Symbol]:
-    """Every QR and Code 128 symbol of a picture of our own; one from outside is for `sandbox.Reader`.
+    """Every QR and Code 128 symbol of a picture of our own; one from outside is for `readers.Reader`.
 
     Args:
         source: the bytes of a PNG, JPEG, WebP, BMP or TIFF file, or the path of one.

@@ -14,8 +14,8 @@ from gateway.barcode.build import HUTONG, build_merchant_code
 from gateway.barcode.decode import decode
 from gateway.barcode.found import Effort
 from gateway.barcode.placard import render_placard
+from gateway.barcode.readers import Readers
 from gateway.barcode.routing import EMPTY, Directory
-from gateway.barcode.sandbox import Readers
 from gateway.barcode.symbols import QR, render_png, render_svg, render_terminal
 from gateway.barcode.translate import translate
 from hutong.gateway.v1 import barcode_pb2 as pb

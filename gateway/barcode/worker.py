@@ -1,4 +1,4 @@
-"""The child process that reads pictures of strangers: started by `sandbox`, which says what it hears and answers.
+"""The child process that reads pictures of strangers: started by `readers`, which says what it hears and answers.
 
 Whoever starts it need not trust it: the kernel ends this process at its limits of processor time, wall time and memory,
 in the midst of any native code; it can write no file and leave no core; and the end of its input is its end.
@@ -20,7 +20,7 @@ from typing import IO, Any, Final
 
 from gateway.barcode import read
 from gateway.barcode.found import Effort, Reading
-from gateway.barcode.sandbox import read_frame, write_frame
+from gateway.barcode.readers import read_frame, write_frame
 from hutong_contract.errors import HutongError
 
 _NICENESS: Final = 10

@@ -20,8 +20,7 @@ from click.testing import CliRunner
 from qrcode.image.styledpil import StyledPilImage
 from qrcode.image.styles.moduledrawers.pil import CircleModuleDrawer, RoundedModuleDrawer
 
-from clients.command.barcode import barcode
-from contract.errors import HutongError, from_rpc_error
+from command.barcode import barcode
 from gateway.barcode import placard as placards
 from gateway.barcode.build import MerchantCode, build_merchant_code
 from gateway.barcode.placard import FORMATS, Placard, render_placard
@@ -31,6 +30,7 @@ from gateway.barcode.server import BarcodeServicer
 from gateway.barcode.symbols import modules_of
 from hutong.gateway.v1 import barcode_pb2 as pb
 from hutong.gateway.v1 import barcode_pb2_grpc as rpc
+from hutong_contract.errors import HutongError, from_rpc_error
 
 CODE: Final = build_merchant_code(MerchantCode("merchant-1", "Noodle House", "Beijing"))
 NAME: Final = "Noodle House 互通"

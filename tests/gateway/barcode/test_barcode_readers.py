@@ -19,11 +19,11 @@ import psutil
 import pytest
 import segno
 
-from gateway.barcode import sandbox
+from gateway.barcode import readers
 from gateway.barcode.files import PIXELS_MAX, require_readable
 from gateway.barcode.found import Effort
 from gateway.barcode.raster import picture, png
-from gateway.barcode.sandbox import Limits, Reader, Readers
+from gateway.barcode.readers import Limits, Reader, Readers
 from gateway.barcode.server import BarcodeServicer
 from gateway.barcode.symbols import modules_of, render_png
 from hutong.gateway.v1 import barcode_pb2 as pb
@@ -113,7 +113,7 @@ def test_a_child_that_dies_is_an_error_of_its_picture_and_is_replaced() -> None:
 
 def test_a_child_is_replaced_between_pictures_without_losing_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """By its number of pictures, and when it was idle and is stopped just before the next picture comes."""
-    monkeypatch.setattr(sandbox, "JOBS_MAX", 2)
+    monkeypatch.setattr(readers, "JOBS_MAX", 2)
     image, seen = render_png("each"), set()
     with Reader() as reader:
         for number in range(7):
