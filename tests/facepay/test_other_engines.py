@@ -30,11 +30,18 @@ def open_torch(_: Path) -> Engine:
     return GpuScan(DIMENSION, "cpu")
 
 
+def open_cuda(_: Path) -> Engine:
+    torch = pytest.importorskip("torch", reason="torch is not installed: the GPU engine needs it")
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device")
+    return GpuScan(DIMENSION)
+
+
 def open_floats(_: Path) -> Engine:
     return FloatScan(DIMENSION)
 
 
-@pytest.fixture(params=[open_milvus, open_torch, open_floats], ids=["milvus", "torch", "floats"])
+@pytest.fixture(params=[open_milvus, open_torch, open_cuda, open_floats], ids=["milvus", "torch", "cuda", "floats"])
 def engine(request: Any, tmp_path: Path) -> Iterator[Engine]:
     made = request.param(tmp_path)
     yield made
