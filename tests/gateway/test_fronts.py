@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import grpc
 import pytest
@@ -87,6 +88,8 @@ def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
     return code, error.name if error is not None else ""
 
 
+ENDED = barcode.build_merchant_code(barcode.MerchantCode("m1001", "Shop", "City", expires_us=1_000_000_000_000_000))
+
 BAD: dict[str, tuple[dict[str, object], str]] = {
     "no key": ({"idempotency_key": ""}, "FIELD_MISSING"),
     "a long key": ({"idempotency_key": "k" * 65}, "FIELD_INVALID"),
@@ -115,6 +118,8 @@ BAD: dict[str, tuple[dict[str, object], str]] = {
     "a barcode of nothing": ({"payee": pb.RoutingKey(barcode="hello")}, "BARCODE_UNKNOWN"),
     "a truncated barcode": ({"payee": pb.RoutingKey(barcode="00020101021126")}, "BARCODE_MALFORMED"),
     "a payment code as payee": ({"payee": pb.RoutingKey(barcode="6600000000000000000")}, "KEY_NOT_PAYEE"),
+    "a mandate": ({"payee": pb.RoutingKey(barcode="upi://mandate?pa=shop@okbank&am=199.00")}, "CODE_NOT_PAYABLE"),
+    "a code past its time": ({"payee": pb.RoutingKey(barcode=ENDED)}, "CODE_EXPIRED"),
     "a hold of no time": ({"hold": pb.Hold(lifetime=duration_pb2.Duration())}, "FIELD_INVALID"),
     "a hold of less than no time": ({"hold": pb.Hold(lifetime=duration_pb2.Duration(seconds=-1))}, "FIELD_INVALID"),
     "a hold of half a second": ({"hold": pb.Hold(lifetime=duration_pb2.Duration(nanos=1))}, "FIELD_INVALID"),
@@ -325,6 +330,31 @@ def test_a_merchants_code_must_agree_with_the_request(side: Side) -> None:
         assert (
             refusal(lambda request=request: side.stub.CreatePayment(request, timeout=CALL_S))[1] == "CURRENCY_MISMATCH"
         )
+
+
+@pytest.mark.parametrize(
+    ("tip", "asked", "paid"),
+    [
+        ({"tip": "fixed", "tip_minor": 50}, 0, 1_040),
+        ({"tip": "fixed", "tip_minor": 50}, 1_040, 1_040),
+        ({"tip": "fixed", "tip_minor": 50}, 990, None),
+        ({"tip": "percent", "tip_basis_points": 500}, 0, 1_040),
+        ({"tip": "percent", "tip_basis_points": 500}, 990, None),
+        ({"tip": "asked"}, 0, 990),
+        ({"tip": "asked"}, 1_200, 1_200),
+        ({"tip": "asked"}, 989, None),
+    ],
+)
+def test_a_tip_or_fee_of_a_code_is_part_of_what_is_paid(
+    side: Side, tip: dict[str, Any], asked: int, paid: int | None
+) -> None:
+    shop = next(one for one in side.network.population.merchants if one.id == "m1001")
+    code = barcode.build_merchant_code(barcode.MerchantCode(shop.id, shop.name, shop.city, amount_minor=990, **tip))
+    request = side.request(payee=pb.RoutingKey(barcode=code), amount_minor=asked)
+    if paid is None:
+        assert refusal(lambda: side.stub.CreatePayment(request, timeout=CALL_S))[1] == "CURRENCY_MISMATCH"
+    else:
+        assert side.stub.CreatePayment(request, timeout=CALL_S).payment.amount_minor == paid
 
 
 def test_watching_is_in_order_resumable_and_complete(side: Side) -> None:

@@ -87,6 +87,31 @@ def test_encode_decode_render_scan_translate() -> None:
     served(use)
 
 
+def test_what_a_code_asks_for_is_in_the_answer() -> None:
+    async def use(stub: rpc.BarcodeServiceAsyncStub) -> None:
+        request = pb.EncodeRequest(
+            account="m-1", merchant_name="A", merchant_city="B", amount_minor=1000, tip="percent"
+        )
+        request.tip_basis_points = 350
+        request.expire_time.seconds = 1_900_000_000
+        decoded = (await stub.Decode(pb.DecodeRequest(payload=(await stub.Encode(request)).payload))).barcode
+        assert (decoded.tip, decoded.tip_minor, decoded.tip_basis_points) == ("percent", 35, 350)
+        assert (decoded.amount_due_minor, decoded.purpose) == (1035, "payment")
+        assert not decoded.HasField("amount_least_minor")
+        assert decoded.expire_time.seconds == 1_900_000_000
+        assert decoded.route.payee == "m-1"
+        assert [candidate.reason for candidate in decoded.candidates] == ["26/00 is io.hutong.pay"]
+        asked = pb.EncodeRequest(account="m-1", merchant_name="A", merchant_city="B", amount_minor=1000, tip="asked")
+        decoded = (await stub.Decode(pb.DecodeRequest(payload=(await stub.Encode(asked)).payload))).barcode
+        assert (decoded.amount_least_minor, decoded.HasField("amount_due_minor")) == (1000, False)
+        asked.tip_minor = 5
+        assert await refused(stub.Encode(asked)) == "FIELD_INVALID"
+        mandate = pb.TranslateRequest(payload="upi://mandate?pa=a.b@icici&am=5")
+        assert await refused(stub.Translate(mandate)) == "CODE_NOT_PAYABLE"
+
+    served(use)
+
+
 def test_a_batch_keeps_its_order_and_shows_no_digits() -> None:
     async def use(stub: rpc.BarcodeServiceAsyncStub) -> None:
         digits = "6612345678901234567"
