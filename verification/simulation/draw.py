@@ -116,7 +116,7 @@ def _lines(rng: random.Random, plan: Plan) -> list[Item]:
     """Lines to the server that are cut, and a server that stands still, where there is something to do."""
     items: list[Item] = []
     pays = [item.at_us for item in plan.items if isinstance(item, Pay)]
-    for _ in range(rng.choice((0, 0, 1, 1, 2, 3))):
+    for _ in range(rng.choice((0, 0, 1, 2, 3))):
         at_us = min(rng.choice(pays) + rng.randint(0, SECOND // 10), plan.heal_us - 2 * SECOND)
         mode = rng.choice(("cut", "cut_dead", "cut_dead", "frozen", "frozen"))
         longest_us = rng.choice((SECOND, 6 * SECOND, 12 * SECOND))

@@ -114,6 +114,7 @@ class Server:
         before = self._ticks()
         for process in self._processes:
             process.break_all()
+        self.lines.end_all()
         self._database.put_back()
         after = {engine: tick for engine, _, tick in self._ticks()}
         return {holder for engine, holder, tick in before if holder and after.get(engine, 0) < tick}
@@ -226,7 +227,7 @@ class Server:
         if mode == "cut_dead":
             # Away for long or not, and as another process or not.
             down_us = 1_000_000 * (1 + self._statement % 3 * 4)
-            raise LostError(down_us, renamed=self._statement % 2 == 1)
+            raise LostError(down_us, renamed=self._statement % 4 == 3)
         raise psycopg.OperationalError("the connection was lost")
 
     def _refuse(self, session: Session, mode: str) -> None:
