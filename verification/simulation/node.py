@@ -120,6 +120,9 @@ class Node:
         self._names = 0
         self._lives = 0
         self._failures = 0
+        self._waiting = False
+        self._refused = False
+        """Whether its last start failed."""
         self._queries: Queries | None = None
         self._hub: WatchHub | None = None
         self._reads: list[Query] = []
@@ -145,6 +148,7 @@ class Node:
             world.after(START_RETRY_US, self.start)
         except (sqlite3.Error, JournalMismatchError, JournalUnavailableError) as error:
             self._process.close_all()
+            self._refused = True
             if isinstance(error, ClockDiffersError) and world.witness.clocks_differ:
                 world.say(f"engine {self.number} does not start while its machine's clock is wrong")
                 world.after(START_RETRY_US, self.start)
@@ -154,7 +158,7 @@ class Node:
             else:
                 world.witness.complain("a gateway starts on a sound disk", repr(error))
         else:
-            self.engine, self._failures = engine, 0
+            self.engine, self._failures, self._refused = engine, 0, False
             if world.lost:
                 self._begin()
                 return
@@ -238,8 +242,10 @@ class Node:
         """See verification.simulation.storage.Life."""
         if self.engine is None:
             return False
-        life = self._lives
+        life, waiting = self._lives, self._waiting
+        self._waiting = True
         self._world.stand_still(self.number, lasts_us)
+        self._waiting = waiting
         if self._lives != life or self.engine is None:
             raise GoneError
         return True
@@ -252,6 +258,11 @@ class Node:
     def monotonic_s(self) -> float:
         """The process's monotonic clock."""
         return self._world.now_us / SECOND
+
+    @property
+    def tries(self) -> bool:
+        """Whether the process does what it can, which may be to wait for somebody else, or to start."""
+        return self.awake or self._waiting or self._refused
 
     @property
     def awake(self) -> bool:

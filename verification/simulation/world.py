@@ -172,7 +172,7 @@ class World:
 
     def _advance(self, until_us: int) -> bool:
         """Does what comes next; False where that is later, or nothing."""
-        if late := self.storage.overdue(watched=any(node.awake for node in self.nodes)):
+        if late := self.storage.overdue(watched=any(node.tries for node in self.nodes)):
             self.witness.complain("what a dead machine kept locked is freed within three leases", late)
         tick_at, ticking = self._next(ENGINE)
         turn_at, turning = self._next(NEIGHBOURS)
