@@ -34,7 +34,7 @@ from sandbox.checking import check_folder
 from sandbox.network import Network
 from tests.deadlines import CALL_S, wait_until
 from tests.gateway.clearing.settled_network import OPERATOR, start
-from tests.gateway.test_kill import Gateway, Load
+from tests.gateway.test_kill import Gateway, Load, wallet_token
 
 AMOUNTS = (100, 250, 9105, 9106, 9005, 9121)
 LOAD_S = 1.5
@@ -152,11 +152,13 @@ def test_kill_while_closing(tmp_path: Path) -> None:
     told: dict[int, set[bytes]] = {}
     gateway = Gateway(tmp_path)
     load, stop = Load(0), threading.Event()
-    threads = [threading.Thread(target=load.run, args=(gateway.target, stop))]
+    with HutongClient(gateway.target) as client:
+        token = wallet_token(client)
+    threads = [threading.Thread(target=load.run, args=(gateway.target, token, stop))]
     threads += [threading.Thread(target=_close_until_killed, args=(gateway.target, told)) for _ in range(2)]
     for thread in threads:
         thread.start()
-    stop.wait(0.7)
+    wait_until(lambda: load.acknowledged and len(told) > 3)
     gateway.kill()
     stop.set()
     for thread in threads:
