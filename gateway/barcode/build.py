@@ -294,6 +294,8 @@ def _tip(code: MerchantCode) -> list[Pair]:
 
 def _additional(code: MerchantCode, scheme: str) -> str:
     terminal = code.terminal_id if scheme != HUTONG else ""
+    if PROFILES[scheme].reference is not None:
+        return join([("07", terminal)]) if terminal else ""  # Its references stand in the account's object.
     reference = code.reference or ("***" if scheme == "pix" else "")
     pairs = [("01", code.bill_number), ("05", reference), ("07", terminal)]
     return join(pair for pair in pairs if pair[1])

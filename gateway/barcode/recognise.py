@@ -106,7 +106,11 @@ def _matching(identifier: str, payload: Payload, indicator: str) -> list[Account
     guid = inner.get("00", "")
     named = _EXACT.get(guid.lower())
     if named is not None:
-        return [account for account in named if identifier in account.ids and _has_form(account, inner)]
+        return [
+            account
+            for account in named
+            if identifier in account.ids and (not account.where or _has_form(account, inner))
+        ]
     country = payload.values.get("58", "")
     return [
         account
@@ -114,7 +118,7 @@ def _matching(identifier: str, payload: Payload, indicator: str) -> list[Account
         if identifier in account.ids
         and (not account.country or account.country == country)
         and (account.pattern is None or account.pattern(guid) is not None)
-        and _has_form(account, inner)
+        and (not account.where or _has_form(account, inner))
     ]
 
 
