@@ -13,6 +13,8 @@ from command.barcode import barcode
 from command.barcode_scenes import KINDS
 from gateway.barcode.symbols import render_png
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

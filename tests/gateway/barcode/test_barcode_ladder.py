@@ -20,6 +20,8 @@ from gateway.barcode.raster import Picture, picture, png
 from gateway.barcode.read import Readout, confirmed, merge, read_image, read_picture
 from gateway.barcode.symbols import modules_of
 
+pytestmark = pytest.mark.slow
+
 TEXT: Final = "00020101021126330013io.hutong.pay0112merchant-001" * 3
 EACH: Final = 6
 

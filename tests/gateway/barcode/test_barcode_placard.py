@@ -32,6 +32,8 @@ from hutong.gateway.v1 import barcode_pb2 as pb
 from hutong.gateway.v1 import barcode_pb2_grpc as rpc
 from hutong_contract.errors import HutongError, from_rpc_error
 
+pytestmark = pytest.mark.slow
+
 CODE: Final = build_merchant_code(MerchantCode("merchant-1", "Noodle House", "Beijing"))
 NAME: Final = "Noodle House 互通"
 SVG: Final = "{http://www.w3.org/2000/svg}"

@@ -29,9 +29,11 @@ from gateway.barcode.symbols import modules_of, render_png
 from hutong.gateway.v1 import barcode_pb2 as pb
 from hutong.gateway.v1 import barcode_pb2_grpc as rpc
 from hutong_contract.errors import HutongError, from_rpc_error
+from tests.deadlines import CALL_S, START_S, wait_until
 from tests.gateway.barcode.hostile import beside_finder_patterns, claiming, encoded, finder_patterns
 
-PATIENCE_S: Final = 60
+pytestmark = pytest.mark.process
+
 TIGHT: Final = Limits(cpu_s=1, wall_s=10.0)
 ENDLESS: Final = Limits(cpu_s=600, wall_s=600.0)
 BOMB: Final = finder_patterns(3_000)
@@ -48,13 +50,6 @@ def workers(of: psutil.Process | None = None) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 def busy(process: psutil.Process) -> bool:
@@ -76,14 +71,14 @@ def test_a_picture_of_finder_patterns_ends_at_its_limit_and_the_next_is_read() -
         started = time.monotonic()
         with pytest.raises(HutongError, match="within 1 s of computing"):
             reader.read(BOMB, Effort.THOROUGH)
-        assert time.monotonic() - started < PATIENCE_S
+        assert time.monotonic() - started < CALL_S
         assert [found.text for found in reader.read(render_png("after")).symbols] == ["after"]
     assert not workers()
 
 
 def test_what_was_found_before_the_limit_is_kept() -> None:
     """zxing-cpp reads the one symbol at once; OpenCV then stays with the finder patterns beside it."""
-    with Reader(Limits(cpu_s=3, wall_s=PATIENCE_S)) as reader:
+    with Reader(Limits(cpu_s=3, wall_s=CALL_S)) as reader:
         reading = reader.read(beside_finder_patterns("found"), Effort.THOROUGH)
     assert [found.text for found in reading.symbols] == ["found"]
     assert not reading.complete
@@ -102,7 +97,7 @@ def test_a_child_that_dies_is_an_error_of_its_picture_and_is_replaced() -> None:
         assert reader.read(render_png("before")).symbols
         (child,) = workers()
         child.kill()
-        child.wait(PATIENCE_S)
+        child.wait(CALL_S)
         assert [found.text for found in reader.read(render_png("after")).symbols] == ["after"]
         timer = threading.Timer(0.2, reader.stop)
         timer.start()
@@ -159,11 +154,11 @@ def served(use: Callable[[rpc.BarcodeServiceAsyncStub], object], limits: Limits,
             servicer.close()
 
     asyncio.run(run())
-    eventually(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in workers()))
+    wait_until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in workers()))
 
 
 async def until(true: Callable[[], bool]) -> None:
-    await asyncio.wait_for(asyncio.to_thread(eventually, true), PATIENCE_S + 5)
+    await asyncio.wait_for(asyncio.to_thread(wait_until, true), CALL_S + 5)
 
 
 def test_a_caller_that_leaves_ends_the_work() -> None:
@@ -205,9 +200,9 @@ def test_other_calls_do_not_wait_behind_pictures_and_pictures_wait_within_a_boun
         assert error is not None
         assert error.name == "OVERLOADED"
         assert error.retry_us > 0
-        decoded = await stub.Decode(pb.DecodeRequest(payload="6612345678901234567"), timeout=PATIENCE_S)
+        decoded = await stub.Decode(pb.DecodeRequest(payload="6612345678901234567"), timeout=CALL_S)
         assert decoded.barcode.scheme == "hutong"
-        assert (await stub.Render(pb.RenderRequest(text="x"), timeout=PATIENCE_S)).symbol
+        assert (await stub.Render(pb.RenderRequest(text="x"), timeout=CALL_S)).symbol
         assert sum(not one.done() for one in reads) == 3
         for one in reads:
             one.cancel()
@@ -237,7 +232,7 @@ def test_one_bad_file_never_stops_the_others_and_the_exit_status_says_so(tmp_pat
     files = [kanji, bad, tmp_path / "none.png", tmp_path, good]
     command = [sys.executable, "-m", "command.main", "barcode", "scan", "--json", "--thorough"]
     command += map(str, files)
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S * 2, check=False)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
     shapes = [json.loads(line) for line in ran.stdout.splitlines()]
     assert [[code["text"] for code in shape["codes"]] for shape in shapes] == [["今"], [], [], [], ["good"]]
     assert [bool(shape["error"]) for shape in shapes] == [False, True, True, True, False]
@@ -252,11 +247,11 @@ def test_the_command_can_be_stopped_while_it_reads(tmp_path: Path, how: signal.S
     command = [sys.executable, "-m", "command.main", "barcode", "scan", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         of = psutil.Process(process.pid)
-        eventually(lambda: any(busy(child) for child in workers(of)))
+        wait_until(lambda: any(busy(child) for child in workers(of)))
         children = workers(of)
         process.send_signal(how)
-        process.communicate(timeout=PATIENCE_S)
-    _, alive = psutil.wait_procs(children, PATIENCE_S)
+        process.communicate(timeout=CALL_S)
+    _, alive = psutil.wait_procs(children, CALL_S)
     assert not alive
 
 
