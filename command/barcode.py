@@ -16,10 +16,10 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from command.amounts import exponent_of, minor_units
-from command.groups import Group
-from command.leads import Leads, leads_options
-from command.verdict import failed
+from command.options.amounts import exponent_of, minor_units
+from command.options.groups import Group
+from command.options.leads import Leads, leads_options
+from command.printing.verdict import failed
 from gateway.barcode import tips
 from gateway.barcode.build import HUTONG, MerchantCode, build_merchant_code, writable
 from gateway.barcode.decode import decode as decode_text

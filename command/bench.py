@@ -13,7 +13,7 @@ import click
 import psutil
 from rich.table import Table
 
-from command.verdict import failed
+from command.printing.verdict import failed
 from loadtest import echo
 from loadtest import overload as bench_overload
 from loadtest import recovery as bench_recovery

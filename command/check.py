@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from command.verdict import failed
+from command.printing.verdict import failed
 from gateway.journal.conservation import Report
 from sandbox.checking import check_folder
 from sandbox.journals import SQLITE_FILE, JournalError, remembered_url

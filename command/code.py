@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from command.connection import Connection, connection_options
-from command.groups import Group
+from command.options.connection import Connection, connection_options
+from command.options.groups import Group
 from command.token_calls import json_option, name_argument, plain, requestor_option, token_name, token_service
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong_contract.payment_code import STEP_US, offline_code, step_of

@@ -12,8 +12,8 @@ from typing import Final
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from command.settlements import FolderDesk
-from command.verdict import failed
+from command.options.settlement import FolderDesk
+from command.printing.verdict import failed
 from hutong_client.errors import CallError
 from hutong_contract.errors import HutongError
 from sandbox.checking import check_folder

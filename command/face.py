@@ -10,7 +10,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from command.groups import Group
+from command.options.groups import Group
 from sandbox.screen import Screen
 
 

@@ -12,10 +12,10 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from command.connection import Connection, connected, connection_options
-from command.face_options import SECRET_VARIABLE
-from command.operators import secret_of
-from command.verdict import failed
+from command.options.connection import Connection, connected, connection_options
+from command.options.faces import SECRET_VARIABLE
+from command.options.operators import secret_of
+from command.printing.verdict import failed
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 from hutong_contract.capture import Captured, ServiceKey, TerminalKey, build_capture
 from hutong_contract.secret import Secret
@@ -57,7 +57,7 @@ last_four_option = click.option("--last-four", help="Last four digits of the pho
 
 @contextmanager
 def _service(connection: Connection, as_json: bool) -> Iterator[face_pb2_grpc.FaceServiceStub]:
-    """The face service of a gateway; errors end the command as command.connection says."""
+    """The face service of a gateway; errors end the command as command.options.connection says."""
     with connected(connection, as_json=as_json, late=LATE) as client:
         yield face_pb2_grpc.FaceServiceStub(client.channel)
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 import click
 from rich.table import Table
 
-from command.connection import Connection, connection_options, stop
-from command.groups import Group
+from command.options.connection import Connection, connection_options, stop
+from command.options.groups import Group
 from command.token_calls import OPERATOR, json_option, name_argument, plain, reason_option, token_name, token_service
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong_contract.errors import HutongError

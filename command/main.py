@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from command.groups import Group
+from command.options.groups import Group
 from hutong_contract.cleaning import printable, printable_lines
 
 COMMANDS: Final = {

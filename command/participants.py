@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from command.connection import checked_target
+from command.options.connection import checked_target
 from sandbox.institutions import Institutions, Process, end
 from sandbox.participants.books import BooksError
 from sandbox.places import PlaceError, check_folder, check_network_folder, read_network

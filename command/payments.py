@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import click
 
-from command.amounts import CURRENCY_DEFAULT, exponent_of, minor_units
-from command.columns import facts, table
-from command.connection import Connection, connected, connection_options
+from command.options.amounts import CURRENCY_DEFAULT, exponent_of, minor_units
+from command.options.connection import Connection, connected, connection_options
+from command.printing.columns import facts, table
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_client import keys
 from hutong_client.client import SETTLED_STATES, HutongClient

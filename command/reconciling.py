@@ -13,8 +13,8 @@ from typing import Any, Final
 import click
 from rich.table import Table
 
-from command.settlements import Desk, OpenDesk, desk_options
-from command.verdict import failed
+from command.options.settlement import Desk, OpenDesk, desk_options
+from command.printing.verdict import failed
 from gateway.clearing.reconcile import Difference, Reconciliation, Result
 from gateway.clearing.text import signed
 from gateway.clearing.theirs import Line, StatementError, read

@@ -14,10 +14,10 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from command.amounts import minor_units
-from command.connection import Connection, connected, connection_options
-from command.groups import Group
-from command.operators import OPERATOR_VARIABLE, operator_option, secret_of
+from command.options.amounts import minor_units
+from command.options.connection import Connection, connected, connection_options
+from command.options.groups import Group
+from command.options.operators import OPERATOR_VARIABLE, operator_option, secret_of
 from gateway.risk.rule_fields import KINDS
 from gateway.risk.rule_file import RulesError, describe, read_rules
 from hutong.gateway.v1 import payment_pb2, risk_pb2

@@ -12,9 +12,9 @@ import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from command.groups import Group
+from command.options.groups import Group
+from command.options.settlement import Desk, OpenDesk, desk_options
 from command.reconciling import reconcile, statement
-from command.settlements import Desk, OpenDesk, desk_options
 from gateway.clearing.files import folder_name
 from gateway.clearing.model import Position, Window
 from gateway.clearing.reader import Progress as Told

@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 from rich.progress import Progress
 
-from command.verdict import failed
+from command.printing.verdict import failed
 from sandbox.journals import JournalError, check_url, local_server
 from sandbox.screen import Screen
 from verification.simulation.mutations import SEEDS_MAX, Found, PatchError, concerns, hunt

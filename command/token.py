@@ -14,9 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from command.amounts import CURRENCY_DEFAULT, exponent_of, minor_units
-from command.connection import Connection, connection_options, stop
-from command.groups import Group
+from command.options.amounts import CURRENCY_DEFAULT, exponent_of, minor_units
+from command.options.connection import Connection, connection_options, stop
+from command.options.groups import Group
+from command.printing.verdict import failed
 from command.token_calls import (
     json_option,
     kind_word,
@@ -30,7 +31,6 @@ from command.token_calls import (
     token_name,
     token_service,
 )
-from command.verdict import failed
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong_client.wording import money
 from hutong_contract.currencies import EXPONENT_OF

@@ -11,7 +11,7 @@ import click
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from command.connection import Connection, connected
+from command.options.connection import Connection, connected
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong.tokenization.v1 import token_pb2_grpc
 from hutong_client.client import HutongClient
@@ -44,7 +44,7 @@ class TokenCalls:
 
 @contextmanager
 def token_service(connection: Connection, *, as_json: bool) -> Iterator[TokenCalls]:
-    """The token service of a gateway; errors end the command as command.connection says."""
+    """The token service of a gateway; errors end the command as command.options.connection says."""
     with connected(connection, as_json=as_json) as client:
         yield TokenCalls(client)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from command.verdict import failed
+from command.printing.verdict import failed
 from sandbox.screen import Screen
 from verification.torture.disk import Disk, small_disk
 

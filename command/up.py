@@ -13,8 +13,8 @@ from typing import Final
 import click
 from rich.table import Table
 
-from command.face_options import Faces, face_options
-from command.periods import Period
+from command.options.durations import Period
+from command.options.faces import Faces, face_options
 from gateway import listen as listening
 from gateway.budgets import QueryLimits
 from gateway.engine.loop import IN_FLIGHT_MAX

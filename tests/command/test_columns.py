@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from command.columns import facts, table
+from command.printing.columns import facts, table
 from sandbox.network import Network, NetworkOptions
 from tests.deadlines import START_S
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from command.main import main
-from command.operators import OPERATOR_VARIABLE
+from command.options.operators import OPERATOR_VARIABLE
 from gateway.risk.book import RuleBook
 from gateway.risk.rule_file import RulesError
 from hutong.gateway.v1 import payment_pb2 as pb

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from command import verdict
 from command.main import main
+from command.printing import verdict
 from gateway.journal.conservation import Report
 from loadtest import barcodes as barcode_bench
 from loadtest import tokens as bench

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from command.face import face
-from command.face_options import SECRET_VARIABLE
+from command.options.faces import SECRET_VARIABLE
 from facepay.operators import Operators
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 from hutong_contract.errors import HutongError, from_rpc_error

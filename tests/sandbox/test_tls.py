@@ -102,7 +102,7 @@ def test_with_certificates_on_both_sides_a_payment_is_made(secured: Secured) -> 
 
 
 def test_without_a_certificate_of_its_own_nobody_is_let_in(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("command.connection.CALL_S", 3.0)
+    monkeypatch.setattr("command.options.connection.CALL_S", 3.0)
     code, output = pay(secured, "--tls-ca", str(secured.authority.certificate), "--tls-name", NAME)
     assert code == 1
     assert json.loads(output)["error"]["reason"] == "UNREACHABLE"

@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol
 
 import click
 
-from command.connection import Connection, connected, connection_options
-from command.operators import OPERATOR_VARIABLE, operator_option, secret_of
+from command.options.connection import Connection, connected, connection_options
+from command.options.operators import OPERATOR_VARIABLE, operator_option, secret_of
 from gateway.clearing.files import FileEntry, FileSink, folder_name, write_files, write_manifest
 from gateway.clearing.model import Carried, Position, Tally, Window
 from gateway.clearing.reader import ClearingReader, Progress

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from command.operators import secret_of
+from command.options.operators import secret_of
 from facepay.gallery.opening import Milvus, Place
 from hutong_contract.secret import Secret
 

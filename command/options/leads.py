@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import click
 
-from command.connection import Connection, check_connection, connected, connection_options
+from command.options.connection import Connection, check_connection, connected, connection_options
 from gateway.barcode.model import Decoded
 from gateway.barcode.routing import EMPTY, Directory
 from gateway.barcode.shape import to_json
