@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test quick check proto bench lock format clean
+.PHONY: demo test quick check proto bench lock wheels format clean
 
 demo: $(READY)
 	@$(BIN)/hutong demo
@@ -37,14 +37,18 @@ format: $(READY)
 # Pins every dependency, extras and development tools included, for all platforms of Python >= 3.11.
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
-	  --generate-hashes --no-header --no-annotate -o requirements.lock
+	  --generate-hashes --no-header --no-annotate --no-emit-package hutong-client -o requirements.lock
 
-$(READY): requirements.lock pyproject.toml
+# Both wheels and source distributions, into dist/.
+wheels: $(READY)
+	$(BIN)/uv build --all-packages
+
+$(READY): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Hutong needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable clients/python --editable .
 	@touch $@
 
 clean:

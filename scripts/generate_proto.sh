@@ -25,5 +25,6 @@ find "$out/hutong" -name '*_pb2*' -delete 2>/dev/null || true
 find "$out/hutong" -type d | while read -r folder; do
   [ -e "$folder/__init__.py" ] || echo '"""Generated from proto/ by scripts/generate_proto.sh; not edited by hand."""' > "$folder/__init__.py"
 done
+touch "$out/hutong/py.typed" # the messages carry types (PEP 561)
 # A file without services has nothing to serve.
 grep -L 'add_.*Servicer_to_server' $(find "$out/hutong" -name '*_pb2_grpc.py') | while read -r empty; do rm -f "$empty" "${empty}i"; done
