@@ -29,6 +29,8 @@ PAYEES_MAX: Final = 16_384
 """Payees' keys that are remembered; beyond it the memory starts anew. At most some 16 MB."""
 PAYEE_BYTES_MAX: Final = 512
 """Longer keys are not remembered."""
+PAYEE_SHOWN_MAX: Final = 120
+"""Most characters of what a code leads to that a refusal shows."""
 _TOKEN: Final = PayerKeyKind.TOKEN
 _CHANNELS: Final = {
     PayerKeyKind.PAYMENT_CODE: "qr_consumer_presented",
@@ -105,7 +107,9 @@ def _payee_of_barcode(text: str, directory: Directory, now_us: int) -> Payee:
     if merchant is None:
         if directory.participant_for(routing.scheme, routing.participant) is None:
             raise HutongError(Reason.ERROR_REASON_NO_ROUTE, scheme=routing.scheme)
-        raise HutongError(Reason.ERROR_REASON_MERCHANT_UNKNOWN, scheme=routing.scheme)
+        # The directory lists merchants by this text: whoever keeps it can see what is missing there.
+        shown = routing.payee[:PAYEE_SHOWN_MAX]
+        raise HutongError(Reason.ERROR_REASON_MERCHANT_UNKNOWN, scheme=routing.scheme, payee=shown)
     terminal = routing.terminal_id if routing.terminal_id in merchant.terminals else ""
     return Payee(
         merchant,

@@ -109,6 +109,11 @@ def _promptpay_mobile(value: str, _: Mapping[str, str]) -> bool:
     return digits(value, 13, 13) and value.startswith("00")
 
 
+def _promptpay_number(value: str, _: Mapping[str, str]) -> bool:
+    """A national or tax id. None begins with 00 as mobile numbers do, so that no digits are right for both."""
+    return digits(value, 13, 13) and not value.startswith("00")
+
+
 def _calendar(value: str, _: Mapping[str, str]) -> bool:
     """YYYYMMDD, YYYYMMDDHHMMSS or YYMMDDHHMMSS."""
     if not digits(value, 8, 14) or len(value) not in {8, 12, 14}:
@@ -148,6 +153,7 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
         "pix_key": _pix_key,
         "pix_url": _simple(_PIX_URL),
         "promptpay_mobile": _promptpay_mobile,
+        "promptpay_number": _promptpay_number,
         "qris_pan": lambda value, _: digits(value, 12, 19) and value.startswith("9360"),
         "thai_id": lambda value, _: thai_id(value),
         "vpa": _simple(_VPA),

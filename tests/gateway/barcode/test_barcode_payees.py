@@ -190,6 +190,43 @@ def test_numbers_of_two_kinds_that_look_alike_are_two_payees() -> None:
     assert national.routing.payee != bank.routing.payee
 
 
+SWAPS = {
+    "promptpay": ("29", "A000000677010111", ["01", "02", "03", "04"], "TH", "764"),
+    "hkfps": ("26", "hk.com.hkicl", ["02", "03", "04"], "HK", "344"),
+    "pix": ("26", "br.gov.bcb.pix", ["01", "25"], "BR", "986"),
+}
+VALUES = [
+    "0066812345678", "1234567890121", "123456789012345", "0141234567890", "1234567", "+852-67891234", "a@b.example",
+    "11222333000181", "+5511912345678", "pix.example.com/a1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", SWAPS)
+@pytest.mark.parametrize("value", VALUES)
+def test_one_value_in_two_fields_is_two_payees_or_wrong_in_one(scheme: str, value: str) -> None:
+    template, guid, fields, country, currency = SWAPS[scheme]
+    payees = []
+    for field in fields:
+        decoded = decode(_code(template, [("00", guid), (field, value)], country, currency, ("62", "0503***")))
+        if decoded.routing is not None and decoded.profile is not None and decoded.profile.valid:
+            payees.append(decoded.routing.payee)
+    assert len(payees) == len(set(payees))
+
+
+@pytest.mark.parametrize(
+    ("template", "guid", "fields"),
+    [
+        ("29", "A000000677010111", [("01", "0066812345678"), ("02", "1234567890121")]),
+        ("26", "br.gov.bcb.pix", [("01", "11222333000181"), ("25", "pix.example.com/a1")]),
+    ],
+)
+def test_a_code_that_names_two_payees_is_refused(template: str, guid: str, fields: list[Pair]) -> None:
+    country, currency = ("TH", "764") if template == "29" else ("BR", "986")
+    profile = decode(_code(template, [("00", guid), *fields], country, currency, ("62", "0503***"))).profile
+    assert profile is not None
+    assert "ambiguous" in {violation.rule for violation in profile.violations}
+
+
 def test_a_mark_inside_a_field_does_not_make_two_payees_one() -> None:
     forms = [[("01", "A:B"), ("02", "C")], [("01", "A"), ("02", "B:C")], [("01", "A%3AB"), ("02", "C")]]
     payees = set()
