@@ -105,6 +105,8 @@ def _payee_of_barcode(text: str, directory: Directory, now_us: int) -> Payee:
         raise HutongError(Reason.ERROR_REASON_CODE_NOT_PAYABLE, purpose=decoded.purpose, scheme=routing.scheme)
     merchant = directory.merchant(routing.scheme, routing.payee)
     if merchant is None:
+        merchant, routing = _elsewhere(decoded, directory) or (None, routing)
+    if merchant is None:
         if directory.participant_for(routing.scheme, routing.participant) is None:
             raise HutongError(Reason.ERROR_REASON_NO_ROUTE, scheme=routing.scheme)
         # The directory lists merchants by this text: whoever keeps it can see what is missing there.
@@ -123,6 +125,20 @@ def _payee_of_barcode(text: str, directory: Directory, now_us: int) -> Payee:
         decoded.initiation != "dynamic",
         decoded.initiation != "dynamic" and decoded.expires_us is None,
     )
+
+
+def _elsewhere(decoded: barcode.Decoded, directory: Directory) -> tuple[Merchant, barcode.Routing] | None:
+    """The merchant whom a further scheme of a code leads to: a label of several schemes is paid by one that is known
+    here. A code that only points to its payment says nothing that would hold for another scheme."""
+    if decoded.candidates and decoded.candidates[0].remote:
+        return None
+    for candidate in decoded.candidates[1:]:
+        key = candidate.routing
+        if key is not None and candidate.profile.valid and candidate.purpose in barcode.PAYABLE:
+            merchant = directory.merchant(key.scheme, key.payee)
+            if merchant is not None:
+                return merchant, key
+    return None
 
 
 def key_use(payer: pb.RoutingKey, payee: Payee, amount_minor: int, currency: str, face: FaceMatch | None) -> KeyUse:

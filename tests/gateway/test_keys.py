@@ -6,6 +6,7 @@ import pytest
 
 from gateway import barcode, keys
 from gateway.barcode.profile import PROFILES
+from gateway.barcode.tlv import crc
 from gateway.directory import Directory, parse
 from gateway.keys import Payee, Payees
 from hutong.gateway.v1 import payment_pb2 as pb
@@ -94,3 +95,45 @@ def test_the_memory_is_bounded(asked: Asked, monkeypatch: pytest.MonkeyPatch) ->
     asked.payees._known.clear()
     asked.find(named("m1"))
     assert not asked.payees._known
+
+
+LABEL = (
+    "000201010211153137910524005204460000000NBQM:29226430014fonepay.com.np0104NBQM0203292060613676952045411530352458"
+    "02NP5909TEST SHOP6008District620707032926304"
+)
+FONEPAY = ("fonepay", "NBQM:292:136769")
+UNIONPAY = ("unionpay", "3791052400520446:0000000NBQM%3A292")
+
+
+def label_directory(*accounts: tuple[str, tuple[str, str]]) -> Directory:
+    merchants = [
+        {
+            "id": merchant, "name": merchant, "acquirers": [{"id": "acquirer-a"}],
+            "accounts": [{"scheme": scheme, "account": account}],
+        }
+        for merchant, (scheme, account) in accounts
+    ]  # fmt: skip
+    return parse({"participants": [{"id": "acquirer-a", "role": "acquirer"}], "merchants": merchants})
+
+
+@pytest.mark.parametrize(
+    ("accounts", "expected"),
+    [
+        ([("m1", FONEPAY), ("m2", UNIONPAY)], "m1"),
+        ([("m2", UNIONPAY)], "m2"),
+        ([("m3", ("unionpay", "0000000NBQM:292"))], None),
+    ],
+)
+def test_a_label_of_two_schemes_leads_to_whom_the_better_names_else_to_whom_the_other_does(
+    accounts: list[tuple[str, tuple[str, str]]], expected: str | None
+) -> None:
+    text = LABEL + crc(LABEL)
+    found = [candidate.routing.payee for candidate in barcode.decode(text).candidates if candidate.routing is not None]
+    assert found == [FONEPAY[1], UNIONPAY[1]]
+    directory, key = label_directory(*accounts), pb.RoutingKey(barcode=text)
+    if expected is None:
+        with pytest.raises(HutongError) as refused:
+            keys.payee(key, directory, 0)
+        assert refused.value.name in {"NO_ROUTE", "MERCHANT_UNKNOWN"}
+    else:
+        assert keys.payee(key, directory, 0).merchant.id == expected
