@@ -8,9 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.table import Table
@@ -75,19 +75,29 @@ def decode(payload: str | None, moment: str | None, as_json: bool, leads: OpenLe
             click.echo(json.dumps(shape) if as_json else _page(shape), nl=as_json)
 
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_UNIX_US: Final = {10: 1_000_000, 13: 1_000, 16: 1}
+"""Digits of a time since 1970 of these years, to the microseconds of its unit: seconds, milliseconds, microseconds."""
+
+
 def _moment_us(moment: str | None, option: str = "--now") -> int | None:
     """The time that an option names, UTC in microseconds; None where it is not given."""
     if moment is None:
         return None
     if moment == "now":
         return time.time_ns() // 1000
+    if moment.isascii() and moment.isdigit() and len(moment) in _UNIX_US:
+        return int(moment) * _UNIX_US[len(moment)]
     try:
         at = datetime.fromisoformat(moment)
         if at.tzinfo is None:
             raise ValueError("no zone")
-        return int(at.timestamp() * 1_000_000)
+        return (at - _EPOCH) // timedelta(microseconds=1)
     except (ValueError, OverflowError) as error:
-        problem = f'{moment!r} is neither "now" nor a moment with its zone, such as 2026-01-31T12:00:00+08:00'
+        problem = (
+            f'{moment!r} is neither "now" nor a moment with its zone, such as 2026-01-31T12:00:00+08:00, nor seconds, '
+            "milliseconds or microseconds since 1970"
+        )
         raise click.BadParameter(problem, param_hint=option) from error
 
 

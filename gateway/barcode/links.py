@@ -23,6 +23,7 @@ _FORMS: Final = tuple(form for profile in PROFILES.values() for form in profile.
 
 
 _ESCAPED: Final = "&amp;"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _IST_MINUTES: Final = 330
 """India's time east of UTC: days of UPI's links end there."""
 
@@ -164,7 +165,7 @@ def _moment(text: str) -> int:
     moment = datetime.fromisoformat(text.replace(" ", "+"))
     if moment.tzinfo is None:
         raise ValueError("no zone")
-    return int(moment.timestamp() * 1_000_000)
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _day(text: str) -> int:

@@ -170,6 +170,13 @@ def test_without_a_moment_nothing_has_ended() -> None:
     assert lines(run("decode", built, "--json"))[0]["profile"]["valid"]
 
 
+@pytest.mark.parametrize("moment", ["1893455999", "1893455999000", "1893455999000000"])
+def test_a_moment_may_be_counted_from_1970(moment: str) -> None:
+    """2030 begins in Singapore at 1893427200."""
+    built = run("encode", *PAYNOW, "--expires", "2030-01-01T00:00:00+08:00").stdout.strip()
+    assert not lines(run("decode", built, "--now", moment, "--json"))[0]["profile"]["valid"]
+
+
 @pytest.mark.parametrize("moment", ["", "soon", "2030-01-01T00:00:00", "31.12.2029"])
 def test_a_moment_needs_a_zone(moment: str) -> None:
     said = run("decode", "x", "--now", moment)
