@@ -1,8 +1,8 @@
-"""The gate between fronts and engine: what waits is bounded by how long it would wait, the rest is refused at once.
+"""The gate: a queue between fronts and engine, bounded by how long a call would wait in it. Excess calls are refused.
 
-At saturation the engine takes all that waits into one tick, so the queue is as long as a tick serves. The gate measures
-how many payments a second the engine takes while it is busy; by Little's law a queue of rate times target waits for
-the target. Work in progress comes first: what ends payments (a cancellation) may wait above that bound.
+The gate measures how many payments a second the engine takes while it is busy. By Little's law, a call at the end of a
+queue of (rate x TARGET_S) payments waits TARGET_S; that length is the bound. Calls that end payments, such as a
+cancellation, may exceed it, because they finish work that was accepted already.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from gateway.calls import NEW_WORK, Call, payments_in
 from hutong_contract.errors import HutongError, Reason
 
 TARGET_S: Final = 0.1
-"""Longest wait for the engine that the gate aims at."""
+"""The longest wait for the engine that the gate aims at."""
 WAITING_MIN: Final = 1024
-"""So much may wait always: a burst is not an overload, and large ticks are cheap ones."""
+"""Lower bound of the queue, in payments, so that bursts are absorbed."""
 WAITING_MAX: Final = 4096
-"""So much may wait at most, however fast the engine is; of what ends payments too."""
+"""Upper bound of the queue, in payments, however fast the engine is. Calls that end payments have the same bound."""
 TICK_MAX: Final = 400
-"""So many payments go into one tick, or one batch of them: what larger ticks touch falls out of the processor's cache,
-and a payment, which takes three ticks, waits for each of them."""
+"""Most payments in one tick (a batch may exceed it). Larger ticks exceed the processor's cache, and a payment, which
+needs three ticks, would wait longer for each."""
 SMOOTHING: Final = 0.2
 """Weight of the newest measurement of the engine's rate."""
 RETRY_US: Final = 250_000
-"""When to try again, as the refusal says: the queue is another one by then."""
+"""The delay before a retry that a refusal asks for, in microseconds; the queue has changed by then."""
 
 
 class Wakes(Protocol):
     """The engine's inbox."""
 
     def wake(self) -> None:
-        """There is something to take."""
+        """Tells the engine that calls are queued. For any thread."""
 
 
 def overloaded() -> HutongError:
-    """The refusal of what does not fit, which says when to try again."""
+    """The error for a call that does not fit; it says when to try again."""
     return HutongError(Reason.ERROR_REASON_OVERLOADED).after(RETRY_US)
 
 
@@ -57,14 +57,14 @@ class Gate:
         self._ended: HutongError | None = None
         self._shut = False
         self.refusal = overloaded()
-        """What is told to whoever does not fit, or comes while the gate is shut."""
+        """The error for calls that do not fit, or arrive while the gate is shut."""
         self.bound = WAITING_MIN
-        """Payments that may wait now."""
+        """Current bound of the queue, in payments."""
         self.refused = 0
         """Calls refused so far."""
 
     def offer(self, calls: Sequence[Call], payments: int) -> bool:
-        """Queues calls that ask for so many payments in all, or refuses what does not fit. False if any was refused."""
+        """Queues calls, `payments` in all, and refuses those that do not fit. False if any was refused."""
         refused: list[Call]
         with self._lock:
             refusal = self._ended or self.refusal
@@ -88,12 +88,11 @@ class Gate:
 
     @property
     def room(self) -> int:
-        """How many payments fit now."""
+        """How many more payments fit into the queue now."""
         return 0 if self._shut else max(0, self.bound - self._waiting)
 
     def shut(self, refusal: HutongError) -> None:
-        """From now on all calls are refused with this error, those that wait and those that come, until `open`: the
-        engine cannot take any."""
+        """Refuses all calls with this error, queued and new ones, until `open`: the engine cannot take any."""
         with self._lock:
             self._shut, self.refusal = True, refusal
             calls, self._calls, self._waiting = self._calls, [], 0
@@ -102,7 +101,7 @@ class Gate:
             call.fail(refusal)
 
     def open(self) -> None:
-        """Calls are taken again."""
+        """Accepts calls again after `shut`."""
         with self._lock:
             self._shut, self.refusal = False, overloaded()
 

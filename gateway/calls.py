@@ -27,13 +27,13 @@ METHODS: Final = (
 )
 """The paths of the methods, indexed by the numbers above; the engine takes those before GET."""
 QUERIES: Final = frozenset({GET, RECEIPT, WATCH})
-"""Methods that cost their caller a query of its budget."""
+"""Methods that count against their caller's query budget."""
 NEW_WORK: Final = frozenset({CREATE, CREATE_BATCH, REFUND})
 """Methods that begin payments or refunds: refused first in an overload."""
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Largest request, as gRPC's own default."""
 CALLER_METADATA: Final = "hutong-caller"
-"""Who calls, where the channel does not prove it: idempotency keys are unique for each caller."""
+"""Metadata that names the caller where no certificate proves it. Idempotency keys are unique per caller."""
 
 
 _REQUEST_TAG: Final = 0x0A
@@ -46,7 +46,7 @@ _ERROR_FIELD: Final = b"\x12"
 
 
 class Call(Protocol):
-    """A request of a caller, and the way back."""
+    """A request that a front received, and how to answer it."""
 
     method: int
     payload: bytes
@@ -64,8 +64,8 @@ class Call(Protocol):
 
 
 def batch_size(payload: bytes) -> int:
-    """How many requests a serialized BatchCreatePaymentsRequest has, at the cost of one step for each; at least 1. What
-    is no such message counts as far as it can be read: it is refused where it is parsed."""
+    """Number of requests in a serialized BatchCreatePaymentsRequest; at least 1. Skips over them without parsing. Of a
+    malformed message the readable part counts; it is rejected later, when it is parsed."""
     at, size, end = 0, 0, len(payload)
     while at < end and payload[at] == _REQUEST_TAG:
         length = shift = 0
@@ -83,7 +83,7 @@ def batch_size(payload: bytes) -> int:
 
 
 def payments_in(call: Call) -> int:
-    """How many payments a call asks for, as what waits is counted: any other than a batch is one."""
+    """Number of payments requested; 1 unless a batch."""
     return batch_size(call.payload) if call.method == CREATE_BATCH else 1
 
 

@@ -1,4 +1,4 @@
-"""Both ends of a payment: what each key names. Merchants come from the directory; payers' keys go to the token service.
+"""Resolves routing keys: a payee's key to a merchant of the directory, a payer's key to what the token service takes.
 
 A new kind of key is a case here (or a kind of barcode), and nothing else in the gateway.
 """
@@ -26,9 +26,9 @@ KEY_KINDS: Final = {
     PayerKeyKind.TRANSIT: pb.KEY_KIND_TRANSIT,
 }
 PAYEES_MAX: Final = 16_384
-"""Payees' keys that are remembered; beyond it the memory starts anew. At most some 16 MB."""
+"""Most payee keys in the cache; beyond it the cache is cleared. At most some 16 MB."""
 PAYEE_BYTES_MAX: Final = 512
-"""Longer keys are not remembered."""
+"""Longer keys are not cached."""
 PAYEE_SHOWN_MAX: Final = 120
 """Most characters of what a code leads to that a refusal shows."""
 _TOKEN: Final = PayerKeyKind.TOKEN
@@ -42,7 +42,7 @@ _CHANNELS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Payee:
-    """Where the money is to go, as the payee's key says."""
+    """What a payee's key resolves to: a merchant, and what its code says about the payment."""
 
     merchant: Merchant
     terminal_id: str
@@ -62,14 +62,14 @@ class Payee:
 
 
 class Payees:
-    """Where payees' keys lead, remembered where that does not change: most payments go where others went before."""
+    """Caches resolved payee keys whose target never changes."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._known: dict[bytes, Payee] = {}
 
     def find(self, key: pb.RoutingKey, serialized: bytes, now_us: int) -> Payee:
-        """As `payee`; `serialized` are the key's bytes."""
+        """As `payee`, from the cache where possible; `serialized` is the key as bytes."""
         found = self._known.get(serialized)
         if found is None:
             found = payee(key, self._directory, now_us)
@@ -81,7 +81,7 @@ class Payees:
 
 
 def payee(key: pb.RoutingKey, directory: Directory, now_us: int) -> Payee:
-    """Where the payee's key leads. Raises HutongError."""
+    """Resolves a payee's key. Raises HutongError."""
     named = key.WhichOneof("key")
     if named == "merchant":
         merchant = directory.merchants.get(key.merchant.merchant_id)

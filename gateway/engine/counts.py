@@ -20,8 +20,11 @@ class Counts:
 
 
 def together(observations: Iterable[tuple[str, bool, int]]) -> Iterator[tuple[str, bool, int, int]]:
-    """Observations (participant, whether in time, latency in microseconds) as fewer of (participant, whether in time,
-    mean latency, how many). Most answers are in time: a participant's are told in one, up to one that was not."""
+    """Merges consecutive in-time observations of a participant.
+
+    Takes (participant, in time, latency in microseconds), yields (participant, in time, mean latency, count). Late
+    answers are yielded one by one, in their order among the participant's others.
+    """
     in_time: dict[str, list[int]] = {}
     for participant, well, latency_us in observations:
         seen = in_time.get(participant)

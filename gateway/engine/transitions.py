@@ -32,7 +32,7 @@ from hutong_contract.errors import HutongError, Reason
 BACKOFF_DOUBLINGS_MAX: Final = 16
 """Exponent bound of the reversal backoff; the interval itself is capped by Timing.reversal_max_us."""
 
-# Members by their own names: Python 3.11 takes longer to find one in its class than for what is done with it here.
+# Aliases: Python 3.11 looks up enum attributes slowly, and these stand in hot paths.
 _CREDITING, _SUCCEEDED = State.CREDITING, State.SUCCEEDED
 _ASKED: Final = frozenset({State.DEBITING, State.CREDITING, State.CAPTURING})
 _UNKNOWN: Final = frozenset({State.DEBIT_UNKNOWN, State.CREDIT_UNKNOWN, State.CAPTURE_UNKNOWN})

@@ -220,7 +220,7 @@ class NativeFront:
         self._turn.set()
 
     def _turn_away(self, events: list[Any]) -> list[Any]:
-        """In an overload: refuses what cannot fit before anything is made of it, and returns the rest. What this thread
+        """In an overload: rejects excess calls before building call objects, and returns the rest. What this thread
         does the engine cannot do meanwhile, since both need the GIL."""
         fail = self._front.fail
         code, text, details = self._gate.refusal.packed()

@@ -1,7 +1,7 @@
-"""The conservation check: nothing was lost, nothing was made, nobody was told what is not so.
+"""The conservation check: no money was lost or created, and every payment's records agree.
 
-Reads a journal, in use or not, and compares it with itself; `compare` then holds it against the books of the
-participants, payment by payment. Every finding is a sentence; none means that the books are right.
+Reads a journal, in use or not, and checks it against itself; `compare` then compares it with the books of the
+participants, payment by payment. Each finding is one sentence. No findings mean that the books are right.
 """
 
 from __future__ import annotations
@@ -28,83 +28,83 @@ Nets = dict[tuple[str, bytes, str], int]
 _FINAL: Final = ", ".join(str(int(state)) for state in sorted(FINAL))
 _PROBLEMS: Final = (
     (
-        "payments have not ended and no engine looks after them",
+        "payments are in flight, but not marked open, so no engine drives them",
         f"SELECT payment_id FROM payments WHERE state NOT IN ({_FINAL}) AND open = 0",
     ),
     (
-        "payments are put down although their funds are not held, or for ever",
+        "payments are marked held without a hold, or with one that never expires",
         f"SELECT payment_id FROM payments WHERE open = 2 AND (state != {int(State.HELD)} "
         "OR hold_until_us <= created_us OR authorised_minor <= 0)",
     ),
     (
-        "payments were captured beyond what was held",
+        "payments were captured for more than was held",
         "SELECT payment_id FROM payments WHERE authorised_minor > 0 AND amount_minor > authorised_minor",
     ),
     (
-        "holds began without an authorisation, or have more than one capture",
+        "pre-authorised payments have no authorisation as their first leg, or more than one capture",
         "SELECT payment_id FROM payments WHERE authorised_minor > 0 AND (EXISTS (SELECT 1 FROM legs WHERE "
         f"legs.payment_id = payments.payment_id AND legs.number = 1 AND legs.kind != {int(LegKind.AUTHORISATION)}) "
         "OR (SELECT count(*) FROM legs WHERE legs.payment_id = payments.payment_id "
         f"AND legs.kind = {int(LegKind.CAPTURE)}) > 1)",
     ),
     (
-        "payments are marked open although they have ended and no reversal is under way",
+        "payments are marked open, but have ended and have no reversal under way",
         f"SELECT payment_id FROM payments WHERE state IN ({_FINAL}) AND open = 1 AND NOT EXISTS (SELECT 1 FROM legs "
         f"WHERE legs.payment_id = payments.payment_id AND legs.kind = {int(LegKind.REVERSAL)} "
         f"AND legs.state = {int(LegState.SENT)})",
     ),
     (
-        "payments have a reversal under way and no engine looks after them",
+        "payments have a reversal under way, but are not marked open, so no engine drives them",
         "SELECT payment_id FROM payments WHERE open != 1 AND EXISTS (SELECT 1 FROM legs "
         f"WHERE legs.payment_id = payments.payment_id AND legs.kind = {int(LegKind.REVERSAL)} "
         f"AND legs.state = {int(LegState.SENT)})",
     ),
     (
-        "payments ended without a time",
+        "payments have ended, but have no time of ending",
         f"SELECT payment_id FROM payments WHERE state IN ({_FINAL}) AND ended_us = 0",
     ),
     (
-        "payments went on without an answer of their first leg",
+        "payments have ended or sent a second leg although their first leg has no answer",
         f"SELECT payment_id FROM payments WHERE (state IN ({_FINAL}) OR EXISTS (SELECT 1 FROM legs "
         f"WHERE legs.payment_id = payments.payment_id AND legs.number > 1 AND legs.kind != {int(LegKind.REVERSAL)})) "
         "AND NOT EXISTS (SELECT 1 FROM legs WHERE legs.payment_id = payments.payment_id AND legs.number = 1 "
         f"AND legs.state != {int(LegState.SENT)})",
     ),
     (
-        "legs belong to no payment",
+        "legs name a payment that does not exist",
         "SELECT DISTINCT payment_id FROM legs WHERE payment_id NOT IN (SELECT payment_id FROM payments)",
     ),
     (
-        "postings belong to no payment",
+        "postings name a payment that does not exist",
         "SELECT DISTINCT payment_id FROM postings WHERE payment_id NOT IN (SELECT payment_id FROM payments)",
     ),
     (
-        "events belong to no payment",
+        "events name a payment that does not exist",
         "SELECT DISTINCT payment_id FROM events WHERE payment_id NOT IN (SELECT payment_id FROM payments)",
     ),
     (
-        "decisions name a judgement that is not kept",
+        "payments or refusals name a risk judgement that does not exist",
         "SELECT payment_id FROM payments WHERE risk_id != 0 AND risk_id NOT IN (SELECT risk_id FROM judgements) "
         "UNION ALL SELECT payment_id FROM refusals WHERE risk_id != 0 "
         "AND risk_id NOT IN (SELECT risk_id FROM judgements)",
     ),
     (
-        "payments were admitted and refused",
+        "payments are recorded both as admitted and as refused",
         "SELECT payment_id FROM refusals WHERE payment_id IN (SELECT payment_id FROM payments)",
     ),
     (
-        "codes are spent by no payment",
+        "one-time codes are marked spent by a payment that does not exist",
         "SELECT spend FROM spends WHERE payment_id NOT IN (SELECT payment_id FROM payments)",
     ),
     (
-        "payments count more refunds than there are, or fewer",
+        "payments have a refunded amount that differs from the sum of their refunds",
         "SELECT p.payment_id FROM payments p LEFT JOIN (SELECT original_id, sum(amount_minor) AS total FROM payments "
         f"WHERE original_id IS NOT NULL AND (state = {int(State.SUCCEEDED)} OR state NOT IN ({_FINAL})) "
         f"GROUP BY original_id) r ON r.original_id = p.payment_id WHERE p.kind = {int(Kind.PAYMENT)} "
         "AND p.refunded_minor != COALESCE(r.total, 0)",
     ),
     (
-        "payments were refunded beyond their amount",
+        "payments were refunded for more than their amount",
         "SELECT payment_id FROM payments WHERE refunded_minor > amount_minor",
     ),
 )
@@ -112,7 +112,7 @@ _PROBLEMS: Final = (
 
 @dataclass(slots=True)
 class Report:
-    """What was found."""
+    """The result of the conservation check: totals of the journal, and what is wrong with it."""
 
     payments: int = 0
     in_flight: int = 0
@@ -121,25 +121,25 @@ class Report:
     findings: list[str] = field(default_factory=list)
     nets: Nets = field(default_factory=dict, repr=False)
     held: dict[tuple[str, bytes, str], int] = field(default_factory=dict, repr=False)
-    """(issuer, payment id, currency) -> minor units that payments at rest hold."""
+    """(issuer, payment id, currency) -> minor units held by pre-authorised payments."""
     open_payments: frozenset[bytes] = field(default_factory=frozenset, repr=False)
 
     @property
     def conserved(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether the check has no findings."""
         return not self.findings
 
     def find(self, sentence: str) -> None:
-        """Adds a finding, up to the bound."""
+        """Adds a finding; beyond FINDINGS_MAX it is dropped."""
         if len(self.findings) < FINDINGS_MAX:
             self.findings.append(sentence)
 
 
 class Database(Protocol):
-    """A connection to a journal, of whatever database, in a transaction that sees one snapshot."""
+    """A connection to a journal on SQLite or PostgreSQL, inside a transaction that sees one snapshot."""
 
     def execute(self, query: str, /) -> Any:
-        """The rows of a query, as an iterable cursor."""
+        """Runs a query and returns its rows as an iterable cursor."""
         ...
 
 
@@ -173,7 +173,7 @@ def examine_database(database: Database) -> Report:
 
 
 def compare_holds(report: Report, books: Mapping[tuple[str, bytes, str], int]) -> None:
-    """Compares what payments hold with what the issuers' books have set aside; payments in flight may still differ."""
+    """Adds a finding wherever a hold in the journal differs from the issuer's books. Payments in flight may differ."""
     for sentence in hold_disagreements(report, books).values():
         report.find(sentence)
 
@@ -181,30 +181,31 @@ def compare_holds(report: Report, books: Mapping[tuple[str, bytes, str], int]) -
 def hold_disagreements(
     report: Report, books: Mapping[tuple[str, bytes, str], int]
 ) -> dict[tuple[str, bytes, str], str]:
-    """Where they differ, as `disagreements` has it, under a name that is no account's."""
+    """The differences between holds in the journal and in the issuers' books, as (a name, payment id, currency) ->
+    sentence. The name is `held at ISSUER`, so that it never equals one of `disagreements`."""
     found: dict[tuple[str, bytes, str], str] = {}
     for key in dict.fromkeys((*report.held, *books)):
         account, payment_id, currency = key
         ours, theirs = report.held.get(key, 0), books.get(key, 0)
         if ours != theirs and payment_id not in report.open_payments:
             found[f"held at {account}", payment_id, currency] = (
-                f"payment {id_text(payment_id)}: it holds {ours} {currency} minor units at {account}, "
-                f"whose books have set aside {theirs}"
+                f"payment {id_text(payment_id)}: the gateway holds {ours} {currency} minor units at {account}, "
+                f"but the books of {account} have set aside {theirs}"
             )
     return found
 
 
 def compare(report: Report, books: Mapping[tuple[str, bytes, str], int]) -> None:
-    """Holds the gateway's postings against the participants' books; payments in flight may still differ."""
+    """Adds a finding wherever the postings differ from the participants' books. Payments in flight may differ."""
     for sentence in disagreements(report, books).values():
         report.find(sentence)
 
 
 def disagreements(report: Report, books: Mapping[tuple[str, bytes, str], int]) -> dict[tuple[str, bytes, str], str]:
-    """Where gateway and books differ, as (account, payment id, currency) to a sentence.
+    """The differences between postings and books, as (account, payment id, currency) -> sentence.
 
-    Of a network in use the books are read after the journal, and know payments that began between: those differ once,
-    and not when both are read again.
+    In a network that is in use, the books are read after the journal and may hold payments that began in between.
+    Such a difference is gone when both are read again.
     """
     found: dict[tuple[str, bytes, str], str] = {}
     for key, net in report.nets.items():
@@ -212,15 +213,15 @@ def disagreements(report: Report, books: Mapping[tuple[str, bytes, str], int]) -
         theirs = books.get(key, 0)
         if theirs != net and payment_id not in report.open_payments:
             found[key] = (
-                f"payment {id_text(payment_id)}: the gateway has {net} {currency} minor units for {account}, "
-                f"its books have {theirs}"
+                f"payment {id_text(payment_id)}: the gateway posted {net} {currency} minor units to {account}, "
+                f"but the books of {account} have {theirs}"
             )
     for key, theirs in books.items():
         account, payment_id, currency = key
         if key not in report.nets and payment_id not in report.open_payments:
             found[key] = (
-                f"payment {id_text(payment_id)}: {account} moved {theirs} {currency} minor units that the gateway "
-                "does not know of"
+                f"payment {id_text(payment_id)}: the books of {account} have {theirs} {currency} minor units, but the "
+                "gateway has no posting for them"
             )
     return found
 
@@ -248,7 +249,7 @@ def _name(report: Report, what: str, ids: Iterator[bytes]) -> None:
 
 
 def _check_nets(database: Database, report: Report) -> None:
-    """What each payment moved must be what its state says, account by account."""
+    """Adds a finding wherever the postings of a payment to an account differ from what its state requires."""
     for account, payment_id, currency, net in database.execute(
         "SELECT account, payment_id, currency, sum(amount_minor) FROM postings "
         "GROUP BY account, payment_id, currency HAVING sum(amount_minor) != 0"
@@ -256,7 +257,7 @@ def _check_nets(database: Database, report: Report) -> None:
         if account != SUSPENSE:
             report.nets[account, payment_id, currency] = int(net)
         elif payment_id not in report.open_payments:
-            report.find(f"payment {id_text(payment_id)} ended and left {net} {currency} minor units in suspense")
+            report.find(f"payment {id_text(payment_id)} has ended, but left {net} {currency} minor units in suspense")
     expected: Nets = {}
     for payment_id, state, amount, currency, debtor, creditors, attempt in database.execute(
         "SELECT payment_id, state, amount_minor, currency, debtor, creditors, attempt FROM payments WHERE open = 0"
@@ -275,8 +276,8 @@ def _compare_expected(report: Report, expected: Mapping[tuple[str, bytes, str], 
         net, should = report.nets.get(key, 0), expected.get(key, 0)
         if net != should:
             report.find(
-                f"payment {id_text(payment_id)}: postings of {account} come to {net} {currency} minor units, "
-                f"its state says {should}"
+                f"payment {id_text(payment_id)}: its postings to {account} sum to {net} {currency} minor units, but "
+                f"its state requires {should}"
             )
 
 
@@ -289,7 +290,7 @@ def _either(
 
 
 def _check_counters(database: Database, report: Report) -> None:
-    """Each counter stands at what the payments that hold it add up to."""
+    """Adds a finding for each counter that differs from the sum of the payments that it counts."""
     held: dict[bytes, int] = {}
     for (text,) in database.execute(
         f"SELECT counters FROM payments WHERE counters != '' "
@@ -302,7 +303,7 @@ def _check_counters(database: Database, report: Report) -> None:
     for counter, used in database.execute("SELECT counter, used FROM counters"):
         should = held.pop(bytes(counter), 0)
         if used != should:
-            report.find(f"counter {counter.hex()} stands at {used}, the payments that hold it add up to {should}")
+            report.find(f"counter {counter.hex()} has the value {used}, but the payments it counts sum to {should}")
     for counter, should in held.items():
         if should:
-            report.find(f"counter {counter.hex()} is not there, the payments that hold it add up to {should}")
+            report.find(f"counter {counter.hex()} is missing, but the payments it counts sum to {should}")

@@ -27,10 +27,13 @@ def examine_postgresql(url: str) -> Report:
         report = examine_database(connection)
         unowned = connection.execute(UNOWNED).fetchall()
         if unowned:
-            report.find(f"{len(unowned)} payments in flight belong to an engine that never was: {unowned[0][0].hex()}")
+            report.find(
+                f"{len(unowned)} payments are in flight at an engine that does not exist: {unowned[0][0].hex()}"
+                f"{' ...' if len(unowned) > 1 else ''}"
+            )
         ((behind,),) = connection.execute(UNNUMBERED)
         if behind:
-            report.find("postings or events have numbers beyond the last that was given")
+            report.find("postings or events have numbers above the last number that was assigned")
         connection.execute("COMMIT")
         return report
     finally:

@@ -1,15 +1,15 @@
-"""Which payment has an idempotency key, in SQLite, without a page of the disk for each payment.
+"""The index from idempotency keys to payments, in SQLite, without writing one page of the disk for each payment.
 
-Keys are hashes, so an index over all of them is written all over: with a hundred thousand payments each new one would
-write a page of its own, at half of the whole cost of a commit. So the newest keys are kept in memory, where the events
-of the journal can always bring them back from, and the older ones in the table `keys`. Memory is divided by the first
-byte of the key, and is written part after part, in turn; a part's keys are neighbours in the table and share its pages.
+Keys are hashes, so their places in an index are random: with a hundred thousand payments, each new key would write a
+page of its own, which is half of the cost of a commit. Therefore the newest keys are kept in memory (they can always be
+read again from the journal's events) and older ones in the table `keys`. Memory is divided into parts by the first byte
+of the key, and one part after another is written to the table; keys of one part share pages there.
 
     events after `meta.keyed`  ──►  memory: 256 parts of the newest keys  ──►  table `keys`: the rest
 
-A key is in the journal if it is in memory or in the table. All of it happens inside the tick's own transaction, and in
-memory only once that is durable; engines that share the file learn each other's newest keys from its events, which are
-numbered in the order of commits, before they decide anything.
+A key exists if it is in memory or in the table. Both change with the tick: the table inside its transaction, memory
+after it is durable. Engines that share the file read each other's newest keys from its events, which are numbered in
+the order of commits, before they decide anything.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ PROBLEMS: Final = (
         "(SELECT idempotency FROM payments GROUP BY idempotency HAVING count(*) > 1)",
     ),
     (
-        "keys lead to a payment that does not have them",
+        "idempotency keys are indexed for a payment that has another key",
         "SELECT k.payment_id FROM keys k LEFT JOIN payments p ON p.payment_id = k.payment_id "
         "WHERE p.idempotency IS NULL OR p.idempotency != k.idempotency",
     ),
     (
-        "payments would not be found by their key",
+        "payments are missing from the index of idempotency keys",
         "SELECT payment_id FROM payments WHERE idempotency NOT IN (SELECT idempotency FROM keys) AND payment_id NOT IN "
         f"(SELECT payment_id FROM events WHERE state = {State.DEBITING.value} AND sequence > COALESCE({_KEYED}, 0))",
     ),
 )
-"""What the conservation check asks of a journal in a file: what is wrong, and of which payments."""
+"""What the conservation check also asks of a journal in a file: (finding, query for the payments at fault)."""
 
 
 class Repeats:
@@ -83,8 +83,8 @@ class Repeats:
         self._round = self._seen
 
     def begin(self, database: sqlite3.Connection) -> None:
-        """A transaction began, and nothing is written in it yet. What the one before it prepared is forgotten, unless
-        it was committed: if it was after all, that is learnt here. Raises sqlite3.Error."""
+        """Starts a tick: discards staged keys that were not committed; committed ones are read again. Called inside a
+        new transaction, before its first write. Raises sqlite3.Error."""
         self._done = None
         self.learn(database)
 

@@ -1,5 +1,5 @@
-"""The part of the conservation check about settlement windows: each success lies in exactly one of them, or in the rest
-behind the last, and the postings of all windows and of the rest are all postings."""
+"""Settlement windows in the conservation check: each successful payment belongs to exactly one closed window or to the
+open one, and the postings of all windows, the open one included, are all the postings there are."""
 
 from __future__ import annotations
 
@@ -26,54 +26,55 @@ _POSTED: Final = (
 )
 Window = tuple[int, int, int, int]
 Sums = Counter[tuple[int, str, str]]
-"""(window, account, currency) -> minor units; window 0 is the rest that no window holds."""
+"""(window, account, currency) -> minor units; 0 stands for the window that is still open."""
 
 
 def check_windows(database: Database, report: Report) -> None:
-    """Adds what is wrong with the windows; `report.nets` holds what the postings of each payment come to."""
+    """Adds a finding for each fault of the windows. Needs `report.nets`, the sums of each payment's postings."""
     windows: list[Window] = [tuple(row) for row in database.execute(_WINDOWS)]
     _check_chain(windows, report)
     if not windows:
         return
     ((last_event,),) = database.execute("SELECT COALESCE(max(sequence), 0) FROM events")
     if windows[-1][2] > last_event:
-        report.find(f"settlement window {windows[-1][0]} ends behind the last event")
+        report.find(f"settlement window {windows[-1][0]} ends after the last event of the journal")
     _check_carried(database, windows, report)
     settled: Sums = Counter()
     moved: Sums = Counter()
     home = _find_homes(database, windows, settled, report)
     for (account, payment_id, currency), net in report.nets.items():
-        # While another credit of a settled payment, approved late, is being undone, its postings count as the rest.
+        # While a second credit of a settled payment (approved late) is being reversed, its postings count as open.
         number = 0 if payment_id in report.open_payments else home.get(payment_id, 0)
         moved[number, account, currency] += net
     for number, account, currency in settled.keys() | moved.keys():
         position, posted = settled[number, account, currency], moved[number, account, currency]
         if number and position != posted:
             report.find(
-                f"settlement window {number}: postings of {account} come to {posted} {currency} minor units, its "
-                f"payments to {position}"
+                f"settlement window {number}: the postings to {account} sum to {posted} {currency} minor units, but "
+                f"the payments of the window sum to {position}"
             )
     for account, currency, total in database.execute(_POSTED):
         known = sum(settled[number, account, currency] for number in range(1, len(windows) + 1))
         known += moved[0, account, currency]
         if total != known:
             report.find(
-                f"postings of {account} sum to {total} {currency} minor units, all settlement windows and the open "
-                f"rest to {known}"
+                f"all postings to {account} sum to {total} {currency} minor units, but those of all settlement windows "
+                f"and of the open one sum to {known}"
             )
 
 
 def _check_chain(windows: list[Window], report: Report) -> None:
-    """They follow each other without a gap."""
+    """Adds a finding for each window that does not begin where the one before it ended."""
     end = closed_us = 0
     for place, (number, after, last, closed) in enumerate(windows, start=1):
         if number != place or after != end or last < after or closed < closed_us:
-            report.find(f"settlement window {number} does not begin where the one before it ends")
+            report.find(f"settlement window {number} does not begin where the previous one ends")
         end, closed_us = last, closed
 
 
 def _find_homes(database: Database, windows: list[Window], settled: Sums, report: Report) -> dict[bytes, int]:
-    """Payment to its window, 0 for the rest; adds to `settled` what they moved by their states."""
+    """Payment id -> number of its window, 0 for the open one. Adds what each payment moved, by its state, to
+    `settled`."""
     home: dict[bytes, int] = {}
     place = 0
     for sequence, key, state, amount, currency, debtor, creditors, attempt in database.execute(_SETTLED):
@@ -84,7 +85,7 @@ def _find_homes(database: Database, windows: list[Window], settled: Sums, report
         if payment_id in home:
             report.find(f"payment {id_text(payment_id)} succeeded twice")
         elif state != State.SUCCEEDED:
-            report.find(f"payment {id_text(payment_id)} was settled and is {State(state).name}")
+            report.find(f"payment {id_text(payment_id)} has an event of success, but is {State(state).name}")
         elif number and payment_id not in report.open_payments:
             settled[number, debtor, currency] -= amount
             settled[number, creditors.split(" ")[attempt], currency] += amount
@@ -93,7 +94,7 @@ def _find_homes(database: Database, windows: list[Window], settled: Sums, report
 
 
 def _check_carried(database: Database, windows: list[Window], report: Report) -> None:
-    """What each window says was in flight as it closed is what its events say."""
+    """Adds a finding for each window whose number of payments in flight at its close differs from its events'."""
     carried = {number: int(payments) for number, payments in database.execute(_CARRIED)}
     in_flight: set[bytes] = set()
     place = 0
@@ -101,8 +102,8 @@ def _check_carried(database: Database, windows: list[Window], report: Report) ->
     def close(number: int) -> None:
         if carried.get(number, 0) != len(in_flight):
             report.find(
-                f"settlement window {number} carried {carried.get(number, 0)} payments over, {len(in_flight)} were in "
-                "flight"
+                f"settlement window {number} carried over {carried.get(number, 0)} payments, but {len(in_flight)} "
+                "were in flight when it closed"
             )
 
     for sequence, payment_id, state in database.execute(

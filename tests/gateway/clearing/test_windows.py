@@ -173,13 +173,13 @@ def test_a_late_credit_elsewhere_of_a_settled_payment_is_undone_without_touching
     [
         ("UPDATE windows SET last_sequence = last_sequence - 1 WHERE number = 1", "does not begin where"),
         ("DELETE FROM windows WHERE number = 1", "does not begin where"),
-        ("UPDATE windows SET last_sequence = last_sequence + 9 WHERE number = 2", "ends behind the last event"),
-        ("INSERT INTO carried VALUES (1, 'CNY', 1, 100)", "carried 1 payments over, 0 were"),
+        ("UPDATE windows SET last_sequence = last_sequence + 9 WHERE number = 2", "ends after the last event"),
+        ("INSERT INTO carried VALUES (1, 'CNY', 1, 100)", "carried over 1 payments, but 0 were"),
         (
             "INSERT INTO events (payment_id, state, time_us) SELECT payment_id, 7, 1 FROM payments LIMIT 1",
             "succeeded twice",
         ),
-        ("UPDATE payments SET amount_minor = amount_minor + 1", "its payments to"),
+        ("UPDATE payments SET amount_minor = amount_minor + 1", "the payments of the window sum to"),
     ],
 )
 def test_the_check_finds_what_is_wrong_with_windows(world: World, damage: str, finding: str) -> None:

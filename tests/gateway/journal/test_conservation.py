@@ -53,24 +53,24 @@ def test_a_right_journal_is_right(folder: Path) -> None:
 
 DAMAGES = {
     "DELETE FROM postings WHERE posting = 1": "sum to",
-    "UPDATE postings SET amount_minor = amount_minor * 2": "postings of",
-    "UPDATE payments SET state = 8 WHERE state = 7 AND kind = 1": "its state says 0",
-    "UPDATE payments SET state = 3, open = 0 WHERE kind = 2": "no engine looks after",
+    "UPDATE postings SET amount_minor = amount_minor * 2": "postings to",
+    "UPDATE payments SET state = 8 WHERE state = 7 AND kind = 1": "its state requires 0",
+    "UPDATE payments SET state = 3, open = 0 WHERE kind = 2": "in flight, but not marked open",
     "UPDATE payments SET open = 1 WHERE kind = 1": "marked open",
-    "UPDATE legs SET state = 1 WHERE kind = 3": "a reversal under way and no engine looks after",
-    "UPDATE payments SET ended_us = 0": "without a time",
-    "UPDATE payments SET open = 0 WHERE state = 12": "no engine looks after",
-    "UPDATE payments SET open = 2 WHERE state = 8": "put down although",
-    "UPDATE payments SET hold_until_us = 0 WHERE state = 12": "put down although",
-    "UPDATE payments SET authorised_minor = 599 WHERE state = 7 AND authorised_minor > 0": "beyond what was held",
+    "UPDATE legs SET state = 1 WHERE kind = 3": "a reversal under way, but are not marked open",
+    "UPDATE payments SET ended_us = 0": "no time of ending",
+    "UPDATE payments SET open = 0 WHERE state = 12": "in flight, but not marked open",
+    "UPDATE payments SET open = 2 WHERE state = 8": "marked held without a hold",
+    "UPDATE payments SET hold_until_us = 0 WHERE state = 12": "marked held without a hold",
+    "UPDATE payments SET authorised_minor = 599 WHERE state = 7 AND authorised_minor > 0": "for more than was held",
     "UPDATE payments SET authorised_minor = 501 WHERE state = 12": "have set aside 500",
-    "UPDATE legs SET kind = 1 WHERE kind = 6": "began without an authorisation",
-    "UPDATE payments SET refunded_minor = 0": "more refunds than there are, or fewer",
-    "DELETE FROM legs WHERE number = 1": "without an answer of their first leg",
-    "DELETE FROM payments WHERE kind = 2": "belong to no payment",
-    "UPDATE spends SET payment_id = x'00'": "spent by no payment",
+    "UPDATE legs SET kind = 1 WHERE kind = 6": "no authorisation as their first leg",
+    "UPDATE payments SET refunded_minor = 0": "differs from the sum of their refunds",
+    "DELETE FROM legs WHERE number = 1": "their first leg has no answer",
+    "DELETE FROM payments WHERE kind = 2": "name a payment that does not exist",
+    "UPDATE spends SET payment_id = x'00'": "spent by a payment that does not exist",
     "UPDATE counters SET used = used + 1": "counter",
-    "INSERT INTO events (payment_id, state, time_us) VALUES (x'00', 7, 0)": "events belong to no payment",
+    "INSERT INTO events (payment_id, state, time_us) VALUES (x'00', 7, 0)": "events name a payment that does not exist",
     "INSERT INTO postings (payment_id, number, account, currency, amount_minor, posted_us) "
     "SELECT payment_id, 1, 'issuer-a', 'CNY', -5, 0 FROM payments WHERE kind = 1 UNION ALL "
     "SELECT payment_id, 1, 'suspense', 'CNY', 5, 0 FROM payments WHERE kind = 1": "suspense",
@@ -94,7 +94,7 @@ def test_books_that_differ_are_named(folder: Path) -> None:
     )
     database.commit()
     database.close()
-    assert any("its books have" in finding for finding in checked(folder).findings)
+    assert any("but the books of issuer-a have" in finding for finding in checked(folder).findings)
 
 
 def test_money_that_the_gateway_does_not_know_of_is_named(folder: Path) -> None:
@@ -102,4 +102,4 @@ def test_money_that_the_gateway_does_not_know_of_is_named(folder: Path) -> None:
     database.execute("DELETE FROM postings")
     database.commit()
     database.close()
-    assert any("does not know of" in finding for finding in checked(folder).findings)
+    assert any("the gateway has no posting for them" in finding for finding in checked(folder).findings)

@@ -180,11 +180,11 @@ def test_the_check_finds_a_limit_that_is_wrong(tmp_path: Path) -> None:
     database = connect(tmp_path / "gateway.db")
     assert examine_database(database).conserved
     for damage, finding in (
-        ("UPDATE counters SET used = used + 1", "stands at"),
-        ("DELETE FROM counters", "is not there"),
-        ("DELETE FROM judgements", "judgement that is not kept"),
+        ("UPDATE counters SET used = used + 1", "has the value"),
+        ("DELETE FROM counters", "is missing"),
+        ("DELETE FROM judgements", "a risk judgement that does not exist"),
         ("INSERT INTO refusals SELECT payment_id, 0, 131, '', 0, '', 1, 'CNY', '', x'', x'', 1, '', '' FROM payments",
-         "admitted and refused"),
+         "both as admitted and as refused"),
     ):  # fmt: skip
         database.execute("BEGIN")
         database.execute(damage)

@@ -306,11 +306,11 @@ def test_every_column_has_a_type_and_no_number_comes_from_a_sequence() -> None:
 
 DAMAGES = {
     "UPDATE postings SET amount_minor = amount_minor + 1 WHERE posting = (SELECT min(posting) FROM postings)": "sum to",
-    "UPDATE payments SET engine = 77, open = 1 WHERE kind = 1": "never was",
-    "UPDATE payments SET refunded_minor = 0": "more refunds than there are, or fewer",
+    "UPDATE payments SET engine = 77, open = 1 WHERE kind = 1": "an engine that does not exist",
+    "UPDATE payments SET refunded_minor = 0": "differs from the sum of their refunds",
     "UPDATE counters SET used = used + 1": "counter",
-    "DELETE FROM legs WHERE number = 1": "without an answer of their first leg",
-    "UPDATE numbering SET last = 0": "beyond the last",
+    "DELETE FROM legs WHERE number = 1": "their first leg has no answer",
+    "UPDATE numbering SET last = 0": "above the last number",
 }
 
 

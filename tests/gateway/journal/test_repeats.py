@@ -133,8 +133,8 @@ def test_a_commit_that_failed_and_is_there_counts(path: Path) -> None:
 
 
 DAMAGES = {
-    "DELETE FROM keys WHERE is_first(idempotency)": "would not be found by their key",
-    "UPDATE keys SET payment_id = x'00' WHERE is_first(idempotency)": "lead to a payment that does not have them",
+    "DELETE FROM keys WHERE is_first(idempotency)": "missing from the index of idempotency keys",
+    "UPDATE keys SET payment_id = x'00' WHERE is_first(idempotency)": "for a payment that has another key",
     "UPDATE payments SET idempotency = (SELECT max(idempotency) FROM payments)": "have the same idempotency key",
 }
 
