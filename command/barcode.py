@@ -18,7 +18,9 @@ from rich.text import Text
 
 from command.options.amounts import exponent_of, minor_units
 from command.options.groups import Group
-from command.options.leads import Leads, leads_options
+from command.options.leads import leads_options
+from command.printing.said import say, say_exact
+from command.printing.screen import Screen, add_row
 from command.printing.verdict import failed
 from gateway.barcode import tips
 from gateway.barcode.build import HUTONG, MerchantCode, build_merchant_code, writable
@@ -31,8 +33,7 @@ from gateway.barcode.translate import translate as translate_text
 from gateway.directory import DirectoryError, load
 from hutong_contract.cleaning import printable
 from hutong_contract.errors import HutongError
-from sandbox.said import say, say_exact
-from sandbox.screen import Screen, add_row
+from sandbox.leads import Leads
 
 OpenLeads = Callable[[], AbstractContextManager[Leads]]
 SCAN_LIMITS = Limits(cpu_s=10, wall_s=60.0)
@@ -305,10 +306,13 @@ def translate(payload: str, target: str, account: str | None, as_json: bool, dir
 @_json_option
 def bench(codes: int, pictures: int, empty: int, seed: int, node_modules: Path, as_json: bool) -> None:
     """Measure decoding against other libraries, and reading pictures against zxing-cpp alone."""
-    from loadtest import barcodes as barcode_bench
+    from command.printing.barcodes import bench_page
+    from command.printing.progress import beginning
+    from loadtest import barcodes as measured
 
-    report = barcode_bench.measure(codes, pictures, empty, seed, node_modules)
-    click.echo(json.dumps(report) if as_json else barcode_bench.page(report), nl=as_json)
+    with beginning() as begin:
+        report = measured.measure(codes, pictures, empty, seed, node_modules, begin)
+    click.echo(json.dumps(report) if as_json else bench_page(report), nl=as_json)
 
 
 @barcode.command()
@@ -323,15 +327,18 @@ def corpus(folder: Path, generate: int | None, seed: int, as_json: bool) -> None
     NAME.json holds a list of texts. The folder that a picture lies in is its kind. The exit status is 1 where a picture
     could not be judged.
     """
-    from command import barcode_corpus
+    from command.printing.barcodes import corpus_page
+    from command.printing.progress import beginning
+    from loadtest import barcode_corpus
 
     try:
         if generate is not None:
             barcode_corpus.generate(folder, generate, seed)
-        report = barcode_corpus.measure(folder)
+        with beginning() as begin:
+            report = barcode_corpus.measure(folder, begin)
     except barcode_corpus.CorpusError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(json.dumps(report) if as_json else barcode_corpus.page(report), nl=as_json)
+    click.echo(json.dumps(report) if as_json else corpus_page(report), nl=as_json)
     if report["unread_files"]:
         failed(f"{report['unread_files']} pictures could not be judged", [str(one) for one in report["problems"]])
 
@@ -342,10 +349,13 @@ def corpus(folder: Path, generate: int | None, seed: int, as_json: bool) -> None
 @_json_option
 def fuzz(inputs: int, seed: int, as_json: bool) -> None:
     """Decode mutations of real codes: no crash, no untyped answer, nothing slower than 5 ms, round trips exact."""
-    from loadtest import barcodes as barcode_bench
+    from command.printing.barcodes import fuzz_page
+    from command.printing.progress import beginning
+    from loadtest import barcodes as measured
 
-    report = barcode_bench.fuzz(inputs, seed)
-    click.echo(json.dumps(report) if as_json else barcode_bench.fuzz_page(report), nl=as_json)
+    with beginning() as begin:
+        report = measured.fuzz(inputs, seed, begin)
+    click.echo(json.dumps(report) if as_json else fuzz_page(report), nl=as_json)
     if report["failures"]:
         failed("inputs failed", [f"input {one['input']}: {one['problem']}" for one in report["failures"]])
 

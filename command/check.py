@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 from rich.text import Text
 
+from command.printing.screen import Screen
 from command.printing.verdict import failed
 from gateway.journal.conservation import Report
 from sandbox.checking import check_folder
 from sandbox.journals import SQLITE_FILE, JournalError, remembered_url
-from sandbox.screen import Screen
 
 
 @click.command()

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from command.options.settlement import FolderDesk
+from command.printing.demonstration import picture, show
+from command.printing.said import say_json
+from command.printing.screen import Screen
 from command.printing.verdict import failed
 from hutong_client.errors import CallError
 from hutong_contract.errors import HutongError
-from sandbox.checking import check_folder
-from sandbox.demo.camera import TerminalCamera
 from sandbox.demo.play import Progress as Tell
-from sandbox.demo.play import books_against_receipts, play
-from sandbox.demo.report import Result, picture, show
-from sandbox.demo.stage import Props, Stage
-from sandbox.network import Network, NetworkError, NetworkOptions
-from sandbox.optics import GatewaySymbols, MerchantPrinter
+from sandbox.demo.run import run
+from sandbox.network import NetworkError, NetworkOptions
 from sandbox.places import PlaceError, check_empty
-from sandbox.said import say_json
-from sandbox.screen import Screen
 
 LISTEN: Final = "127.0.0.1:0"
 SEED_DEFAULT: Final = 1
@@ -52,8 +46,8 @@ def demo(seed: int, data: Path | None, svg: Path | None, *, as_json: bool) -> No
     anything is not as it should be.
     """
     try:
-        with _folder(data) as folder:
-            result = run(folder, seed, Screen(stderr=True), merchants_per_acquirer=MERCHANTS_PER_ACQUIRER)
+        with _folder(data) as folder, _telling() as tell:
+            result = run(NetworkOptions(folder, seed, LISTEN, merchants_per_acquirer=MERCHANTS_PER_ACQUIRER), tell)
     except NetworkError as error:
         raise click.ClickException(str(error)) from None
     except (CallError, HutongError) as error:
@@ -66,71 +60,6 @@ def demo(seed: int, data: Path | None, svg: Path | None, *, as_json: bool) -> No
         picture(result, svg)
     if not result.ok:
         failed("not everything came out as it should", result.failures)
-
-
-def run(folder: Path, seed: int, console: Screen, **options: int) -> Result:
-    """Plays the scenario on a network in `folder`; `options` are further fields of NetworkOptions."""
-    start = time.monotonic()
-    with _telling(console) as tell:
-        tell("the network starts", 0, 1)
-        with Network.start(NetworkOptions(data=folder, seed=seed, listen=LISTEN, **options)) as network:  # type: ignore[arg-type]
-            stage = Stage(
-                Props(
-                    target=network.target,
-                    population=network.population,
-                    participants=network.participants,
-                    folder=folder / "images",
-                    symbols=GatewaySymbols(),
-                    printer=MerchantPrinter(),
-                    camera=lambda client: TerminalCamera(
-                        client,
-                        seed,
-                        len(network.population.wallets),
-                        now_us,
-                        waiting=lambda left_s: tell(f"face search is loaded, once, {left_s:.0f} s", 0, 1),
-                    ),
-                    clock_us=now_us,
-                )
-            )
-            try:
-                lines = play(stage, tell)
-                differences = books_against_receipts(stage, lines)
-            finally:
-                stage.close()
-        tell("a settlement window is closed", 0, 1)
-        settlement = _settle(folder)
-        tell("the books are checked", 0, 1)
-        checked = check_folder(folder)
-        if checked.in_flight:
-            checked.find(f"{checked.in_flight} payments are still in flight")
-    return Result(
-        population=network.population,
-        lines=lines,
-        differences=differences,
-        conserved=checked.conserved,
-        conservation=checked.findings or [CONSERVED.format(payments=checked.payments, postings=checked.postings)],
-        seconds=time.monotonic() - start,
-        settlement=settlement,
-    )
-
-
-def _settle(folder: Path) -> list[tuple[str, str, int]]:
-    """Closes the window that takes everything: each participant's net position in it."""
-    with ExitStack() as stack:
-        desk = FolderDesk(folder, "", stack)
-        positions = desk.positions(desk.close_window(1), lambda *_: None)
-        return [(one.participant, one.currency, one.net_minor) for one in positions]
-
-
-CONSERVED: Final = (
-    "{payments} payments and refunds in the journal, declined ones included: {postings} postings sum to zero, "
-    "none is left in flight, and every participant's books agree"
-)
-
-
-def now_us() -> int:
-    """UTC in microseconds."""
-    return time.time_ns() // 1_000
 
 
 @contextmanager
@@ -147,10 +76,10 @@ def _folder(data: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _telling(console: Screen) -> Iterator[Tell]:
+def _telling() -> Iterator[Tell]:
     """A progress display on standard error: the scene that is played, and how far it is."""
     columns = (SpinnerColumn(), TextColumn("{task.description:42}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+    with Progress(*columns, TimeElapsedColumn(), console=Screen(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=1)
 
         def tell(scene: str, done: int, total: int) -> None:

@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from command.options.groups import Group
-from sandbox.screen import Screen
+from command.printing.progress import beginning
+from command.printing.screen import Screen
+from command.printing.verdict import said_plainly
 
 
 @click.group(cls=Group)
 def face() -> None:
     """Enrol, identify and measure faces. Liveness is a simulation, uncertified."""
-
-
-def progress(quiet: bool) -> Progress:
-    """A progress display on stderr."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Screen(stderr=True), disable=quiet)
-
-
-def teller(display: Progress) -> Callable[[str, int], Callable[[int], None]]:
-    """What benches call to show what they do."""
-
-    def say(what: str, total: int) -> Callable[[int], None]:
-        task = display.add_task(what, total=total)
-        return lambda done: display.advance(task, done)
-
-    return say
 
 
 @face.command("bench")
@@ -60,15 +45,12 @@ def bench_command(
     """Measure 1:N search beside an exact float scan in the same run."""
     from facepay.gallery.gpu import GpuUnavailable
     from facepay.gallery.milvus import MilvusUnavailable
+    from loadtest.errors import BenchError
     from loadtest.faces import GRPC_N_MAX, bench
     from loadtest.faces_grpc import measure
 
-    with progress(as_json) as display:
-        say = teller(display)
-        try:
-            report = bench(n, engine, seed, data, say, queries)
-        except (GpuUnavailable, MilvusUnavailable) as error:
-            raise click.ClickException(str(error)) from None
+    with said_plainly(GpuUnavailable, MilvusUnavailable, BenchError), beginning(quiet=as_json) as say:
+        report = bench(n, engine, seed, data, say, queries)
         if engine in ("sketch", "int8") and (n <= GRPC_N_MAX if grpc_too is None else grpc_too):
             report.grpc_qps = measure(n, seed, data, say)
     show(report.as_json(), as_json, f"1:N search, {n:,} people, engine {engine}")
@@ -91,10 +73,11 @@ def bench_command(
 def evaluate_command(images: Path, models_folder: Path, plots: Path | None, as_json: bool) -> None:
     """Measure models on photographs: detection, quality, genuine and impostor scores, equal error, ROC, FNIR at FPIR.
     Exit status 1 where too few can be used for scores of both kinds."""
+    from loadtest.errors import BenchError
     from loadtest.faces_evaluate import evaluate
 
-    with progress(as_json) as display:
-        result = evaluate(images, models_folder, plots, teller(display))
+    with said_plainly(BenchError), beginning(quiet=as_json) as say:
+        result = evaluate(images, models_folder, plots, say)
     show(result, as_json, f"{images.name} with {result['models']}")
     if not result.get("equal_error"):
         click.echo("too few pictures can be used: no scores of both kinds", err=True)
@@ -114,14 +97,17 @@ def liveness_command(
 ) -> None:
     """Look for presentation attacks in IMAGES, or report error rates on simulated ones. Uncertified."""
     from loadtest import faces_evaluate as face_evaluate
+    from loadtest.errors import BenchError
 
     if simulate:
-        with progress(as_json) as display:
-            show(face_evaluate.simulate(simulate, seed, teller(display)), as_json, "simulated captures, uncertified")
+        with beginning(quiet=as_json) as say:
+            show(face_evaluate.simulate(simulate, seed, say), as_json, "simulated captures, uncertified")
         return
     if not images or models_folder is None:
         raise click.UsageError("give IMAGES and --models DIR, or --simulate N")
-    show(face_evaluate.look(images, models_folder), as_json, "liveness: simulation, uncertified")
+    with said_plainly(BenchError):
+        found = face_evaluate.look(images, models_folder)
+    show(found, as_json, "liveness: simulation, uncertified")
 
 
 @face.command("open-set")
@@ -134,8 +120,8 @@ def open_set_command(n: int, strangers: int, mated: int, seed: int, as_json: boo
     """Measure FNIR and FPIR, with confidence limits, on simulated people whom the threshold was not fitted on."""
     from loadtest.faces_openset import measure
 
-    with progress(as_json) as display:
-        show(measure(n, strangers, mated, seed, teller(display)), as_json, "open set, before the passcode")
+    with beginning(quiet=as_json) as say:
+        show(measure(n, strangers, mated, seed, say), as_json, "open set, before the passcode")
 
 
 def show(result: Mapping[str, object], as_json: bool, title: str) -> None:

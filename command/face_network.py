@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from command.options.connection import Connection, connected, connection_options
 from command.options.faces import SECRET_VARIABLE
 from command.options.operators import secret_of
-from command.printing.verdict import failed
+from command.printing.said import say
+from command.printing.screen import Screen
+from command.printing.verdict import failed, said_plainly
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 from hutong_contract.capture import Captured, ServiceKey, TerminalKey, build_capture
 from hutong_contract.secret import Secret
@@ -23,8 +25,6 @@ from sandbox.faces import camera
 from sandbox.faces.capturing import TIMEOUT_S, FaceTerminal, Factors, operator_metadata
 from sandbox.faces.people import People
 from sandbox.faces.readiness import when_ready
-from sandbox.said import say
-from sandbox.screen import Screen
 
 TERMINAL: Final = "hutong-face-command"
 MERCHANT: Final = "operator"
@@ -77,12 +77,14 @@ def _embeddings(images: tuple[Path, ...], models: Path | None, dimension: int) -
     from facepay.embedding import Unusable
     from facepay.extraction.quality import QualityPolicy, the_one
     from facepay.frames import decode_file
+    from loadtest.errors import BenchError
     from loadtest.faces_evaluate import models as opened
     from loadtest.faces_evaluate import read
 
     if models is None:
         raise click.UsageError("--image needs --models")
-    extractor = opened(models)
+    with said_plainly(BenchError):
+        extractor = opened(models)
     if extractor.dimension != dimension:
         text = f"these models give {extractor.dimension} numbers, the network's gallery takes {dimension}"
         raise click.ClickException(text)

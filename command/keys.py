@@ -14,12 +14,13 @@ from rich.table import Table
 
 from command.options.connection import Connection, connection_options, stop
 from command.options.groups import Group
+from command.options.vaults import module_options
+from command.printing.screen import Screen, add_row
 from command.token_calls import OPERATOR, json_option, name_argument, plain, reason_option, token_name, token_service
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong_contract.errors import HutongError
 from hutong_contract.secret import Secret
-from sandbox.screen import Screen, add_row
-from sandbox.vaults import KeyModule, module_options, open_vault
+from sandbox.vaults import KeyModule, open_vault
 from tokenization import wire
 from tokenization.errors import VaultError
 from tokenization.service import TokenService

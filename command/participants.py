@@ -11,12 +11,13 @@ from typing import Final
 import click
 
 from command.options.connection import checked_target
+from command.options.vaults import module_options
+from command.printing.screen import Screen
 from sandbox.institutions import Institutions, Process, end
 from sandbox.participants.books import BooksError
 from sandbox.places import PlaceError, check_folder, check_network_folder, read_network
 from sandbox.population import populate
-from sandbox.screen import Screen
-from sandbox.vaults import KeyModule, module_options, open_vault
+from sandbox.vaults import KeyModule, open_vault
 from tokenization.errors import VaultError
 
 LOOK_S: Final = 0.5

@@ -12,6 +12,7 @@ import click
 from command.options.amounts import CURRENCY_DEFAULT, exponent_of, minor_units
 from command.options.connection import Connection, connected, connection_options
 from command.printing.columns import facts, table
+from command.printing.said import say, say_json
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_client import keys
 from hutong_client.client import SETTLED_STATES, HutongClient
@@ -19,7 +20,6 @@ from hutong_client.wording import as_json, key_name, money, state_name
 from hutong_contract.currencies import EXPONENT_OF
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.response_codes import in_words, meaning
-from sandbox.said import say, say_json
 
 UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 json_option = click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
@@ -235,7 +235,7 @@ def _seconds(lasts: str) -> int:
 def _finish(client: HutongClient, payment: pb.Payment, good: int, *, wait: bool, as_json_: bool) -> None:
     """Waits where asked to, prints the payment, and exits with 1 unless it is in the state that was wanted."""
     if wait and payment.state not in SETTLED_STATES:
-        from sandbox.screen import Screen  # few payments need it, and it takes long to import
+        from command.printing.screen import Screen  # few payments need it, and it takes long to import
 
         with Screen(stderr=True, quiet=as_json_).status(
             f"{payment.payment_id} is {state_name(payment.state)}; waiting until it is settled"

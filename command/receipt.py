@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from command.options.connection import Connection, connected, connection_options
+from command.printing.said import say_json
 from hutong_client.receipt import COLUMNS, COLUMNS_MAX, COLUMNS_MIN, render
 from hutong_client.wording import as_json
-from sandbox.said import say_json
 
 
 @click.command()

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import click
 from rich.table import Table
 
-from command.options.settlement import Desk, OpenDesk, desk_options
+from command.options.settlement import OpenDesk, desk_options
+from command.printing.screen import Screen, add_row
 from command.printing.verdict import failed
-from gateway.clearing.reconcile import Difference, Reconciliation, Result
+from gateway.clearing.reconcile import Difference, Result
 from gateway.clearing.text import signed
-from gateway.clearing.theirs import Line, StatementError, read
+from gateway.clearing.theirs import StatementError
 from gateway.engine.answer import id_text
+from sandbox import reconciliation
 from sandbox.participants import statement as export
 from sandbox.participants.books import FILE_NAME, BooksError
-from sandbox.screen import Screen, add_row
 
 SHOWN_MAX: Final = 50
 """Differences printed for a person; --json has all that are kept."""
@@ -60,9 +58,9 @@ def reconcile(
     results: dict[str, Result] = {}
     with desk() as opened, Screen(stderr=True).status("") as status:
         try:
-            for participant, lines in _sides(books, handed_in, whose):
+            for participant, lines in reconciliation.sides(books, handed_in, whose):
                 status.update(f"reconciling {participant}")
-                results[participant] = run(opened, participant, lines, number)
+                results[participant] = reconciliation.reconcile(opened, participant, lines, number)
         except (StatementError, BooksError) as error:
             raise click.ClickException(f"{handed_in or books}: {error}") from None
     if as_json:
@@ -73,65 +71,11 @@ def reconcile(
         failed("these do not agree with what was settled", differing)
 
 
-def run(desk: Desk, participant: str, lines: Iterator[Line], window: int | None = None) -> Result:
-    """Reconciles one participant's lines with all closed windows, or with one."""
-    # The windows first: whatever they hold, the participant had booked before. Then its books, then the windows.
-    closed = sorted(desk.windows(), key=lambda one: one.number)
-    if window is not None:
-        desk.window(window)  # raises where it is not closed
-    with Reconciliation() as reconciliation:
-        reconciliation.take_theirs(lines)
-        for one in closed:
-            reconciliation.take_ours(desk.settled(one, participant, lambda *_: None))
-        return reconciliation.compare(lambda payment_id: desk.is_pending(payment_id, participant), window)
-
-
 def _folder() -> Path | None:
     """The participants' books of the data folder that the command was given."""
     data = click.get_current_context().params.get("data")
     folder = data / "participants" if data is not None else None
     return folder if folder is not None and folder.exists() else None
-
-
-def _sides(books: Path | None, handed_in: Path | None, whose: tuple[str, ...]) -> Iterator[tuple[str, Iterator[Line]]]:
-    if handed_in is not None:
-        for participant in whose or _named_in(handed_in):
-            yield participant, _from_csv(handed_in, participant)
-        return
-    assert books is not None, "checked by the command"
-    paths = [books] if books.is_file() else sorted(books.rglob(FILE_NAME))
-    if not paths:
-        raise BooksError(f"there is no {FILE_NAME} below it")
-    for path in paths:
-        for participant in export.participants(path):
-            if not whose or participant in whose:
-                yield participant, books_lines(path, participant)
-
-
-def books_lines(path: Path, participant: str) -> Iterator[Line]:
-    """A participant's lines, straight from its books."""
-    for _, leg, _, kind, currency, amount, booked, _ in export.lines(path, participant):
-        yield Line(bytes.fromhex(leg), kind, currency, amount, booked)
-
-
-def _from_csv(path: Path, participant: str) -> Iterator[Line]:
-    with _opened(path) as rows:
-        yield from read(rows, participant)
-
-
-def _named_in(path: Path) -> list[str]:
-    with _opened(path) as rows:
-        next(rows, None)
-        return sorted({row[0] for row in rows if row})
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Iterator[list[str]]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            yield csv.reader(file, strict=True)
-    except UnicodeDecodeError as error:
-        raise StatementError(f"it is not UTF-8: {error}") from error
 
 
 @click.command()

@@ -18,14 +18,14 @@ from command.options.amounts import minor_units
 from command.options.connection import Connection, connected, connection_options
 from command.options.groups import Group
 from command.options.operators import OPERATOR_VARIABLE, operator_option, secret_of
+from command.printing.said import say, say_json
+from command.printing.screen import Screen, add_row
 from gateway.risk.rule_fields import KINDS
 from gateway.risk.rule_file import RulesError, describe, read_rules
 from hutong.gateway.v1 import payment_pb2, risk_pb2
 from hutong_client.risk import RiskClient
 from hutong_client.wording import as_json, key_name, money, state_name
 from hutong_contract.currencies import EXPONENT_OF
-from sandbox.said import say, say_json
-from sandbox.screen import Screen, add_row
 
 Command = Callable[..., None]
 OpenDesk = Callable[[bool], Any]

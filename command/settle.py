@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from command.options.groups import Group
-from command.options.settlement import Desk, OpenDesk, desk_options
+from command.options.settlement import OpenDesk, desk_options
+from command.printing.progress import telling
+from command.printing.screen import Screen, add_row
 from command.reconciling import reconcile, statement
 from gateway.clearing.files import folder_name
 from gateway.clearing.model import Position, Window
-from gateway.clearing.reader import Progress as Told
 from gateway.clearing.text import signed, utc
-from sandbox.screen import Screen, add_row
+from sandbox.settlement import Desk
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 number_argument = click.argument("number", metavar="[WINDOW]", type=click.IntRange(1), required=False)
@@ -32,23 +30,6 @@ def settle() -> None:
 
 settle.add_command(reconcile)
 settle.add_command(statement)
-
-
-@contextmanager
-def showing(what: str, *, quiet: bool) -> Iterator[Told]:
-    """A progress display on stderr for what may take longer than two seconds."""
-    if quiet:
-        yield lambda *_: None
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Screen(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=max(total, 1))
 
 
 @settle.command()
@@ -113,13 +94,13 @@ def files(desk: OpenDesk, number: int | None, out: Path, whose: str, *, as_json:
     """
     with desk() as opened:
         window = _window(opened, number)
-        with showing("adding up", quiet=as_json) as told:
-            positions = opened.positions(window, told)
+        with telling(quiet=as_json) as tell:
+            positions = opened.positions(window, lambda done, total: tell("adding up", done, total))
         mine = [one for one in positions if not whose or one.participant == whose]
         if whose and not mine:
             raise click.ClickException(f"{whose} has nothing in window {window.number}; see hutong settle show")
-        with showing("writing", quiet=as_json) as told:
-            entries = opened.write(window, mine, out, told)
+        with telling(quiet=as_json) as tell:
+            entries = opened.write(window, mine, out, lambda done, total: tell("writing", done, total))
     target = out / folder_name(window.number)
     if as_json:
         listed = [{"name": one.name, "size_bytes": one.size_bytes, "sha256": one.sha256} for one in entries]
@@ -142,8 +123,8 @@ def _window(desk: Desk, number: int | None) -> Window:
 
 
 def _show(desk: Desk, window: Window, *, as_json: bool) -> None:
-    with showing("adding up", quiet=as_json) as told:
-        positions = desk.positions(window, told)
+    with telling(quiet=as_json) as tell:
+        positions = desk.positions(window, lambda done, total: tell("adding up", done, total))
     if as_json:
         click.echo(json.dumps(window_json(window) | {"positions": [position_json(one) for one in positions]}))
         return

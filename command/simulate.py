@@ -3,75 +3,22 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import click
 from rich.progress import Progress
 
+from command.printing.screen import Screen
 from command.printing.verdict import failed
-from sandbox.journals import JournalError, check_url, local_server
-from sandbox.screen import Screen
+from sandbox.journals import JournalError
 from verification.simulation.mutations import SEEDS_MAX, Found, PatchError, concerns, hunt
-from verification.simulation.run import MEMORY, Runner, open_runner
-from verification.simulation.shrink import shrink
+from verification.simulation.run import open_runner
+from verification.simulation.seeds import play, server_url, shortest
 from verification.simulation.summary import Summary
 
 SEEDS_DEFAULT: Final = 50
-CHUNK: Final = 10
-"""Seeds that a worker takes at once."""
-
-
-_worker: list[Runner] = []
-"""Of a worker process: what it runs seeds with, until it ends."""
-
-
-def _begin_work(url: str) -> None:
-    closing = ExitStack()
-    _worker.append(closing.enter_context(open_runner(url)))
-    # Not atexit: a worker's own end is told to multiprocessing only.
-    multiprocessing.util.Finalize(None, closing.close, exitpriority=1)
-
-
-def play_some(seeds: range, runner: Runner | None = None) -> Summary:
-    """Runs of some seeds, added up; runs in a worker."""
-    runner = runner or _worker[0]
-    summary = Summary()
-    began = time.process_time()
-    for seed in seeds:
-        summary.add(runner.play_seed(seed))
-    summary.cpu_s = time.process_time() - began
-    return summary
-
-
-def _summaries(seeds: range, jobs: int, url: str) -> Iterator[Summary]:
-    chunks = [seeds[start : start + CHUNK] for start in range(0, len(seeds), CHUNK)]
-    if jobs == 1:
-        with open_runner(url) as runner:
-            yield from (play_some(chunk, runner) for chunk in chunks)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_work, initargs=(url,)) as pool:
-        yield from pool.map(play_some, chunks)
-
-
-@contextmanager
-def server_url(journal: str) -> Iterator[str]:
-    """The URL of the server to run on; empty for SQLite. Raises JournalError."""
-    if journal == "sqlite":
-        yield ""
-    elif journal == "postgres":
-        # In memory where there is such a place: what a crash leaves is the simulator's affair, not this disk's.
-        with local_server(MEMORY if MEMORY.is_dir() else None) as server:
-            yield server.url
-    else:
-        check_url(journal)
-        yield journal
 
 
 @click.command()
@@ -134,7 +81,7 @@ def _run(seeds: int | None, seed: int | None, jobs: int, url: str, as_json: bool
     began = time.monotonic()
     with Progress(console=Screen(stderr=True), transient=True) as progress:
         task = progress.add_task("seeds", total=count)
-        for some in _summaries(range(first, first + count), jobs, url):
+        for some in play(range(first, first + count), jobs, url):
             summary.merge(some)
             progress.update(task, advance=some.seeds, description=f"seeds, {len(summary.failures)} violations")
     seconds = time.monotonic() - began
@@ -147,37 +94,17 @@ def _run(seeds: int | None, seed: int | None, jobs: int, url: str, as_json: bool
         "payments_per_cpu_s": round(summary.payments / max(summary.cpu_s, 1e-9), 1),
         "jobs": jobs,
     }
-    shortest = _shortest(summary, url)
+    with Screen(stderr=True).status("") as status:
+        least = shortest(summary, url, status.update)
     if as_json:
-        click.echo(json.dumps(report | ({"shortest": shortest} if shortest else {})))
+        click.echo(json.dumps(report | ({"shortest": least} if least else {})))
     else:
-        _print(report, summary, shortest)
+        _print(report, summary, least)
     if summary.failures:
         failed("rules were broken", [f"seed {one.seed}: {one.rule}: {one.text}" for one in summary.failures])
 
 
-def _shortest(summary: Summary, url: str) -> dict[str, Any] | None:
-    """The shortest run found that fails as the first failing seed does."""
-    if not summary.failures:
-        return None
-    with open_runner(url) as runner:
-        for failure in sorted(summary.failures, key=lambda failure: failure.seed):
-            result = runner.play_seed(failure.seed)
-            if not result.violations:
-                continue
-            with Screen(stderr=True).status("") as status:
-                plan, least = shrink(runner.draw(failure.seed), result, runner=runner, say=status.update)
-            return {
-                "seed": failure.seed,
-                "rule": least.violations[0].rule,
-                "items": [repr(item) for item in plan.items],
-                "fates": {name: fate.kind for name, fate in (plan.fates or {}).items()},
-                "trace": least.trace,
-            }
-    return None
-
-
-def _print(report: dict[str, Any], summary: Summary, shortest: dict[str, Any] | None) -> None:
+def _print(report: dict[str, Any], summary: Summary, least: dict[str, Any] | None) -> None:
     console = Screen(soft_wrap=True)
     coverage = report["coverage"]
     console.print(
@@ -197,13 +124,13 @@ def _print(report: dict[str, Any], summary: Summary, shortest: dict[str, Any] | 
         return
     for violation in report["violations"]:
         console.print(f"[red]seed {violation['seed']}[/]: {violation['rule']}: {violation['text']}", highlight=False)
-    if shortest:
+    if least:
         console.print(
-            f"\nThe shortest run found of seed {shortest['seed']} (all of it: hutong simulate --seed "
-            f"{shortest['seed']} --trace):",
+            f"\nThe shortest run found of seed {least['seed']} (all of it: hutong simulate --seed "
+            f"{least['seed']} --trace):",
             highlight=False,
         )
-        for line in shortest["trace"]:
+        for line in least["trace"]:
             click.echo(line)
 
 

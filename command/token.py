@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
 from command.options.amounts import CURRENCY_DEFAULT, exponent_of, minor_units
 from command.options.connection import Connection, connection_options, stop
 from command.options.groups import Group
+from command.printing.progress import telling
+from command.printing.screen import Screen, add_row
 from command.printing.verdict import failed
 from command.token_calls import (
     json_option,
@@ -35,7 +35,6 @@ from hutong.tokenization.v1 import token_pb2 as pb
 from hutong_client.wording import money
 from hutong_contract.currencies import EXPONENT_OF
 from sandbox.places import PlaceError, check_empty
-from sandbox.screen import Screen, add_row
 
 KINDS: Final = {
     "barcode": pb.TOKEN_KEY_KIND_BARCODE,
@@ -43,7 +42,6 @@ KINDS: Final = {
     "device": pb.TOKEN_KEY_KIND_DEVICE,
     "face": pb.TOKEN_KEY_KIND_FACE,
 }
-Show = Callable[[str, int, int], None]
 
 
 @click.group(cls=Group)
@@ -239,7 +237,7 @@ def bench(accounts: int, suite: str, seed: int, data: Path | None, *, as_json: b
             check_empty(data)
         except PlaceError as error:
             raise click.UsageError(str(error)) from None
-    with tempfile.TemporaryDirectory(prefix="hutong-bench-") as made, _progress() as show_progress:
+    with tempfile.TemporaryDirectory(prefix="hutong-bench-") as made, telling() as show_progress:
         figures = measured.run(data or Path(made), accounts, suite, seed, show_progress)
     report = figures.as_json()
     if as_json:
@@ -281,7 +279,7 @@ def check(count: int, rounds: int | None, journal: str, *, as_json: bool) -> Non
 def _check_tokens(count: int, *, as_json: bool) -> None:
     from loadtest import tokens as measured
 
-    with tempfile.TemporaryDirectory(prefix="hutong-check-") as made, _progress() as show_progress:
+    with tempfile.TemporaryDirectory(prefix="hutong-check-") as made, telling() as show_progress:
         found = measured.check_tokens(Path(made), count, show_progress)
     _print_found(found, as_json=as_json)
     if found["unique"] != count or found["broken"]:
@@ -296,7 +294,7 @@ def _check_presentations(rounds: int, journal: str, *, as_json: bool) -> None:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hutong-check-"))
         try:
             url = journal or stack.enter_context(local_server()).url
-            report = presentations.run(Path(folder), url, rounds, stack.enter_context(_progress()))
+            report = presentations.run(Path(folder), url, rounds, stack.enter_context(telling()))
         except (JournalError, presentations.PresentationsError) as error:
             stop("NOT_CHECKED", str(error), {}, as_json=as_json)
     _print_found(report.as_json(), as_json=as_json)
@@ -312,21 +310,6 @@ def _print_found(found: dict[str, Any], *, as_json: bool) -> None:
         return
     for name, value in found.items():
         click.echo(f"{name:16} {value}")
-
-
-@contextmanager
-def _progress() -> Iterator[Show]:
-    """A bar on standard error, one for each thing that is being done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Screen(stderr=True), transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def update(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield update
 
 
 def _print_figures(report: dict[str, Any]) -> None:

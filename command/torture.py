@@ -14,8 +14,8 @@ from typing import Any, Final
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from command.printing.screen import Screen
 from command.printing.verdict import failed
-from sandbox.screen import Screen
 from verification.torture.disk import Disk, small_disk
 
 DISK_BYTES: Final = 512 << 20

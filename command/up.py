@@ -15,6 +15,8 @@ from rich.table import Table
 
 from command.options.durations import Period
 from command.options.faces import Faces, face_options
+from command.options.vaults import module_options
+from command.printing.screen import Screen, add_row
 from gateway import listen as listening
 from gateway.budgets import QueryLimits
 from gateway.engine.loop import IN_FLIGHT_MAX
@@ -24,8 +26,7 @@ from hutong_contract.cleaning import log_to
 from sandbox.journals import WENT_BACK
 from sandbox.network import DEFAULT_LISTEN, Network, NetworkError, NetworkOptions, Where
 from sandbox.places import PlaceError, check_network_folder
-from sandbox.screen import Screen, add_row
-from sandbox.vaults import KeyModule, module_options
+from sandbox.vaults import KeyModule
 
 SHOWN_MAX: Final = 12
 """Wallets and merchants listed at the start."""

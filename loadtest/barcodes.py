@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import numpy as np
 import zxingcpp
-from rich.progress import Progress
 
 from gateway.barcode import fuzz as fuzzing
 from gateway.barcode.decode import decode, forget
@@ -22,8 +21,8 @@ from gateway.barcode.found import Effort
 from gateway.barcode.raster import Picture
 from gateway.barcode.read import read_picture
 from gateway.barcode.tlv import join, seal
-from loadtest import pictures as pictures
-from sandbox.screen import Screen
+from loadtest import pictures
+from loadtest.progress import Begin, unseen
 
 P50_US_MAX: Final = 40.0
 P99_US_MAX: Final = 150.0
@@ -46,20 +45,18 @@ console.log(JSON.stringify({times, refused}));
 """
 
 
-def measure(codes: int, seen: int, empty: int, seed: int, node_modules: Path) -> dict[str, Any]:
+def measure(codes: int, seen: int, empty: int, seed: int, node_modules: Path, begin: Begin = unseen) -> dict[str, Any]:
     """The whole report; keys as printed by `--json`."""
-    console = Screen(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("codes", total=2 + seen + empty)
-        texts = distinct_codes(codes, seed)
-        report: dict[str, Any] = {"codes": {"count": codes, "characters": len(texts[0])}}
-        report["codes"]["hutong"] = _spread(_times_us(texts, decode))
-        report["codes"]["hutong_remembered"] = _spread(_remembered_us(texts[0]))
-        progress.advance(task)
-        report["codes"]["others"] = {name: _other(name, texts, node_modules) for name in OTHERS}
-        progress.advance(task)
-        report["pictures"] = _read_all(seen, seed, lambda: progress.advance(task))
-        report["empty"] = _false_readings(empty, seed, lambda: progress.advance(task))
+    advance = begin("codes and pictures", 2 + seen + empty)
+    texts = distinct_codes(codes, seed)
+    report: dict[str, Any] = {"codes": {"count": codes, "characters": len(texts[0])}}
+    report["codes"]["hutong"] = _spread(_times_us(texts, decode))
+    report["codes"]["hutong_remembered"] = _spread(_remembered_us(texts[0]))
+    advance(1)
+    report["codes"]["others"] = {name: _other(name, texts, node_modules) for name in OTHERS}
+    advance(1)
+    report["pictures"] = _read_all(seen, seed, lambda: advance(1))
+    report["empty"] = _false_readings(empty, seed, lambda: advance(1))
     ours = report["codes"]["hutong"]
     report["targets_met"] = {
         "p50": ours["p50_us"] <= P50_US_MAX,
@@ -183,55 +180,22 @@ def _false_readings(count: int, seed: int, step: Callable[[], None]) -> dict[str
     return {"count": count, "false": wrong, "false_by_zxing_alone": alone}
 
 
-def page(report: dict[str, Any]) -> str:
-    """The report for people."""
-    codes, seen, empty = report["codes"], report["pictures"], report["empty"]
-    lines = [f"{codes['count']} distinct codes of {codes['characters']} characters (microseconds a code)"]
-    rows = [
-        ("hutong: classify, judge twice, route", codes["hutong"]),
-        ("hutong: remembered label", codes["hutong_remembered"]),
-    ]
-    rows += [(f"{name} (npm): take apart only", other) for name, other in codes["others"].items()]
-    for name, row in rows:
-        figures = (
-            f"p50 {row['p50_us']:8.2f}  p99 {row['p99_us']:8.2f}" if "p50_us" in row else f"skipped: {row['skipped']}"
-        )
-        lines.append(f"  {name:42} {figures}" + (f"  refused {row['refused']}" if row.get("refused") else ""))
-    lines.append(
-        f"{seen['count']} pictures: read {seen['read']}, zxing-cpp alone {seen['read_by_zxing_alone']}, "
-        f"wrong {seen['wrong']}"
-    )
-    lines += [
-        f"  {n:10} {k['ours']:4} of {k['pictures']:4}, zxing-cpp alone {k['zxing']:4}"
-        for n, k in seen["by_kind"].items()
-    ]
-    lines.append(
-        f"{empty['count']} pictures without a code: {empty['false']} false readings, "
-        f"zxing-cpp alone {empty['false_by_zxing_alone']}"
-    )
-    missed = [name for name, met in report["targets_met"].items() if not met]
-    lines.append("targets: " + ("all met" if not missed else f"missed: {', '.join(missed)}"))
-    return "\n".join(lines) + "\n"
-
-
-def fuzz(inputs: int, seed: int) -> dict[str, Any]:
+def fuzz(inputs: int, seed: int, begin: Begin = unseen) -> dict[str, Any]:
     """Tries mutated codes; `failures` says what went wrong and for which input of the seed, never the input itself."""
     failures: list[dict[str, Any]] = []
     kinds: Counter[str] = Counter()
     count = 0
-    console = Screen(stderr=True)
     started = time.monotonic()
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("inputs", total=inputs)
-        for number, text in enumerate(fuzzing.texts(inputs, seed)):
-            problem = fuzzing.check(text)
-            if problem is not None:
-                count += 1
-                if len(failures) < FAILURES_SHOWN_MAX:
-                    failures.append({"input": number, "problem": problem})
-            kinds[decode(text).kind] += 1
-            if number % 1_000 == 999:
-                progress.advance(task, 1_000)
+    advance = begin("inputs", inputs)
+    for number, text in enumerate(fuzzing.texts(inputs, seed)):
+        problem = fuzzing.check(text)
+        if problem is not None:
+            count += 1
+            if len(failures) < FAILURES_SHOWN_MAX:
+                failures.append({"input": number, "problem": problem})
+        kinds[decode(text).kind] += 1
+        if number % 1_000 == 999:
+            advance(1_000)
     seconds = round(time.monotonic() - started, 1)
     return {
         "inputs": inputs,
@@ -241,12 +205,3 @@ def fuzz(inputs: int, seed: int) -> dict[str, Any]:
         "failed": count,
         "failures": failures,
     }
-
-
-def fuzz_page(report: dict[str, Any]) -> str:
-    """The report for people."""
-    kinds = ", ".join(f"{name} {number}" for name, number in sorted(report["kinds"].items()))
-    lines = [f"{report['inputs']} inputs of seed {report['seed']} in {report['seconds']} s: {kinds}"]
-    lines += [f"  input {failure['input']}: {failure['problem']}" for failure in report["failures"]]
-    lines.append(f"{report['failed']} failures")
-    return "\n".join(lines) + "\n"

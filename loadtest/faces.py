@@ -7,12 +7,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
 
-import click
 import numpy as np
 
 from facepay.decision import Policy, thresholds
@@ -24,7 +23,9 @@ from facepay.gallery.sketch import Projection
 from facepay.score_model import ScoreModel, fit
 from hutong_contract.secret import Secret
 from loadtest import faces_population as population
+from loadtest.errors import BenchError
 from loadtest.faces_population import MATRIX_ROWS_MAX, Asked, FloatBaseline
+from loadtest.progress import Advance, Begin
 from sandbox.faces.people import People
 
 ENGINES: Final = ("sketch", "int8", "float", "milvus", "gpu")
@@ -92,10 +93,6 @@ def open_engine(name: str, folder: Path, threads: int = 2) -> Engine:
     return gallery
 
 
-Advance = Callable[[int], None]
-Say = Callable[[str, int], Advance]
-
-
 def fill(engine: Engine, people: People, n: int, step: Advance, baseline: FloatBaseline | None = None) -> None:
     """Enrols people 0 .. n - 1; where a baseline is given, it scans each block too."""
 
@@ -125,7 +122,7 @@ def run_baseline(asked: Asked, data: str, folder: Path, step: Advance) -> tuple[
                 step(int(line))
         if process.returncode:
             log.seek(0)
-            raise click.ClickException(f"the float baseline failed: {log.read().strip()[-500:]}")
+            raise BenchError(f"the float baseline failed: {log.read().strip()[-500:]}")
     with np.load(file) as found:
         return Exact(found["persons"], found["scores"]), float(found["single_ms"])
 
@@ -187,7 +184,7 @@ def certify(engine: Engine, data: str, exact: Exact, asked: Asked, threshold: fl
     return compare(data, exact, found, threshold, person_offset=1)
 
 
-def bench(n: int, engine_name: str, seed: int, folder: Path | None, say: Say, queries: int | None = None) -> Report:
+def bench(n: int, engine_name: str, seed: int, folder: Path | None, say: Begin, queries: int | None = None) -> Report:
     """Measures one engine. `say(what, total)` starts a progress line and returns what advances it; `queries` is how
     many the certificate takes, on each kind of data."""
     report = Report(n, engine_name)
@@ -199,7 +196,7 @@ def bench(n: int, engine_name: str, seed: int, folder: Path | None, say: Say, qu
     return report
 
 
-def _bench_on(data: str, asked: Asked, report: Report, place: Path, say: Say) -> None:
+def _bench_on(data: str, asked: Asked, report: Report, place: Path, say: Begin) -> None:
     """One kind of data: enrol, certify, and on the clustered kind measure."""
     n, people = asked.enrolled, asked.population
     threshold = thresholds(model_of(people, n), n, Policy()).alone

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +20,8 @@ from facepay.liveness import cues
 from facepay.liveness.judgement import LABEL, LivenessPolicy, judge
 from facepay.liveness.report import as_json, count
 from loadtest import faces_plots as face_plots
+from loadtest.errors import BenchError
+from loadtest.progress import Begin
 from sandbox.faces import camera
 
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".pbm", ".pnm", ".tif", ".tiff"})
@@ -34,11 +35,11 @@ SIMULATED_POLICY: Final = LivenessPolicy()
 
 
 def models(folder: Path) -> Extractor:
-    """Opens models or ends the command with the text that says what to do."""
+    """Opens models. Raises BenchError, whose text says what to do."""
     try:
         return open_pack(folder)
     except ModelsUnusable as error:
-        raise click.ClickException(str(error)) from None
+        raise BenchError(str(error)) from None
 
 
 def read(path: Path) -> bytes:
@@ -60,11 +61,9 @@ class _Seen:
     """Pictures that were decoded and not used, by reason."""
 
 
-def evaluate(
-    images: Path, folder: Path, plots: Path | None, say: Callable[[str, int], Callable[[int], None]]
-) -> dict[str, object]:
+def evaluate(images: Path, folder: Path, plots: Path | None, say: Begin) -> dict[str, object]:
     """One folder a person: how many pictures could be read, held a face and were good enough; scores of all pairs, ROC,
-    equal error, open-set errors. Draws into `plots` where it is given. Ends the command where nothing can be read."""
+    equal error, open-set errors. Draws into `plots` where it is given. Raises BenchError where nothing can be read."""
     if plots is not None:
         face_plots.check()
     extractor = models(folder)
@@ -76,16 +75,16 @@ def evaluate(
         if file.suffix.lower() in SUFFIXES
     ]
     if len(people) < 2 or not files:
-        raise click.ClickException(
+        raise BenchError(
             f"{images} needs a folder for each of at least two people, with images in it ({', '.join(FILE_FORMATS)})"
         )
     if len(files) > IMAGES_MAX:
-        raise click.ClickException(f"{len(files)} images; at most {IMAGES_MAX}")
+        raise BenchError(f"{len(files)} images; at most {IMAGES_MAX}")
     seen = _look_at(files, extractor, say("looking at images", len(files)))
     readable = len(files) - seen.unreadable.total()
     if not readable:
         reasons = ", ".join(f"{count} {name}" for name, count in seen.unreadable.most_common())
-        raise click.ClickException(
+        raise BenchError(
             f"none of {len(files)} images could be read: {reasons}. {', '.join(FILE_FORMATS)} are read, up to "
             f"{PIXELS_MAX // 1_000_000} megapixels."
         )
@@ -201,7 +200,7 @@ def look(paths: Sequence[Path], folder: Path) -> dict[str, object]:
     }
 
 
-def simulate(shots: int, seed: int, say: Callable[[str, int], Callable[[int], None]]) -> dict[str, object]:
+def simulate(shots: int, seed: int, say: Begin) -> dict[str, object]:
     """Error rates on simulated captures, each attack species apart. The detectors see frames and depth alone."""
     challenges = ("turn_left", "turn_right", "nod", "blink")
     counted = {}

@@ -24,6 +24,7 @@ from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 from hutong_contract.capture import Captured, ServiceKey, TerminalKey, build_capture
 from hutong_contract.secret import Secret
 from loadtest import faces_population as population
+from loadtest.progress import Begin
 
 CALLS: Final = 6_000
 IN_FLIGHT: Final = 96
@@ -35,7 +36,7 @@ STEP: Final = 100
 CUES: Final = {"texture": 0.9, "frequency": 0.9, "motion": 0.9}
 
 
-def measure(n: int, seed: int, folder: Path | None, say: Callable[[str, int], Callable[[int], None]]) -> float:
+def measure(n: int, seed: int, folder: Path | None, say: Begin) -> float:
     """Identifications a second. Every call is a sealed, signed capture with a fresh nonce."""
     with tempfile.TemporaryDirectory(dir=folder, prefix="hutong-face-") as name:
         command = [sys.executable, "-m", "loadtest.faces_grpc", str(n), str(seed), name]

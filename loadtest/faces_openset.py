@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -17,6 +17,7 @@ from facepay.gallery.sketch import Projection
 from hutong_contract.secret import Secret
 from loadtest import faces_population as population
 from loadtest.faces import MODEL_PROBES, MODEL_SAMPLE, batches
+from loadtest.progress import Begin
 from sandbox.faces import people as who
 
 RELATIVES: Final = 400
@@ -34,9 +35,7 @@ def upper_95(errors: int, trials: int) -> float:
     return (middle + spread) / (1 + z * z / trials)
 
 
-def measure(
-    n: int, strangers: int, mated: int, seed: int, say: Callable[[str, int], Callable[[int], None]]
-) -> dict[str, object]:
+def measure(n: int, strangers: int, mated: int, seed: int, say: Begin) -> dict[str, object]:
     """Enrols n people, then searches for enrolled ones and for strangers, and decides as the service does."""
     people = population.people("clustered", seed)
     gallery = Gallery(None, Projection(Secret(b"hutong open set, not a secret!!!"), population.DIMENSION))

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import click
 import numpy as np
 
 from facepay.evaluation import EqualError, Pairs, interval, roc
+from loadtest.errors import BenchError
 
 SIZE_INCHES: Final = (7.5, 5.0)
 DPI: Final = 120
@@ -30,11 +30,11 @@ _STYLE: Final = {
 
 
 def _pyplot() -> Any:
-    """matplotlib without a display. Ends the command where it is missing."""
+    """matplotlib without a display. Raises BenchError where it is missing."""
     try:
         import matplotlib as mpl
     except ImportError:
-        raise click.ClickException("--plots needs matplotlib: pip install 'hutong[bench]'") from None
+        raise BenchError("--plots needs matplotlib: pip install 'hutong[bench]'") from None
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
@@ -42,7 +42,7 @@ def _pyplot() -> Any:
 
 
 def check() -> None:
-    """Ends the command where plots cannot be drawn, before anything takes long."""
+    """Raises BenchError where plots cannot be drawn, before anything takes long."""
     _pyplot()
 
 

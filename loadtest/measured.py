@@ -12,12 +12,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
-import click
 import psutil
 
 from gateway.budgets import QueryLimits
 from gateway.engine.loop import IN_FLIGHT_MAX
 from hutong.participant.v1 import participant_pb2
+from loadtest.errors import BenchError
 from sandbox.journals import LOCAL_SERVER, SQLITE_FILE, local_server
 from sandbox.network import Network, NetworkOptions
 from sandbox.participants.script import Script
@@ -99,7 +99,7 @@ class Child:
 
     def _receive(self) -> Any:
         if not self._pipe.poll(CHILD_S):
-            raise click.ClickException("a server of the bench does not answer; is the machine overloaded?")
+            raise BenchError("a server of the bench does not answer; is the machine overloaded?")
         return self._pipe.recv()
 
     def kill(self) -> None:

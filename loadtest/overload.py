@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from loadtest.fleet import Closed, Fleet, Open, percentiles
-from loadtest.measured import Child, Setting, journal_name, place, serve_gateway, verdict
+from loadtest.measured import Child, Setting, journal_name, place, serve_gateway
 from sandbox.checking import check_folder
-from sandbox.screen import Screen
 
 TIMES: Final = 2.0
 """What is offered, in rates at saturation."""
@@ -80,21 +79,3 @@ def _peak(fleet: Fleet, generators: int, seconds: float) -> float:
     fleet.begin(*[Closed(CONCURRENCY // generators, seconds)] * generators)
     seen = fleet.end()
     return len(seen.good_ms) / seen.seconds
-
-
-def show(result: dict[str, Any], console: Screen) -> None:
-    """A few lines for a person."""
-    refusal, good, rss = result["refusal_ms"], result["good_ms"], result["rss_mb"]
-    console.print(
-        f"{result['front']} front, {result['journal']}, {result['generators']} generator processes "
-        f"({result['generator_cpu']:.1f} cores; the gateway {result['gateway_cpu']:.1f})\n"
-        f"peak {result['peak_per_s']:,.0f} payments/s; offered {result['offered_per_s']:,.0f}/s, "
-        f"succeeded {result['goodput_per_s']:,.0f}/s: {result['goodput_ratio']:.0%} of the peak"
-        + (f", in {good['p50']:.0f} ms (p99 {good['p99']:.0f} ms)" if good else "")
-        + f"\n{result['refused']:,} refused"
-        + (f", in {refusal['p50']:.1f} ms (p99 {refusal['p99']:.1f} ms)" if refusal else "")
-        + f"; other failures: {result['other_failures'] or 'none'}\n"
-        f"memory {rss['before']:.0f} MB before, {rss['halfway']:.0f} MB halfway, {rss['after']:.0f} MB after; "
-        + verdict(result),
-        highlight=False,
-    )

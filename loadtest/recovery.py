@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-import click
 import numpy as np
 
+from loadtest.errors import BenchError
 from loadtest.h2 import Reply, UnaryLoad
-from loadtest.measured import Child, Setting, journal_name, place, serve_gateway, verdict
+from loadtest.measured import Child, Setting, journal_name, place, serve_gateway
 from loadtest.payments import CREATE_BATCH_PATH, CREATE_PATH, Payments, succeeded
 from sandbox.checking import check_folder
-from sandbox.screen import Screen
 
 BATCH: Final = 250
 """Payments in one call; a message must fit into HTTP/2's first window of 64 KB."""
@@ -79,7 +78,7 @@ def _fill(child: Child, payments: int, say: Callable[[str], None]) -> int:
     sent, deadline = 0, time.perf_counter() + FILL_S
     while (in_flight := child.ask().in_flight) < payments:
         if time.perf_counter() > deadline:
-            raise click.ClickException(f"only {in_flight:,} payments are in flight after {FILL_S:.0f} s; use fewer")
+            raise BenchError(f"only {in_flight:,} payments are in flight after {FILL_S:.0f} s; use fewer")
         say(f"{in_flight:,} of {payments:,} payments are in flight")
         while sent < payments and sent < in_flight + BATCH * AHEAD:
             load.send(BATCH, requests.batch(BATCH))
@@ -104,7 +103,7 @@ def _watch(child: Child, begin: float, say: Callable[[str], None]) -> tuple[floa
             replies = load.exchange(ASK_S)
         (reply,) = replies
         if reply.status != 0 or not succeeded(reply):
-            raise click.ClickException(f"a payment failed while the gateway recovered: gRPC status {reply.status}")
+            raise BenchError(f"a payment failed while the gateway recovered: gRPC status {reply.status}")
         now_s = time.perf_counter() - begin
         first_s = first_s or now_s
         latencies_ms.append(reply.latency_s * 1e3)
@@ -113,21 +112,4 @@ def _watch(child: Child, begin: float, say: Callable[[str], None]) -> tuple[floa
             load.close()
             return first_s, now_s, latencies_ms
         say(f"{left:,} payments are left to settle")
-    raise click.ClickException(f"{left:,} payments were not settled after {SETTLE_S:.0f} s")
-
-
-def show(result: dict[str, Any], console: Screen) -> None:
-    """A few lines for a person."""
-    paid = result["payments_while_settling"]
-    states = ", ".join(f"{count:,} {state.lower()}" for state, count in sorted(result["by_state"].items()))
-    console.print(
-        f"{result['in_flight_at_kill']:,} payments in flight at kill -9, {result['in_flight_found']:,} found on "
-        f"{result['journal']}\n"
-        f"after {result['start_s']:.1f} s the port was open (an empty network: {result['empty_start_s']:.1f} s), after "
-        f"{result['first_payment_s']:.1f} s a new payment had succeeded, after {result['settled_s']:.1f} s all were "
-        f"settled\n"
-        f"{paid['payments']:,} new payments meanwhile, one after the other: p50 {paid['p50_ms']:.0f} ms, longest "
-        f"{paid['max_ms']:.0f} ms; gateway CPU {result['gateway_cpu_s']:.1f} s, memory {result['rss_mb']:.0f} MB\n"
-        f"{states}; " + verdict(result),
-        highlight=False,
-    )
+    raise BenchError(f"{left:,} payments were not settled after {SETTLE_S:.0f} s")

@@ -11,10 +11,9 @@ from gateway.budgets import QueryLimits
 from hutong.gateway.v1 import payment_pb2 as pb
 from loadtest.fleet import Closed, Fleet, Open, Storm, Tally, percentiles, total
 from loadtest.h2 import Reply, UnaryLoad, closed_loop
-from loadtest.measured import Child, Setting, journal_name, place, serve_gateway, verdict
+from loadtest.measured import Child, Setting, journal_name, place, serve_gateway
 from loadtest.payments import CREATE_PATH, Payments
 from sandbox.checking import check_folder
-from sandbox.screen import Screen
 
 ROUNDS: Final = 2
 CONCURRENCY: Final = 1024
@@ -109,22 +108,3 @@ def _pay_some(target: str, tokens: list[str], merchants: list[tuple[str, str]]) 
         closed_loop(load, IDS, time.perf_counter() + PAY_S, payments.message, seen)
     load.close()
     return tuple(ids[:IDS])
-
-
-def show(result: dict[str, Any], console: Screen) -> None:
-    """A few lines for a person."""
-    storm, rate, latency = result["storm"], result["payments_per_s"], result["latency_ms"]
-    console.print(
-        f"{result['front']} front, {result['journal']}\n"
-        f"storm: {storm['callers']} callers ask {storm['asked_per_s']:,.0f} times a second (budget "
-        f"{storm['budget_per_s_each']:.0f} each); {storm['answered_per_s']:,.0f} answered, "
-        f"{storm['refused_per_s']:,.0f} refused; other failures: {storm['other_failures'] or 'none'}\n"
-        f"payments/s at saturation: {rate['calm']:,.0f} without, {rate['stormy']:,.0f} with the storm: "
-        f"{result['ratio']:.0%}\n"
-        f"at {result['latency_at_per_s']:,.0f} payments/s: p50 {latency['calm']['p50']:.1f} ms, p99 "
-        f"{latency['calm']['p99']:.1f} ms without; p50 {latency['stormy']['p50']:.1f} ms, p99 "
-        f"{latency['stormy']['p99']:.1f} ms with the storm\n"
-        f"{result['payments']:,} payments, {result['payments_failed']} failed; write-ahead log {result['wal_mb']:.0f} "
-        f"MB; " + verdict(result),
-        highlight=False,
-    )

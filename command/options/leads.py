@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import click
 
 from command.options.connection import Connection, check_connection, connected, connection_options
-from gateway.barcode.model import Decoded
-from gateway.barcode.routing import EMPTY, Directory
-from gateway.barcode.shape import to_json
+from command.printing.said import say
+from gateway.barcode.routing import Directory
 from gateway.directory import DirectoryError, load
 from hutong.gateway.v1 import barcode_pb2 as pb
 from hutong.gateway.v1 import barcode_pb2_grpc as rpc
@@ -22,69 +21,14 @@ from hutong_client.client import HutongClient
 from hutong_client.errors import CallError, DeadlineExceeded, Unreachable
 from hutong_client.options import RetryOptions
 from hutong_contract.errors import HutongError
-from sandbox.said import say
+from sandbox.leads import AsNetworkSays, ByDirectory, Leads, NotAsked
 
 ASK_S: Final = 5.0
 """How long a network that was not named may take to answer."""
-NOT_ASKED: Final = "recognised, no network was asked"
-"""Status of a route where nobody could say which participants there are."""
 DIRECTORY_FILE: Final = "directory.json"
 """In a data folder."""
 
 Command = Callable[..., None]
-
-
-class Leads(Protocol):
-    """Says where codes lead."""
-
-    def shape(self, text: str, decoded: Decoded) -> dict[str, Any]:
-        """A decoded payload as plain values, with its route and its candidates' routes; `text`: the payload."""
-        ...
-
-
-class ByDirectory:
-    """As a directory has it."""
-
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
-
-    def shape(self, text: str, decoded: Decoded) -> dict[str, Any]:
-        """See Leads."""
-        return to_json(decoded, self._directory)
-
-
-class NotAsked:
-    """Nobody says it."""
-
-    def shape(self, text: str, decoded: Decoded) -> dict[str, Any]:
-        """See Leads."""
-        shape = to_json(decoded, EMPTY)
-        for one in (shape, *shape["candidates"]):
-            if one["route"] is not None:
-                one["route"]["status"] = NOT_ASKED
-        return shape
-
-
-class AsNetworkSays:
-    """As a gateway answers for its own directory. Codes are decoded here; only where they lead is asked."""
-
-    def __init__(self, client: HutongClient) -> None:
-        self._client = client
-        self._stub = rpc.BarcodeServiceStub(client.channel)
-
-    def shape(self, text: str, decoded: Decoded) -> dict[str, Any]:
-        """See Leads. Raises as hutong_client.client does."""
-        try:
-            barcode = self._client.call(self._stub.Decode, pb.DecodeRequest(payload=text), repeatable=True).barcode
-        except HutongError:
-            return NotAsked().shape(text, decoded)  # a text that no message may hold is no code of anybody
-        shape = to_json(decoded, EMPTY)
-        routes = [barcode.route, *(one.route for one in barcode.candidates)]
-        for one, route in zip((shape, *shape["candidates"]), routes, strict=False):
-            if one["route"] is not None and route.status:
-                leads = {"status": route.status, "to": route.to or None, "merchant_id": route.merchant_id or None}
-                one["route"] |= leads
-        return shape
 
 
 def leads_options(command: Command) -> Command:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from command import barcode_corpus
 from command.barcode import barcode
-from command.barcode_scenes import KINDS
+from command.printing.barcodes import corpus_page
 from gateway.barcode.symbols import render_png
+from loadtest import barcode_corpus
+from loadtest.barcode_scenes import KINDS
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -40,7 +41,7 @@ def test_a_generated_corpus_is_read_beside_the_libraries(tmp_path: Path) -> None
     assert readers["opencv"]["right"] > 0
     assert readers["hutong"]["false"] == 0
     assert sum(kind["pictures"] for kind in report["kinds"].values()) == len(KINDS)
-    assert "targets:" in barcode_corpus.page(report)
+    assert "targets:" in corpus_page(report)
 
 
 def test_what_is_wrong_is_counted_and_what_cannot_be_judged_is_told(tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def test_commands_print_through_what_cleans() -> None:
     for path in (path for package in PRINTING for path in (root / package).rglob("*.py")):
         text = path.read_text("utf-8")
         if path.name != "screen.py":
-            assert "import Console" not in text, f"{path}: use sandbox.screen.Screen"
-        assert "ensure_ascii=False" not in text, f"{path}: use sandbox.said.say_json"
+            assert "import Console" not in text, f"{path}: use command.printing.screen.Screen"
+        assert "ensure_ascii=False" not in text, f"{path}: use command.printing.said.say_json"
 
 
 def code_with(reference: str) -> str:

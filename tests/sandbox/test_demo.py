@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from command.demo import demo, run
+from command.demo import demo
 from sandbox.demo.record import EVERYWHERE, Key
-from sandbox.screen import Screen
+from sandbox.demo.run import run
+from sandbox.network import NetworkOptions
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_every_wallet_pays_through_every_acquirer_by_every_key(folder: Path) -> None:
-    console = Screen(file=io.StringIO())
-    result = run(folder, 11, console, wallets_per_issuer=1, merchants_per_acquirer=2)
+    told: list[str] = []
+    options = NetworkOptions(folder, 11, "127.0.0.1:0", wallets_per_issuer=1, merchants_per_acquirer=2)
+    result = run(options, lambda scene, *_: told.append(scene))
+    assert told[-1] == "the books are checked"
     assert result.failures == []
     assert result.ok
     done = {(line.wallet_id, line.acquirer_id, line.key) for line in result.lines if line.ok and line.key}

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from command.printing.demonstration import picture, show
+from command.printing.screen import Screen
 from sandbox.demo.record import EVERYWHERE, Key, Line, percentile_us
-from sandbox.demo.report import Result, picture, show
+from sandbox.demo.result import Result
 from sandbox.population import populate
-from sandbox.screen import Screen
 
 POPULATION = populate(1)
 

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from command.barcode import barcode
+from command.printing.barcodes import bench_page
 from gateway.barcode import fuzz as fuzzing
 from loadtest import barcodes as barcode_bench
 
@@ -120,7 +121,7 @@ def test_bench_measures_and_says_why_it_skips(tmp_path: Path) -> None:
     assert report["empty"] == {"count": 6, "false": 0, "false_by_zxing_alone": 0}
     assert all("skipped" in other for other in report["codes"]["others"].values())
     assert not report["targets_met"]["others"], "a target without a baseline is not met"
-    assert "npm install" in barcode_bench.page(report) or "node" in barcode_bench.page(report)
+    assert "npm install" in bench_page(report) or "node" in bench_page(report)
 
 
 def test_the_codes_of_the_bench_are_two_hundred_characters_and_right() -> None:

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import zxingcpp
 
-from command import barcode_scenes as scenes
 from gateway.barcode import read
 from gateway.barcode.charsets import text_of
 from gateway.barcode.found import Effort, Symbol
 from gateway.barcode.raster import Picture, picture, png
 from gateway.barcode.read import Readout, confirmed, merge, read_image, read_picture
 from gateway.barcode.symbols import modules_of
+from loadtest import barcode_scenes as scenes
 
 pytestmark = pytest.mark.slow
 

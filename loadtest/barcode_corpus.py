@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from rich.progress import Progress
 
 from gateway.barcode.found import Effort
 from gateway.barcode.readers import Limits, Reader
 from hutong_contract.errors import HutongError
-from sandbox.screen import Screen
+from loadtest.progress import Begin, unseen
 
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 READERS: Final = {"hutong": Effort.LADDER, "zxing": Effort.ZXING, "opencv": Effort.OPENCV}
@@ -52,7 +51,7 @@ def generate(folder: Path, each: int, seed: int) -> int:
     """
     import cv2  # where nothing is drawn it is not needed
 
-    from command import barcode_scenes as scenes
+    from loadtest import barcode_scenes as scenes
     from loadtest.barcodes import distinct_codes
 
     try:
@@ -77,7 +76,7 @@ def generate(folder: Path, each: int, seed: int) -> int:
     return each * len(scenes.KINDS)
 
 
-def measure(folder: Path) -> dict[str, Any]:
+def measure(folder: Path, begin: Begin = unseen) -> dict[str, Any]:
     """Reads every picture with every reader; keys as printed by `--json`.
 
     A picture's text stands beside it: `NAME.txt` holds the text of the one code that `NAME.png` shows, or nothing where
@@ -90,19 +89,15 @@ def measure(folder: Path) -> dict[str, Any]:
     if not pictures:
         raise CorpusError(f"no pictures under {folder}: each needs its text beside it, NAME.txt or NAME.json")
     tally = _Tally()
-    console = Screen(stderr=True)
-    with (
-        Progress(console=console, disable=not console.is_terminal, transient=True) as progress,
-        Reader(LIMITS) as reader,
-    ):
-        task = progress.add_task("pictures", total=len(pictures))
+    advance = begin("pictures", len(pictures))
+    with Reader(LIMITS) as reader:
         for path in pictures:
             kind = str(path.parent.relative_to(folder))
             try:
                 _measure_one(path, tally.kinds.setdefault(kind, Counter()), tally, reader)
             except (HutongError, OSError, ValueError) as error:
                 tally.problems.append(f"{path}: {error}")
-            progress.advance(task)
+            advance(1)
     return _report(tally)
 
 
@@ -188,27 +183,3 @@ def _spread(values: list[float], unit: str = "_ms") -> dict[str, float]:
         return {}
     p50, p95 = np.percentile(values, (50, 95))
     return {f"p50{unit}": round(float(p50), 2), f"p95{unit}": round(float(p95), 2), f"max{unit}": round(max(values), 2)}
-
-
-def page(report: dict[str, Any]) -> str:
-    """The report for people."""
-    lines = [f"{report['pictures']} pictures; milliseconds of processor time from the file's bytes"]
-    names = {"hutong": "hutong", "zxing": "zxing-cpp alone", "opencv": "OpenCV alone"}
-    for name, row in report["readers"].items():
-        times = f"p50 {row['p50_ms']:8.1f}  p95 {row['p95_ms']:8.1f}" if "p50_ms" in row else ""
-        lines.append(f"  {names[name]:16} right {row['right']:6}  false {row['false']:4}  {times}")
-    lines.append(f"  {'kind':24}{'pictures':>9}" + "".join(f"{names[name]:>18}" for name in READERS))
-    for name, kind in report["kinds"].items():
-        lines.append(f"  {name:24}{kind['pictures']:9}" + "".join(f"{kind.get(reader, 0):18}" for reader in READERS))
-    ratios, rest = report["times_zxing_where_it_reads"], report["where_zxing_reads_nothing"]
-    if ratios:
-        told = f"p50 {ratios['p50']}, p95 {ratios['p95']} times its own time"
-        lines.append(f"where zxing-cpp reads the code (its four formats of the first attempt): {told}")
-    if rest:
-        lines.append(
-            f"where zxing-cpp reads none: p50 {rest['p50_ms']}, p95 {rest['p95_ms']}, at most {rest['max_ms']} ms"
-        )
-    lines += [f"  {problem}" for problem in report["problems"]]
-    missed = [name for name, met in report["targets_met"].items() if not met]
-    lines.append("targets: " + ("all met" if not missed else f"missed: {', '.join(missed)}"))
-    return "\n".join(lines) + "\n"

@@ -1,15 +1,13 @@
-"""The demonstration's result: the matrix of who paid whom, latencies, what went wrong on purpose, the checks."""
+"""The demonstration's result for a person: the matrix of who paid whom, latencies, trouble on purpose, checks."""
 
 from __future__ import annotations
 
 import io
 import itertools
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -17,11 +15,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from command.printing.screen import Screen
 from hutong_client.wording import money
 from sandbox.demo.attempts import SUCCEEDED
-from sandbox.demo.record import EVERYWHERE, KEY_TEXTS, Key, Line, missing, percentile_us
-from sandbox.population import Population
-from sandbox.screen import Screen
+from sandbox.demo.record import EVERYWHERE, KEY_TEXTS, Key, Line, percentile_us
+from sandbox.demo.result import Result
 
 WIDTH: Final = 112
 """Columns of the picture."""
@@ -37,72 +35,6 @@ COLOURS: Final = {
     Key.TOKEN: "bright_magenta",
     Key.FACE: "bright_yellow",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Everything that the demonstration came to."""
-
-    population: Population
-    lines: Sequence[Line]
-    differences: Sequence[str]
-    """Between books and receipts; empty if there are none."""
-    conserved: bool
-    """Outcome of the conservation check on the journal and the participants' books."""
-    conservation: Sequence[str]
-    """What that check says."""
-    seconds: float
-    settlement: Sequence[tuple[str, str, int]] = ()
-    """(participant, currency, net in minor units) after the settlement window that takes all of it: what each receives,
-    negative where it pays."""
-
-    @property
-    def gaps(self) -> list[str]:
-        """What the matrix lacks."""
-        wallets = [wallet.id for wallet in self.population.wallets]
-        return missing(self.lines, wallets, [acquirer.id for acquirer in self.population.acquirers])
-
-    @property
-    def failures(self) -> list[str]:
-        """Everything that is not as it should be, in sentences."""
-        wrong = [
-            f"{line.scene}: {line.wallet_id} at {line.merchant_id} came to {line.outcome}, not {line.expected}"
-            + (f" ({line.wrong})" if line.wrong else "")
-            for line in self.lines
-            if not line.ok
-        ]
-        check = [] if self.conserved else ["the conservation check failed"]
-        sums: Counter[str] = Counter()
-        for _, currency, net_minor in self.settlement:
-            sums[currency] += net_minor
-        unsettled = [f"net positions in {currency} sum to {net}" for currency, net in sums.items() if net]
-        return wrong + self.gaps + list(self.differences) + check + unsettled
-
-    @property
-    def ok(self) -> bool:
-        """Whether all is as it should be."""
-        return not self.failures
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for JSON; latencies in milliseconds."""
-        latencies = [line.latency_us for line in self.lines if line.key and line.ok]
-        shares = {"p50": 0.50, "p99": 0.99, "max": 1.0}
-        return {
-            "ok": self.ok,
-            "seed": self.population.seed,
-            "seconds": round(self.seconds, 1),
-            "payments": sum(line.outcome == SUCCEEDED for line in self.lines),
-            "attempts": len(self.lines),
-            "matrix": [line.as_json() for line in self.lines if line.key],
-            "events": [line.as_json() for line in self.lines if not line.key],
-            "latency_ms": {name: percentile_us(latencies, share) / 1_000 for name, share in shares.items()},
-            "conserved": self.conserved,
-            "settlement": [
-                {"participant": participant, "currency": currency, "net_minor": net_minor}
-                for participant, currency, net_minor in self.settlement
-            ],
-            "failures": self.failures,
-        }
 
 
 def show(result: Result, console: Screen) -> None:
