@@ -15,7 +15,7 @@ from command.options.connection import Connection, connected
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong.tokenization.v1 import token_pb2_grpc
 from hutong_client.client import HutongClient
-from hutong_client.tokens import WALLET_TRID
+from hutong_client.options import WALLET_TRID
 
 WALLET: Final = WALLET_TRID
 OPERATOR: Final = "10000000001"

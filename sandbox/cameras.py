@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
-from sandbox.population import Merchant
-
-QR: Final = "qr"
-CODE_128: Final = "code128"
+from hutong_client.optics import QR
 
 
 class SeenSymbol(Protocol):
@@ -34,14 +31,6 @@ class Symbols(Protocol):
 
     def read_image(self, source: bytes) -> Sequence[SeenSymbol]:
         """The symbols in an image."""
-        ...
-
-
-class CodePrinter(Protocol):
-    """Writes merchants' codes."""
-
-    def merchant_code(self, merchant: Merchant, terminal_id: str, amount_minor: int | None) -> str:
-        """The text of a merchant's code in its own scheme: static without an amount, dynamic with one."""
         ...
 
 

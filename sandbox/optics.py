@@ -8,7 +8,8 @@ from pathlib import Path
 from gateway.barcode.build import MerchantCode, build_merchant_code
 from gateway.barcode.read import read_image
 from gateway.barcode.symbols import render_png
-from sandbox.cameras import QR, SeenSymbol
+from hutong_client.optics import QR
+from sandbox.cameras import SeenSymbol
 from sandbox.population import Merchant
 
 
@@ -25,7 +26,7 @@ class GatewaySymbols:
 
 
 class MerchantPrinter:
-    """See sandbox.cameras.CodePrinter."""
+    """See hutong_client.terminal.CodePrinter."""
 
     def merchant_code(self, merchant: Merchant, terminal_id: str, amount_minor: int | None) -> str:
         """A code in the merchant's scheme: static, or dynamic for an amount."""

@@ -26,9 +26,8 @@ import grpc
 
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
+from hutong_client import ClientOptions, HutongError, Reason, open_channel
 from hutong_client.errors import typed
-from hutong_client.options import ClientOptions, open_channel
-from hutong_contract.errors import HutongError, Reason
 
 RECONNECT_S = 0.1
 RECONNECT_MAX_S = 5.0

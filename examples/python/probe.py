@@ -15,12 +15,7 @@ import threading
 import time
 from collections import Counter
 
-from hutong_client import keys
-from hutong_client.client import HutongClient
-from hutong_client.errors import CallError
-from hutong_client.tokens import WALLET_TRID, TokenClient
-from hutong_client.wording import state_name
-from hutong_contract.errors import HutongError
+from hutong_client import WALLET_TRID, CallError, HutongClient, HutongError, keys, state_name
 
 AMOUNT_MINOR = 1
 
@@ -71,7 +66,7 @@ def main() -> int:
         parser.error("--seconds: up to 3600; --callers: 1 to 1000")
     with HutongClient(asked.target) as client:
         try:
-            token = TokenClient(client).request_token(asked.issuer, asked.account).reveal()
+            token = client.request_token(asked.issuer, asked.account).reveal()
         except (HutongError, CallError) as error:
             print(error, file=sys.stderr)
             return 1

@@ -13,10 +13,7 @@ import argparse
 import sys
 
 from hutong.gateway.v1 import payment_pb2
-from hutong_client import keys, receipt
-from hutong_client.client import HutongClient
-from hutong_client.errors import CallError
-from hutong_contract.errors import HutongError
+from hutong_client import CallError, HutongClient, HutongError, keys, render_receipt
 
 
 def charge(client: HutongClient, asked: argparse.Namespace) -> payment_pb2.Payment:
@@ -62,11 +59,11 @@ def main() -> int:
     try:
         with HutongClient(asked.target) as client:
             if asked.command == "receipt":
-                print(receipt.render(client.get_receipt(asked.payment)), end="")
+                print(render_receipt(client.get_receipt(asked.payment)), end="")
                 return 0
             payment = charge(client, asked) if asked.command == "charge" else refund(client, asked)
             print(payment.payment_id)
-            print(receipt.render(client.get_receipt(payment.payment_id)), end="")
+            print(render_receipt(client.get_receipt(payment.payment_id)), end="")
     except (HutongError, CallError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -14,29 +14,23 @@ import sys
 import time
 
 from hutong.gateway.v1 import payment_pb2
-from hutong_client import keys
-from hutong_client.client import HutongClient
-from hutong_client.errors import CallError
-from hutong_client.tokens import WALLET_TRID, TokenClient
-from hutong_client.wording import money, state_name
+from hutong_client import WALLET_TRID, CallError, HutongClient, HutongError, Secret, keys, money, state_name
 from hutong_contract import payment_code
-from hutong_contract.errors import HutongError
-from hutong_contract.secret import Secret
 
 DEVICE = "device-0001"
 """Names the phone; offline codes of another phone of the same account are other codes."""
 
 
-def online_code(tokens: TokenClient, token: Secret[str]) -> str:
+def online_code(client: HutongClient, token: Secret[str]) -> str:
     """A code that the token service reserves: good for one payment, for a minute."""
-    return tokens.reserve_code(token).reveal()
+    return client.reserve_code(token).reveal()
 
 
-def offline_code(tokens: TokenClient, token: Secret[str]) -> str:
+def offline_code(client: HutongClient, token: Secret[str]) -> str:
     """A code that the phone computes. `provisioned` is fetched once a day, while there is a network; after that no call
     is needed, and a new code follows every 30 seconds."""
     now_us = time.time_ns() // 1_000
-    provisioned = tokens.provision_codes(token, DEVICE, payment_code.day_of(now_us))
+    provisioned = client.provision_codes(token, DEVICE, day=payment_code.day_of(now_us))
     return payment_code.offline_code(provisioned.alias, provisioned.day_key, now_us, provisioned.suite)
 
 
@@ -68,11 +62,10 @@ def main() -> int:
     asked = parser.parse_args()
     try:
         with HutongClient(asked.target) as client:
-            tokens = TokenClient(client)
             # The same account always gets the same token, so that asking again is harmless.
-            token = tokens.request_token(asked.issuer, asked.account)
+            token = client.request_token(asked.issuer, asked.account)
             if asked.command == "show":
-                print(offline_code(tokens, token) if asked.offline else online_code(tokens, token))
+                print(offline_code(client, token) if asked.offline else online_code(client, token))
                 return 0
             payment = pay(client, token, asked.text, asked.amount, asked.currency)
     except (HutongError, CallError) as error:

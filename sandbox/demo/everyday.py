@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from hutong.gateway.v1 import payment_pb2 as pb
-from sandbox.cameras import CODE_128, QR
+from hutong_client.optics import CODE_128, QR
 from sandbox.demo.attempts import SUCCEEDED, attempt
 from sandbox.demo.record import Key, Line
-from sandbox.demo.stage import Stage
+from sandbox.demo.stage import SimulatedTerminal, SimulatedWallet, Stage
 from sandbox.population import Merchant
-from sandbox.terminal import SimulatedTerminal
-from sandbox.wallet import SimulatedWallet
 
 Task = Callable[[], list[Line]]
 """A piece of a scene that may run beside others."""

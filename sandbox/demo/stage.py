@@ -11,14 +11,18 @@ from typing import Final, Protocol
 
 from hutong.facepay.v1 import face_pb2
 from hutong_client.client import HutongClient
+from hutong_client.terminal import CodePrinter, EmulatedTerminal
+from hutong_client.wallet import EmulatedWallet
 from hutong_contract.secret import Secret
-from sandbox.cameras import CodePrinter, Optics, Symbols
+from sandbox.cameras import Optics, Symbols
 from sandbox.participants.script import Latency, Script
 from sandbox.participants.simulated import SimulatedParticipant
 from sandbox.population import Merchant, Population, Wallet
-from sandbox.terminal import SimulatedTerminal
-from sandbox.wallet import SimulatedWallet
 
+SimulatedWallet = EmulatedWallet[Wallet]
+"""The phone of one of the population's people."""
+SimulatedTerminal = EmulatedTerminal[Merchant]
+"""A counter of one of its shops."""
 LATENCY_MEDIAN_US: Final = (3_000, 12_000)
 """Each participant's median answer time is drawn from this range."""
 LATENCY_SIGMA: Final = 0.35
@@ -49,7 +53,7 @@ class Props:
     folder: Path
     """Where images are written."""
     symbols: Symbols
-    printer: CodePrinter
+    printer: CodePrinter[Merchant]
     camera: Callable[[HutongClient], Camera]
     clock_us: Callable[[], int]
 

@@ -12,9 +12,8 @@ from hutong_client.wording import money, state_name
 from sandbox.demo.attempts import SUCCEEDED, attempt
 from sandbox.demo.everyday import Task
 from sandbox.demo.record import Line
-from sandbox.demo.stage import Stage
+from sandbox.demo.stage import SimulatedWallet, Stage
 from sandbox.population import Merchant
-from sandbox.wallet import SimulatedWallet
 
 INSUFFICIENT_FUNDS_MINOR: Final = 9_051
 FIRST_ACQUIRER_DECLINES_MINOR: Final = 9_106

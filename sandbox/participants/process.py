@@ -31,7 +31,8 @@ import grpc
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
 from hutong_client.errors import typed
-from hutong_client.options import ClientOptions, open_channel
+from hutong_client.options import ClientOptions
+from hutong_client.wire import open_channel
 from hutong_contract.cleaning import log_to
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.legs import Answer, Leg

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent import futures
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -15,10 +17,12 @@ import pytest
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong_client import keys
+from hutong_client.aio import AsyncHutongClient
 from hutong_client.client import HutongClient
 from hutong_client.errors import CallError, DeadlineExceeded, Unreachable
-from hutong_client.options import ClientOptions, RetryOptions, TlsOptions, is_local, open_channel
-from hutong_client.retries import Caller, Throttle
+from hutong_client.options import ClientOptions, RetryOptions, TlsOptions, is_local
+from hutong_client.retries import Retrier, Throttle
+from hutong_client.wire import open_channel, run
 from hutong_contract.errors import DETAILS_METADATA_KEY, HutongError, Reason
 from tests.deadlines import CALL_S
 
@@ -43,12 +47,12 @@ class Refusal(grpc.RpcError):
 
 
 class Script:
-    """A method of a stub that fails as often as it is told, then answers."""
+    """An attempt that fails as often as it is told, then answers."""
 
     def __init__(self, *failures: HutongError) -> None:
         self.failures = list(failures)
 
-    def __call__(self, *_: object, **__: object) -> str:
+    async def __call__(self, timeout_s: float) -> str:
         if self.failures:
             raise Refusal(self.failures.pop(0))
         return "answer"
@@ -144,14 +148,60 @@ def gateway() -> Gateway:
     return Gateway()
 
 
+class Awaited:
+    """The asyncio client behind the blocking one's face, on an event loop of its own, so that tests serve both."""
+
+    def __init__(self, target: str, options: ClientOptions) -> None:
+        self._client = AsyncHutongClient(target, options)
+        self._runner = asyncio.Runner()
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*args: Any, **more: Any) -> Any:
+            made: Any = method(*args, **more)
+            if inspect.isasyncgen(made):
+                return self._iterate(cast("AsyncGenerator[Any, None]", made))
+            return self._runner.run(made)
+
+        return call
+
+    def _iterate(self, source: AsyncGenerator[Any, None]) -> Iterator[Any]:
+        async def following() -> Any:
+            return await anext(source, None)
+
+        try:
+            while (one := self._runner.run(following())) is not None:
+                yield one
+        finally:
+            self._runner.run(source.aclose())
+
+    def __enter__(self) -> Awaited:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+
+Face = HutongClient | Awaited
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def kind(request: pytest.FixtureRequest) -> type[Face]:
+    """The two clients."""
+    return HutongClient if request.param == "blocking" else Awaited
+
+
 @pytest.fixture
-def client(gateway: Gateway, serve: Serve) -> Iterator[HutongClient]:
-    with HutongClient(serve(gateway), FAST) as client:
-        yield client
+def client(gateway: Gateway, serve: Serve, kind: type[Face]) -> Iterator[HutongClient]:
+    with kind(serve(gateway), FAST) as client:
+        yield client  # type: ignore[misc] # of the same face
 
 
-def pay(client: HutongClient, **more: Any) -> pb.Payment:
-    return client.create_payment(payer=PAYER, payee=PAYEE, amount_minor=100, currency="CNY", **more)
+def pay(client: Face, **more: Any) -> pb.Payment:
+    payment: pb.Payment = client.create_payment(payer=PAYER, payee=PAYEE, amount_minor=100, currency="CNY", **more)
+    return payment
 
 
 def test_every_field_arrives(gateway: Gateway, client: HutongClient) -> None:
@@ -163,10 +213,10 @@ def test_every_field_arrives(gateway: Gateway, client: HutongClient) -> None:
     assert request.HasField("deadline")
 
 
-def test_a_client_says_who_it_is_only_where_it_has_a_name(gateway: Gateway, serve: Serve) -> None:
+def test_a_client_says_who_it_is_only_where_it_has_a_name(gateway: Gateway, serve: Serve, kind: type[Face]) -> None:
     target = serve(gateway)
     for caller in ("", "shop 7"):
-        with HutongClient(target, replace(FAST, caller=caller)) as client:
+        with kind(target, replace(FAST, caller=caller)) as client:
             pay(client)
     assert [one.get("hutong-caller") for one in gateway.metadata] == [None, "shop 7"]
 
@@ -191,21 +241,28 @@ def test_passing_failures_are_repeated_with_the_same_key(gateway: Gateway, clien
 
 def test_the_time_that_the_gateway_asks_for_is_waited_and_only_within_the_deadline() -> None:
     waits: list[float] = []
-    caller = Caller(FAST.retry, sleep=waits.append, clock=lambda: sum(waits), rng=random.Random(1))
-    assert caller.call(Script(spent(700_000), spent(1_300_000)), "?", 5.0, repeatable=True) == "answer"
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    retrier = Retrier(FAST.retry, sleep=sleep, clock=lambda: sum(waits), rng=random.Random(1))
+    assert run(retrier.call(Script(spent(700_000), spent(1_300_000)), 5.0, repeatable=True)) == "answer"
     assert 0.7 <= waits[0] <= 0.7 + FAST.retry.backoff_max_s
     assert 1.3 <= waits[1] <= 1.3 + FAST.retry.backoff_max_s
     with pytest.raises(HutongError, match="QUERY_BUDGET_SPENT"):
-        caller.call(Script(spent(6_000_000)), "?", 5.0, repeatable=True)
+        run(retrier.call(Script(spent(6_000_000)), 5.0, repeatable=True))
     assert len(waits) == 2, "nobody waits for what comes after the deadline"
 
 
 def test_a_spent_budget_does_not_throttle_other_calls() -> None:
-    caller = Caller(RetryOptions(throttle_tokens=4), sleep=lambda _: None)
+    async def sleep(seconds: float) -> None:
+        pass
+
+    retrier = Retrier(RetryOptions(throttle_tokens=4), sleep=sleep)
     for _ in range(20):
         with pytest.raises(HutongError):
-            caller.call(Script(*[spent()] * 10), "?", 5.0, repeatable=True)
-    assert caller.call(Script(OVERLOADED), "?", 5.0, repeatable=True) == "answer"
+            run(retrier.call(Script(*[spent()] * 10), 5.0, repeatable=True))
+    assert run(retrier.call(Script(OVERLOADED), 5.0, repeatable=True)) == "answer"
 
 
 def test_refunds_and_reads_are_repeated_too(gateway: Gateway, client: HutongClient) -> None:
@@ -262,8 +319,8 @@ def test_a_silent_gateway_is_a_deadline(gateway: Gateway, client: HutongClient) 
     gateway.hold.set()
 
 
-def test_nobody_there_is_unreachable() -> None:
-    with HutongClient("127.0.0.1:1", FAST) as client, pytest.raises(Unreachable):
+def test_nobody_there_is_unreachable(kind: type[Face]) -> None:
+    with kind("127.0.0.1:1", FAST) as client, pytest.raises(Unreachable):
         pay(client)
 
 
@@ -271,17 +328,17 @@ def test_waits_grow_are_bounded_and_never_outlast_the_deadline() -> None:
     slept: list[float] = []
     now = [0.0]
 
-    def sleep(seconds: float) -> None:
+    async def sleep(seconds: float) -> None:
         slept.append(seconds)
         now[0] += seconds
 
-    def method(request: str, timeout: float | None = None, metadata: Any = ()) -> str:  # noqa: ARG001 - the stub's form
+    async def attempt(_: float) -> str:
         raise _Unavailable
 
     options = RetryOptions(attempts_max=50, backoff_s=1, backoff_max_s=4, throttle_tokens=1_000)
-    caller = Caller(options, sleep=sleep, clock=lambda: now[0], rng=random.Random(1))
+    retrier = Retrier(options, sleep=sleep, clock=lambda: now[0], rng=random.Random(1))
     with pytest.raises(Unreachable):
-        caller.call(method, "x", 30.0, repeatable=True)
+        run(retrier.call(attempt, 30.0, repeatable=True))
     assert all(wait <= 4 for wait in slept)
     assert slept[0] <= 1
     assert sum(slept) < 30
@@ -382,7 +439,10 @@ def test_plaintext_stays_on_this_machine_unless_allowed(target: str, local: bool
     assert is_local(target) is local
     if local:
         open_channel(target, ClientOptions()).close()
+        AsyncHutongClient(target)
     else:
+        with pytest.raises(ValueError, match="TLS"):
+            AsyncHutongClient(target)
         with pytest.raises(ValueError, match="TLS"):
             open_channel(target, ClientOptions())
         open_channel(target, ClientOptions(allow_plaintext=True)).close()

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from gateway import barcode, directory
+from hutong_client.optics import CODE_128, QR
 from hutong_contract.payment_code import offline_code, online_code
-from sandbox.cameras import CODE_128, QR, Optics, UnreadableError
+from sandbox.cameras import Optics, UnreadableError
 from sandbox.optics import GatewaySymbols, MerchantPrinter
 from sandbox.population import Merchant, populate
 

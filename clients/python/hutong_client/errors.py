@@ -39,7 +39,7 @@ def typed(error: grpc.RpcError) -> HutongError | CallError:
     if reason is not None:
         return reason
     call: object = error  # every error that a stub raises is also the call itself
-    if not isinstance(call, grpc.Call):
+    if not isinstance(call, grpc.Call | grpc.aio.AioRpcError):
         return CallError(grpc.StatusCode.UNKNOWN, str(error))
     code = call.code()
     return _KINDS.get(code, CallError)(code, call.details() or "")

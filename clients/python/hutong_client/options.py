@@ -8,7 +8,13 @@ from typing import Final
 
 import grpc
 
+from hutong_contract.secret import Secret
+
 CALLER_METADATA: Final = "hutong-caller"
+REQUESTOR_METADATA: Final = "hutong-requestor-secret"
+"""Carries the secret of a token requestor, or of an operator."""
+WALLET_TRID: Final = "10000000002"
+"""The wallet requestor (TRID) that every token service has from the start."""
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 KEEPALIVE_MS: Final = 30_000
 PORT_EXAMPLE: Final = 50050
@@ -53,6 +59,10 @@ class ClientOptions:
     caller: str = ""
     """What this client calls itself, printable ASCII: idempotency keys of callers with different names are different
     keys. Where mTLS proves an identity, that one counts instead."""
+    requestor: str = WALLET_TRID
+    """The token requestor (TRID, 11 digits) in whose name tokens and codes are asked for."""
+    requestor_secret: Secret[str] | None = field(default=None, repr=False)
+    """What proves it, where it was registered with one."""
     deadline_s: float = 30.0
     """For a whole call, retries included."""
     tls: TlsOptions | None = None
@@ -69,25 +79,38 @@ def metadata_of(options: ClientOptions) -> tuple[tuple[str, str], ...]:
     return ((CALLER_METADATA, options.caller),) if options.caller else ()
 
 
-def open_channel(target: str, options: ClientOptions) -> grpc.Channel:
-    """A channel to `target`, "host:port" or "unix:/path". Raises ValueError for another target, and for plaintext to a
-    remote machine."""
+def requestor_metadata(options: ClientOptions) -> tuple[tuple[str, str], ...]:
+    """What calls in the name of the token requestor carry as well."""
+    secret = options.requestor_secret
+    return () if secret is None else ((REQUESTOR_METADATA, secret.reveal()),)
+
+
+def channel_arguments(target: str, options: ClientOptions) -> list[tuple[str, str | int]]:
+    """Arguments of a gRPC channel to `target`, blocking or not.
+
+    Raises:
+        ValueError: the target is none (see `check_target`), or plaintext would leave this machine.
+    """
     check_target(target)
+    if options.tls is None and not (options.allow_plaintext or is_local(target)):
+        raise ValueError(f"{target} is not on this machine: give TLS options, or allow_plaintext to do without")
     arguments: list[tuple[str, str | int]] = [
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.enable_retries", 0),  # retries are this client's own: it knows which requests may be repeated
         *options.channel_options,
     ]
+    if options.tls is not None and options.tls.server_name:
+        arguments.append(("grpc.ssl_target_name_override", options.tls.server_name))
+    return arguments
+
+
+def channel_credentials(options: ClientOptions) -> grpc.ChannelCredentials | None:
+    """Credentials of a gRPC channel; None: plaintext."""
     tls = options.tls
     if tls is None:
-        if not (options.allow_plaintext or is_local(target)):
-            raise ValueError(f"{target} is not on this machine: give TLS options, or allow_plaintext to do without")
-        return grpc.insecure_channel(target, arguments)
-    if tls.server_name:
-        arguments.append(("grpc.ssl_target_name_override", tls.server_name))
-    credentials = grpc.ssl_channel_credentials(tls.root_certificates, tls.private_key, tls.certificate_chain)
-    return grpc.secure_channel(target, credentials, arguments)
+        return None
+    return grpc.ssl_channel_credentials(tls.root_certificates, tls.private_key, tls.certificate_chain)
 
 
 def check_target(target: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Final, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final, TypeVar
 
 import grpc
 
@@ -14,24 +14,12 @@ from hutong_client.errors import DeadlineExceeded, Unreachable, typed
 from hutong_client.options import RetryOptions
 from hutong_contract.errors import HutongError, Reason
 
-Request = TypeVar("Request", contravariant=True)
-Response = TypeVar("Response", covariant=True)
+Result = TypeVar("Result")
 
 PASSING_CODES: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED})
 """Status codes of refusals that time may heal, so that the same request may succeed later."""
 PASSING_REASONS: Final = frozenset({Reason.ERROR_REASON_OVERLOADED, Reason.ERROR_REASON_QUERY_BUDGET_SPENT})
 """Reasons with another code of which the same holds."""
-
-
-Metadata = tuple[tuple[str, str], ...]
-
-
-class Method(Protocol[Request, Response]):
-    """A unary method of a generated stub."""
-
-    def __call__(self, request: Request, timeout: float | None = None, metadata: Metadata = ()) -> Response:
-        """Sends the request."""
-        ...
 
 
 class Throttle:
@@ -55,29 +43,27 @@ class Throttle:
             return self._tokens > self._max / 2
 
 
-class Caller:
-    """Makes calls with a deadline, typed errors and, where allowed, retries. Safe to share between threads."""
+class Retrier:
+    """Makes calls with a deadline, typed errors and, where allowed, retries. Threads and tasks may share it."""
 
     def __init__(
         self,
         options: RetryOptions,
         *,
-        metadata: Metadata = (),
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], Awaitable[None]],
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         self._options = options
         self._throttle = Throttle(options)
-        self._metadata = metadata
         self._sleep = sleep
         self._clock = clock
         self._rng = rng or random.Random()
 
-    def call(
-        self, method: Method[Request, Response], request: Request, deadline_s: float, *, repeatable: bool
-    ) -> Response:
-        """Sends a request until it is answered, refused, out of attempts or out of time.
+    async def call(
+        self, attempt: Callable[[float], Awaitable[Result]], deadline_s: float, *, repeatable: bool
+    ) -> Result:
+        """Runs `attempt` until it succeeds, is refused, or attempts or time are over; it gets the seconds left.
 
         `repeatable`: sending it twice has the effect of sending it once. Raises hutong_contract.errors.HutongError or
         hutong_client.errors.CallError, the last attempt's.
@@ -89,7 +75,7 @@ class Caller:
             if left <= 0:
                 raise DeadlineExceeded(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {deadline_s} s")
             try:
-                answer = method(request, timeout=left, metadata=self._metadata)
+                answer = await attempt(left)
             except grpc.RpcError as failure:
                 error = typed(failure)
                 passing = is_passing(error)
@@ -102,7 +88,7 @@ class Caller:
                 wait_s += asked_wait_s(error)
                 if self._clock() + wait_s >= end:
                     raise error from None
-                self._sleep(wait_s)
+                await self._sleep(wait_s)
             else:
                 self._throttle.succeeded()
                 return answer

@@ -8,9 +8,8 @@ from typing import Final
 from hutong.gateway.v1 import payment_pb2
 from hutong.gateway.v1 import risk_pb2 as pb
 from hutong.gateway.v1 import risk_pb2_grpc as rpc
-from hutong_client.client import HutongClient
-from hutong_client.retries import Caller, Method, Request, Response
-from hutong_client.settlement import OPERATOR_METADATA
+from hutong_client.client import HutongClient, Request, Response, Unary
+from hutong_client.options import REQUESTOR_METADATA
 from hutong_contract.secret import Secret
 
 PAGE: Final = 200
@@ -22,10 +21,9 @@ class RiskClient:
     def __init__(self, client: HutongClient, *, requestor: str, secret: Secret[str] | None = None) -> None:
         """`requestor`: the operator's TRID. `secret`: what proves it, where it was registered with one."""
         self._requestor = requestor
-        metadata = () if secret is None else ((OPERATOR_METADATA, secret.reveal()),)
-        self._caller = Caller(client.options.retry, metadata=metadata)
+        self._metadata = () if secret is None else ((REQUESTOR_METADATA, secret.reveal()),)
+        self._client = client
         self._stub = rpc.RiskServiceStub(client.channel)
-        self._deadline_s = client.options.deadline_s
 
     def status(self) -> pb.GetRiskStatusResponse:
         """Which rules are in force."""
@@ -64,6 +62,6 @@ class RiskClient:
         request = pb.RejectHeldPaymentRequest(requestor_id=self._requestor, payment_id=payment_id)
         return self._ask(self._stub.RejectHeldPayment, request).payment
 
-    def _ask(self, method: Method[Request, Response], request: Request) -> Response:
+    def _ask(self, method: Unary[Request, Response], request: Request) -> Response:
         """Every question may be repeated: a release or a rejection is done once."""
-        return self._caller.call(method, request, self._deadline_s, repeatable=True)
+        return self._client.call(method, request, repeatable=True, metadata=self._metadata)

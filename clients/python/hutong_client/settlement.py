@@ -10,12 +10,11 @@ import grpc
 
 from hutong.gateway.v1 import settlement_pb2 as pb
 from hutong.gateway.v1 import settlement_pb2_grpc as rpc
-from hutong_client.client import HutongClient
+from hutong_client.client import HutongClient, Request, Response, Unary
 from hutong_client.errors import CallError, typed
-from hutong_client.retries import Caller
+from hutong_client.options import REQUESTOR_METADATA
 from hutong_contract.secret import Secret
 
-OPERATOR_METADATA: Final = "hutong-requestor-secret"
 PARTICIPANT_METADATA: Final = "hutong-participant-secret"
 PAGE: Final = 500
 STATEMENT_S: Final = 600.0
@@ -31,28 +30,27 @@ class SettlementClient:
         """`requestor`: an operator's TRID; or `participant`: a participant's id. `secret`: what proves it, where its
         certificate does not."""
         self._who = pb.SettlementCaller(requestor_id=requestor, participant_id=participant)
-        name = OPERATOR_METADATA if requestor else PARTICIPANT_METADATA
+        name = REQUESTOR_METADATA if requestor else PARTICIPANT_METADATA
         self._metadata = () if secret is None else ((name, secret.reveal()),)
-        self._caller = Caller(client.options.retry, metadata=self._metadata)
+        self._client = client
         self._stub = rpc.SettlementServiceStub(client.channel)
-        self._deadline_s = client.options.deadline_s
 
     def close_window(self, number: int) -> pb.SettlementWindow:
         """Closes the next window, or shows it as it was closed before. Safe to repeat."""
         request = pb.CloseWindowRequest(caller=self._who, number=number)
-        return self._caller.call(self._stub.CloseWindow, request, self._deadline_s, repeatable=True).window
+        return self._ask(self._stub.CloseWindow, request).window
 
     def window(self, number: int) -> pb.SettlementWindow:
         """A closed window."""
         request = pb.GetWindowRequest(caller=self._who, number=number)
-        return self._caller.call(self._stub.GetWindow, request, self._deadline_s, repeatable=True).window
+        return self._ask(self._stub.GetWindow, request).window
 
     def windows(self) -> Iterator[pb.SettlementWindow]:
         """Closed windows, the last first."""
         token = ""
         while True:
             request = pb.ListWindowsRequest(caller=self._who, page_size=PAGE, page_token=token)
-            answer = self._caller.call(self._stub.ListWindows, request, self._deadline_s, repeatable=True)
+            answer = self._ask(self._stub.ListWindows, request)
             yield from answer.windows
             token = answer.next_page_token
             if not token:
@@ -63,7 +61,7 @@ class SettlementClient:
         token = ""
         while True:
             request = pb.ListPositionsRequest(caller=self._who, number=number, page_size=PAGE, page_token=token)
-            answer = self._caller.call(self._stub.ListPositions, request, self._deadline_s, repeatable=True)
+            answer = self._ask(self._stub.ListPositions, request)
             yield from answer.positions
             token = answer.next_page_token
             if not token:
@@ -93,3 +91,7 @@ class SettlementClient:
             stream.cancel()  # type: ignore[no-untyped-call]
         if (last.sha256, last.size_bytes) != (digest.digest(), size):
             raise CallError(grpc.StatusCode.DATA_LOSS, "the statement did not arrive as it was sent; read it again")
+
+    def _ask(self, method: Unary[Request, Response], request: Request) -> Response:
+        """Every question may be repeated: a window is closed once."""
+        return self._client.call(method, request, repeatable=True, metadata=self._metadata)

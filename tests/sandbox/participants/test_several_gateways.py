@@ -17,7 +17,8 @@ import pytest
 
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
-from hutong_client.options import ClientOptions, open_channel
+from hutong_client.options import ClientOptions
+from hutong_client.wire import open_channel
 from hutong_contract.secret import Secret
 from sandbox.participants.books import Books, totals
 from sandbox.participants.ledger import Role

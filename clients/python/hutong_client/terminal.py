@@ -1,36 +1,79 @@
-"""A terminal: a shop's counter that shows the merchant's codes, scans wallets' codes and looks at faces."""
+"""An emulated terminal: a shop's counter that shows the merchant's codes, scans wallets' codes and looks at faces."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from hutong.facepay.v1 import face_pb2
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_client import keys, receipt
 from hutong_client.client import HutongClient
-from sandbox.cameras import CodePrinter, Optics
-from sandbox.population import Merchant
+from hutong_client.optics import Blind, NoOpticsError, Optics
 
 
-class SimulatedTerminal:
+class Shop(Protocol):
+    """Whose terminal it is. `Till` is one; a test bed may have its own."""
+
+    @property
+    def id(self) -> str:
+        """The merchant's id in the gateway's directory."""
+        ...
+
+    @property
+    def currency(self) -> str:
+        """That the merchant charges in, ISO 4217."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Till:
+    """A merchant of the gateway's directory; see Shop."""
+
+    id: str
+    currency: str
+
+
+Where = TypeVar("Where", bound=Shop)
+WherePrinted = TypeVar("WherePrinted", bound=Shop, contravariant=True)
+
+
+class CodePrinter(Protocol[WherePrinted]):
+    """Writes merchants' codes."""
+
+    def merchant_code(self, merchant: WherePrinted, terminal_id: str, amount_minor: int | None) -> str:
+        """The text of a merchant's code in its own scheme: static without an amount, dynamic with one."""
+        ...
+
+
+class EmulatedTerminal(Generic[Where]):
     """One terminal of a merchant."""
 
     def __init__(
-        self, merchant: Merchant, terminal_id: str, client: HutongClient, optics: Optics, printer: CodePrinter
+        self,
+        merchant: Where,
+        terminal_id: str,
+        client: HutongClient,
+        optics: Optics | None = None,
+        printer: CodePrinter[Where] | None = None,
     ) -> None:
+        """`optics`: screen and camera; `printer`: writes the merchant's codes. Without them it charges keys that are
+        typed or come from elsewhere."""
         self.merchant = merchant
         self.id = terminal_id
         self._client = client
-        self._optics = optics
+        self._optics = optics or Blind()
         self._printer = printer
 
     def print_static(self) -> Path:
-        """The sticker on the counter: the merchant's code without an amount, as an image file."""
-        return self._optics.show(f"{self.id}-static", self._printer.merchant_code(self.merchant, self.id, None))
+        """The sticker on the counter: the merchant's code without an amount, as an image file. Raises NoOpticsError
+        without optics or printer."""
+        return self._optics.show(f"{self.id}-static", self._code(None))
 
     def show_dynamic(self, amount_minor: int) -> Path:
-        """A code for one purchase, with its amount in minor units, as an image file."""
-        text = self._printer.merchant_code(self.merchant, self.id, amount_minor)
+        """A code for one purchase, with its amount in minor units, as an image file. Raises as `print_static`."""
+        text = self._code(amount_minor)
         return self._optics.show(f"{self.id}-dynamic-{amount_minor}", text)
 
     def charge_scanned(self, image: Path, amount_minor: int, *, idempotency_key: str = "") -> pb.Payment:
@@ -78,3 +121,8 @@ class SimulatedTerminal:
     def refund(self, payment_id: str, amount_minor: int = 0) -> pb.Payment:
         """Gives back a part of a payment, or all that is left of it."""
         return self._client.refund_payment(payment_id, amount_minor=amount_minor, reference=f"at {self.id}")
+
+    def _code(self, amount_minor: int | None) -> str:
+        if self._printer is None:
+            raise NoOpticsError(f"nothing writes the codes of {self.id}: give it a printer")
+        return self._printer.merchant_code(self.merchant, self.id, amount_minor)
