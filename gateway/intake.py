@@ -33,7 +33,7 @@ from gateway.routing import Router
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.incidents import incident
-from tokenization.interface import CounterUse, KeyUse, Resolution, TokenResolver
+from tokenization.interface import KeyUse, Resolution, TokenResolver
 
 log = logging.getLogger(__name__)
 
@@ -280,7 +280,7 @@ class PaymentIntake:
             route_id=route.route_id,
             spends=spends,
             spend_reason=resolution.spend_reason,
-            counters=_conditions(resolution.counters) if resolution.counters else (),
+            counters=resolution.counters,
         )
         if draft.hold_until_us:
             payment.authorised_minor, payment.hold_until_us = payment.amount_minor, draft.hold_until_us
@@ -348,7 +348,7 @@ class PaymentIntake:
             return
         for request, draft, original_id in drafts:
             try:
-                payment = refund_of(originals.get(original_id), request, self._ids.next(now_us), now_us)
+                payment = refund_of(originals.get(original_id), original_id, request, self._ids.next(now_us), now_us)
             except HutongError as error:
                 refused.append((draft, error))
                 continue
@@ -412,7 +412,3 @@ def _face_use(draft: Draft) -> FaceUse:
         merchant_id=payee.merchant.id,
         terminal_id=payee.terminal_id,
     )
-
-
-def _conditions(uses: Iterable[CounterUse]) -> tuple[tuple[bytes, int, int, int], ...]:
-    return tuple((use.counter, use.add, use.cap, use.reason) for use in uses)

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+from gateway.engine.conditions import Original, refund_refusal
 from gateway.engine.model import Kind, LegKind, Payment
-from gateway.engine.states import State
 from gateway.engine.transitions import current_debit
 from gateway.requests import DEADLINE_DEFAULT_US
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.errors import HutongError, Reason
 
 
-def refund_of(original: Payment | None, request: pb.RefundPaymentRequest, payment_id: bytes, now_us: int) -> Payment:
-    """The refund that a request asks for. Raises HutongError where the original cannot be refunded so. The journal
-    decides again, in its commit, whether the amount is still left."""
-    if original is None:
-        raise HutongError(Reason.ERROR_REASON_PAYMENT_NOT_FOUND, payment_id=request.payment_id)
-    if original.kind == Kind.REFUND:
-        raise HutongError(Reason.ERROR_REASON_REFUND_OF_REFUND)
-    if original.state is not State.SUCCEEDED:
-        raise HutongError(Reason.ERROR_REASON_PAYMENT_NOT_REFUNDABLE, state=original.state.name)
+def refund_of(
+    original: Payment | None, original_id: bytes, request: pb.RefundPaymentRequest, payment_id: bytes, now_us: int
+) -> Payment:
+    """The refund that a request asks for. The journal decides again in its commit, by the same rule, whether the
+    original can still be refunded by this amount.
+
+    Args:
+        original: the payment to refund; None where there is none with this id.
+        original_id: its 16 bytes.
+        request: what was asked for; an amount of 0 means all that is left.
+        payment_id: the refund's own 16 bytes.
+        now_us: UTC in microseconds.
+
+    Raises:
+        HutongError: AMOUNT_NOT_POSITIVE, PAYMENT_NOT_FOUND, REFUND_OF_REFUND, PAYMENT_NOT_REFUNDABLE or
+            REFUND_EXCEEDS_PAYMENT.
+    """
     if request.amount_minor < 0:
         raise HutongError(Reason.ERROR_REASON_AMOUNT_NOT_POSITIVE)
-    left = original.amount_minor - original.refunded_minor
-    amount = request.amount_minor or left
-    if amount > left or amount <= 0:
-        raise HutongError(Reason.ERROR_REASON_REFUND_EXCEEDS_PAYMENT, left_minor=str(left))
+    amount, facts = request.amount_minor, None
+    if original is not None:
+        amount = amount or original.amount_minor - original.refunded_minor
+        facts = Original(original.kind, original.state, original.amount_minor, original.refunded_minor)
+    refusal = refund_refusal(facts, original_id, amount)
+    if refusal is not None:
+        raise HutongError(refusal.reason, **refusal.fields)
+    assert original is not None, "the rule refuses what there is not"
     # The acquirer that paid; an earlier one's late approval, still to be undone, is not what is refunded.
     credit = next(leg for leg in original.legs if leg.kind == LegKind.CREDIT and leg.participant == original.creditor)
     return Payment(

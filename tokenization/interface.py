@@ -62,17 +62,20 @@ class KeyUse(NamedTuple):
     """Assurance that the presenting channel adds, an EMV two-digit method code, or empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class CounterUse:
-    """A condition: `counter + add <= cap`, settled and added in the commit that admits the payment, and given
-    back if the payment does not succeed."""
+class Condition(NamedTuple):
+    """A condition of a payment: `counter + add <= cap`. Settled and added in the commit that admits the payment, and
+    given back if the payment does not succeed."""
 
     counter: bytes
     """16 bytes that name the counter (a budget, a use count, a day's limit), derived with a key: no secret shows."""
     add: int
+    """What the payment adds: its amount in minor units, or 1 where uses are counted."""
     cap: int
+    """The most that the counter may come to. 0 in what is read back from a journal, which keeps counter and `add`."""
     reason: int
-    """The hutong.status.v1.ErrorReason to answer with when the condition fails."""
+    """The hutong.status.v1.ErrorReason to answer with when the condition fails. 0 in what is read back."""
+    limit: str = ""
+    """Name of the limit that a risk rule sets here; empty for what belongs to the payer's key: a budget, a count."""
 
 
 class Resolution(NamedTuple):
@@ -90,7 +93,7 @@ class Resolution(NamedTuple):
     assurance_method: str = "00"
     spends: tuple[bytes, ...] = ()
     """16-byte values that may be spent once for ever (a code and step, a cryptogram's counter)."""
-    counters: tuple[CounterUse, ...] = ()
+    counters: tuple[Condition, ...] = ()
     amount_max_minor: int | None = None
     """Largest amount that this key may pay at once, already checked against KeyUse."""
     spend_reason: int = Reason.ERROR_REASON_CODE_SPENT

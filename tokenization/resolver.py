@@ -19,7 +19,7 @@ from tokenization import numbers
 from tokenization.codes import CodeReader
 from tokenization.domain import Domain, Policy, check_use
 from tokenization.index import ERASED, Index, KeyEntry
-from tokenization.interface import CounterUse, KeyUse, PayerKeyKind, Resolution
+from tokenization.interface import Condition, KeyUse, PayerKeyKind, Resolution
 from tokenization.key_kinds import KeyKind
 from tokenization.lifecycle import State, state_at
 from tokenization.purposes import Purposes
@@ -130,7 +130,7 @@ class Resolver:
 
     def _counters(
         self, policy: Policy | None, domain: Domain, ref: bytes, use: KeyUse, now_us: int
-    ) -> tuple[CounterUse, ...]:
+    ) -> tuple[Condition, ...]:
         """What this use adds to the budget, the count and the total of a token or key."""
         budget = policy.budget if policy is not None else None
         if budget is None and not domain.count_max and not domain.total_max_minor:
@@ -147,10 +147,10 @@ class Resolver:
             counters.append(self._counter(b"total " + ref, use.amount_minor, domain.total_max_minor))
         return tuple(counters)
 
-    def _counter(self, name: bytes, add: int, cap: int) -> CounterUse:
+    def _counter(self, name: bytes, add: int, cap: int) -> Condition:
         if add > cap:
             raise HutongError(Reason.ERROR_REASON_TOKEN_BUDGET_SPENT)
-        return CounterUse(self._purposes.counter(name)[:REF_BYTES], add, cap, _BUDGET_SPENT)
+        return Condition(self._purposes.counter(name)[:REF_BYTES], add, cap, _BUDGET_SPENT)
 
     # Finders: one for each kind of key.
 

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, Protocol
 from gateway.engine.states import Number, State
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.secret import Secret
+from tokenization.interface import Condition
 
 LEG_ID_BYTES: Final = 17
 """16 bytes of the payment's id and the leg's number."""
@@ -133,10 +134,8 @@ class Payment:
     """16-byte values that may be spent once for ever."""
     spend_reason: int = 0
     """The hutong.status.v1.ErrorReason to answer with when one was spent before."""
-    counters: tuple[tuple[bytes, int, int, int], ...] = ()
-    """Conditions (counter, add, cap, reason); given back if the payment does not succeed."""
-    limits: tuple[str, ...] = ()
-    """Names of the last of these conditions: those that risk rules made. The others are the payer's key's own."""
+    counters: tuple[Condition, ...] = ()
+    """What must hold in its commit: the payer's key's own conditions, then those of risk rules."""
     risk: str = ""
     """JSON: what the risk rules found. The journal keeps each text once."""
     risk_id: int = 0

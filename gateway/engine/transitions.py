@@ -245,11 +245,11 @@ class Transitions:
         if not rest:
             return
         counters = []
-        for counter, add, cap, reason in payment.counters:
-            counts_money = add == payment.authorised_minor  # others count uses
+        for condition in payment.counters:
+            counts_money = condition.add == payment.authorised_minor  # others count uses
             if counts_money:
-                out.writes.releases.append((rest, counter))
-            counters.append((counter, payment.amount_minor if counts_money else add, cap, reason))
+                out.writes.releases.append((rest, condition.counter))
+            counters.append(condition._replace(add=payment.amount_minor) if counts_money else condition)
         payment.counters = tuple(counters)
         out.writes.captured[payment.payment_id] = payment
 
@@ -278,7 +278,7 @@ class Transitions:
             payment.reason = ""
         else:
             writes = out.writes
-            writes.releases.extend((add, counter) for counter, add, _, _ in payment.counters)
+            writes.releases.extend((condition.add, condition.counter) for condition in payment.counters)
             if payment.original_id is not None:
                 writes.refund_releases.append((payment.amount_minor, payment.original_id))
         if payment.waiters:

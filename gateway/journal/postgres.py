@@ -19,6 +19,7 @@ from uuid import uuid4
 import psycopg
 from psycopg import errors
 
+from gateway.engine.conditions import Decisions, Original
 from gateway.engine.model import Payment, Refused, Writes
 from gateway.journal import leases
 from gateway.journal import postgres_sql as sql
@@ -39,7 +40,6 @@ from gateway.journal.postgres_connection import (
     safe_url,
 )
 from gateway.journal.postgres_connection import connect as open_connection
-from gateway.journal.postgres_decisions import Decisions
 from gateway.journal.postgres_schema import PAYMENT_TYPES
 from gateway.journal.postgres_sessions import TICKS, Sessions
 from gateway.journal.postgres_setup import database_name, prepare, record_loss
@@ -394,7 +394,7 @@ class PostgresJournal:
 
     def _lock(self, db: Connection, writes: Writes, conditions: dict[str, Cursor]) -> None:
         """Locks and reads what conditions and releases are about."""
-        counters = {counter for payment in writes.admissions for counter, _, _, _ in payment.counters}
+        counters = {one.counter for payment in writes.admissions for one in payment.counters}
         if counters:
             db.execute(sql.INSERT_COUNTERS, (byteas(sorted(counters)),))
         counters.update(counter for _, counter in writes.releases)
@@ -415,12 +415,12 @@ class PostgresJournal:
         lost = [index for index, one in enumerate(decisions.payments) if holders[one.idempotency] != one.payment_id]
         found = {one.payment_id: one for one in load(db, sorted({holders[keys[index]] for index in lost}))}
         for index in lost:
-            decisions.verdicts[index] = Refused(0, found[holders[keys[index]]])
+            decisions.repeats(index, found[holders[keys[index]]])
 
     def _decide(self, db: Connection, decisions: Decisions, conditions: dict[str, Cursor]) -> None:
         """The same order of conditions for every journal: keys, refunds, spends, counters."""
         if (cursor := conditions.get("originals")) is not None:
-            decisions.refunds({bytes(row[0]): (row[1], row[2], row[3], row[4]) for row in cursor})
+            decisions.refunds({bytes(row[0]): Original(*row[1:]) for row in cursor})
         spends, counters = conditions.get("spends"), conditions.get("counters")
         if spends is not None or counters is not None:
             owners = {bytes(row[0]): bytes(row[1]) for row in spends or ()}

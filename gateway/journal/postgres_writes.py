@@ -7,13 +7,13 @@ from typing import Any, Final
 
 import psycopg
 
+from gateway.engine.conditions import Decisions
 from gateway.engine.model import Payment, Writes
 from gateway.engine.states import State
 from gateway.journal import postgres_sql as sql
 from gateway.journal.closing import closing_statements
 from gateway.journal.postgres_arrays import bigints, byteas, columns
 from gateway.journal.postgres_connection import Connection
-from gateway.journal.postgres_decisions import Decisions
 from gateway.journal.postgres_schema import LEG_TYPES, REFUSAL_TYPES
 from gateway.journal.refusals import limit_refusals, refusal_row
 from gateway.journal.rows import capture_change, leg_row, payment_change, payments_from_rows
@@ -47,7 +47,7 @@ def send_the_rest(db: Connection, writes: Writes, decisions: Decisions) -> None:
             db.execute(sql.WITHDRAW_SPENDS, (byteas(spends), byteas(ids if decisions.respend else decisions.withdrawn)))
         if decisions.respend:
             db.execute(sql.INSERT_SPENDS, columns(decisions.spent, ("BYTEA", "BYTEA")))
-    admitted = [payment for _, payment in decisions.standing()]
+    admitted = decisions.admitted()
     _send_sums(db, sql.ADD_COUNTERS, decisions.counted, writes.releases)
     _send_sums(db, sql.ADD_REFUNDS, decisions.refunded, writes.refund_releases)
     postings = [posting for movement in writes.movements for posting in movement.postings()]

@@ -9,9 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.engine.answer import id_text
 from gateway.engine.model import Payment, Refusal, Refused
-from hutong_contract.errors import Reason
 
 REFUSAL_COLUMNS: Final = (
     "payment_id",
@@ -81,19 +79,6 @@ def decisions_from_rows(rows: Iterable[Sequence[Any]]) -> list[DecisionRow]:
         DecisionRow(bytes(row[0]), *row[1:10], bytes(row[10]), bytes(row[11]), *row[12:])  # type: ignore[call-arg]
         for row in rows
     ]
-
-
-def counter_refusal(payment: Payment, index: int) -> Refused:
-    """The verdict on a payment for whose condition of this index there is no room. Says the limit of a payer's day;
-    not which other rule it was, which is nobody's business but the operator's."""
-    _, _, cap, reason = payment.counters[index]
-    place = index - len(payment.counters) + len(payment.limits)
-    if place < 0:
-        return Refused(reason)
-    fields = {"decision": id_text(payment.payment_id)}
-    if reason == Reason.ERROR_REASON_DAILY_LIMIT:
-        fields.update(limit=payment.limits[place], most_minor=str(cap), currency=payment.currency)
-    return Refused(reason, fields=fields, limit=payment.limits[place])
 
 
 def limit_refusals(payments: Sequence[Payment], verdicts: Sequence[Refused | None]) -> list[Refusal]:

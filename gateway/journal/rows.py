@@ -9,6 +9,7 @@ from gateway.engine.model import Kind, Leg, LegKind, LegState, Payment, first_le
 from gateway.engine.states import RESTING, State
 from gateway.engine.transitions import open_reversals
 from gateway.journal.schema import CLOSED, HELD, OPEN
+from tokenization.interface import Condition
 
 NO_BYTES: Final = bytearray()
 _COUNTER_BYTES: Final = 16
@@ -204,11 +205,12 @@ def _payment(row: Row) -> Payment:
     )
 
 
-def _counters_text(counters: tuple[tuple[bytes, int, int, int], ...]) -> str:
-    """What was added to which counter, so that it can be given back after a restart."""
-    return " ".join(f"{counter.hex()}:{add}" for counter, add, _, _ in counters)
+def _counters_text(conditions: tuple[Condition, ...]) -> str:
+    """What was added to which counter, so that it can be given back after a restart. Caps and reasons are not kept:
+    they were settled in the commit."""
+    return " ".join(f"{condition.counter.hex()}:{condition.add}" for condition in conditions)
 
 
-def _counters_from_text(text: str) -> tuple[tuple[bytes, int, int, int], ...]:
+def _counters_from_text(text: str) -> tuple[Condition, ...]:
     pairs = (part.split(":") for part in text.split())
-    return tuple((bytes.fromhex(counter), int(add), 0, 0) for counter, add in pairs)
+    return tuple(Condition(bytes.fromhex(counter), int(add), cap=0, reason=0) for counter, add in pairs)

@@ -1,17 +1,19 @@
 """The journal on SQLite: WAL, synchronous=FULL, one writer.
 
-Cost of a tick: one fsync of the write-ahead log, and a microsecond or two for each row. Rows of one kind go together;
-conditional rows count what took effect, and only a tick with a conflict looks for the losers.
+Cost of a tick: one fsync of the write-ahead log, and a microsecond or two for each row. Rows of one kind go together.
+Most ticks meet their conditions as a whole: SQLite then says so by counts of rows, and nothing is read. In any other
+tick gateway.engine.conditions decides, from what is read.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from gateway.engine.model import SUSPENSE, Kind, Movement, Payment, Refusal, Refused, Writes
+from gateway.engine.conditions import Decisions, Original
+from gateway.engine.model import SUSPENSE, Movement, Payment, Refusal, Refused, Writes
 from gateway.engine.states import State
 from gateway.journal.closing import closing_statements
 from gateway.journal.interface import JournalMismatchError, JournalUnavailableError
@@ -19,7 +21,6 @@ from gateway.journal.kept import KeptTexts
 from gateway.journal.many import ManyRows
 from gateway.journal.refusals import (
     REFUSAL_COLUMNS,
-    counter_refusal,
     limit_refusals,
     new_judgements,
     refusal_row,
@@ -29,7 +30,6 @@ from gateway.journal.rows import NO_BYTES, capture_change, leg_row, payment_chan
 from gateway.journal.schema import HELD, LEG_COLUMNS, PAYMENT_COLUMNS, VERSION, sqlite_statements
 from gateway.journal.sqlite_connection import Factory, check_version, connect, readable
 from gateway.journal.sqlite_reader import LEGS, PAYMENTS, load
-from hutong_contract.errors import Reason
 
 _VALUES: Final = ", ".join("nullif(?, x'')" if name == "original_id" else "?" for name in PAYMENT_COLUMNS)
 """sqlite3 looks for an adapter of None each time, which costs as much as the rest of the row."""
@@ -56,11 +56,8 @@ _FULL: Final = "UPDATE counters SET used = used WHERE counter = ? AND used + ? >
 _ADD: Final = (
     "INSERT INTO counters (counter, used) VALUES (?, ?) ON CONFLICT (counter) DO UPDATE SET used = used + excluded.used"
 )
-_ADD_REFUND: Final = (
-    "UPDATE payments SET refunded_minor = refunded_minor + ? "
-    f"WHERE payment_id = ? AND kind = {Kind.PAYMENT.value} AND state = {State.SUCCEEDED.value} "
-    "AND refunded_minor + ? <= amount_minor"
-)
+_ADD_REFUNDED: Final = "UPDATE payments SET refunded_minor = refunded_minor + ? WHERE payment_id = ?"
+_ORIGINAL: Final = "SELECT kind, state, amount_minor, refunded_minor FROM payments WHERE payment_id = ?"
 
 
 class SqliteJournal:
@@ -117,15 +114,17 @@ class SqliteJournal:
             db.execute("BEGIN IMMEDIATE")
             self._repeats.begin(db)
             db.execute("UPDATE ticks SET tick = ? WHERE engine = ?", (tick, self._engine))
-            verdicts, admitted = self._admit(writes) if writes.admissions else ([], [])
+            decisions = Decisions(writes.admissions)
+            if writes.admissions:
+                self._admit(decisions)
             self._write(writes)
-            refusals = writes.refusals + limit_refusals(writes.admissions, verdicts)
+            refusals = writes.refusals + limit_refusals(writes.admissions, decisions.verdicts)
             if refusals:
                 self._keep_refusals(refusals)
             if writes.closings:
                 for statement, values in closing_statements(writes.closings):
                     db.execute(statement, values)
-            self._repeats.write(db, admitted)
+            self._repeats.write(db, decisions.admitted())
             db.execute("COMMIT")
         except (sqlite3.Error, JournalUnavailableError) as error:
             if not self._was_taken(tick):
@@ -134,7 +133,7 @@ class SqliteJournal:
         self._routes.committed()
         self._judgements.committed()
         self._repeats.committed()
-        return verdicts
+        return decisions.verdicts
 
     def _was_taken(self, tick: int) -> bool:
         """After a failed transaction: whether it is in the file nevertheless. A failed fsync leaves that open, so the
@@ -190,29 +189,26 @@ class SqliteJournal:
                 "UPDATE payments SET refunded_minor = refunded_minor - ? WHERE payment_id = ?", writes.refund_releases
             )
 
-    # -- admissions: conditions decided row by row ------------------------------------------------------
+    # -- admissions ---------------------------------------------------------------------------------------
 
-    def _admit(self, writes: Writes) -> tuple[list[Refused | None], list[Payment]]:
-        """The verdicts, and the payments that got in."""
-        payments = writes.admissions
-        verdicts = self._insert_payments(payments)
-        for index, payment in enumerate(payments):
-            if verdicts[index] is None and payment.original_id is not None:
-                verdicts[index] = self._reserve_refund(payment)
-        contested = any(payment.spends for payment in payments) and not self._spend_together(payments, verdicts)
-        if contested or not self._count_together(payments, verdicts):
-            for index, payment in enumerate(payments):
-                if contested and verdicts[index] is None:
-                    verdicts[index] = self._spend_alone(payment)
-                if verdicts[index] is None and payment.counters:
-                    verdicts[index] = self._count_alone(payment)
-        admitted = [payment for payment, verdict in zip(payments, verdicts, strict=True) if verdict is None]
+    def _admit(self, decisions: Decisions) -> None:
+        """Writes the rows of those payments whose conditions hold; the verdicts are in `decisions` then."""
+        db = self._connection
+        self._insert_payments(decisions)
+        self._reserve_refunds(decisions)
+        if not self._all_fit(decisions.admitted()):
+            self._take_turns(decisions)
+        if decisions.withdrawn:
+            db.executemany("DELETE FROM payments WHERE payment_id = ?", [(one,) for one in decisions.withdrawn])
+        if decisions.refunded:
+            db.executemany(_ADD_REFUNDED, [(amount, original) for original, amount in decisions.refunded.items()])
+        admitted = decisions.admitted()
         state = State.DEBITING.value
-        _INSERT_EVENTS.insert(self._connection, [(payment.row_id, state, payment.created_us) for payment in admitted])
-        return verdicts, admitted
+        _INSERT_EVENTS.insert(db, [(payment.row_id, state, payment.created_us) for payment in admitted])
 
-    def _insert_payments(self, payments: Sequence[Payment]) -> list[Refused | None]:
-        engine = self._engine
+    def _insert_payments(self, decisions: Decisions) -> None:
+        """Writes the rows of all payments but those whose idempotency key is taken."""
+        payments, engine = decisions.payments, self._engine
         self._keep_routes(payments)
         self._keep_judgements(payments, ())
         db, repeats, newest = self._connection, self._repeats, self._repeats.newest
@@ -225,12 +221,13 @@ class SqliteJournal:
         rows = [payment_row(payment, engine, NO_BYTES) for key, payment in first.items() if key not in known]
         db.executemany(_INSERT_PAYMENT, rows)
         if all_new:
-            return [None] * len(payments)
+            return
         holders = {key: payment.payment_id for key, payment in first.items()} | known
-        lost = [payment for payment in payments if holders[payment.idempotency] != payment.payment_id]
-        found = {one.payment_id: one for one in self.load(sorted({holders[payment.idempotency] for payment in lost}))}
-        refusals = {payment.payment_id: Refused(0, found[holders[payment.idempotency]]) for payment in lost}
-        return [refusals.get(payment.payment_id) for payment in payments]
+        lost = [at for at, payment in enumerate(payments) if holders[payment.idempotency] != payment.payment_id]
+        standing = sorted({holders[payments[at].idempotency] for at in lost})
+        found = {one.payment_id: one for one in self.load(standing)}
+        for at in lost:
+            decisions.repeats(at, found[holders[payments[at].idempotency]])
 
     def _keep_routes(self, payments: Sequence[Payment]) -> None:
         """Writes explanations of routes that are not known to be there: many payments share one."""
@@ -252,42 +249,39 @@ class SqliteJournal:
         self._keep_judgements((), refusals)
         self._connection.executemany(_INSERT_REFUSAL, [refusal_row(one) for one in refusals])
 
-    def _spend_together(self, payments: Sequence[Payment], verdicts: Sequence[Refused | None]) -> bool:
-        """Spends for all; False, with nothing spent, if any was spent before or twice. Then they take turns, each with
-        its counters, so that nobody loses a code to a payment that is itself refused."""
-        db = self._connection
-        rows = [
-            (spend, payment.payment_id)
-            for payment, verdict in zip(payments, verdicts, strict=True)
-            if verdict is None
-            for spend in payment.spends
-        ]
-        if db.executemany(_INSERT_SPEND, rows).rowcount == len(rows):
-            return True
-        db.executemany(_DELETE_SPEND, rows)
+    def _reserve_refunds(self, decisions: Decisions) -> None:
+        wanted = {payment.original_id for payment in decisions.payments if payment.original_id is not None}
+        if wanted:
+            rows = self._read_each(_ORIGINAL, wanted)
+            decisions.refunds({original_id: Original(*row) for original_id, row in rows.items()})
+
+    def _all_fit(self, payments: Sequence[Payment]) -> bool:
+        """Spends and counts for all these payments where all of it fits, as `Decisions` would find too. False, with
+        nothing written, where it does not, or where it takes turns to know."""
+        spends = [(spend, payment.payment_id) for payment in payments for spend in payment.spends]
+        if self._spend_together(spends):
+            if self._count_together(payments):
+                return True
+            self._connection.executemany(_DELETE_SPEND, spends)
         return False
 
-    def _spend_alone(self, payment: Payment) -> Refused | None:
-        rows = [(spend, payment.payment_id) for spend in payment.spends]
-        self._connection.executemany(_INSERT_SPEND, rows)
-        if all(self._owns(spend, payment) for spend in payment.spends):
-            return None
-        return self._withdraw(payment, Refused(payment.spend_reason))
+    def _spend_together(self, spends: Sequence[tuple[bytes, bytes]]) -> bool:
+        """False, with nothing spent, if any was spent before or twice."""
+        db = self._connection
+        if not spends or db.executemany(_INSERT_SPEND, spends).rowcount == len(spends):
+            return True
+        db.executemany(_DELETE_SPEND, spends)
+        return False
 
-    def _owns(self, spend: bytes, payment: Payment) -> bool:
-        row = self._connection.execute("SELECT payment_id FROM spends WHERE spend = ?", (spend,)).fetchone()
-        return row is not None and row[0] == payment.payment_id
-
-    def _count_together(self, payments: Sequence[Payment], verdicts: Sequence[Refused | None]) -> bool:
-        """Adds to the counters for all; False, with nothing added, unless there is room for all. Where the sum of what
-        the tick adds to a counter, none of it negative, stays within the lowest cap, so does each of its parts."""
+    def _count_together(self, payments: Sequence[Payment]) -> bool:
+        """False, with nothing added, unless there is room for all: where the sum of what the tick adds to a counter,
+        none of it negative, stays within the lowest cap, so does each of its parts."""
         sums: dict[bytes, int] = {}
         caps: dict[bytes, int] = {}
-        for payment, verdict in zip(payments, verdicts, strict=True):
-            if payment.counters and verdict is None:
-                for counter, add, cap, _ in payment.counters:
-                    sums[counter] = sums.get(counter, 0) + add
-                    caps[counter] = min(cap, caps.get(counter, cap))
+        for payment in payments:
+            for counter, add, cap, _, _ in payment.counters:
+                sums[counter] = sums.get(counter, 0) + add
+                caps[counter] = min(cap, caps.get(counter, cap))
         if not sums:
             return True
         db = self._connection
@@ -299,47 +293,23 @@ class SqliteJournal:
         db.executemany(_ADD, rows)
         return True
 
-    def _count_alone(self, payment: Payment) -> Refused | None:
-        db = self._connection
-        for done, (counter, add, cap, _) in enumerate(payment.counters):
-            db.execute("INSERT INTO counters (counter, used) VALUES (?, 0) ON CONFLICT DO NOTHING", (counter,))
-            change = db.execute(
-                "UPDATE counters SET used = used + ? WHERE counter = ? AND used + ? <= ?", (add, counter, add, cap)
-            )
-            if change.rowcount != 1:
-                for earlier, added, _, _ in payment.counters[:done]:
-                    db.execute("UPDATE counters SET used = used - ? WHERE counter = ?", (added, earlier))
-                return self._withdraw(payment, counter_refusal(payment, done))
-        return None
+    def _take_turns(self, decisions: Decisions) -> None:
+        """Not everything fits: who does not is decided by the rule."""
+        payments = decisions.admitted()
+        spends = {spend for payment in payments for spend in payment.spends}
+        rows = self._read_each("SELECT payment_id FROM spends WHERE spend = ?", spends)
+        owners = {spend: payment_id for spend, (payment_id,) in rows.items()}
+        counters = {condition.counter for payment in payments for condition in payment.counters}
+        rows = self._read_each("SELECT used FROM counters WHERE counter = ?", counters)
+        used = {counter: count for counter, (count,) in rows.items()}
+        decisions.take_turns(owners, used)
+        self._connection.executemany(_INSERT_SPEND, decisions.spent)
+        self._connection.executemany(_ADD, [(counter, added) for counter, added in decisions.counted.items() if added])
 
-    def _reserve_refund(self, payment: Payment) -> Refused | None:
-        db, amount, original = self._connection, payment.amount_minor, payment.original_id
-        if db.execute(_ADD_REFUND, (amount, original, amount)).rowcount == 1:
-            return None
-        row = db.execute(
-            "SELECT kind, state, amount_minor - refunded_minor FROM payments WHERE payment_id = ?", (original,)
-        ).fetchone()
-        refusal = Refused(Reason.ERROR_REASON_PAYMENT_NOT_FOUND)
-        if row is not None and row[0] == Kind.REFUND:
-            refusal = Refused(Reason.ERROR_REASON_REFUND_OF_REFUND)
-        elif row is not None and row[1] != State.SUCCEEDED:
-            refusal = Refused(Reason.ERROR_REASON_PAYMENT_NOT_REFUNDABLE, fields={"state": State(row[1]).name})
-        elif row is not None:
-            refusal = Refused(Reason.ERROR_REASON_REFUND_EXCEEDS_PAYMENT, fields={"left_minor": str(row[2])})
-        db.execute("DELETE FROM payments WHERE payment_id = ?", (payment.payment_id,))
-        return refusal
-
-    def _withdraw(self, payment: Payment, refusal: Refused) -> Refused:
-        """Takes back what an admission had inserted before one of its conditions failed."""
-        db = self._connection
-        db.execute("DELETE FROM payments WHERE payment_id = ?", (payment.payment_id,))
-        db.executemany(_DELETE_SPEND, [(spend, payment.payment_id) for spend in payment.spends])
-        if payment.original_id is not None:
-            db.execute(
-                "UPDATE payments SET refunded_minor = refunded_minor - ? WHERE payment_id = ?",
-                (payment.amount_minor, payment.original_id),
-            )
-        return refusal
+    def _read_each(self, query: str, keys: Iterable[bytes]) -> dict[bytes, tuple[Any, ...]]:
+        """The row that a query has for each key; keys without one are left out."""
+        rows = ((key, self._connection.execute(query, (key,)).fetchone()) for key in keys)
+        return {key: row for key, row in rows if row is not None}
 
     # -- reading back -----------------------------------------------------------------------------------
 

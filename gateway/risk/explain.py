@@ -27,7 +27,7 @@ def explain(
         judgement=judgement_message(judgement.finding.text),
         refused=error.name if error is not None else "",
         factor=judgement.factor,
-        limits=[risk_pb2.RiskLimit(name=name, add=add, most=most) for name, (_, add, most, _) in judgement.limits],
+        limits=[risk_pb2.RiskLimit(name=one.limit, add=one.add, most=one.cap) for one in judgement.limits],
         account=facts.account.hex(),
         key=facts.key.hex(),
     )

@@ -14,13 +14,13 @@ from typing import Final, NamedTuple
 from gateway.engine.answer import id_text
 from gateway.engine.model import RISK_HOLD, Payment
 from gateway.keys import Payee
-from gateway.risk.facts import Facts
+from gateway.risk.facts import UNKNOWN_AGE_US, Facts
 from gateway.risk.rules import APPROVE, DECLINE, HOLD, STEP_UP, Finding, Rule, RuleSet, Velocity
 from gateway.risk.tiers import counts_as_static, missing_factor, tier_of
 from gateway.risk.windows import Subject, Windows
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.errors import HutongError, Reason
-from tokenization.interface import KeyUse, Resolution
+from tokenization.interface import Condition, KeyUse, Resolution
 
 COUNTER_BYTES: Final = 16
 SEEN_MAX: Final = 65_536
@@ -32,9 +32,6 @@ _MERCHANT_CODE: Final = int(pb.KEY_KIND_MERCHANT_CODE)
 _DAILY_LIMIT: Final = int(Reason.ERROR_REASON_DAILY_LIMIT)
 _DECLINED: Final = int(Reason.ERROR_REASON_RISK_DECLINED)
 
-Limit = tuple[str, tuple[bytes, int, int, int]]
-"""Name, and the condition of the commit: (counter, add, cap, reason)."""
-
 
 class Judgement(NamedTuple):
     """What rules make of a payment."""
@@ -44,7 +41,8 @@ class Judgement(NamedTuple):
     tier: str
     factor: str = ""
     """What a step-up asks for."""
-    limits: tuple[Limit, ...] = ()
+    limits: tuple[Condition, ...] = ()
+    """Conditions of the commit, each with its limit's name."""
     counted: tuple[Subject, ...] = ()
     """Windows that the payment counts in, if it is let in."""
     fired: tuple[Rule, ...] = ()
@@ -98,23 +96,23 @@ class Judge:
             return None
         since_us = resolution.key_since_us
         facts = Facts(
-            now_us,
-            kind,
-            payment.amount_minor,
-            payment.currency,
-            tier,
-            resolution.assurance_method,
-            static_code,
-            payee.static,
-            use.cryptogram is not None or kind == _TRANSIT,
-            account,
-            payment.key_ref,
-            now_us - since_us if since_us else -1,
-            payment.debtor,
-            payment.merchant_id,
-            payee.merchant.mcc,
-            payment.terminal_id,
-            payment.caller,
+            now_us=now_us,
+            key_kind=kind,
+            amount_minor=payment.amount_minor,
+            currency=payment.currency,
+            tier=tier,
+            assurance=resolution.assurance_method,
+            static_code=static_code,
+            static_merchant=payee.static,
+            proven=use.cryptogram is not None or kind == _TRANSIT,
+            account=account,
+            key=payment.key_ref,
+            key_age_us=now_us - since_us if since_us else UNKNOWN_AGE_US,
+            issuer=payment.debtor,
+            merchant=payment.merchant_id,
+            category=payee.merchant.mcc,
+            terminal=payment.terminal_id,
+            caller=payment.caller,
         )
         return self._settle(payment, facts)
 
@@ -131,10 +129,7 @@ class Judge:
             if judgement.fired:
                 self.fired.update(rule.name for rule in judgement.fired)
         payment.risk_id, payment.risk = judgement.finding.risk_id, judgement.finding.text
-        limits = judgement.limits
-        for name, condition in limits:
-            payment.counters += (condition,)
-            payment.limits += (name,)
+        payment.counters += judgement.limits
         if judgement.action == APPROVE:
             return None
         error = refusal_of(judgement, payment)
@@ -149,7 +144,7 @@ class Judge:
         """What the rules in force make of these facts. Changes nothing."""
         rules = self.rules
         fired: list[Rule] = []
-        limits: list[Limit] = []
+        limits: list[Condition] = []
         counted: list[Subject] = []
         cap = rules.limit(facts.tier, facts.currency, facts.account)
         if cap is not None:
@@ -185,18 +180,19 @@ class Judge:
         finding = rules.finding(facts.tier, action, found)
         return Judgement(action, finding, facts.tier, factor, tuple(limits), tuple(counted), found)
 
-    def _daily(self, facts: Facts, rules: RuleSet, cap: int) -> Limit:
+    def _daily(self, facts: Facts, rules: RuleSet, cap: int) -> Condition:
         """What a payer spends in a day, of payments of this tier and currency."""
         day = rules.zone.day(facts.now_us)
         of_day, named = self._days
         if of_day != day or len(named) >= COUNTERS_MAX:
             self._days = _, named = day, {}
         key = facts.account, facts.tier, facts.currency
-        limit = named.get(key)
-        if limit is None:
+        known = named.get(key)
+        if known is None:
             counter = _counter(f"day {day} {facts.tier} {facts.currency} ".encode() + facts.account)
-            limit = named[key] = f"day {facts.tier}", counter
-        return limit[0], (limit[1], facts.amount_minor, cap, _DAILY_LIMIT)
+            known = named[key] = f"day {facts.tier}", counter
+        limit, counter = known
+        return Condition(counter, facts.amount_minor, cap, _DAILY_LIMIT, limit)
 
     def _count(self, payment: Payment, judgement: Judgement, now_us: int) -> bool:
         """Counts what is let in, so that the next payment of the same batch sees it. One code pays once, however often
@@ -242,14 +238,14 @@ def refusal_of(judgement: Judgement, payment: Payment) -> HutongError | None:
     return None
 
 
-def _exact(rule: Rule, velocity: Velocity, facts: Facts) -> Limit:
+def _exact(rule: Rule, velocity: Velocity, facts: Facts) -> Condition:
     who = velocity.subject(facts)
     window = facts.now_us // velocity.window_us
     name = f"velocity {window} {velocity.window_us} {len(rule.name)} {rule.name} ".encode()
     counter = _counter(name + (who if isinstance(who, bytes) else who.encode("utf-8", "surrogatepass")))
     if velocity.payments:
-        return rule.name, (counter, 1, velocity.payments, _DECLINED)
-    return rule.name, (counter, facts.amount_minor, velocity.amount_minor, _DECLINED)
+        return Condition(counter, 1, velocity.payments, _DECLINED, rule.name)
+    return Condition(counter, facts.amount_minor, velocity.amount_minor, _DECLINED, rule.name)
 
 
 def _counter(name: bytes) -> bytes:

@@ -39,6 +39,7 @@ QUICK = (
     "key_hash_over_payload",
     "late_reversal_lost_in_restart",
     "limit_ignored",
+    "limit_passed_together",
     "refund_not_reserved",
     "silence_is_failure",
     "window_place_kept_when_given_up",

@@ -62,5 +62,5 @@ def test_a_seed_replays_exactly_also_in_another_process(runner: Runner, url: str
 
 def test_a_planted_bug_is_found(url: str) -> None:
     """`hutong simulate --journal postgres --mutations` looks for all."""
-    found = hunt(MUTATIONS / "pg_code_spent_twice.patch", url=url)
+    found = hunt(MUTATIONS / "code_spent_twice.patch", url=url)
     assert found.rule == "one code has one winner"

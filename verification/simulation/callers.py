@@ -12,7 +12,7 @@ from gateway.engine.answer import id_text, timestamp
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.secret import Secret
-from tokenization.interface import CounterUse, KeyUse, Resolution
+from tokenization.interface import Condition, KeyUse, Resolution
 from verification.simulation.plan import ACQUIRERS, ISSUERS, OTHER_PAYLOAD_MINOR, Pay, Refund
 
 CURRENCY: Final = "CNY"
@@ -130,11 +130,11 @@ class SimulatedTokens:
 
     def _resolve(self, use: KeyUse) -> Resolution:
         pay = self._pays[int(use.value.reveal().removeprefix("token-"))]
-        counters: tuple[CounterUse, ...] = ()
+        counters: tuple[Condition, ...] = ()
         if pay.counter is not None:
             reason = int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)
             name = name_of("counter", pay.counter)
-            counters = (CounterUse(name, use.amount_minor, self._caps[pay.counter], reason),)
+            counters = (Condition(name, use.amount_minor, self._caps[pay.counter], reason),)
         return Resolution(
             issuer_id=pay.issuer,
             token=Secret(f"account-{pay.op}"),

@@ -12,6 +12,7 @@ from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.errors import Reason
 from sandbox.participants.script import Behaviour, Plan, Script
 from tests.gateway.engine.world import MERCHANT, OPENING_MINOR, TOKEN, World
+from tokenization.interface import Condition
 
 DECLINE = Plan(Behaviour.DECLINE, code="05")
 LOSE_REQUEST = Plan(Behaviour.LOSE_REQUEST)
@@ -347,7 +348,7 @@ def test_a_repeat_in_the_tick_of_the_end_gets_the_end(world: World) -> None:
 
 def test_a_repeat_in_one_batch_shares_the_refusal(world: World) -> None:
     """The first of two equal requests in one tick is refused by a condition: the second is told the same."""
-    cap = ((b"r" * 16, 1000, 500, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
+    cap = (Condition(b"r" * 16, 1000, 500, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
     callers = [world.create(world.draft(key="k", counters=cap)) for _ in range(2)]
     other = world.create(world.draft(400, "k"))
     world.run()
@@ -401,7 +402,7 @@ def test_a_loser_of_a_code_leaves_nothing_behind(world: World) -> None:
 
 def test_a_code_is_not_lost_to_a_payment_that_is_refused(world: World) -> None:
     """Two in one tick use one code; the first is refused by its limit, so the second has it."""
-    cap = ((b"q" * 16, 1000, 500, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
+    cap = (Condition(b"q" * 16, 1000, 500, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
     refused = world.create(world.draft(spends=(b"o" * 16,), counters=cap))
     winner = world.create(world.draft(spends=(b"o" * 16,)))
     loser = world.create(world.draft(spends=(b"o" * 16,)))
@@ -414,12 +415,12 @@ def test_a_code_is_not_lost_to_a_payment_that_is_refused(world: World) -> None:
 
 def test_a_counter_is_never_exceeded_and_is_given_back(world: World) -> None:
     """Fault 18: concurrent payments share a cap; those that fail free what they held."""
-    cap = ((b"d" * 16, 1000, 2500, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
+    cap = (Condition(b"d" * 16, 1000, 2500, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
     callers = [world.create(world.draft(counters=cap)) for _ in range(4)]
     world.run()
     states = [None if isinstance(c.answers[0], Exception) else c.state for c in callers]
     assert states == [State.SUCCEEDED, State.SUCCEEDED, None, None]
-    other = ((b"e" * 16, 1000, 1000, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
+    other = (Condition(b"e" * 16, 1000, 1000, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
     world.participants["issuer-a"].plan_next(DECLINE)
     declined = world.create(world.draft(counters=other))
     world.run()
@@ -431,7 +432,7 @@ def test_a_counter_is_never_exceeded_and_is_given_back(world: World) -> None:
 
 def test_a_failing_second_counter_gives_the_first_back(world: World) -> None:
     reason = int(Reason.ERROR_REASON_TOKEN_BUDGET_SPENT)
-    first, second = (b"f" * 16, 1000, 1000, reason), (b"g" * 16, 1000, 999, reason)
+    first, second = Condition(b"f" * 16, 1000, 1000, reason), Condition(b"g" * 16, 1000, 999, reason)
     refused = world.create(world.draft(counters=(first, second)))
     world.run()
     free = world.create(world.draft(counters=(first,)))
@@ -468,7 +469,8 @@ def test_a_refund_is_taken_from_the_acquirer_that_paid(world: World) -> None:
         Leg(3, LegKind.CREDIT, "acquirer-b", state=LegState.APPROVED),
         Leg(4, LegKind.REVERSAL, "acquirer-a", original=2),
     ]
-    refund = refund_of(payment, pb.RefundPaymentRequest(), world.ids.next(world.now_us), world.now_us)
+    refund_id = world.ids.next(world.now_us)
+    refund = refund_of(payment, payment.payment_id, pb.RefundPaymentRequest(), refund_id, world.now_us)
     assert (refund.debtor, refund.debit_original) == ("acquirer-b", payment.payment_id + b"\x03")
 
 

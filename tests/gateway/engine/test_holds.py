@@ -17,6 +17,7 @@ from hutong_contract.errors import Reason
 from sandbox.participants.books import holds, totals
 from sandbox.participants.script import Behaviour, Plan
 from tests.gateway.engine.world import MERCHANT, OPENING_MINOR, TOKEN, World
+from tokenization.interface import Condition
 
 HOUR_US = 3_600_000_000
 LIMIT = b"limit".ljust(16)
@@ -55,7 +56,7 @@ def used(world: World, counter: bytes = LIMIT) -> int:
 
 
 def limits(amount_minor: int) -> dict[str, Any]:
-    return {"counters": ((LIMIT, amount_minor, 5_000, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)}
+    return {"counters": (Condition(LIMIT, amount_minor, 5_000, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)}
 
 
 def test_a_hold_takes_nothing_and_cannot_be_spent_elsewhere(world: World) -> None:
@@ -218,7 +219,8 @@ def test_a_captured_payment_is_refunded_up_to_what_was_captured(world: World) ->
     world.capture(payment_id, 600)
     world.run()
     (original,) = world.journal.load([payment_id])
-    refund = refund_of(original, pb.RefundPaymentRequest(), world.ids.next(world.now_us), world.now_us)
+    refund_id = world.ids.next(world.now_us)
+    refund = refund_of(original, original.payment_id, pb.RefundPaymentRequest(), refund_id, world.now_us)
     refund.idempotency = refund.payment_id
     assert refund.amount_minor == 600
     caller = world.create(refund)

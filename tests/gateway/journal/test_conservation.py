@@ -12,12 +12,13 @@ from hutong_contract.errors import Reason
 from sandbox.participants.books import holds, totals
 from sandbox.participants.script import Behaviour, Plan
 from tests.gateway.engine.world import World
+from tokenization.interface import Condition
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     world = World(tmp_path)
-    counters = ((b"c" * 16, 1000, 10_000, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
+    counters = (Condition(b"c" * 16, 1000, 10_000, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
     first = world.create(world.draft(counters=counters, spends=(b"s" * 16,)))
     world.run()
     world.refund(first.payment, 300)

@@ -17,6 +17,7 @@ from gateway.journal.postgres_reader import PostgresReader
 from gateway.journal.sqlite_connection import connect
 from hutong_contract.errors import HutongError, Reason
 from tests.gateway.engine.world import Caller, World
+from tokenization.interface import Condition
 
 DAILY = int(Reason.ERROR_REASON_DAILY_LIMIT)
 DAY = b"a day of a payer"
@@ -41,8 +42,9 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 
 def limited(world: World, amount: int, cap: int, **changes: Any) -> Payment:
     """A payment with a condition of its key's and one of a rule's."""
-    counters = ((OWN, 1, 1000, int(Reason.ERROR_REASON_TOKEN_BUDGET_SPENT)), (DAY, amount, cap, DAILY))
-    return world.draft(amount, counters=counters, limits=("day C",), risk=JUDGED, risk_id=-7, **changes)
+    own = Condition(OWN, 1, 1000, int(Reason.ERROR_REASON_TOKEN_BUDGET_SPENT))
+    counters = (own, Condition(DAY, amount, cap, DAILY, "day C"))
+    return world.draft(amount, counters=counters, risk=JUDGED, risk_id=-7, **changes)
 
 
 def read(world: World, ask: Callable[[Reader], Any]) -> Any:
@@ -76,8 +78,8 @@ def test_a_limit_refuses_exactly_and_is_recorded(world: World) -> None:
 
 
 def test_the_keys_own_condition_is_no_limit_of_a_rule(world: World) -> None:
-    counters = ((OWN, 2, 1, int(Reason.ERROR_REASON_TOKEN_BUDGET_SPENT)), (DAY, 1, 9, DAILY))
-    caller = world.create(world.draft(counters=counters, limits=("day C",), risk=JUDGED, risk_id=-7))
+    counters = (Condition(OWN, 2, 1, int(Reason.ERROR_REASON_TOKEN_BUDGET_SPENT)), Condition(DAY, 1, 9, DAILY, "day C"))
+    caller = world.create(world.draft(counters=counters, risk=JUDGED, risk_id=-7))
     world.run()
     assert caller.error.name == "TOKEN_BUDGET_SPENT"
     assert read(world, lambda reader: reader.decisions(None, 10)) == []

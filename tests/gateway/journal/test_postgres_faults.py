@@ -24,6 +24,7 @@ from hutong_contract.errors import Reason
 from sandbox.participants.books import totals
 from tests.gateway.engine.world import World
 from tests.gateway.journal.shared import draft
+from tokenization.interface import Condition
 
 
 def admissions(*payments: Payment) -> Writes:
@@ -144,7 +145,7 @@ def test_a_conflict_is_tried_again_and_then_given_up(url: str, conflict: type[ps
 def test_a_real_conflict_on_one_counter_is_waited_for(url: str) -> None:
     """Another transaction holds the counter's row, and ends."""
     journal = PostgresJournal(url)
-    limit = ((b"c" * 16, 1, 2, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
+    limit = (Condition(b"c" * 16, 1, 2, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
     assert journal.commit(admissions(draft(counters=limit))) == [None]
     with psycopg.connect(url) as other:
         other.execute("UPDATE counters SET used = used + 1")
@@ -160,7 +161,7 @@ def test_a_real_conflict_on_one_counter_is_waited_for(url: str) -> None:
 def test_a_code_changes_hands_within_a_tick_and_is_spent_after_it(url: str) -> None:
     """The first is refused by its limit, the second has the code, and what the first alone wanted is free again."""
     journal = PostgresJournal(url)
-    none_left = ((b"c" * 16, 1, 0, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
+    none_left = (Condition(b"c" * 16, 1, 0, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
     first, second = draft(spends=(b"x" * 16, b"y" * 16), counters=none_left), draft(spends=(b"x" * 16,))
     third = draft(spends=(b"x" * 16,))
     verdicts = journal.commit(admissions(first, second, third))
@@ -204,7 +205,7 @@ def test_what_was_written_is_read_back(url: str) -> None:
         last_four="1234",
         payer_key=3,
         payee_key=1,
-        counters=((b"c" * 16, 5, 9, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),),
+        counters=(Condition(b"c" * 16, 5, 9, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),),
     )
     assert journal.commit(admissions(payment, *(draft(original_id=None) for _ in range(3)))) == [None] * 4
     (stored,) = journal.load([payment.payment_id, bytes(16)])
@@ -213,7 +214,7 @@ def test_what_was_written_is_read_back(url: str) -> None:
     assert read.route == payment.route
     for column in ("amount_minor", "caller", "route_id", "account_ref", "key_ref", "last_four", "created_us", "legs"):
         assert getattr(stored, column) == getattr(payment, column) == getattr(read, column)
-    assert stored.counters == ((b"c" * 16, 5, 0, 0),)
+    assert stored.counters == (Condition(b"c" * 16, 5, cap=0, reason=0),)
     assert [row.payment_id for row in reader.events_of({payment.payment_id: 0}, 10)] == [payment.payment_id]
     assert reader.events(4, 10) == []
     assert reader.refunds([payment.payment_id]) == []
@@ -320,7 +321,7 @@ def test_the_conservation_check_finds_damage(url: str, tmp_path: Path) -> None:
         open_journal=lambda: PostgresJournal(url, 1, holder="world"),
         open_reader=lambda: PostgresReader(url),
     )
-    limits = ((b"c" * 16, 1000, 10_000, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
+    limits = (Condition(b"c" * 16, 1000, 10_000, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
     first = world.create(world.draft(counters=limits, spends=(b"s" * 16,)))
     world.run()
     world.refund(first.payment, 300)

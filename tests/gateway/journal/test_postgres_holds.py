@@ -24,6 +24,7 @@ from hutong_contract.errors import HutongError, Reason
 from sandbox.participants.books import holds, totals
 from tests.deadlines import wait_until
 from tests.gateway.journal.shared import Caller, Node, Pair, SharedLink, hold, open_participants
+from tokenization.interface import Condition
 
 LIMIT = b"limit".ljust(16)
 TAKEN = 400
@@ -97,7 +98,7 @@ def test_a_void_reaches_the_engine_that_captures(slow_pair: HoldingPair) -> None
 def test_capture_void_and_expiry_race_over_two_engines(pair: HoldingPair) -> None:
     """Fault 6, forty times: exactly one wins, and everybody is told the same."""
     rng = random.Random(6)
-    counters = ((LIMIT, 1000, 10**9, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
+    counters = (Condition(LIMIT, 1000, 10**9, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
     payments = [hold(lasts_us=rng.choice((10_000, 400_000, 10**10)), counters=counters) for _ in range(40)]
     made = [rng.choice(pair.nodes).create(payment) for payment in payments]
     assert {caller.outcome for caller in made} == {"HELD"}

@@ -21,6 +21,7 @@ from hutong_contract.errors import Reason
 from sandbox.participants.books import totals
 from tests.deadlines import CALL_S
 from tests.gateway.journal.shared import Node, SharedLink, draft, open_participants
+from tokenization.interface import Condition
 
 ROUNDS = 12
 BATCH = 24
@@ -117,13 +118,13 @@ def test_a_counter_is_never_exceeded(url: str) -> None:
     rng = random.Random(3)
     rounds = [[f"limit-{number}-{index}".encode().ljust(16) for index in range(4)] for number in range(ROUNDS)]
     journal = PostgresJournal(url)
-    there = draft(counters=tuple((limit, 0, 45, CAP) for limits in rounds for limit in limits))
+    there = draft(counters=tuple(Condition(limit, 0, 45, CAP) for limits in rounds for limit in limits))
     assert journal.commit(Writes(admissions=[admitted(there)])) == [None]
     journal.close()
     batches: list[list[list[Payment]]] = [[], []]
     for limits in rounds:
         for engine in batches:
-            engine.append([draft(counters=((rng.choice(limits), 10, 45, CAP),)) for _ in range(4 * BATCH)])
+            engine.append([draft(counters=(Condition(rng.choice(limits), 10, 45, CAP),)) for _ in range(4 * BATCH)])
     verdicts = race(url, batches)
     used = Counter(counter for payment, verdict in verdicts if verdict is None for counter, *_ in payment.counters)
     assert set(used.values()) == {4}, used  # a fifth would be 50
@@ -187,7 +188,7 @@ def test_a_limit_is_exact_with_64_callers_at_two_gateways(url: str, tmp_path: Pa
     books, participants = open_participants(tmp_path)
     lock = threading.Lock()
     nodes = [Node(url, SharedLink(lock, participants)).start() for _ in range(2)]
-    counters = ((b"daily".ljust(16), 1000, 25_500, CAP),)
+    counters = (Condition(b"daily".ljust(16), 1000, 25_500, CAP),)
     outcomes: list[str] = []
     barrier = threading.Barrier(64)
 

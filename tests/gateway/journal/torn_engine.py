@@ -14,6 +14,7 @@ from hutong_contract.errors import HutongError, Reason
 from tests.gateway.journal.remote_participants import PipeLink
 from tests.gateway.journal.shared import Caller, Node, draft
 from tests.gateway.journal.shared import refund as refund_of
+from tokenization.interface import Condition
 
 IN_FLIGHT = 150
 CAP = 400_000
@@ -62,6 +63,7 @@ def serve(told: Connection, legs: Connection, url: str, first: int, seed: int) -
 def _payment(at: int) -> Payment:
     """Payment number `at`: its amount, code and limit follow from the number, so that a repeat is the same request."""
     amount = 10 + at % 7
-    limits = ((f"limit-{at % 3}".encode().ljust(16), amount, CAP, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
+    limit = f"limit-{at % 3}".encode().ljust(16)
+    limits = (Condition(limit, amount, CAP, int(Reason.ERROR_REASON_AMOUNT_ABOVE_LIMIT)),)
     spends = (f"code-{at // 2}".encode().ljust(16),) if at % 10 < 4 else ()
     return draft(amount, key=f"pay-{at}", counters=limits if at % 4 == 0 else (), spends=spends)

@@ -1,0 +1,150 @@
+"""The conditions under which payments are admitted: pure rules over facts, the same for every journal.
+
+Conditions are decided in one order: idempotency keys (the journal finds repeats), refunds against what is left of
+their originals, values that may be spent once, counters that have a cap. Payments take turns in the order of the
+batch, so that nobody loses a value or room in a counter to a payment that is itself refused.
+
+Where the facts come from differs: tables that one engine writes, or locked rows of a shared database. A journal may
+admit a batch by a shorter way where all of it fits; what it decides must be what `Decisions` decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from gateway.engine.answer import id_text
+from gateway.engine.model import Kind, Payment, Refused
+from gateway.engine.states import State
+from hutong_contract.errors import Reason
+
+
+class Original(NamedTuple):
+    """What the rule about refunds asks of the payment that is to be refunded."""
+
+    kind: int
+    """A Kind."""
+    state: int
+    """A State."""
+    amount_minor: int
+    refunded_minor: int
+    """Sum of refunds that succeeded or are under way, in minor units."""
+
+
+def refund_refusal(
+    original: Original | None, original_id: bytes, amount_minor: int, reserved_minor: int = 0
+) -> Refused | None:
+    """Why a payment cannot be refunded by this amount; None where it can.
+
+    Args:
+        original: the payment to refund; None where there is none with this id.
+        original_id: its 16 bytes.
+        amount_minor: what to refund, in minor units of the payment's currency.
+        reserved_minor: what earlier refunds of the same batch take, which `original` does not have yet.
+    """
+    if original is None:
+        return Refused(Reason.ERROR_REASON_PAYMENT_NOT_FOUND, fields={"payment_id": id_text(original_id)})
+    if original.kind == Kind.REFUND:
+        return Refused(Reason.ERROR_REASON_REFUND_OF_REFUND)
+    if original.state != State.SUCCEEDED:
+        fields = {"state": State(original.state).name}
+        return Refused(Reason.ERROR_REASON_PAYMENT_NOT_REFUNDABLE, fields=fields)
+    left = original.amount_minor - original.refunded_minor - reserved_minor
+    if not 0 < amount_minor <= left:
+        return Refused(Reason.ERROR_REASON_REFUND_EXCEEDS_PAYMENT, fields={"left_minor": str(left)})
+    return None
+
+
+def counter_refusal(payment: Payment, index: int) -> Refused:
+    """The verdict on a payment for whose condition of this index its counter has no room. A payer is told the limit of
+    a day; which other risk rule it was is told to operators alone."""
+    condition = payment.counters[index]
+    if not condition.limit:
+        return Refused(condition.reason)
+    fields = {"decision": id_text(payment.payment_id)}
+    if condition.reason == Reason.ERROR_REASON_DAILY_LIMIT:
+        fields.update(limit=condition.limit, most_minor=str(condition.cap), currency=payment.currency)
+    return Refused(condition.reason, fields=fields, limit=condition.limit)
+
+
+class Decisions:
+    """Verdicts on the payments of one batch, and what those that are admitted change."""
+
+    def __init__(self, payments: Sequence[Payment]) -> None:
+        self.payments = payments
+        self.verdicts: list[Refused | None] = [None] * len(payments)
+        """In the order of `payments`: why one is refused; None while it stands."""
+        self.withdrawn: list[bytes] = []
+        """Ids of payments that a condition refused, whose rows the journal may have written before."""
+        self.counted: dict[bytes, int] = {}
+        """Counter to what the admitted payments add to it."""
+        self.refunded: dict[bytes, int] = {}
+        """Original to what the admitted refunds take of it, in minor units."""
+        self.spent: list[tuple[bytes, bytes]] = []
+        """(value, payment id) of what the admitted payments spend."""
+        self.respend = False
+        """Whether a value that this batch had written as spent belongs to another payment of it now."""
+
+    def standing(self) -> Iterator[tuple[int, Payment]]:
+        """Payments that nothing has refused yet, with their places in the batch."""
+        return ((at, one) for at, one in enumerate(self.payments) if self.verdicts[at] is None)
+
+    def admitted(self) -> list[Payment]:
+        """The same, once everything is decided."""
+        return [payment for _, payment in self.standing()]
+
+    def repeats(self, index: int, standing: Payment) -> None:
+        """This payment's idempotency key has a payment already: `standing`, as the journal has it."""
+        self.verdicts[index] = Refused(0, standing)
+
+    def refunds(self, originals: Mapping[bytes, Original]) -> None:
+        """Reserves refunds; `originals` are the payments that standing refunds name, by id."""
+        for index, payment in self.standing():
+            original_id = payment.original_id
+            if original_id is None:
+                continue
+            reserved = self.refunded.get(original_id, 0)
+            refusal = refund_refusal(originals.get(original_id), original_id, payment.amount_minor, reserved)
+            if refusal is None:
+                self.refunded[original_id] = reserved + payment.amount_minor
+            else:
+                self._withdraw(index, refusal)
+
+    def take_turns(self, owners: Mapping[bytes, bytes], used: Mapping[bytes, int]) -> None:
+        """Spends values and adds to counters, payment by payment.
+
+        Args:
+            owners: value to the payment that spent it, as the journal has it; what this batch wrote counts as free.
+            used: counter to its count, as the journal has it; 0 where there is none.
+        """
+        ours = {payment.payment_id for _, payment in self.standing()}
+        spent = {value for value, owner in owners.items() if owner not in ours}
+        for index, payment in self.standing():
+            if any(value in spent for value in payment.spends):
+                self._refuse(index, payment, Refused(payment.spend_reason))
+            elif (full := self._count(payment, used)) is not None:
+                self._refuse(index, payment, counter_refusal(payment, full))
+            else:
+                spent.update(payment.spends)
+                self.spent.extend((value, payment.payment_id) for value in payment.spends)
+        self.respend = any(owners.get(value) != payment_id for value, payment_id in self.spent)
+
+    def _count(self, payment: Payment, used: Mapping[bytes, int]) -> int | None:
+        """Adds to all of a payment's counters, or to none; the index of the first that has no room."""
+        for done, condition in enumerate(payment.counters):
+            counter, add = condition.counter, condition.add
+            if used.get(counter, 0) + self.counted.get(counter, 0) + add > condition.cap:
+                for earlier in payment.counters[:done]:
+                    self.counted[earlier.counter] -= earlier.add
+                return done
+            self.counted[counter] = self.counted.get(counter, 0) + add
+        return None
+
+    def _refuse(self, index: int, payment: Payment, refusal: Refused) -> None:
+        if payment.original_id is not None:
+            self.refunded[payment.original_id] -= payment.amount_minor
+        self._withdraw(index, refusal)
+
+    def _withdraw(self, index: int, refusal: Refused) -> None:
+        self.verdicts[index] = refusal
+        self.withdrawn.append(self.payments[index].payment_id)
