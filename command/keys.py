@@ -16,9 +16,10 @@ from command.options.connection import Connection, connection_options, stop
 from command.options.groups import Group
 from command.options.vaults import module_options
 from command.printing.screen import Screen, add_row
-from command.token_calls import OPERATOR, json_option, name_argument, plain, reason_option, token_name, token_service
+from command.token_calls import json_option, name_argument, plain, reason_option, token_name, token_service
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong_contract.errors import HutongError
+from hutong_contract.names import OPERATOR_TRID
 from hutong_contract.secret import Secret
 from sandbox.vaults import KeyModule, open_vault
 from tokenization import wire
@@ -34,7 +35,7 @@ data_option = click.option(
     help="Work on this data folder instead of a running network; HUTONG_PASSPHRASE or the folder's own file opens it.",
 )  # fmt: skip
 operator_option = click.option(
-    "--requestor", default=OPERATOR, show_default=True, help="The operator (TRID) that asks, 11 digits."
+    "--requestor", default=OPERATOR_TRID, show_default=True, help="The operator (TRID) that asks, 11 digits."
 )
 
 

@@ -15,16 +15,13 @@ from command.options.connection import Connection, connected
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong.tokenization.v1 import token_pb2_grpc
 from hutong_client.client import HutongClient
-from hutong_client.options import WALLET_TRID
+from hutong_contract.names import WALLET_TRID
 
-WALLET: Final = WALLET_TRID
-OPERATOR: Final = "10000000001"
-"""The operator that every vault has from the start."""
 REF_DIGITS: Final = 32
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 requestor_option = click.option(
-    "--requestor", default=WALLET, show_default=True, help="The token requestor (TRID) that asks, 11 digits."
+    "--requestor", default=WALLET_TRID, show_default=True, help="The token requestor (TRID) that asks, 11 digits."
 )
 reason_option = click.option("--reason", default="", help="A text of up to 64 characters for the history.")
 name_argument = click.argument("name")

@@ -16,10 +16,11 @@ from facepay.desk import Desk
 from facepay.embedding import Unusable, checked
 from facepay.gallery.engine import Batch, Enrolled, Vectors
 from facepay.model import check_enrolment
-from facepay.records import TEMPLATES_MAX, Consent, NewSubject
+from facepay.records import Consent, NewSubject
 from hutong.facepay.v1 import capture_pb2
 from hutong_contract import capture
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.limits import TEMPLATES_MAX
 from hutong_contract.secret import Secret
 
 SAME_PERSON_MIN: Final = 0.55

@@ -13,11 +13,11 @@ from facepay.liveness.judgement import LivenessPolicy
 from facepay.records import Consent, Subject
 from hutong_contract import capture
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.limits import SUBJECT_CHARACTERS_MAX
 from hutong_contract.secret import Secret
 
 FILING_FACES: Final = 100_000
 """Stored faces at which filing with the authority is due (rules of 2025-06-01)."""
-SUBJECT_MAX: Final = 128
 """Characters of an operator's name for a subject."""
 
 
@@ -105,7 +105,7 @@ def check_enrolment(
         ("region", 0 <= region < 1 << 16),
         ("consent.given_at_us", 0 < consent.given_at_us <= now_us + CLOCK_SKEW_US),
         ("consent.expires_at_us", consent.expires_at_us == 0 or consent.expires_at_us > now_us),
-        ("subject", len(subject) <= SUBJECT_MAX),
+        ("subject", len(subject) <= SUBJECT_CHARACTERS_MAX),
     )
     for name, good in tests:
         if not good:

@@ -14,7 +14,6 @@ from typing import Final
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.secret import Secret
 
-SECRET_METADATA_KEY: Final = "hutong-operator-secret"
 SECRET_MIN: Final = 16
 """Characters of an operator's secret: guesses are not counted, so it must not be guessable."""
 

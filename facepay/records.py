@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
 
 from facepay.gallery.engine import Vectors
 from hutong_contract.secret import Secret
 
-TEMPLATES_MAX: Final = 8
 """Templates of one person: more add errors, not recognition."""
 
 

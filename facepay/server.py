@@ -17,11 +17,12 @@ from facepay.decision import Decision, Outcome
 from facepay.enrolment import How
 from facepay.gallery.engine import BATCH_MAX
 from facepay.model import Asked, Identified
-from facepay.operators import SECRET_METADATA_KEY, Operators
+from facepay.operators import Operators
 from facepay.records import Consent
 from facepay.service import FaceService
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.names import FACE_OPERATOR_SECRET_METADATA
 from hutong_contract.serving import abort, proven_identities
 
 THREADS: Final = 32
@@ -75,7 +76,7 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
 
     async def _operate(self, context: Context, work: Callable[[], Answer]) -> Answer:
         """The same for calls that are the operator's alone."""
-        secret = dict(context.invocation_metadata() or ()).get(SECRET_METADATA_KEY, "")
+        secret = dict(context.invocation_metadata() or ()).get(FACE_OPERATOR_SECRET_METADATA, "")
         try:
             self._operators.check(proven_identities(context), str(secret))
         except HutongError as error:

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from facepay.captures import NONCE_LIFE_US
 from facepay.enrolment import EnrolmentDesk
@@ -22,10 +21,10 @@ from facepay.model import Options, Session, Status
 from facepay.records import Terminal
 from hutong_contract import capture
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.limits import NONCES_MAX
 from hutong_contract.secret import Secret
 
 _log = logging.getLogger(__name__)
-NONCES_AT_ONCE_MAX: Final = 64
 
 
 def open_service(
@@ -66,7 +65,7 @@ class FaceService(EnrolmentDesk, SearchDesk):
         """Nonces for a registered terminal. Raises CAPTURE_INVALID for another."""
         if terminal_id not in self._terminals:
             raise HutongError(Reason.ERROR_REASON_CAPTURE_INVALID, detail="terminal not registered")
-        if not 1 <= count <= NONCES_AT_ONCE_MAX:
+        if not 1 <= count <= NONCES_MAX:
             raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="count")
         given, challenge = self._nonces.give(terminal_id, count, now_us)
         return Session(

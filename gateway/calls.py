@@ -30,10 +30,6 @@ QUERIES: Final = frozenset({GET, RECEIPT, WATCH})
 """Methods that count against their caller's query budget."""
 NEW_WORK: Final = frozenset({CREATE, CREATE_BATCH, REFUND})
 """Methods that begin payments or refunds: refused first in an overload."""
-MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Largest request, as gRPC's own default."""
-CALLER_METADATA: Final = "hutong-caller"
-"""Metadata that names the caller where no certificate proves it. Idempotency keys are unique per caller."""
 
 
 _REQUEST_TAG: Final = 0x0A

@@ -33,6 +33,7 @@ from gateway.routing import Router
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.incidents import incident
+from hutong_contract.limits import PAYMENTS_MAX, REPLY_MAX_US
 from tokenization.interface import KeyUse, Resolution, TokenResolver
 
 log = logging.getLogger(__name__)
@@ -149,8 +150,8 @@ class PaymentIntake:
         asked = pb.BatchCreatePaymentsRequest.FromString(call.payload).requests
         if not asked:
             raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field="requests")
-        if len(asked) > requests.BATCH_MAX:
-            raise HutongError(Reason.ERROR_REASON_BATCH_TOO_LARGE, size=str(len(asked)), most=str(requests.BATCH_MAX))
+        if len(asked) > PAYMENTS_MAX:
+            raise HutongError(Reason.ERROR_REASON_BATCH_TOO_LARGE, size=str(len(asked)), most=str(PAYMENTS_MAX))
         if len(asked) > room:
             raise overloaded()
         batch = BatchWaiter(call, len(asked))
@@ -288,7 +289,7 @@ class PaymentIntake:
         if refusal is not None:
             draft.payment = payment
             raise refusal
-        return Create(payment, draft.waiter, min(draft.reply_by_us, draft.deadline_us + requests.REPLY_MAX_US))
+        return Create(payment, draft.waiter, min(draft.reply_by_us, draft.deadline_us + REPLY_MAX_US))
 
     def _no_acquirer(self, merchant: Merchant, currency: str) -> HutongError:
         """Why no acquirer can serve a merchant: for good, which says what to change, or just now."""

@@ -11,10 +11,10 @@ from typing import Final
 from facepay.interface import FaceMatch
 from gateway import barcode
 from gateway.directory import Directory, Merchant
-from gateway.requests import REFERENCE_CHARACTERS_MAX
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract import transit
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.limits import REFERENCE_CHARACTERS_MAX
 from hutong_contract.secret import Secret
 from tokenization.interface import Cryptogram, KeyUse, PayerKeyKind
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import grpc
 
 from hutong_contract.errors import HutongError, Reason
-
-OPERATOR_SECRET: Final = "hutong-requestor-secret"
-"""Metadata that proves a TRID which was registered with a secret."""
+from hutong_contract.names import REQUESTOR_SECRET_METADATA
 
 Operators = Callable[[str, str], None]
 """Raises HutongError unless a TRID and its secret may run the gateway."""
@@ -27,4 +25,4 @@ def admit_operator(trid: str, context: Context, operators: Operators, field: str
     REQUESTOR_NOT_ALLOWED."""
     if not trid:
         raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field=field)
-    operators(trid, secret_from(context, OPERATOR_SECRET))
+    operators(trid, secret_from(context, REQUESTOR_SECRET_METADATA))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from gateway.engine.conditions import Original, refund_refusal
 from gateway.engine.model import Kind, LegKind, Payment
 from gateway.engine.transitions import current_debit
-from gateway.requests import DEADLINE_DEFAULT_US
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.limits import DEADLINE_DEFAULT_US
 
 
 def refund_of(

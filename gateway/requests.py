@@ -10,30 +10,32 @@ from gateway.calls import Call
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.currencies import EXPONENT_OF, nearest
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.limits import (
+    AMOUNT_MINOR_MAX,
+    DEADLINE_DEFAULT_US,
+    DEADLINE_MAX_US,
+    HOLD_DEFAULT_S,
+    HOLD_MAX_S,
+    IDEMPOTENCY_KEY_CHARACTERS_MAX,
+    REFERENCE_CHARACTERS_MAX,
+    REPLY_MARGIN_US,
+    REPLY_MAX_US,
+)
 
-BATCH_MAX: Final = 500
-KEY_CHARACTERS_MAX: Final = 64
-REFERENCE_CHARACTERS_MAX: Final = 64
-AMOUNT_MINOR_MAX: Final = 999_999_999_999
-"""Twelve digits, as in ISO 8583 field 4."""
 CURRENCY_LOOKED_AT: Final = 8
 """Characters of an unknown currency that are compared with known ones."""
-DEADLINE_DEFAULT_US: Final = 30_000_000
-DEADLINE_MAX_US: Final = 86_400_000_000
-HOLD_DEFAULT_S: Final = 7 * 86_400
-HOLD_MAX_S: Final = 30 * 86_400
-REPLY_MARGIN_US: Final = 50_000
-"""An unfinished payment is answered this long before the call's own deadline, so that the answer arrives in time."""
-REPLY_MAX_US: Final = 60_000_000
-"""A call without a deadline of its own is answered after this."""
 
 
 def check_key(key: str) -> None:
     """Raises unless an idempotency key is 1 to 64 printable ASCII characters."""
     if not key:
         raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field="idempotency_key")
-    if len(key) > KEY_CHARACTERS_MAX or not (key.isascii() and key.isprintable()):
-        raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="idempotency_key", allowed="1 to 64 printable ASCII")
+    if len(key) > IDEMPOTENCY_KEY_CHARACTERS_MAX or not (key.isascii() and key.isprintable()):
+        raise HutongError(
+            Reason.ERROR_REASON_FIELD_INVALID,
+            field="idempotency_key",
+            allowed=f"1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} printable ASCII",
+        )
 
 
 def payment_id_bytes(text: str) -> bytes:

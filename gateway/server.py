@@ -20,7 +20,6 @@ from grpc_reflection.v1alpha import reflection
 from facepay.interface import FaceResolver
 from gateway.admission import Gate
 from gateway.budgets import QueryBudgets, QueryLimits
-from gateway.calls import MESSAGE_BYTES_MAX
 from gateway.directory import Directory
 from gateway.engine.clock import Clock
 from gateway.engine.clock_watch import ClockWatch
@@ -46,6 +45,7 @@ from gateway.watch import WatchHub
 from hutong.gateway.v1 import risk_pb2_grpc
 from hutong.participant.v1 import participant_pb2_grpc
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.limits import MESSAGE_BYTES_MAX
 from hutong_contract.serving import Guard
 from tokenization.interface import TokenResolver
 

@@ -25,6 +25,8 @@ import hpack
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from hutong_contract.names import CALLER_METADATA
+
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WINDOW: Final = 2**31 - 1
 INITIAL_WINDOW: Final = 65_535
@@ -89,7 +91,7 @@ class UnaryLoad:
             ("grpc-timeout", timeout),
         ]
         if caller:
-            headers.append(("hutong-caller", caller))
+            headers.append((CALLER_METADATA, caller))
         self._headers = headers
         self._paths: dict[str, bytes] = {}
         self._path = path

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.limits import HISTORY_PAGE_MAX
 from hutong_contract.secret import Secret
 from tokenization import numbers, schema
 from tokenization.accounts import Accounts
@@ -20,7 +21,6 @@ from tokenization.views import HistoryEvent
 from tokenization.writing import Change, Writes, system_clock_us
 
 TokenName = Secret[str] | bytes
-HISTORY_MAX: Final = 1_000
 TEXT_MAX: Final = 64
 ISSUERS_NAMED: Final = 8
 """Issuers that are named to somebody who asked for another."""
@@ -79,20 +79,22 @@ class Desk:
         # MACs are compared, not secrets: how long that takes tells nothing about the secret.
         return self._vault.purposes.requestor(trid.encode() + b" " + secret.encode()).hex()
 
-    def history(self, name: TokenName, *, after: int = 0, limit: int = HISTORY_MAX, by: str = "") -> list[HistoryEvent]:
+    def history(
+        self, name: TokenName, *, after: int = 0, limit: int = HISTORY_PAGE_MAX, by: str = ""
+    ) -> list[HistoryEvent]:
         """What happened to a token and its keys, oldest first."""
         slot = self._locate(name, by, Action.SHOW)
         condition = "account = ? AND id > ? ORDER BY id LIMIT ?"
-        return self._events(condition, (slot + 1, after, min(limit, HISTORY_MAX)))
+        return self._events(condition, (slot + 1, after, min(limit, HISTORY_PAGE_MAX)))
 
-    def events(self, after: int, limit: int = HISTORY_MAX, *, by: str = "") -> tuple[list[HistoryEvent], int]:
+    def events(self, after: int, limit: int = HISTORY_PAGE_MAX, *, by: str = "") -> tuple[list[HistoryEvent], int]:
         """Changes of all tokens that a requestor may see, in order, and the sequence to go on from."""
         self.permit(by, Action.SHOW)
         try:
             self._vault.refresh(self._clock_us())
         except StoreError:
             raise HutongError(Reason.ERROR_REASON_VAULT_UNAVAILABLE) from None
-        found = self._events("id > ? AND account > 0 ORDER BY id LIMIT ?", (after, min(limit, HISTORY_MAX)))
+        found = self._events("id > ? AND account > 0 ORDER BY id LIMIT ?", (after, min(limit, HISTORY_PAGE_MAX)))
         last = found[-1].sequence if found else after
         return [event for event in found if self._may_see(by, event.token_ref)], last
 

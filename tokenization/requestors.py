@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.names import GATEWAY_TRID, OPERATOR_TRID, WALLET_TRID
 from tokenization.domain import Policy
 
 
@@ -62,10 +63,6 @@ ALLOWED: Final = {
 
 SCOPED_TO_ITS_TOKENS: Final = frozenset({Role.WALLET, Role.MERCHANT})
 """Roles that act only on tokens that name them."""
-
-OPERATOR_TRID: Final = "10000000001"
-WALLET_TRID: Final = "10000000002"
-GATEWAY_TRID: Final = "10000000003"
 
 
 @dataclass(frozen=True, slots=True)

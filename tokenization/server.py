@@ -16,12 +16,15 @@ from hutong.tokenization.v1 import token_pb2_grpc
 from hutong_contract import transit
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.incidents import incident
+from hutong_contract.limits import HISTORY_PAGE_DEFAULT, HISTORY_PAGE_MAX, KEYS_RESOLVED_MAX
+from hutong_contract.names import OPERATOR_TRID, REQUESTOR_SECRET_METADATA
+from hutong_contract.paging import page_size
 from hutong_contract.secret import Secret
 from hutong_contract.serving import abort
 from tokenization import wire
 from tokenization.interface import Account
 from tokenization.key_kinds import KeyKind
-from tokenization.requestors import OPERATOR_TRID, Action
+from tokenization.requestors import Action
 from tokenization.service import TokenService
 from tokenization.views import TokenView
 from tokenization.wire import microseconds, name_from
@@ -30,11 +33,8 @@ _log = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
 Response = TypeVar("Response")
-SECRET_METADATA_KEY: Final = "hutong-requestor-secret"
 THREADS: Final = 16
 """Calls that run at once; they wait for the disk, and share its commits."""
-RESOLVE_MAX: Final = 500
-PAGE_DEFAULT: Final = 100
 WATCH_INTERVAL_S: Final = 0.1
 """How often a watcher looks for new events."""
 WATCHERS_MAX: Final = 64
@@ -73,7 +73,7 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
         if not request.requestor_id:
             raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field="requestor_id")
         metadata = dict(context.invocation_metadata() or ())
-        self._service.authenticate(request.requestor_id, str(metadata.get(SECRET_METADATA_KEY, "")))
+        self._service.authenticate(request.requestor_id, str(metadata.get(REQUESTOR_SECRET_METADATA, "")))
 
     def _view(self, name: Any, by: str) -> TokenView:
         return self._service.show(name, by=by)[0]
@@ -156,7 +156,7 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
     @_unary
     def ListHistory(self, request: pb.ListHistoryRequest) -> pb.ListHistoryResponse:  # noqa: N802 - gRPC's name
         """See the contract."""
-        limit = request.page_size or PAGE_DEFAULT
+        limit = page_size(request.page_size, HISTORY_PAGE_DEFAULT, HISTORY_PAGE_MAX)
         name, by = name_from(request.name), request.requestor_id
         events = self._service.history(name, after=request.after_sequence, limit=limit, by=by)
         return pb.ListHistoryResponse(events=[wire.event_message(event) for event in events])
@@ -219,8 +219,8 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
     def Resolve(self, request: pb.ResolveRequest) -> pb.ResolveResponse:  # noqa: N802 - gRPC's name
         """See the contract."""
         self._service.permit(request.requestor_id, Action.RESOLVE)
-        if len(request.keys) > RESOLVE_MAX:
-            raise HutongError(Reason.ERROR_REASON_BATCH_TOO_LARGE, field="keys", max=str(RESOLVE_MAX))
+        if len(request.keys) > KEYS_RESOLVED_MAX:
+            raise HutongError(Reason.ERROR_REASON_BATCH_TOO_LARGE, field="keys", max=str(KEYS_RESOLVED_MAX))
         answers = self._service.resolve_now([wire.use_from(key) for key in request.keys])
         return pb.ResolveResponse(results=[wire.result_message(answer) for answer in answers])
 

@@ -31,11 +31,11 @@ from hutong_client import keys
 from hutong_client.client import HutongClient, new_idempotency_key
 from hutong_client.options import ClientOptions
 from hutong_contract.errors import from_rpc_error
+from hutong_contract.names import WALLET_TRID as WALLET
 from hutong_contract.payment_code import offline_code
 from sandbox.journals import check_url, examine_journal
 from sandbox.participants.books import FILE_NAME, totals
 from sandbox.population import Wallet, populate
-from tokenization.requestors import WALLET_TRID as WALLET
 
 FRONTS: Final = ("native", "aio")
 """One gateway with each."""

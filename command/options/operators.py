@@ -7,8 +7,8 @@ from typing import Final
 
 import click
 
+from hutong_contract.names import OPERATOR_TRID
 from hutong_contract.secret import Secret
-from tokenization.requestors import OPERATOR_TRID
 
 OPERATOR_VARIABLE: Final = "HUTONG_REQUESTOR_SECRET"
 

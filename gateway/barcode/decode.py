@@ -24,9 +24,8 @@ from gateway.barcode.tips import ASKED, NONE, tip
 from gateway.barcode.tlv import split
 from hutong_contract.amounts import to_minor
 from hutong_contract.currencies import EXPONENT_OF
+from hutong_contract.limits import PAYLOAD_CHARACTERS_MAX
 
-CHARACTERS_MAX: Final = 7089
-"""More characters than the largest QR symbol holds (version 40-L, digits) are no barcode."""
 ARTICLE_DIGITS_MAX: Final = 14
 REMEMBERED_MAX: Final = 8192
 """Static codes kept: some 4 KB each, so at most about 32 MB."""
@@ -78,7 +77,7 @@ def forget() -> None:
 
 
 def _decode(text: str) -> Decoded:
-    if len(text) > CHARACTERS_MAX:
+    if len(text) > PAYLOAD_CHARACTERS_MAX:
         return _unknown("too_long", f"{len(text)} characters", ())
     if not text.isascii() and _NOT_UNICODE(text):
         return _unknown("not_unicode", "a surrogate", ())

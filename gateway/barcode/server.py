@@ -21,9 +21,9 @@ from gateway.barcode.translate import translate
 from hutong.gateway.v1 import barcode_pb2 as pb
 from hutong.gateway.v1 import barcode_pb2_grpc as rpc
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.limits import PAYLOADS_MAX
 from hutong_contract.serving import abort
 
-BATCH_MAX: Final = 500
 DRAWN_AT_ONCE_MAX: Final = 2
 """Symbols drawn at the same time; each takes a thread and up to some hundred megabytes."""
 DRAWN_WAITING_MAX: Final = 32
@@ -61,8 +61,8 @@ class BarcodeServicer(rpc.BarcodeServiceServicer):
         self, request: pb.BatchDecodeRequest, context: Context
     ) -> pb.BatchDecodeResponse:
         """Says what up to 500 texts are."""
-        if len(request.payloads) > BATCH_MAX:
-            await abort(context, HutongError(Reason.ERROR_REASON_BATCH_TOO_LARGE, max=str(BATCH_MAX)))
+        if len(request.payloads) > PAYLOADS_MAX:
+            await abort(context, HutongError(Reason.ERROR_REASON_BATCH_TOO_LARGE, max=str(PAYLOADS_MAX)))
         barcodes = [messages.barcode(decode(payload), self._directory) for payload in request.payloads]
         return pb.BatchDecodeResponse(barcodes=barcodes)
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hmac
-from typing import Final
 
 from gateway.directory import Directory
 from gateway.operators import Context, Operators, admit_operator, secret_from
 from hutong.gateway.v1 import settlement_pb2 as pb
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.names import PARTICIPANT_SECRET_METADATA
 from hutong_contract.serving import proven_identities
-
-PARTICIPANT_SECRET: Final = "hutong-participant-secret"
 
 
 def admit(asked: pb.SettlementCaller, context: Context, directory: Directory, operators: Operators) -> str:
@@ -25,7 +23,7 @@ def admit(asked: pb.SettlementCaller, context: Context, directory: Directory, op
     participant = directory.participants.get(asked.participant_id)
     if participant is None:
         raise HutongError(Reason.ERROR_REASON_PARTICIPANT_UNKNOWN)
-    secret = secret_from(context, PARTICIPANT_SECRET)
+    secret = secret_from(context, PARTICIPANT_SECRET_METADATA)
     knows = participant.secret and hmac.compare_digest(secret.encode(), participant.secret.encode())
     if not knows and participant.id not in proven_identities(context):
         raise HutongError(Reason.ERROR_REASON_PARTICIPANT_REFUSED)

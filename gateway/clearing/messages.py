@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from gateway.clearing.model import Position, Window
 from gateway.engine.answer import set_time
 from hutong.gateway.v1 import settlement_pb2 as pb
 from hutong_contract.errors import HutongError, Reason
-
-PAGE_DEFAULT: Final = 100
-PAGE_MAX: Final = 1_000
 
 
 def window(closed: Window) -> pb.SettlementWindow:
@@ -46,13 +41,6 @@ def position(one: Position) -> pb.SettlementPosition:
         gross_minor=one.gross_minor,
         net_minor=one.net_minor,
     )
-
-
-def page_size(asked: int) -> int:
-    """How many to answer. Raises HutongError(FIELD_INVALID) for a negative number; more than the most is the most."""
-    if asked < 0:
-        raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="page_size", least="0")
-    return min(asked or PAGE_DEFAULT, PAGE_MAX)
 
 
 def page_start(token: str, first: int) -> int:

@@ -25,6 +25,8 @@ from gateway.operators import Context, Operators
 from hutong.gateway.v1 import settlement_pb2 as pb
 from hutong.gateway.v1 import settlement_pb2_grpc as rpc
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.limits import SETTLEMENT_PAGE_DEFAULT, SETTLEMENT_PAGE_MAX
+from hutong_contract.paging import page_size
 from hutong_contract.serving import abort
 
 log = logging.getLogger(__name__)
@@ -137,7 +139,7 @@ class SettlementServicer(rpc.SettlementServiceServicer):
         self, who: str, reader: ClearingReader, request: pb.ListWindowsRequest
     ) -> pb.ListWindowsResponse:
         """See the contract."""
-        size = messages.page_size(request.page_size)
+        size = page_size(request.page_size, SETTLEMENT_PAGE_DEFAULT, SETTLEMENT_PAGE_MAX)
         found = reader.windows(messages.page_start(request.page_token, NUMBER_MAX), size + 1)
         more = len(found) > size
         return pb.ListWindowsResponse(
@@ -150,7 +152,7 @@ class SettlementServicer(rpc.SettlementServiceServicer):
         self, who: str, reader: ClearingReader, request: pb.ListPositionsRequest
     ) -> pb.ListPositionsResponse:
         """See the contract."""
-        size = messages.page_size(request.page_size)
+        size = page_size(request.page_size, SETTLEMENT_PAGE_DEFAULT, SETTLEMENT_PAGE_MAX)
         start = messages.page_start(request.page_token, 0)
         every = self.positions(reader, reader.window(request.number))
         mine = [one for one in every if not who or one.participant == who]

@@ -15,8 +15,9 @@ import grpc
 
 from gateway.admission import Gate
 from gateway.budgets import QueryBudgets
-from gateway.calls import CALLER_METADATA, METHODS, QUERIES, WATCH, payments_in
+from gateway.calls import METHODS, QUERIES, WATCH, payments_in
 from hutong_contract.errors import HutongError
+from hutong_contract.names import CALLER_METADATA
 from hutong_contract.serving import abort, proven_identities
 
 STREAM_QUEUE_MAX: Final = 64

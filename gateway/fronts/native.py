@@ -20,18 +20,11 @@ from pygrpc_native import EVENT_CALL, STREAM_FULL, NativeGrpcFront
 
 from gateway.admission import Gate
 from gateway.budgets import QueryBudgets
-from gateway.calls import (
-    CALLER_METADATA,
-    CREATE_BATCH,
-    MESSAGE_BYTES_MAX,
-    METHODS,
-    NEW_WORK,
-    QUERIES,
-    WATCH,
-    batch_size,
-)
+from gateway.calls import CREATE_BATCH, METHODS, NEW_WORK, QUERIES, WATCH, batch_size
 from hutong_contract.errors import DETAILS_METADATA_KEY, HutongError
 from hutong_contract.incidents import incident, too_large
+from hutong_contract.limits import MESSAGE_BYTES_MAX
+from hutong_contract.names import CALLER_METADATA
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import difflib
 import re
 from typing import Any, Final
 
-from gateway.requests import AMOUNT_MINOR_MAX
 from gateway.risk.toml_lines import Path, line_at
 from hutong_contract.currencies import EXPONENT_OF
+from hutong_contract.limits import AMOUNT_MINOR_MAX
 
 PROBLEMS_MAX: Final = 20
 """Mistakes named at once."""

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path as File
 from typing import Any, Final
 
-from gateway.requests import HOLD_MAX_S
 from gateway.risk.fields import Problems, Section
 from gateway.risk.rule_fields import read_rule
 from gateway.risk.rules import ACTIONS, APPROVE, Rule, RuleSet
 from gateway.risk.tiers import TIERS
 from gateway.risk.toml_lines import lines_of
 from gateway.risk.zone import Zone
+from hutong_contract.limits import HOLD_MAX_S
 
 DEFAULT_FILE: Final = File(__file__).with_name("default.toml")
 """The rules that hold where nobody gives others."""

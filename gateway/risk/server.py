@@ -22,10 +22,9 @@ from gateway.risk.rule_file import RulesError
 from hutong.gateway.v1 import risk_pb2 as pb
 from hutong.gateway.v1 import risk_pb2_grpc as rpc
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.limits import DECISIONS_PAGE_DEFAULT, DECISIONS_PAGE_MAX
 from hutong_contract.serving import abort
 
-PAGE_DEFAULT: Final = 50
-PAGE_MAX: Final = 500
 RELEASE_US: Final = 20_000_000
 """How long a release is waited for; the payment is answered as it stands then."""
 END_S: Final = 25.0
@@ -114,9 +113,9 @@ class RiskServicer(rpc.RiskServiceServicer):
         self, request: pb.ListRiskDecisionsRequest
     ) -> pb.ListRiskDecisionsResponse:
         """A page of decisions, newest first."""
-        if not 0 <= request.page_size <= PAGE_MAX:
-            raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="page_size", most=str(PAGE_MAX))
-        size = request.page_size or PAGE_DEFAULT
+        if not 0 <= request.page_size <= DECISIONS_PAGE_MAX:
+            raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="page_size", most=str(DECISIONS_PAGE_MAX))
+        size = request.page_size or DECISIONS_PAGE_DEFAULT
         before = _token(request.page_token)
         rows: list[DecisionRow] = await asyncio.to_thread(self._read, lambda reader: reader.decisions(before, size))
         more = rows[-1].payment_id.hex() if len(rows) == size else ""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 from hutong_contract.capture import Captured, ServiceKey, TerminalKey, build_capture, build_enrolment
+from hutong_contract.names import FACE_OPERATOR_SECRET_METADATA
 from hutong_contract.secret import Secret
 from sandbox.faces import camera
 from sandbox.faces.people import People
@@ -18,7 +19,6 @@ from sandbox.faces.readiness import when_ready
 
 TIMEOUT_S = 30.0
 """Deadline of every call."""
-OPERATOR_METADATA = "hutong-operator-secret"
 CONSENT_TEXT = "2026-11"
 
 
@@ -29,7 +29,7 @@ def now_us() -> int:
 
 def operator_metadata(secret: Secret[str] | None) -> tuple[tuple[str, str], ...]:
     """What an operator's call carries; nothing where the certificate, or the port, says enough."""
-    return ((OPERATOR_METADATA, secret.reveal()),) if secret else ()
+    return ((FACE_OPERATOR_SECRET_METADATA, secret.reveal()),) if secret else ()
 
 
 @dataclass(frozen=True, slots=True)

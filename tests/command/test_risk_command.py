@@ -19,10 +19,11 @@ from hutong.gateway.v1 import risk_pb2, risk_pb2_grpc
 from hutong_client.client import HutongClient
 from hutong_client.keys import merchant, token
 from hutong_contract.errors import HutongError
+from hutong_contract.names import WALLET_TRID
 from hutong_contract.secret import Secret
 from sandbox.network import Network, NetworkError, NetworkOptions
 from tests.deadlines import wait_until
-from tokenization.requestors import WALLET_TRID, Requestor, Role
+from tokenization.requestors import Requestor, Role
 
 RULES = """version = 1
 [[rule]]

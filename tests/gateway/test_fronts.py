@@ -24,6 +24,7 @@ from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
 from hutong_client.retries import is_passing
 from hutong_contract.errors import from_rpc_error, from_status
+from hutong_contract.names import CALLER_METADATA
 from sandbox.network import Network, NetworkOptions
 from sandbox.participants.script import Behaviour, Plan
 from tests.deadlines import CALL_S
@@ -205,7 +206,7 @@ def test_the_same_key_gives_the_same_bytes_and_another_payload_is_refused(side: 
     code, reason = refusal(lambda: side.stub.CreatePayment(request, timeout=CALL_S))
     assert (code, reason) == (grpc.StatusCode.ALREADY_EXISTS, "IDEMPOTENCY_KEY_REUSED")
     # Another caller's keys are another caller's.
-    other = side.stub.CreatePayment(request, timeout=CALL_S, metadata=(("hutong-caller", "shop-2"),))
+    other = side.stub.CreatePayment(request, timeout=CALL_S, metadata=((CALLER_METADATA, "shop-2"),))
     assert other.payment.state == pb.PAYMENT_STATE_SUCCEEDED
 
 

@@ -15,7 +15,6 @@ from facepay.service import FaceService
 from gateway import requests, watch
 from gateway.barcode import server as barcode_server
 from gateway.budgets import QueryLimits
-from gateway.calls import MESSAGE_BYTES_MAX
 from gateway.clearing.server import SettlementServicer
 from gateway.journal.interface import JournalUnavailableError
 from gateway.journal.sqlite_reader import SqliteReader
@@ -26,6 +25,7 @@ from hutong.participant.v1 import participant_pb2
 from hutong.tokenization.v1 import token_pb2
 from hutong_contract.errors import HutongError, from_rpc_error
 from hutong_contract.incidents import LOGGED_PER_S_MAX, incident
+from hutong_contract.limits import MESSAGE_BYTES_MAX
 from sandbox.network import Network, NetworkOptions
 from tokenization.service import TokenService
 

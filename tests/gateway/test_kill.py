@@ -19,6 +19,7 @@ from hutong_client.client import HutongClient
 from hutong_client.errors import CallError
 from hutong_client.options import ClientOptions
 from hutong_contract.errors import HutongError
+from hutong_contract.names import WALLET_TRID
 from sandbox.checking import check_folder
 from sandbox.population import populate
 from tests.deadlines import CALL_S, START_S, wait_until
@@ -31,7 +32,6 @@ SEED = 6
 CAPTURES = 3
 """Holds of a batch that are captured."""
 SETTLED = (pb.PAYMENT_STATE_SUCCEEDED, pb.PAYMENT_STATE_HELD)
-WALLET_REQUESTOR = "10000000002"
 
 
 class Gateway:
@@ -112,7 +112,7 @@ class Load:
     def _request(self, token: str, number: int) -> pb.CreatePaymentRequest:
         return pb.CreatePaymentRequest(
             idempotency_key=f"{self.round}-{number}",
-            payer=keys.token(token, WALLET_REQUESTOR),
+            payer=keys.token(token, WALLET_TRID),
             payee=keys.merchant("m1001"),
             amount_minor=1 + number % 7,
             currency="CNY",
@@ -135,7 +135,7 @@ def wallet_token(client: HutongClient) -> str:
     wallet = populate(SEED).wallets[0]
     answer = token_pb2_grpc.TokenServiceStub(client.channel).RequestToken(
         token_pb2.RequestTokenRequest(
-            requestor_id=WALLET_REQUESTOR, issuer_id=wallet.issuer_id, account_number=wallet.account.reveal()
+            requestor_id=WALLET_TRID, issuer_id=wallet.issuer_id, account_number=wallet.account.reveal()
         ),
         timeout=CALL_S,
     )

@@ -16,13 +16,14 @@ from pygrpc_native import NativeGrpcFront
 
 from gateway.admission import TICK_MAX, WAITING_MIN, Gate
 from gateway.budgets import QueryBudgets, QueryLimits
-from gateway.calls import CREATE, GET, MESSAGE_BYTES_MAX, METHODS, RECEIPT, Call
+from gateway.calls import CREATE, GET, METHODS, RECEIPT, Call
 from gateway.engine.core import Core
 from gateway.engine.inbox import Inbox
 from gateway.fronts import native
 from gateway.fronts.native import NativeFront
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.errors import HutongError, Reason, from_rpc_error
+from hutong_contract.limits import MESSAGE_BYTES_MAX
 from sandbox.network import Network, NetworkOptions
 
 WAIT_S = 60.0

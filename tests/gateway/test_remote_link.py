@@ -10,13 +10,13 @@ from pathlib import Path
 import grpc
 import pytest
 
-from gateway.calls import CALLER_METADATA
 from hutong.gateway.v1 import payment_pb2 as payments
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
 from hutong_client import keys
 from hutong_client.client import HutongClient
 from hutong_contract.errors import from_rpc_error
+from hutong_contract.names import CALLER_METADATA
 from sandbox.network import Network, NetworkOptions
 from tests.deadlines import CALL_S
 

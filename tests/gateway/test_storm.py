@@ -19,6 +19,7 @@ from hutong.tokenization.v1 import token_pb2
 from hutong_client.client import HutongClient
 from hutong_client.options import ClientOptions, RetryOptions
 from hutong_contract.errors import HutongError, from_rpc_error
+from hutong_contract.names import CALLER_METADATA
 from sandbox.checking import check_folder
 from sandbox.network import Network, NetworkOptions
 from tests.deadlines import CALL_S
@@ -67,7 +68,7 @@ def test_payments_succeed_in_a_storm_of_queries_whose_excess_is_refused(network:
         queries, payments = [], []
         for _ in range(50):
             for caller in range(CALLERS):
-                name = (("hutong-caller", f"storm-{caller}"),)
+                name = ((CALLER_METADATA, f"storm-{caller}"),)
                 queries.append(stub.GetPayment.future(ask, timeout=CALL_S, metadata=name))
             payments.append(stub.CreatePayment.future(payment(network), timeout=CALL_S))
         paid = [one.result().payment for one in payments]
@@ -81,13 +82,13 @@ def test_payments_succeed_in_a_storm_of_queries_whose_excess_is_refused(network:
             known.payment_id
         }
 
-        storm = (("hutong-caller", "storm-0"),)
+        storm = ((CALLER_METADATA, "storm-0"),)
         stream = stub.WatchPayments(pb.WatchPaymentsRequest(), timeout=CALL_S, metadata=storm)
         assert said(lambda: next(iter(stream))).name == "QUERY_BUDGET_SPENT"
         # Health is nobody's query, and another caller's budget is its own.
         health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=CALL_S)
         assert health.status == health_pb2.HealthCheckResponse.SERVING
-        assert stub.GetPayment(ask, timeout=CALL_S, metadata=(("hutong-caller", "other"),)).payment == known
+        assert stub.GetPayment(ask, timeout=CALL_S, metadata=((CALLER_METADATA, "other"),)).payment == known
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from hutong.participant.v1 import participant_pb2 as participant
 from hutong_client import keys
 from hutong_client.client import HutongClient
 from hutong_client.wording import state_name
+from hutong_contract.names import WALLET_TRID
 from sandbox.checking import check_folder
 from sandbox.network import Network, NetworkOptions
 from sandbox.participants.magic import MAGIC, Magic
@@ -46,7 +47,7 @@ def check(line: Magic, payment: pb.Payment, digits: int) -> None:
 def pay(client: HutongClient, network: Network, digits: int, hold_s: int | None = None) -> pb.Payment:
     token = network.wallet_tokens["wallet-01"].reveal()
     payment = client.create_payment(
-        payer=keys.token(token, "10000000002"),
+        payer=keys.token(token, WALLET_TRID),
         payee=keys.merchant("m1002"),
         amount_minor=20_000 + digits,
         currency="CNY",

@@ -14,6 +14,7 @@ from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_client import keys
 from hutong_client.client import HutongClient
 from hutong_client.wording import state_name
+from hutong_contract.names import WALLET_TRID
 from sandbox.checking import check_folder
 from sandbox.network import Network, NetworkOptions, Where
 from tests.deadlines import CALL_S, wait_until
@@ -36,7 +37,7 @@ def create(client: HutongClient, network: Network, amounts: list[int], deadline_
     requests = [
         pb.CreatePaymentRequest(
             idempotency_key=f"{time.monotonic_ns()}",
-            payer=keys.token(token, "10000000002"),
+            payer=keys.token(token, WALLET_TRID),
             payee=keys.merchant("m1002"),
             amount_minor=amount,
             currency="CNY",

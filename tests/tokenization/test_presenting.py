@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from hutong_contract import transit
 from hutong_contract.cryptogram import cryptogram, message
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.names import GATEWAY_TRID, OPERATOR_TRID, WALLET_TRID
 from hutong_contract.secret import Secret
 from tests.tokenization.world import START_US, World, use
 from tokenization import numbers
 from tokenization.interface import Account, Cryptogram, KeyUse, PayerKeyKind
 from tokenization.key_kinds import KeyKind
 from tokenization.lifecycle import Event
-from tokenization.requestors import GATEWAY_TRID, OPERATOR_TRID, WALLET_TRID, Action, Requestor, Role, check_action
+from tokenization.requestors import Action, Requestor, Role, check_action
 from tokenization.routing_keys import NewKey
 
 WALLET_2 = "20000000001"

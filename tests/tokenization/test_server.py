@@ -17,12 +17,13 @@ from hutong.tokenization.v1 import token_pb2 as pb
 from hutong.tokenization.v1 import token_pb2_grpc
 from hutong_contract import transit
 from hutong_contract.errors import Reason, from_rpc_error
+from hutong_contract.names import GATEWAY_TRID, OPERATOR_TRID, REQUESTOR_SECRET_METADATA, WALLET_TRID
 from hutong_contract.payment_code import offline_code
 from hutong_contract.secret import Secret
 from tests.deadlines import CALL_S
 from tests.tokenization.world import World
-from tokenization.requestors import GATEWAY_TRID, OPERATOR_TRID, WALLET_TRID, Requestor, Role
-from tokenization.server import SECRET_METADATA_KEY, registration
+from tokenization.requestors import Requestor, Role
+from tokenization.server import registration
 
 
 class Served:
@@ -224,9 +225,9 @@ def test_a_requestors_secret_travels_in_metadata(served: Served) -> None:
     served.world.service.register_requestor(Requestor("20000000001", "second", Role.WALLET), Secret("swordfish"))
     asked = pb.RequestTokenRequest(requestor_id="20000000001", issuer_id="issuer-a", account_number="622588000001")
     assert served.refused("RequestToken", asked) == "REQUESTOR_NOT_ALLOWED"
-    wrong = ((SECRET_METADATA_KEY, "guess"),)
+    wrong = ((REQUESTOR_SECRET_METADATA, "guess"),)
     assert served.refused("RequestToken", asked, metadata=wrong) == "REQUESTOR_NOT_ALLOWED"
-    assert served.stub.RequestToken(asked, metadata=((SECRET_METADATA_KEY, "swordfish"),)).created
+    assert served.stub.RequestToken(asked, metadata=((REQUESTOR_SECRET_METADATA, "swordfish"),)).created
 
 
 def test_a_token_is_given_for_an_issuer_that_is_here_and_an_account_that_can_be_one(served: Served) -> None:

@@ -29,8 +29,8 @@ from hutong_client.errors import CallError, Unreachable
 from hutong_client.options import ClientOptions, RetryOptions
 from hutong_client.retries import is_passing
 from hutong_contract.errors import HutongError
+from hutong_contract.names import WALLET_TRID as WALLET
 from sandbox.participants.magic import MAGIC
-from tokenization.requestors import WALLET_TRID as WALLET
 from verification.torture.record import CANCEL, PAYMENT, REFUND, Answer, Asked, Writer
 
 CURRENCY: Final = "CNY"

@@ -17,7 +17,7 @@ from hutong_client import keys
 from hutong_client.client import HutongClient
 from hutong_client.errors import CallError
 from hutong_contract.errors import HutongError
-from tokenization.requestors import WALLET_TRID as WALLET
+from hutong_contract.names import WALLET_TRID as WALLET
 from verification.torture.faults import Stage
 from verification.torture.load import CURRENCY, Payer, Shop
 from verification.torture.processes import START_S, GatewayProcess, PostgresProcess, TortureError

@@ -13,10 +13,10 @@ from hutong.tokenization.v1 import token_pb2, token_pb2_grpc
 from hutong_client.client import HutongClient
 from hutong_client.errors import CallError
 from hutong_contract.errors import HutongError
+from hutong_contract.names import WALLET_TRID as WALLET
 from sandbox.institutions import Institutions
 from sandbox.population import Population, populate
 from sandbox.vaults import open_vault
-from tokenization.requestors import WALLET_TRID as WALLET
 from verification.presentations import SHARED_FILES
 from verification.torture.disk import Disk
 from verification.torture.faults import Stage

@@ -20,13 +20,14 @@ from hutong_client.calls import BATCH_MAX, FINAL_STATES, SETTLED_STATES, new_ide
 from hutong_client.client import HutongClient
 from hutong_client.errors import CallError, DeadlineExceeded, Unreachable
 from hutong_client.optics import CODE_128, QR, NoOpticsError, Optics
-from hutong_client.options import WALLET_TRID, ClientOptions, RetryOptions, TlsOptions
+from hutong_client.options import ClientOptions, RetryOptions, TlsOptions
 from hutong_client.receipt import render as render_receipt
 from hutong_client.terminal import CodePrinter, EmulatedTerminal, Till
 from hutong_client.wallet import EmulatedWallet, Holder, NotActivatedError
 from hutong_client.wire import open_channel
 from hutong_client.wording import as_json, key_name, money, state_name
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.names import WALLET_TRID
 from hutong_contract.secret import Secret
 
 __all__ = [

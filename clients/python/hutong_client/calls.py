@@ -23,10 +23,11 @@ from hutong_client.errors import DeadlineExceeded, typed
 from hutong_client.options import ClientOptions, metadata_of, requestor_metadata
 from hutong_client.retries import Retrier, asked_wait_s, is_passing
 from hutong_client.wire import Metadata, Wire
+from hutong_contract import limits
 from hutong_contract.errors import HutongError, Reason, from_status
 from hutong_contract.secret import Secret
 
-BATCH_MAX: Final = 500
+BATCH_MAX: Final = limits.PAYMENTS_MAX
 """Payments in one BatchCreatePayments; larger batches are refused by the gateway."""
 WATCH_FAILURES_MAX: Final = 20
 """Failures in a row after which watching gives up."""

@@ -8,14 +8,10 @@ from typing import Final
 
 import grpc
 
+from hutong_contract.limits import MESSAGE_BYTES_MAX
+from hutong_contract.names import CALLER_METADATA, REQUESTOR_SECRET_METADATA, WALLET_TRID
 from hutong_contract.secret import Secret
 
-CALLER_METADATA: Final = "hutong-caller"
-REQUESTOR_METADATA: Final = "hutong-requestor-secret"
-"""Carries the secret of a token requestor, or of an operator."""
-WALLET_TRID: Final = "10000000002"
-"""The wallet requestor (TRID) that every token service has from the start."""
-MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 KEEPALIVE_MS: Final = 30_000
 PORT_EXAMPLE: Final = 50050
 PORT_MAX: Final = 65_535
@@ -82,7 +78,7 @@ def metadata_of(options: ClientOptions) -> tuple[tuple[str, str], ...]:
 def requestor_metadata(options: ClientOptions) -> tuple[tuple[str, str], ...]:
     """What calls in the name of the token requestor carry as well."""
     secret = options.requestor_secret
-    return () if secret is None else ((REQUESTOR_METADATA, secret.reveal()),)
+    return () if secret is None else ((REQUESTOR_SECRET_METADATA, secret.reveal()),)
 
 
 def channel_arguments(target: str, options: ClientOptions) -> list[tuple[str, str | int]]:

@@ -6,20 +6,16 @@ import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import grpc
 
 from hutong_client.errors import DeadlineExceeded, Unreachable, typed
 from hutong_client.options import RetryOptions
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.passing import passes
 
 Result = TypeVar("Result")
-
-PASSING_CODES: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED})
-"""Status codes of refusals that time may heal, so that the same request may succeed later."""
-PASSING_REASONS: Final = frozenset({Reason.ERROR_REASON_OVERLOADED, Reason.ERROR_REASON_QUERY_BUDGET_SPENT})
-"""Reasons with another code of which the same holds."""
 
 
 class Throttle:
@@ -107,7 +103,7 @@ class Retrier:
 def is_passing(error: Exception) -> bool:
     """Whether the same request may succeed a little later."""
     if isinstance(error, HutongError):
-        return error.reason in PASSING_REASONS or error.status_code in PASSING_CODES
+        return passes(error)
     return isinstance(error, Unreachable)
 
 

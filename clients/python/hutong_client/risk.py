@@ -9,7 +9,7 @@ from hutong.gateway.v1 import payment_pb2
 from hutong.gateway.v1 import risk_pb2 as pb
 from hutong.gateway.v1 import risk_pb2_grpc as rpc
 from hutong_client.client import HutongClient, Request, Response, Unary
-from hutong_client.options import REQUESTOR_METADATA
+from hutong_contract.names import REQUESTOR_SECRET_METADATA
 from hutong_contract.secret import Secret
 
 PAGE: Final = 200
@@ -21,7 +21,7 @@ class RiskClient:
     def __init__(self, client: HutongClient, *, requestor: str, secret: Secret[str] | None = None) -> None:
         """`requestor`: the operator's TRID. `secret`: what proves it, where it was registered with one."""
         self._requestor = requestor
-        self._metadata = () if secret is None else ((REQUESTOR_METADATA, secret.reveal()),)
+        self._metadata = () if secret is None else ((REQUESTOR_SECRET_METADATA, secret.reveal()),)
         self._client = client
         self._stub = rpc.RiskServiceStub(client.channel)
 

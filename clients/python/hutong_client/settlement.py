@@ -12,10 +12,9 @@ from hutong.gateway.v1 import settlement_pb2 as pb
 from hutong.gateway.v1 import settlement_pb2_grpc as rpc
 from hutong_client.client import HutongClient, Request, Response, Unary
 from hutong_client.errors import CallError, typed
-from hutong_client.options import REQUESTOR_METADATA
+from hutong_contract.names import PARTICIPANT_SECRET_METADATA, REQUESTOR_SECRET_METADATA
 from hutong_contract.secret import Secret
 
-PARTICIPANT_METADATA: Final = "hutong-participant-secret"
 PAGE: Final = 500
 STATEMENT_S: Final = 600.0
 """Deadline of a whole statement, which may have a million lines."""
@@ -30,7 +29,7 @@ class SettlementClient:
         """`requestor`: an operator's TRID; or `participant`: a participant's id. `secret`: what proves it, where its
         certificate does not."""
         self._who = pb.SettlementCaller(requestor_id=requestor, participant_id=participant)
-        name = REQUESTOR_METADATA if requestor else PARTICIPANT_METADATA
+        name = REQUESTOR_SECRET_METADATA if requestor else PARTICIPANT_SECRET_METADATA
         self._metadata = () if secret is None else ((name, secret.reveal()),)
         self._client = client
         self._stub = rpc.SettlementServiceStub(client.channel)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.barcode import Decoded, decode, forget
 from gateway.barcode.build import MerchantCode, build_merchant_code
 from gateway.barcode.checks import cnpj, cpf, iban, luhn, thai_id
-from gateway.barcode.decode import CHARACTERS_MAX, REMEMBERED_MAX
+from gateway.barcode.decode import REMEMBERED_MAX
 from gateway.barcode.payment_codes import PREFIXES
 from gateway.barcode.profile import PROFILES
 from gateway.barcode.routing import EMPTY, NO_ROUTE, ROUTED, best_route
@@ -20,6 +20,7 @@ from gateway.barcode.shape import to_json
 from gateway.barcode.tlv import join, seal
 from gateway.directory import Directory, load
 from hutong_contract import payment_code
+from hutong_contract.limits import PAYLOAD_CHARACTERS_MAX
 
 CODE = build_merchant_code(MerchantCode("merchant-1", "Noodle House", "Beijing", terminal_id="t-1"))
 KEYS = {
@@ -203,7 +204,7 @@ def test_static_codes_are_remembered_and_the_memory_is_bounded() -> None:
     assert decode("000201010211" + "kept") is first, "used again, so it stays"
     decode("000201010211" + "one more")
     assert decode("000201010211" + "kept") is first
-    assert CHARACTERS_MAX == 7089
+    assert PAYLOAD_CHARACTERS_MAX == 7089
 
 
 def test_a_code_that_has_ended_says_so_when_asked_with_a_time() -> None:

@@ -10,11 +10,12 @@ import grpc
 import pytest
 from google.rpc import status_pb2
 
-from gateway.barcode.server import BATCH_MAX, BarcodeServicer
+from gateway.barcode.server import BarcodeServicer
 from gateway.directory import parse
 from hutong.gateway.v1 import barcode_pb2 as pb
 from hutong.gateway.v1 import barcode_pb2_grpc as rpc
 from hutong_contract.errors import DETAILS_METADATA_KEY, from_status
+from hutong_contract.limits import PAYLOADS_MAX
 
 Use = Callable[["rpc.BarcodeServiceAsyncStub"], Awaitable[None]]
 DIRECTORY = parse(
@@ -126,7 +127,7 @@ def test_a_batch_keeps_its_order_and_shows_no_digits() -> None:
 
 def test_errors_are_typed() -> None:
     async def use(stub: rpc.BarcodeServiceAsyncStub) -> None:
-        many = pb.BatchDecodeRequest(payloads=["x"] * (BATCH_MAX + 1))
+        many = pb.BatchDecodeRequest(payloads=["x"] * (PAYLOADS_MAX + 1))
         assert await refused(stub.BatchDecode(many)) == "BATCH_TOO_LARGE"
         assert await refused(stub.Encode(pb.EncodeRequest(account="m", merchant_name=""))) == "FIELD_INVALID"
         assert await refused(stub.Scan(pb.ScanRequest(image=b"no picture"))) == "FIELD_INVALID"

@@ -10,9 +10,10 @@ from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import settlement_pb2 as settlement
 from hutong_client import keys
 from hutong_client.client import HutongClient
+from hutong_contract.names import OPERATOR_TRID
 from sandbox.network import Network, NetworkOptions
 
-OPERATOR = settlement.SettlementCaller(requestor_id="10000000001")
+OPERATOR = settlement.SettlementCaller(requestor_id=OPERATOR_TRID)
 TIMING = Timing(leg_timeout_us=150_000, inquiry_us=50_000, inquiries_max=3, reversal_us=50_000)
 PLAIN = (1_00, 25_50, 3_07, 8_88)
 TROUBLED = (90_05, 90_51, 91_05, 91_06, 90_21, 91_20, 91_21)
