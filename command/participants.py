@@ -13,13 +13,15 @@ import click
 from command.options.connection import checked_target
 from command.options.vaults import module_options
 from command.printing.screen import Screen
-from sandbox.institutions import Institutions, Process, end
+from hutong_contract import confinement
+from sandbox.institutions import Institutions, ParticipantTls, Process, end
 from sandbox.participants.books import BooksError
 from sandbox.places import PlaceError, check_folder, check_network_folder, read_network
 from sandbox.population import populate
 from sandbox.vaults import KeyModule, open_vault
 from tokenization.errors import VaultError
 
+_PEM: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 LOOK_S: Final = 0.5
 """Between looks at whether one has ended."""
 
@@ -46,6 +48,15 @@ LOOK_S: Final = 0.5
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the token vault, which gives accounts their tokens. Default: vault in the data folder.",
 )
+@click.option(
+    "--tls-ca", type=_PEM, help="Use TLS, and expect certificates of gateways signed by this authority (PEM)."
+)
+@click.option("--tls-name", default="", help="The name in the gateways' certificates, if it is not the target's.")
+@click.option(
+    "--tls-certs",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with ID.pem and ID.key of each participant, by which it proves who it is. Default: by its secret.",
+)
 @module_options
 def participants(
     data: Path,
@@ -56,6 +67,9 @@ def participants(
     *,
     magic: bool,
     vault: Path | None,
+    tls_ca: Path | None,
+    tls_name: str,
+    tls_certs: Path | None,
     key_module: KeyModule | None,
 ) -> None:
     """Run the simulated issuers and acquirers until stopped.
@@ -63,6 +77,7 @@ def participants(
     Each is a process of its own with books of its own, and connects to every gateway named, again and again: start
     those with `hutong up --participants connect`. A leg is done once, whichever gateway sends it.
     """
+    tls = _tls(tls_ca, tls_name, tls_certs)
     try:
         check_network_folder(data)
         if vault is not None:
@@ -70,9 +85,13 @@ def participants(
         targets = [checked_target(target) for target in targets] or _remembered(data)
     except PlaceError as error:
         raise click.ClickException(str(error)) from None
+    confinement.keep_to_owner()
+    confinement.without_dumps()
     institutions = Institutions(
-        populate(seed, wallets_per_issuer=wallets, merchants_per_acquirer=merchants), data, magic
+        populate(seed, wallets_per_issuer=wallets, merchants_per_acquirer=merchants), data, magic, tls=tls
     )
+    if tls is not None and (missing := tls.missing(one.id for one in institutions.population.institutions)):
+        raise click.UsageError(f"{len(missing)} files are not there, such as {missing[0]}")
     try:
         opened = open_vault(vault or data / "vault", key_module)
         try:
@@ -90,6 +109,14 @@ def participants(
         _watch(processes, stop)
     finally:
         end(processes)
+
+
+def _tls(authority: Path | None, name: str, certificates: Path | None) -> ParticipantTls | None:
+    if authority is None:
+        if name or certificates:
+            raise click.UsageError("--tls-name and --tls-certs need --tls-ca.")
+        return None
+    return ParticipantTls(authority, name, certificates)
 
 
 def _watch(processes: Sequence[Process], stop: threading.Event) -> None:

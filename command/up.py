@@ -22,6 +22,7 @@ from gateway.budgets import QueryLimits
 from gateway.engine.loop import IN_FLIGHT_MAX
 from gateway.journal.interface import JournalFencedError, JournalWentBackError
 from gateway.links.windows import WINDOW, WINDOW_MIN
+from hutong_contract import confinement
 from hutong_contract.cleaning import log_to
 from sandbox.journals import WENT_BACK
 from sandbox.network import DEFAULT_LISTEN, Network, NetworkError, NetworkOptions, Where
@@ -72,6 +73,12 @@ SHOWN_MAX: Final = 12
 @click.option("--tls-cert", type=click.Path(exists=True, path_type=Path), help="PEM certificate chain.")
 @click.option("--tls-key", type=click.Path(exists=True, path_type=Path), help="PEM private key.")
 @click.option("--tls-client-ca", type=click.Path(exists=True, path_type=Path), help="Callers must be certified by it.")
+@click.option(
+    "--participant-certs",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="With --tls-client-ca and --participants processes: folder with ID.pem and ID.key of each participant, in "
+    "which ID is a DNS name or URI of the certificate.",
+)
 @click.option(
     "--journal",
     default="",
@@ -124,6 +131,7 @@ def up(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
+    participant_certs: Path | None,
     journal: str,
     accept_lost_commits: bool,
     vault: Path | None,
@@ -156,6 +164,7 @@ def up(
             tls=tls,
             plaintext_anywhere=plaintext_anywhere,
             participants=Where(participants),
+            participant_certificates=participant_certs,
             magic_amounts=magic,
             wallets_per_issuer=wallets,
             merchants_per_acquirer=merchants,
@@ -176,6 +185,9 @@ def up(
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
+        confinement.keep_to_owner()
+        confinement.without_dumps()
+        confinement.raise_open_files()
         try:
             network = Network.start(options)
         except NetworkError as error:

@@ -6,6 +6,8 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography import x509
+
 
 class ListenError(ValueError):
     """The address cannot be used; the text says what to change."""
@@ -60,6 +62,20 @@ def parse(text: str) -> Address:
     if not colon or not port.isdigit() or int(port) > 65535:
         raise ListenError(f"{text!r} is not HOST:PORT or unix:/path")
     return Address(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def certified_name(certificate: Path) -> str:
+    """A host name or address that the first certificate of a PEM file certifies; empty where it certifies none, for
+    a CN is no name of a host. Raises ListenError where the file is no certificate."""
+    try:
+        found = x509.load_pem_x509_certificate(certificate.read_bytes())
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ""
+    except (OSError, ValueError) as error:
+        raise ListenError(f"{certificate} cannot be read as a certificate: {error}") from None
+    hosts = names.get_values_for_type(x509.DNSName) or [str(one) for one in names.get_values_for_type(x509.IPAddress)]
+    return hosts[0] if hosts else ""
 
 
 def check(address: Address, *, secured: bool, plaintext_allowed: bool) -> None:

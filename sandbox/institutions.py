@@ -6,21 +6,19 @@ gateway began can be ended by another.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hutong_contract.confinement import environment
 from hutong_contract.secret import Secret
 from sandbox.participants.books import Books
-from sandbox.participants.process import SECRET_VARIABLE
 from sandbox.participants.simulated import SimulatedAcquirer, SimulatedIssuer, SimulatedParticipant
 from sandbox.population import Institution, Population, Wallet
-from sandbox.vaults import SECRET_VARIABLES
 from tokenization.interface import Account
 from tokenization.service import TokenService
 
@@ -34,6 +32,37 @@ ASSURED_BY_ISSUER: Final = "14"
 
 
 @dataclass(frozen=True, slots=True)
+class ParticipantTls:
+    """How participants that are processes reach a gateway with TLS, and prove who they are."""
+
+    authority: Path
+    """Signs the gateway's certificate, or is that certificate (PEM)."""
+    server_name: str = ""
+    """Name to expect in it, where it is not the target's."""
+    certificates: Path | None = None
+    """Folder with `ID.pem` and `ID.key` of each participant; None: their secrets prove them."""
+
+    def missing(self, ids: Iterable[str]) -> list[Path]:
+        """Files that are not there."""
+        wanted = [path for one in ids for path in self._own(one)]
+        return [path for path in (self.authority, *wanted) if not path.is_file()]
+
+    def options(self, participant_id: str) -> list[str]:
+        """Options of the process of one participant."""
+        own = self._own(participant_id)
+        return [
+            *("--tls-ca", str(self.authority)),
+            *(("--tls-name", self.server_name) if self.server_name else ()),
+            *(("--tls-cert", str(own[0]), "--tls-key", str(own[1])) if own else ()),
+        ]
+
+    def _own(self, participant_id: str) -> tuple[Path, ...]:
+        if self.certificates is None:
+            return ()
+        return self.certificates / f"{participant_id}.pem", self.certificates / f"{participant_id}.key"
+
+
+@dataclass(frozen=True, slots=True)
 class Institutions:
     """Who they are, and where."""
 
@@ -42,6 +71,8 @@ class Institutions:
     magic_amounts: bool = True
     opening_minor: int | None = None
     """Every wallet's opening balance; None: as the population has it."""
+    tls: ParticipantTls | None = None
+    """How those that are processes of their own connect; None: in plaintext."""
 
     def register(self, tokens: TokenService) -> dict[str, Secret[str]]:
         """Gives every account its token at the token service; wallet id to token. Once done, changes nothing."""
@@ -98,14 +129,18 @@ class Institutions:
             *("--id", institution.id, "--role", institution.role),
             *("--folder", str(self.folder(institution.id)), "--seed", str(self.population.seed)),
             "--magic" if self.magic_amounts else "--no-magic",
-            "--until-eof",
+            *(self.tls.options(institution.id) if self.tls else ()),
+            *("--secret-first", "--until-eof"),
         ]
-        environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
-        environment[SECRET_VARIABLE] = institution.secret.reveal()
         with _appending(log) as output:
-            return subprocess.Popen(  # noqa: S603 - our own module
-                command, env=environment, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+            process = subprocess.Popen(  # noqa: S603 - our own module
+                command, env=environment(), stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
             )
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended already, which whoever waits for it will see
+            process.stdin.write(institution.secret.reveal().encode() + b"\n")
+            process.stdin.flush()
+        return process
 
     def start_all(self, targets: Sequence[str]) -> list[Process]:
         """Starts every one of them."""

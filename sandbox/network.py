@@ -55,8 +55,9 @@ from gateway.server import Gateway, GatewayOptions, Register
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 from hutong.gateway.v1 import barcode_pb2, barcode_pb2_grpc, settlement_pb2, settlement_pb2_grpc
 from hutong.tokenization.v1 import token_pb2, token_pb2_grpc
+from hutong_contract import confinement
 from hutong_contract.secret import Secret
-from sandbox.institutions import BOOKS_FOLDER, Institutions, Process, end
+from sandbox.institutions import BOOKS_FOLDER, Institutions, ParticipantTls, Process, end
 from sandbox.journals import JournalError, check_unused, check_url, compare_clock, open_journal, remembered
 from sandbox.participants.books import Books, BooksError
 from sandbox.participants.simulated import Participants, SimulatedParticipant
@@ -109,6 +110,9 @@ class NetworkOptions:
     tls: listening.Tls | None = None
     plaintext_anywhere: bool = False
     participants: Where = Where.HERE
+    participant_certificates: Path | None = None
+    """With TLS, folder of `ID.pem` and `ID.key` with which participants that are processes prove who they are; None:
+    by their secrets, which a gateway that asks for certificates does not let in."""
     magic_amounts: bool = True
     wallets_per_issuer: int = 3
     merchants_per_acquirer: int = 2
@@ -203,9 +207,12 @@ class Network:
         """Builds the network and opens its port. Raises NetworkError; then a folder that was new is as before."""
         try:
             _check(options)
-            with _restoring(options):
+            with _restoring(options), confinement.kept_to_owner():
                 network = cls(replace(options, seed=int(read_network(options.data).get("seed", options.seed))))
                 network._open()
+            # After the vault is open: it is refused where others could read what opens it.
+            for folder in {options.data, options.vault or options.data}:
+                confinement.tighten(folder)
         except (
             listening.ListenError,
             directory.DirectoryError,
@@ -250,17 +257,14 @@ class Network:
 
     def _announce(self) -> None:
         """Writes down where the network is."""
-        (self.data / "network.json").write_text(
-            json.dumps(
-                {
-                    "seed": self.options.seed,
-                    "target": self.target,
-                    "pid": os.getpid(),
-                    "journal": remembered(self.options.journal),
-                }
-            )
-            + "\n"
-        )
+        said = {
+            "seed": self.options.seed,
+            "target": self.target,
+            "pid": os.getpid(),
+            "journal": remembered(self.options.journal),
+        }
+        with open(self.data / "network.json", "w", encoding="utf-8", opener=_private) as file:
+            file.write(json.dumps(said) + "\n")
 
     @property
     def target(self) -> str:
@@ -284,7 +288,11 @@ class Network:
     def _register(self) -> None:
         """Gives every account its token at the token service, and its balance at its participant."""
         options = self.options
-        self._institutions = Institutions(self.population, self.data, options.magic_amounts, options.opening_minor)
+        self._institutions = Institutions(
+            self.population, self.data, options.magic_amounts, options.opening_minor, _participant_tls(options)
+        )
+        if options.participants is Where.PROCESSES:
+            _check_participants(options, self._institutions)
         self.wallet_tokens = self._institutions.register(self.tokens)
         if options.participants is Where.HERE:
             books = Books(self.data / BOOKS_FOLDER)
@@ -412,6 +420,30 @@ def _face_options(options: NetworkOptions) -> FaceOptions:
     return FaceOptions(gallery=options.face_gallery, wait_for_kernels=False)
 
 
+def _check_participants(options: NetworkOptions, institutions: Institutions) -> None:
+    """Raises NetworkError where participants that this network is to start cannot prove who they are."""
+    tls = institutions.tls
+    if tls is None or options.tls is None:
+        return
+    if options.tls.client_authority is not None and tls.certificates is None:
+        raise NetworkError(
+            "this gateway asks its callers for certificates, and the participants that it starts have none: give "
+            "--participant-certs a folder with ID.pem and ID.key of each"
+        )
+    missing = tls.missing(one.id for one in institutions.population.institutions)
+    if missing:
+        raise NetworkError(f"participants lack {len(missing)} files, such as {missing[0]}")
+
+
+def _participant_tls(options: NetworkOptions) -> ParticipantTls | None:
+    """How the participants that this network starts reach its gateway: they know its very certificate, so they need no
+    authority."""
+    tls = options.tls
+    if tls is None:
+        return None
+    return ParticipantTls(tls.certificate, listening.certified_name(tls.certificate), options.participant_certificates)
+
+
 def _face_operators(options: NetworkOptions) -> Operators:
     """A plaintext port is on loopback unless it was allowed to be elsewhere."""
     local = options.tls is None and not options.plaintext_anywhere
@@ -466,6 +498,10 @@ def _key(path: Path) -> bytes:
     if len(key) != KEY_BYTES:
         raise NetworkError(f"{path} is not a key of {KEY_BYTES} bytes; restore it from a copy")
     return key
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -86,7 +86,7 @@ def check_empty(folder: Path) -> None:
 def make_folder(folder: Path) -> None:
     """Makes a folder with those above it. Raises PlaceError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise PlaceError(f"{folder} cannot be made: {error.strerror}. Name another folder.") from None
 

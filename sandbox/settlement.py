@@ -152,7 +152,7 @@ class GatewayDesk:
     def write(self, window: Window, positions: Sequence[Position], folder: Path, progress: Progress) -> list[FileEntry]:
         """See Desk."""
         target = folder / folder_name(window.number)
-        target.mkdir(parents=True, exist_ok=True)
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
         wanted = statements(positions)
         entries: list[FileEntry] = []
         for done, statement in enumerate(wanted, start=1):

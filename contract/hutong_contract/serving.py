@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Container
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import grpc
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 TRANSPORT_TIMES: Final = 4
 """The transport takes messages of so many times a service's limit, so that those above the limit are refused with
 their details. Still larger ones it refuses itself, with RESOURCE_EXHAUSTED alone."""
+
+_SAN: Final = "x509_subject_alternative_name"
+"""gRPC's name for them in an authenticated context."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Parse = Callable[[bytes], Any]
@@ -42,8 +45,16 @@ async def abort(context: Context, error: HutongError) -> NoReturn:
 
 
 def proven_identities(context: Context) -> frozenset[str]:
-    """Who the caller is by its certificate (mTLS): the names in it. Empty where the channel proves nothing."""
-    return frozenset(bytes(name).decode("utf-8", "replace") for name in context.peer_identities() or ())
+    """Who the caller is by its certificate (mTLS): its subject alternative names. Empty where the channel proves
+    nothing. A CN is no identity: an authority may have signed it unchecked."""
+    names = context.auth_context().get(_SAN, ())
+    return frozenset(bytes(name).decode("utf-8", "replace") for name in names)
+
+
+def proves(context: Context, identity: str, known: Container[str]) -> bool:
+    """Whether the caller's certificate is that of this one, among those that are known here. One certificate stands for
+    one of them: a certificate that names several proves none."""
+    return [name for name in proven_identities(context) if name in known] == [identity]
 
 
 class Guard(Interceptor):

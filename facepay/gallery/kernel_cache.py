@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from hutong_contract.confinement import environment
+
 log = logging.getLogger(__name__)
 
 COMPILE_S: Final = 15.0
@@ -70,6 +72,8 @@ def folder() -> Path | None:
     path = root() / f"kernels-{_sources()}"
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if path.stat().st_mode & 0o077 and path.stat().st_uid == os.geteuid():
+            path.chmod(0o700)
         if path.stat().st_uid != os.geteuid() or not os.access(path, os.W_OK | os.X_OK):
             return None
     except (OSError, RuntimeError):  # RuntimeError: no home folder.
@@ -106,7 +110,8 @@ class Compilation:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            env=environment(),
+            umask=0o077,
         )
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._wait, name="face-compiling", daemon=True)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -28,6 +27,7 @@ from typing import IO, Any, Final
 
 from gateway.barcode import files
 from gateway.barcode.found import SYMBOLS_MAX, Effort, Reading, Symbol
+from hutong_contract.confinement import environment
 from hutong_contract.errors import HutongError, Reason
 
 START_S: Final = 60.0
@@ -45,7 +45,6 @@ PROBLEM_CHARACTERS_MAX: Final = 200
 _RETRY_US: Final = 1_000_000
 _WORKER: Final = "gateway.barcode.worker"
 _ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
-_ENVIRONMENT_KEPT: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "SYSTEMROOT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,12 +287,9 @@ def _symbol(text: str, form: str, corners: list[list[int]], reader: str) -> Symb
 
 def _environment() -> dict[str, str]:
     """What the child needs of this process's environment, which may hold secrets, and where its modules are."""
-    kept = {name: os.environ[name] for name in _ENVIRONMENT_KEPT if name in os.environ}
-    paths = [path for path in sys.path if path]
     return {
-        **kept,
+        **environment(),
         **dict.fromkeys(_ONE_THREAD, "1"),
-        "PYTHONPATH": os.pathsep.join(paths),
         "OPENCV_IO_MAX_IMAGE_PIXELS": str(files.PIXELS_MAX),
         "OPENCV_LOG_LEVEL": "OFF",
     }

@@ -9,7 +9,7 @@ from gateway.operators import Context, Operators, admit_operator, secret_from
 from hutong.gateway.v1 import settlement_pb2 as pb
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.names import PARTICIPANT_SECRET_METADATA
-from hutong_contract.serving import proven_identities
+from hutong_contract.serving import proves
 
 
 def admit(asked: pb.SettlementCaller, context: Context, directory: Directory, operators: Operators) -> str:
@@ -25,7 +25,7 @@ def admit(asked: pb.SettlementCaller, context: Context, directory: Directory, op
         raise HutongError(Reason.ERROR_REASON_PARTICIPANT_UNKNOWN)
     secret = secret_from(context, PARTICIPANT_SECRET_METADATA)
     knows = participant.secret and hmac.compare_digest(secret.encode(), participant.secret.encode())
-    if not knows and participant.id not in proven_identities(context):
+    if not knows and not proves(context, participant.id, directory.participants):
         raise HutongError(Reason.ERROR_REASON_PARTICIPANT_REFUSED)
     return participant.id
 

@@ -44,7 +44,7 @@ class FileSink:
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         self._digest = hashlib.sha256()
         self._size = 0
-        self._temporary.write_bytes(b"")
+        os.close(os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
 
     def write(self, content: bytes) -> None:
         """Appends. The file is not kept open: there may be more statements than file descriptors."""
@@ -101,7 +101,7 @@ def write_files(
     """Writes statements of a window below `folder` in one pass over its payments. Raises OSError; then no file is there
     that is not whole."""
     target = folder / folder_name(window.number)
-    target.mkdir(parents=True, exist_ok=True)
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
     written: dict[Statement, _Open] = {}
     try:
         takers: dict[str, list[_Open]] = {}

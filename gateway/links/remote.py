@@ -23,7 +23,7 @@ from gateway.links.windows import WINDOW, Windows
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
 from hutong_contract.errors import HutongError, Reason
-from hutong_contract.serving import abort, proven_identities
+from hutong_contract.serving import abort, proves
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ class RemoteLink(rpc.ParticipantServiceServicer):
         if participant is None:
             await abort(context, HutongError(Reason.ERROR_REASON_PARTICIPANT_UNKNOWN))
         knows = participant.secret and hmac.compare_digest(first.hello.secret.encode(), participant.secret.encode())
-        if not knows and participant.id not in proven_identities(context):
+        if not knows and not proves(context, participant.id, self._directory.participants):
             await abort(context, HutongError(Reason.ERROR_REASON_PARTICIPANT_REFUSED))
         return participant.id
 

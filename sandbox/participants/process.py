@@ -3,6 +3,10 @@
     HUTONG_PARTICIPANT_SECRET=... python -m sandbox.participants.process \\
         --target 127.0.0.1:50050 --target 127.0.0.1:50051 --id issuer-a --role issuer --folder data/issuer-a
 
+With `--secret-first` the secret is the first line of standard input instead: whoever starts the process passes it on
+without anybody's finding it in an environment. `--tls-ca` connects over TLS, `--tls-cert` and `--tls-key` prove by a
+certificate who connects.
+
 The accounts are those that its books know, and the books are one, whichever gateway asks: a leg that a second gateway
 sends again is answered again and not done again. Runs until SIGTERM or SIGINT; connects again, with growing waits,
 whenever a stream ends. Exits with 1 where a gateway refuses the credentials.
@@ -31,8 +35,9 @@ import grpc
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
 from hutong_client.errors import typed
-from hutong_client.options import ClientOptions
+from hutong_client.options import ClientOptions, TlsOptions
 from hutong_client.wire import open_channel
+from hutong_contract import confinement
 from hutong_contract.cleaning import log_to
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.legs import Answer, Leg
@@ -53,6 +58,7 @@ RECONNECT_MAX_S: Final = 1.0
 TARGETS_MAX: Final = 64
 """Gateways that one participant serves: a thread for each."""
 LOCK_NAME: Final = "books.lock"
+SECRET_BYTES_MAX: Final = 4096
 REFUSALS: Final = frozenset({Reason.ERROR_REASON_PARTICIPANT_REFUSED, Reason.ERROR_REASON_PARTICIPANT_UNKNOWN})
 
 
@@ -201,7 +207,7 @@ def _stop_at_eof(runners: Sequence[Runner]) -> None:
 
 def _lock(folder: Path) -> int:
     """Books have one keeper: two would not know of each other's balances. Ends with the process, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -211,10 +217,32 @@ def _lock(folder: Path) -> int:
     return file
 
 
-def _open(target: str) -> grpc.Channel:
+def _secret(*, first: bool) -> Secret[str]:
+    """What proves who this is, where no certificate does: the first line of standard input, or what the environment
+    has, from which it is removed."""
+    if first:
+        return Secret(sys.stdin.readline(SECRET_BYTES_MAX).rstrip("\n"))
+    return Secret(os.environ.pop(SECRET_VARIABLE, ""))
+
+
+def _tls(authority: Path | None, certificate: Path | None, key: Path | None, name: str) -> TlsOptions | None:
+    """Raises click.UsageError where options lack others."""
+    if (certificate is None) is not (key is None) or (authority is None and (certificate or name)):
+        raise click.UsageError("--tls-cert and --tls-key go together, and need --tls-ca.")
+    if authority is None:
+        return None
+    own_key = key.read_bytes() if key else None
+    chain = certificate.read_bytes() if certificate else None
+    return TlsOptions(authority.read_bytes(), own_key, chain, name)
+
+
+def _open(target: str, tls: TlsOptions | None) -> grpc.Channel:
     wait_ms = int(RECONNECT_MAX_S * 1_000)
     backoff = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", wait_ms))
-    return open_channel(target, ClientOptions(channel_options=backoff))
+    return open_channel(target, ClientOptions(channel_options=backoff, tls=tls))
+
+
+_PEM: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
@@ -231,6 +259,11 @@ def _open(target: str) -> grpc.Channel:
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of its latencies and faults.")
 @click.option("--magic/--no-magic", default=True, show_default=True, help="Whether magic amounts are in effect.")
 @click.option("--latency-ms", type=click.FloatRange(min=0), default=0.0, show_default=True, help="Median answer time.")
+@click.option("--tls-ca", type=_PEM, help="Use TLS, and expect a certificate signed by this authority (PEM).")
+@click.option("--tls-cert", type=_PEM, help="This participant's own certificate chain (PEM).")
+@click.option("--tls-key", type=_PEM, help="Its private key (PEM).")
+@click.option("--tls-name", default="", help="The name in the gateway's certificate, if it is not the target's.")
+@click.option("--secret-first", is_flag=True, help="Its secret is the first line of standard input.")
 @click.option("--until-eof", is_flag=True, help="Also stop when standard input ends: with whoever started it.")
 def main(
     targets: tuple[str, ...],
@@ -241,13 +274,21 @@ def main(
     *,
     magic: bool,
     latency_ms: float,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_name: str,
+    secret_first: bool,
     until_eof: bool,
 ) -> None:
     """Runs a simulated issuer or acquirer until stopped. Its secret comes from HUTONG_PARTICIPANT_SECRET."""
+    confinement.keep_to_owner()
+    confinement.without_dumps()
     log_to(sys.stderr, "%(asctime)s %(levelname)s %(message)s")
     if len(targets) > TARGETS_MAX:
         raise click.UsageError(f"at most {TARGETS_MAX} gateways")
-    secret = Secret(os.environ.get(SECRET_VARIABLE, ""))
+    tls = _tls(tls_ca, tls_cert, tls_key, tls_name)
+    secret = _secret(first=secret_first)
     try:
         lock = _lock(folder)
         books = Books(folder)
@@ -256,7 +297,7 @@ def main(
         raise click.ClickException(str(error)) from None
     participant.script = Script(latency=Latency(int(latency_ms * 1_000), 0.4))
     desk = Desk(participant)
-    channels = [_open(target) for target in dict.fromkeys(targets)]
+    channels = [_open(target, tls) for target in dict.fromkeys(targets)]
     runners = [Runner(desk, channel, secret) for channel in channels]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop(runners))
