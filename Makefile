@@ -23,9 +23,12 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	scripts/check_proto.sh
+	$(BIN)/python scripts/generate_docs.py --check
 
+# The messages in proto/gen, and their documentation in docs/api and docs/errors.md.
 proto: $(READY)
 	scripts/generate_proto.sh
+	$(BIN)/python scripts/generate_docs.py
 
 bench: $(READY)
 	$(BIN)/hutong bench

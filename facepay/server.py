@@ -86,7 +86,6 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     async def BeginCapture(  # noqa: N802 - named by the contract, as all below
         self, request: face_pb2.BeginCaptureRequest, context: Context
     ) -> face_pb2.BeginCaptureResponse:
-        """See the contract."""
         try:
             session = self._service.begin_capture(request.terminal_id, request.count or 1, self._now())
         except HutongError as error:
@@ -103,8 +102,6 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     async def RegisterTerminal(  # noqa: N802
         self, request: face_pb2.RegisterTerminalRequest, context: Context
     ) -> face_pb2.RegisterTerminalResponse:
-        """See the contract."""
-
         def work() -> face_pb2.RegisterTerminalResponse:
             self._service.register_terminal(
                 request.terminal_id, request.merchant_id, request.algorithm, request.public_key
@@ -116,7 +113,6 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     async def Enroll(  # noqa: N802
         self, request: face_pb2.EnrollRequest, context: Context
     ) -> face_pb2.EnrollResponse:
-        """See the contract."""
         given = request.consent
         consent = Consent(given.purpose, given.text_version, given.given_at_us, given.expires_at_us)
         gone = threading.Event()
@@ -151,7 +147,7 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     async def Identify(  # noqa: N802
         self, request: face_pb2.IdentifyRequest, context: Context
     ) -> face_pb2.IdentifyResponse:
-        """See the contract. Calls that arrive together are worked on together."""
+        """Identifies the payer of a capture. Calls that arrive together are searched as one batch."""
         if len(self._waiting) >= IN_FLIGHT_MAX:
             await abort(context, HutongError(Reason.ERROR_REASON_OVERLOADED))
         answer: asyncio.Future[Identified] = asyncio.get_running_loop().create_future()
@@ -189,8 +185,6 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     async def Verify(  # noqa: N802
         self, request: face_pb2.VerifyRequest, context: Context
     ) -> face_pb2.VerifyResponse:
-        """See the contract."""
-
         def work() -> face_pb2.VerifyResponse:
             decision = self._service.verify(request.subject, request.capture.sealed, self._now())
             return face_pb2.VerifyResponse(
@@ -202,8 +196,6 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     async def DeleteSubject(  # noqa: N802
         self, request: face_pb2.DeleteSubjectRequest, context: Context
     ) -> face_pb2.DeleteSubjectResponse:
-        """See the contract."""
-
         def work() -> face_pb2.DeleteSubjectResponse:
             templates, receipt = self._service.delete(request.subject, self._now())
             return face_pb2.DeleteSubjectResponse(templates=templates, receipt=receipt)
@@ -213,14 +205,11 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     async def RenewGallery(  # noqa: N802
         self, _: face_pb2.RenewGalleryRequest, context: Context
     ) -> face_pb2.RenewGalleryResponse:
-        """See the contract."""
         return await self._operate(context, lambda: face_pb2.RenewGalleryResponse(epoch=self._service.renew()))
 
     async def GetStatus(  # noqa: N802
         self, request: face_pb2.GetStatusRequest, context: Context
     ) -> face_pb2.GetStatusResponse:
-        """See the contract."""
-
         def work() -> face_pb2.GetStatusResponse:
             status = self._service.status()
             return face_pb2.GetStatusResponse(

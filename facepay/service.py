@@ -43,7 +43,7 @@ def open_service(
 
 
 class FaceService(EnrolmentDesk, SearchDesk):
-    """See the module."""
+    """The face service of one data folder. Blocking; safe from many threads."""
 
     def __init__(
         self,

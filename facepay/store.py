@@ -65,7 +65,7 @@ class _Rows:
 
 
 class Store:
-    """See the module; safe from several threads."""
+    """The store of record in one SQLite file. Safe from several threads."""
 
     def __init__(self, folder: Path, keys: Keyring, dimension: int) -> None:
         self._keys = keys

@@ -19,7 +19,7 @@ from facepay.keys import Keyring, open_row, seal_row
 
 
 class Templates:
-    """See the module; `lock` is the connection's."""
+    """The sealed templates on the store's connection; `lock` guards that connection."""
 
     def __init__(self, db: sqlite3.Connection, lock: threading.RLock, keys: Keyring, dimension: int) -> None:
         self._db, self._lock, self._keys, self._dimension = db, lock, keys, dimension

@@ -123,7 +123,7 @@ class Gate:
         return True
 
     def poll(self, at_most: int) -> list[Call]:
-        """See gateway.engine.loop.Source: all that waits, which is bounded here."""
+        """All calls that are queued; `at_most` is not needed, because the queue is bounded."""
         now_s = self._clock()
         with self._lock:
             taken = waiting = self._waiting
@@ -144,11 +144,11 @@ class Gate:
         self._inbox.wake()
 
     def idle(self) -> None:
-        """See gateway.engine.loop.Source: time that passes now is not the engine's."""
+        """Stops measuring the engine's rate until the next `poll`: the engine is idle."""
         self._last = 0
 
     def end(self, error: HutongError) -> None:
-        """See gateway.engine.loop.Source: whoever waits, and whoever comes now, is refused with this error."""
+        """Refuses all calls with this error for good, queued and new ones: the engine has ended."""
         with self._lock:
             self._ended = error
             calls, self._calls, self._waiting = self._calls, [], 0

@@ -72,7 +72,7 @@ class Draft:
 
 
 class PaymentIntake:
-    """See gateway.engine.loop.Intake."""
+    """Turns calls into events of the engine: validates them, resolves both keys, judges risk and chooses a route."""
 
     def __init__(
         self,
@@ -101,11 +101,9 @@ class PaymentIntake:
         self._payees = Payees(router.directory)
 
     def refuse(self, call: Call | Draft, reason: int) -> None:
-        """See the interface."""
         call.fail(HutongError(reason))
 
     def prepare(self, calls: Sequence[Call | Draft], now_us: int, room: int) -> list[EngineEvent]:
-        """See the interface."""
         events: list[EngineEvent] = []
         drafts: list[Draft] = []
         refunds: list[tuple[pb.RefundPaymentRequest, Call]] = []

@@ -31,7 +31,6 @@ class ByDirectory:
         self._directory = directory
 
     def shape(self, text: str, decoded: Decoded) -> dict[str, Any]:
-        """See Leads."""
         return to_json(decoded, self._directory)
 
 
@@ -39,7 +38,6 @@ class NotAsked:
     """Nobody says it."""
 
     def shape(self, text: str, decoded: Decoded) -> dict[str, Any]:
-        """See Leads."""
         shape = to_json(decoded, EMPTY)
         for one in (shape, *shape["candidates"]):
             if one["route"] is not None:
@@ -55,7 +53,7 @@ class AsNetworkSays:
         self._stub = rpc.BarcodeServiceStub(client.channel)
 
     def shape(self, text: str, decoded: Decoded) -> dict[str, Any]:
-        """See Leads. Raises as hutong_client.client does."""
+        """What the gateway says of the code. Raises as hutong_client.client does."""
         try:
             barcode = self._client.call(self._stub.Decode, pb.DecodeRequest(payload=text), repeatable=True).barcode
         except HutongError:

@@ -14,7 +14,7 @@ from sandbox.population import Merchant
 
 
 class GatewaySymbols:
-    """See sandbox.cameras.Symbols."""
+    """Draws and reads symbols with the gateway's barcode library."""
 
     def render_png(self, text: str, symbology: str = QR) -> bytes:
         """Draws a symbol that was read back before it is handed out."""
@@ -26,7 +26,7 @@ class GatewaySymbols:
 
 
 class MerchantPrinter:
-    """See hutong_client.terminal.CodePrinter."""
+    """Writes merchants' codes with the gateway's barcode library."""
 
     def merchant_code(self, merchant: Merchant, terminal_id: str, amount_minor: int | None) -> str:
         """A code in the merchant's scheme: static, or dynamic for an amount."""

@@ -74,7 +74,7 @@ class FolderDesk:
         self._clearing = ClearingReader(self._reader)
 
     def close_window(self, number: int) -> Window:
-        """See Desk. Raises JournalError while a gateway runs on the folder."""
+        """Closes the open window. Raises JournalError while a gateway runs on the folder."""
         last = self._clearing.last()
         if number > (last.number if last else 0) + 1:
             raise HutongError(Reason.ERROR_REASON_WINDOW_NOT_NEXT, next=str((last.number if last else 0) + 1))
@@ -91,33 +91,27 @@ class FolderDesk:
         return self._clearing.window(number)
 
     def windows(self) -> Iterator[Window]:
-        """See Desk."""
         before = [2**62]
         while found := self._clearing.windows(before[0], 500):
             yield from found
             before[0] = found[-1].number
 
     def window(self, number: int) -> Window:
-        """See Desk."""
         return self._clearing.window(number)
 
     def positions(self, window: Window, progress: Progress) -> list[Position]:
-        """See Desk."""
         return self._clearing.positions(window, progress)
 
     def write(self, window: Window, positions: Sequence[Position], folder: Path, progress: Progress) -> list[FileEntry]:
-        """See Desk."""
         settled = self._clearing.settled(window, progress)
         return write_files(window, statements(positions), positions, settled, folder)
 
     def settled(self, window: Window, participant: str, progress: Progress) -> Iterator[Ours]:
-        """See Desk."""
         for one in self._clearing.settled(window, progress):
             if amount := one.signed(participant):
                 yield Ours(one.payment_id, window.number, one.currency, amount)
 
     def is_pending(self, payment_id: bytes, participant: str) -> bool:
-        """See Desk."""
         payment = self._reader.payment(payment_id)
         if payment is None:
             return False
@@ -134,23 +128,18 @@ class GatewayDesk:
         self._settlement = settlement
 
     def close_window(self, number: int) -> Window:
-        """See Desk."""
         return _window(self._settlement.close_window(number))
 
     def windows(self) -> Iterator[Window]:
-        """See Desk."""
         return map(_window, self._settlement.windows())
 
     def window(self, number: int) -> Window:
-        """See Desk."""
         return _window(self._settlement.window(number))
 
     def positions(self, window: Window, progress: Progress) -> list[Position]:
-        """See Desk."""
         return [_position(one) for one in self._settlement.positions(window.number)]
 
     def write(self, window: Window, positions: Sequence[Position], folder: Path, progress: Progress) -> list[FileEntry]:
-        """See Desk."""
         target = folder / folder_name(window.number)
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         wanted = statements(positions)
@@ -174,14 +163,12 @@ class GatewayDesk:
         )
 
     def settled(self, window: Window, participant: str, progress: Progress) -> Iterator[Ours]:
-        """See Desk."""
         stream = io.BufferedReader(_Stream(self._content(Statement(participant, Format.CSV), window)))
         for row in csv.DictReader(io.TextIOWrapper(stream, "utf-8", newline="")):
             amount = int(row["amount_minor"]) * (-1 if row["direction"] == "debit" else 1)
             yield Ours(uuid.UUID(row["payment_id"]).bytes, window.number, row["currency"], amount)
 
     def is_pending(self, payment_id: bytes, participant: str) -> bool:
-        """See Desk."""
         try:
             found = self._client.get_payment(str(uuid.UUID(bytes=payment_id)))
         except HutongError as error:
@@ -203,7 +190,6 @@ class _Stream(io.RawIOBase):
         self._left = memoryview(b"")
 
     def readable(self) -> bool:
-        """See io.RawIOBase."""
         return True
 
     def readinto(self, buffer: Any) -> int:

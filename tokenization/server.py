@@ -80,7 +80,6 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
 
     @_unary
     def RequestToken(self, request: pb.RequestTokenRequest) -> pb.RequestTokenResponse:  # noqa: N802 - gRPC's name
-        """See the contract."""
         made = self._service.register_accounts(
             [Account(request.issuer_id, Secret(request.account_number))],
             by=request.requestor_id,
@@ -95,13 +94,11 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
 
     @_unary
     def GetToken(self, request: pb.GetTokenRequest) -> pb.GetTokenResponse:  # noqa: N802 - gRPC's name
-        """See the contract."""
         view, keys = self._service.show(name_from(request.name), by=request.requestor_id)
         return pb.GetTokenResponse(view=wire.token_message(view), keys=[wire.key_message(key) for key in keys])
 
     @_unary
     def ChangeState(self, request: pb.ChangeStateRequest) -> pb.ChangeStateResponse:  # noqa: N802 - gRPC's name
-        """See the contract."""
         event = wire.CHANGES.get(request.change)
         if event is None:
             raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="change")
@@ -111,14 +108,12 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
 
     @_unary
     def ReplaceToken(self, request: pb.ReplaceTokenRequest) -> pb.ReplaceTokenResponse:  # noqa: N802 - gRPC's name
-        """See the contract."""
         made = self._service.replace_token(name_from(request.name), by=request.requestor_id, reason=request.reason)
         view = wire.token_message(self._view(made.token_ref, request.requestor_id))
         return pb.ReplaceTokenResponse(token=made.token.reveal(), view=view)
 
     @_unary
     def UpdateDomain(self, request: pb.UpdateDomainRequest) -> pb.UpdateDomainResponse:  # noqa: N802 - gRPC's name
-        """See the contract."""
         name, by = name_from(request.name), request.requestor_id
         self._service.update_terms(
             name,
@@ -132,7 +127,6 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
 
     @_unary
     def CreateKey(self, request: pb.CreateKeyRequest) -> pb.CreateKeyResponse:  # noqa: N802 - gRPC's name
-        """See the contract."""
         kinds = {int(kind): kind for kind in KeyKind if kind is not KeyKind.TRANSIT}
         if request.kind not in kinds:
             raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="kind")
@@ -155,7 +149,6 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
 
     @_unary
     def ListHistory(self, request: pb.ListHistoryRequest) -> pb.ListHistoryResponse:  # noqa: N802 - gRPC's name
-        """See the contract."""
         limit = page_size(request.page_size, HISTORY_PAGE_DEFAULT, HISTORY_PAGE_MAX)
         name, by = name_from(request.name), request.requestor_id
         events = self._service.history(name, after=request.after_sequence, limit=limit, by=by)
@@ -164,7 +157,7 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
     async def WatchTokens(  # noqa: N802 - gRPC's name
         self, request: pb.WatchTokensRequest, context: Context
     ) -> AsyncIterator[pb.WatchTokensResponse]:
-        """See the contract. Looks again ten times a second, so that other processes' changes are seen too."""
+        """Streams token events. Reads the store ten times a second, so that other processes' changes are seen too."""
         if self._watchers >= WATCHERS_MAX:
             await abort(context, HutongError(Reason.ERROR_REASON_OVERLOADED))
         self._watchers += 1
@@ -185,13 +178,11 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
 
     @_unary
     def ReserveCode(self, request: pb.ReserveCodeRequest) -> pb.ReserveCodeResponse:  # noqa: N802 - gRPC's name
-        """See the contract."""
         made = self._service.reserve_code(name_from(request.name), by=request.requestor_id)
         return pb.ReserveCodeResponse(code=made.code.reveal(), expire_time=wire.timestamp(made.expires_us))
 
     @_unary
     def ProvisionCodes(self, request: pb.ProvisionCodesRequest) -> pb.ProvisionCodesResponse:  # noqa: N802 - gRPC's name
-        """See the contract."""
         name, day = name_from(request.name), request.day or None
         made = self._service.provision(name, request.device_id, day, by=request.requestor_id)
         return pb.ProvisionCodesResponse(
@@ -200,7 +191,6 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
 
     @_unary
     def IssueTransit(self, request: pb.IssueTransitRequest) -> pb.IssueTransitResponse:  # noqa: N802 - gRPC's name
-        """See the contract."""
         made, certificate = self._service.issue_transit(
             name_from(request.name),
             request.public_key,
@@ -217,7 +207,6 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
 
     @_unary
     def Resolve(self, request: pb.ResolveRequest) -> pb.ResolveResponse:  # noqa: N802 - gRPC's name
-        """See the contract."""
         self._service.permit(request.requestor_id, Action.RESOLVE)
         if len(request.keys) > KEYS_RESOLVED_MAX:
             raise HutongError(Reason.ERROR_REASON_BATCH_TOO_LARGE, field="keys", max=str(KEYS_RESOLVED_MAX))
@@ -226,23 +215,19 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
 
     @_unary
     def Detokenize(self, request: pb.DetokenizeRequest) -> pb.DetokenizeResponse:  # noqa: N802 - gRPC's name
-        """See the contract."""
         number = self._service.detokenize(name_from(request.name), by=request.requestor_id)
         return pb.DetokenizeResponse(account_number=number.reveal())
 
     @_unary
     def RotateKeys(self, request: pb.RotateKeysRequest) -> pb.RotateKeysResponse:  # noqa: N802 - gRPC's name
-        """See the contract."""
         return pb.RotateKeysResponse(status=wire.status_message(self._service.rotate_keys(by=request.requestor_id)))
 
     @_unary
     def GetKeyStatus(self, request: pb.GetKeyStatusRequest) -> pb.GetKeyStatusResponse:  # noqa: N802 - gRPC's name
-        """See the contract."""
         return pb.GetKeyStatusResponse(status=wire.status_message(self._service.key_status(by=request.requestor_id)))
 
     @_unary
     def EraseAccount(self, request: pb.EraseAccountRequest) -> pb.EraseAccountResponse:  # noqa: N802 - gRPC's name
-        """See the contract."""
         name, by = name_from(request.name), request.requestor_id
         self._service.erase(name, by=by, reason=request.reason)
         ref = name if isinstance(name, bytes) else self._service.reference_of(name)

@@ -16,7 +16,6 @@ class Screen(Console):
     """rich's console; whatever it prints, in tables too, is printable. Colours are its own and stay."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """See rich.console.Console."""
         for segment in super().render(renderable, options):
             if segment.control is None and not segment.text.isalnum():
                 yield Segment(printable_lines(segment.text), segment.style)

@@ -85,6 +85,5 @@ class LogFormatter(logging.Formatter):
     indented, and what callers wrote into them is printable."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """See logging.Formatter."""
         first, *rest = super().format(record).split("\n")
         return "\n".join([printable(first, LINE_MAX), *(f"    {printable(line, LINE_MAX)}" for line in rest)])

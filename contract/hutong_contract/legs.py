@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 
 class Leg(Protocol):
-    """See hutong.participant.v1.Leg, whose fields these are."""
+    """A leg: one request to a participant. The fields are those of hutong.participant.v1.Leg."""
 
     @property
     def leg_id(self) -> bytes:
@@ -48,7 +48,7 @@ class Leg(Protocol):
 
 
 class Answer(NamedTuple):
-    """See hutong.participant.v1.Answer."""
+    """A participant's answer to a leg. The fields are those of hutong.participant.v1.Answer."""
 
     leg_id: bytes
     result: int

@@ -78,7 +78,6 @@ class Guard(Interceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """See grpc.aio.ServerInterceptor."""
         handler: Handler | None = await continuation(handler_call_details)
         if handler is None:
             return handler  # type: ignore[return-value] # a method that nobody serves: gRPC says UNIMPLEMENTED

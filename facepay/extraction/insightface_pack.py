@@ -45,7 +45,6 @@ class InsightfacePack:
         self._liveness = _addon(folder)
 
     def faces(self, image: Image) -> Sequence[FaceSeen]:
-        """See Extractor."""
         found = sorted(self._analysis.get(image), key=lambda face: -float(face.det_score))
         return [self._seen(image, face) for face in found]
 

@@ -112,7 +112,6 @@ class OpencvPack:
             raise ModelsUnusable(f"the embedder gives {made.size} numbers, pack.json says {self.dimension}")
 
     def faces(self, image: Image) -> Sequence[FaceSeen]:
-        """See Extractor."""
         ratio = min(1.0, DETECT_SIDE_MAX / max(image.shape[:2]))
         small = image if ratio == 1 else cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
         self._detector.setInputSize((small.shape[1], small.shape[0]))

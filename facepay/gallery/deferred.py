@@ -37,8 +37,8 @@ LOAD_S: Final = 3.0
 
 
 class DeferredGallery:
-    """See facepay.gallery.engine.Gallery. Compiles kernels from its making on, where that was not done before; opens
-    the gallery when `open_now`, `wait` or the first `add` asks for it."""
+    """A Gallery that is opened when `open_now`, `wait` or the first `add` asks for it. Where the kernels were not
+    compiled on this machine before, compiling starts as soon as this is made."""
 
     def __init__(self, epoch: int, open_it: Callable[[], Gallery], *, empty: bool) -> None:
         """`open_it` opens the gallery and makes it equal to the store. `empty`: nobody is enrolled and nothing is on
@@ -119,44 +119,35 @@ class DeferredGallery:
         return len(self._opened) if self._opened is not None else 0
 
     def add(self, enrolled: Enrolled) -> None:
-        """See the interface."""
         self.wait(0).add(enrolled)
 
     def remove(self, templates: Sequence[int]) -> int:
-        """See the interface."""
         gallery = self._now()
         return gallery.remove(templates) if gallery is not None else 0
 
     def search(self, batch: Batch) -> list[tuple[Candidate, ...]]:
-        """See the interface."""
         gallery = self._now()
         return gallery.search(batch) if gallery is not None else [()] * len(batch.vectors)
 
     def search_among(self, batch: Batch, templates: Sequence[int]) -> list[tuple[Candidate, ...]]:
-        """See the interface."""
         gallery = self._now()
         return gallery.search_among(batch, templates) if gallery is not None else [()] * len(batch.vectors)
 
     def sample(self, count: int, random: np.random.Generator) -> tuple[Vectors, Ids]:
-        """See the interface."""
         return self.wait(0).sample(count, random)
 
     def recover(self, source: Source) -> Opened:
-        """See the interface."""
         if self._opened is None and self._empty and not len(source.templates()):
             return Opened()
         return self.wait(0).recover(source)
 
     def maintain(self) -> int:
-        """See the interface."""
         return self._opened.maintain() if self._opened is not None else 0
 
     def state(self) -> State:
-        """See the interface."""
         return self._opened.state() if self._opened is not None else State(self._epoch, ready_in_s=self._left_s())
 
     def close(self) -> None:
-        """See the interface."""
         with self._lock:
             self._closed = True
             thread, opened = self._thread, self._opened
@@ -168,7 +159,6 @@ class DeferredGallery:
             opened.close()
 
     def destroy(self) -> None:
-        """See the interface."""
         opened = self._opened
         self.close()
         if opened is not None:

@@ -18,17 +18,15 @@ class FloatScan:
         self._vectors: Vectors = np.empty((0, dimension), np.float32)
 
     def add(self, enrolled: Enrolled) -> None:
-        """See Engine."""
         with self._register.lock:
             self._vectors = np.concatenate([self._vectors, enrolled.vectors])
             self._register.add(enrolled)
 
     def remove(self, templates: Sequence[int]) -> int:
-        """See Engine."""
         return len(self._register.remove(templates))
 
     def search(self, batch: Batch) -> list[tuple[Candidate, ...]]:
-        """See Engine; below the floor as well."""
+        """The best persons for each query, also those with a score below the floor."""
         with self._register.lock:
             vectors, labels = self._vectors, self._register.labels
         scores = batch.vectors @ vectors.T

@@ -34,7 +34,7 @@ _warmed: Final = threading.Event()
 
 
 class Gallery:
-    """See the module. `folder` None keeps everything in memory."""
+    """The gallery in this process, in files under `folder`; None keeps everything in memory."""
 
     def __init__(self, folder: Path | None, projection: Projection, epoch: int = 1, *, threads: int = 2) -> None:
         self._folder = folder
@@ -188,7 +188,6 @@ class Gallery:
                 self._publish((*self._parts, rows))
 
     def state(self) -> State:
-        """See the interface."""
         return State(self._files.epoch, len(self._parts), self._tail.count, len(self.opened.quarantined))
 
     def close(self) -> None:
@@ -198,7 +197,6 @@ class Gallery:
         self._products.close()
 
     def destroy(self) -> None:
-        """See the interface."""
         self.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)

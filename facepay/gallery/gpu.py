@@ -45,7 +45,6 @@ class GpuScan:
         self._filled = 0
 
     def add(self, enrolled: Enrolled) -> None:
-        """See Engine."""
         torch = self._torch
         with self._register.lock:
             done = 0
@@ -65,7 +64,6 @@ class GpuScan:
             self._register.add(enrolled)
 
     def remove(self, templates: Sequence[int]) -> int:
-        """See Engine."""
         with self._register.lock:
             rows = self._register.remove(templates)
             for row in rows.tolist():
@@ -75,7 +73,7 @@ class GpuScan:
             return len(rows)
 
     def search(self, batch: Batch) -> list[tuple[Candidate, ...]]:
-        """See Engine; below the floor as well."""
+        """The best persons for each query, also those with a score below the floor."""
         torch = self._torch
         queries = torch.from_numpy(np.ascontiguousarray(batch.vectors)).to(self._device)
         with self._register.lock:

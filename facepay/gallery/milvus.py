@@ -121,7 +121,6 @@ class MilvusGallery:
         )
 
     def add(self, enrolled: Enrolled) -> None:
-        """See Engine."""
         rotated = self._projection.rotate(enrolled.vectors)
         for start in range(0, len(rotated), INSERT_ROWS):
             part = slice(start, start + INSERT_ROWS)
@@ -144,7 +143,6 @@ class MilvusGallery:
             self._client.flush(self._name, timeout=CALL_S)
 
     def remove(self, templates: Sequence[int]) -> int:
-        """See Engine."""
         removed = 0
         with self._reaching():
             for start in range(0, len(templates), IDS_AT_ONCE):
@@ -154,7 +152,8 @@ class MilvusGallery:
         return removed
 
     def search(self, batch: Batch) -> list[tuple[Candidate, ...]]:
-        """See Engine; below the floor as well. Queries of one region go together."""
+        """The best persons for each query, also those with a score below the floor. Queries of one region are sent to
+        Milvus together."""
         regions = np.zeros(len(batch.vectors), np.uint32) if batch.regions is None else batch.regions
         rotated = self._projection.rotate(batch.vectors)
         out: list[tuple[Candidate, ...]] = [()] * len(rotated)
@@ -165,7 +164,6 @@ class MilvusGallery:
         return out
 
     def search_among(self, batch: Batch, templates: Sequence[int]) -> list[tuple[Candidate, ...]]:
-        """See Gallery."""
         regions = np.zeros(len(batch.vectors), np.uint32) if batch.regions is None else batch.regions
         rotated = self._projection.rotate(batch.vectors)
         hits: list[list[Any]] = [[] for _ in rotated]
@@ -177,7 +175,7 @@ class MilvusGallery:
         return [_persons(one) for one in hits]
 
     def sample(self, count: int, random: np.random.Generator) -> tuple[Vectors, Ids]:
-        """See Gallery; drawn from the source that the gallery was made equal to."""
+        """Templates drawn at random from the store of record, to which the gallery was made equal."""
         assert self._source is not None, "recovered first"
         ids = self._source.templates()
         chosen = np.sort(random.choice(ids, min(count, len(ids)), replace=False))
@@ -185,7 +183,6 @@ class MilvusGallery:
         return drawn.vectors, drawn.persons
 
     def recover(self, source: Source) -> Opened:
-        """See Gallery."""
         self._source = source
         truth = source.templates()
         have = self._ids()
@@ -203,7 +200,6 @@ class MilvusGallery:
         return 0
 
     def state(self) -> State:
-        """See Gallery."""
         return State(self._epoch)
 
     def __len__(self) -> int:
@@ -216,7 +212,6 @@ class MilvusGallery:
         self._client.close()
 
     def destroy(self) -> None:
-        """See Gallery."""
         with self._reaching():
             self._client.drop_collection(self._name, timeout=CALL_S)
         self.close()

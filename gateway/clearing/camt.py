@@ -20,7 +20,7 @@ NOT_PROVIDED: Final = "NOTPROVIDED"
 
 
 class CamtWriter:
-    """See gateway.clearing.statement.Writer."""
+    """Writes a statement as camt.053 XML."""
 
     def __init__(self, window: Window, position: Position) -> None:
         """`position` is that of the statement's participant and currency."""
@@ -30,7 +30,7 @@ class CamtWriter:
         self._name = short_name(str(window.number), position.currency, position.participant)
 
     def begin(self) -> str:
-        """See Writer: header, account, balances and sums."""
+        """The header, the account, its balances and sums."""
         window, name = self._window, _text(self._name)
         closed = utc(window.closed_us)
         period = ""
@@ -48,7 +48,7 @@ class CamtWriter:
         )
 
     def line(self, settled: Settled) -> str:
-        """See Writer: one entry."""
+        """One entry of the account."""
         if settled.currency != self._currency:
             return ""
         pays = settled.debtor == self._position.participant
@@ -70,7 +70,6 @@ class CamtWriter:
         )
 
     def end(self) -> str:
-        """See Writer."""
         return "</Stmt></BkToCstmrStmt></Document>\n"
 
     def _balance(self, code: str, amount_minor: int, time_us: int) -> str:

@@ -30,7 +30,7 @@ Put = Callable[[Iterable[Close]], None]
 
 
 class _Waiter:
-    """See gateway.engine.model.Waiter."""
+    """Receives the answer to a request to close a window."""
 
     def __init__(self) -> None:
         self.done: Future[None] = Future()

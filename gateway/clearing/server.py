@@ -123,7 +123,6 @@ class SettlementServicer(rpc.SettlementServiceServicer):
     def CloseWindow(  # noqa: N802 - gRPC's name
         self, who: str, reader: ClearingReader, request: pb.CloseWindowRequest
     ) -> pb.CloseWindowResponse:
-        """See the contract."""
         check_operator(who)
         return pb.CloseWindowResponse(window=messages.window(close_window(request.number, reader, self._put)))
 
@@ -131,14 +130,12 @@ class SettlementServicer(rpc.SettlementServiceServicer):
     def GetWindow(  # noqa: N802 - gRPC's name
         self, who: str, reader: ClearingReader, request: pb.GetWindowRequest
     ) -> pb.GetWindowResponse:
-        """See the contract."""
         return pb.GetWindowResponse(window=messages.window(reader.window(request.number)))
 
     @_unary
     def ListWindows(  # noqa: N802 - gRPC's name
         self, who: str, reader: ClearingReader, request: pb.ListWindowsRequest
     ) -> pb.ListWindowsResponse:
-        """See the contract."""
         size = page_size(request.page_size, SETTLEMENT_PAGE_DEFAULT, SETTLEMENT_PAGE_MAX)
         found = reader.windows(messages.page_start(request.page_token, NUMBER_MAX), size + 1)
         more = len(found) > size
@@ -151,7 +148,6 @@ class SettlementServicer(rpc.SettlementServiceServicer):
     def ListPositions(  # noqa: N802 - gRPC's name
         self, who: str, reader: ClearingReader, request: pb.ListPositionsRequest
     ) -> pb.ListPositionsResponse:
-        """See the contract."""
         size = page_size(request.page_size, SETTLEMENT_PAGE_DEFAULT, SETTLEMENT_PAGE_MAX)
         start = messages.page_start(request.page_token, 0)
         every = self.positions(reader, reader.window(request.number))
@@ -164,7 +160,6 @@ class SettlementServicer(rpc.SettlementServiceServicer):
     async def ReadStatement(  # noqa: N802 - gRPC's name
         self, request: pb.ReadStatementRequest, context: Context
     ) -> AsyncIterator[pb.ReadStatementResponse]:
-        """See the contract."""
         error: HutongError | None = None
         try:
             statement = self._statement(self.admit(request, context), request)

@@ -52,7 +52,7 @@ class Writer(Protocol):
 
 
 class CsvWriter:
-    """See Writer."""
+    """Writes a statement as CSV."""
 
     def __init__(self, window: Window, participant: str) -> None:
         self._number = window.number
@@ -61,11 +61,9 @@ class CsvWriter:
         self._row = csv.writer(self._buffer, lineterminator="\r\n")
 
     def begin(self) -> str:
-        """See Writer."""
         return self._line(COLUMNS)
 
     def line(self, settled: Settled) -> str:
-        """See Writer."""
         pays = settled.debtor == self._participant
         return self._line(
             (
@@ -88,7 +86,6 @@ class CsvWriter:
         )
 
     def end(self) -> str:
-        """See Writer."""
         return ""
 
     def _line(self, values: tuple[object, ...]) -> str:

@@ -28,7 +28,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AioCall:
-    """See gateway.calls.Call. Answers are set on the event loop, many at a time."""
+    """A call of the aio front. Answers are set on the event loop, many at a time."""
 
     __slots__ = ("_front", "caller", "future", "method", "payload", "time_left_us")
 
@@ -41,16 +41,14 @@ class AioCall:
         self.time_left_us = time_left_us
 
     def answer(self, payload: bytes) -> None:
-        """See the protocol."""
         self._front.deliver(self.future, payload, None)
 
     def fail(self, error: HutongError) -> None:
-        """See the protocol."""
         self._front.deliver(self.future, b"", error)
 
 
 class AioStream:
-    """See gateway.watch.Subscriber."""
+    """A subscriber to the events of payments, on the aio front."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, asker: str) -> None:
         self._loop = loop
@@ -59,14 +57,12 @@ class AioStream:
         self.closed = False
 
     def try_send(self, message: bytes) -> bool:
-        """See the protocol."""
         if self.queue.qsize() >= STREAM_QUEUE_MAX:
             return False
         self._put(message)
         return True
 
     def fail(self, error: HutongError) -> None:
-        """See the protocol."""
         self.closed = True
         self._put(error)
 

@@ -60,7 +60,7 @@ class _Came(enum.Enum):
 
 
 class NativeCall:
-    """See gateway.calls.Call."""
+    """A call of the native front."""
 
     __slots__ = ("_front", "_id", "caller", "method", "payload", "time_left_us")
 
@@ -75,33 +75,29 @@ class NativeCall:
         self.time_left_us = time_left_us
 
     def answer(self, payload: bytes) -> None:
-        """See the protocol."""
         self._front.respond(self._id, payload)
 
     def fail(self, error: HutongError) -> None:
-        """See the protocol."""
         code, text, details = error.packed()
         self._front.fail(self._id, code, text, [(DETAILS_METADATA_KEY, details)])
 
 
 class NativeStream(NativeCall):
-    """See gateway.watch.Subscriber."""
+    """A subscriber to the events of payments, on the native front."""
 
     __slots__ = ("asker",)
     asker: str
 
     def try_send(self, message: bytes) -> bool:
-        """See the protocol."""
         return self._front.stream_try_send(self._id, message) != STREAM_FULL
 
     @property
     def closed(self) -> bool:
-        """See the protocol."""
         return not self._front.stream_open(self._id)
 
 
 class NativeFront:
-    """See gateway.engine.loop.Source."""
+    """The native front, as the engine empties it (a Source)."""
 
     def __init__(
         self,
@@ -146,7 +142,6 @@ class NativeFront:
         self._thread.start()
 
     def poll(self, at_most: int) -> list[Any]:
-        """See the interface."""
         if not self._shedding:
             try:
                 if self._receive(0) is _Came.OVERLOAD:
@@ -157,12 +152,10 @@ class NativeFront:
         return self._gate.poll(at_most)
 
     def idle(self) -> None:
-        """See the interface."""
         self._gate.idle()
         self._turn.set()
 
     def end(self, error: HutongError) -> None:
-        """See the interface."""
         self._gate.end(error)
         self._ended = True
         self._turn.set()

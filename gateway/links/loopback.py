@@ -25,7 +25,7 @@ class LocalParticipants(Protocol):
 
 
 class LoopbackLink:
-    """See gateway.links.interface.Link."""
+    """The link to simulated participants in this process."""
 
     def __init__(self, participants: LocalParticipants) -> None:
         self._participants = participants
@@ -34,11 +34,10 @@ class LoopbackLink:
         self._order = itertools.count()
 
     def reachable(self, participant: str) -> bool:
-        """See the interface."""
         return self._participants.reachable(participant)
 
     def send(self, legs: Sequence[LegOut], now_us: int) -> list[Answered]:
-        """See the interface. Answers without delay are there at the next `poll`."""
+        """Hands the legs to the participants. Answers without a delay are there at the next `poll`."""
         sent = by_participant(legs)
         lost: list[Answered] = []
         for participant in list(sent):
@@ -53,7 +52,6 @@ class LoopbackLink:
         return lost
 
     def poll(self, now_us: int) -> list[Answered]:
-        """See the interface."""
         arrived, self._arrived = self._arrived, []
         later = self._later
         while later and later[0][0] <= now_us:
@@ -62,13 +60,12 @@ class LoopbackLink:
         return arrived
 
     def next_due_us(self) -> int | None:
-        """See the interface."""
         if self._arrived:
             return 0
         return self._later[0][0] if self._later else None
 
     def close(self) -> None:
-        """See the interface."""
+        pass
 
 
 def _answered(participant: str, answers: Sequence[Answer]) -> list[Answered]:

@@ -58,7 +58,7 @@ class _Stream:
 
 
 class RemoteLink(rpc.ParticipantServiceServicer):
-    """See gateway.links.interface.Link; also the service that participants connect to."""
+    """The link to participants that connect to this gateway, and the gRPC service that they connect to."""
 
     def __init__(self, directory: Directory, *, window: int = WINDOW) -> None:
         """`window`: legs that may be unanswered at one participant. Raises ValueError where that is too few."""
@@ -78,7 +78,6 @@ class RemoteLink(rpc.ParticipantServiceServicer):
     # -- the engine's side -------------------------------------------------------------------------------
 
     def reachable(self, participant: str) -> bool:
-        """See the interface."""
         return participant in self._streams
 
     def unanswered(self, participant: str) -> int:
@@ -87,7 +86,6 @@ class RemoteLink(rpc.ParticipantServiceServicer):
             return self._windows.taken(participant)
 
     def send(self, legs: Sequence[LegOut], now_us: int) -> list[Answered]:
-        """See the interface."""
         with self._lock:
             lost, woken = self._windows.offer(legs, now_us)
             for participant in woken:
@@ -95,7 +93,8 @@ class RemoteLink(rpc.ParticipantServiceServicer):
         return lost
 
     def poll(self, now_us: int) -> list[Answered]:
-        """See the interface: answers arrive through the engine's inbox; here is what never left and was given up."""
+        """Legs that were given up because they could not be sent. Answers do not come this way: they arrive in the
+        engine's inbox."""
         if 0 <= self._next_expiry_us - now_us <= EXPIRE_US:
             return []
         self._next_expiry_us = now_us + EXPIRE_US
@@ -103,11 +102,9 @@ class RemoteLink(rpc.ParticipantServiceServicer):
             return self._windows.expire(now_us)
 
     def next_due_us(self) -> int | None:
-        """See the interface."""
         return None
 
     def close(self) -> None:
-        """See the interface."""
         with self._lock:
             self._closed = True
             for stream in self._streams.values():
@@ -214,11 +211,9 @@ class SwitchLink:
         return self._local if self._local is not None and participant in self._local_ids else self._remote
 
     def reachable(self, participant: str) -> bool:
-        """See the interface."""
         return self._link_of(participant).reachable(participant)
 
     def send(self, legs: Sequence[LegOut], now_us: int) -> list[Answered]:
-        """See the interface."""
         here = [leg for leg in legs if leg.participant in self._local_ids]
         lost = self._local.send(here, now_us) if self._local is not None and here else []
         if len(here) < len(legs):
@@ -226,15 +221,12 @@ class SwitchLink:
         return lost
 
     def poll(self, now_us: int) -> list[Answered]:
-        """See the interface."""
         return self._local.poll(now_us) if self._local is not None else []
 
     def next_due_us(self) -> int | None:
-        """See the interface."""
         return self._local.next_due_us() if self._local is not None else None
 
     def close(self) -> None:
-        """See the interface."""
         self._remote.close()
         if self._local is not None:
             self._local.close()

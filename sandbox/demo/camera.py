@@ -29,7 +29,7 @@ CONSENT_TEXT: Final = "demonstration 1"
 
 
 class TerminalCamera:
-    """See sandbox.demo.stage.Camera. May be used by several threads."""
+    """Simulated cameras of terminals, in front of simulated faces. Safe from several threads."""
 
     def __init__(
         self,

@@ -59,11 +59,9 @@ class SimulatedCall:
         """The connection ended; nobody hears an answer any more."""
 
     def answer(self, payload: bytes) -> None:
-        """See the interface."""
         self.told(self, payload)
 
     def fail(self, error: HutongError) -> None:
-        """See the interface."""
         self.told(self, error)
 
 
@@ -125,7 +123,6 @@ class SimulatedTokens:
         self._pays = pays
 
     def resolve(self, uses: Sequence[KeyUse], now_us: int) -> list[Resolution | HutongError]:
-        """See the interface."""
         return [self._resolve(use) for use in uses]
 
     def _resolve(self, use: KeyUse) -> Resolution:
@@ -146,7 +143,6 @@ class SimulatedTokens:
         )
 
     def still_valid(self, resolutions: Sequence[Resolution]) -> list[bool]:
-        """See the interface."""
         return [True] * len(resolutions)
 
 

@@ -120,14 +120,13 @@ class Database:
 
 
 class CommittedRows:
-    """See verification.simulation.storage.Rows."""
+    """Committed rows of the database, read without any of the simulated faults."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def execute(self, query: str, parameters: tuple[object, ...] = (), /) -> Cursor:
-        """See the interface."""
         return cast("Any", self._connection).execute(query.replace("?", "%s"), parameters)  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """See the interface. The connection is the database's."""
+        """Does nothing: the connection belongs to the database."""

@@ -70,63 +70,55 @@ class Disk:
 
     @property
     def faulty(self) -> bool:
-        """See the interface."""
         return bool(self.mode)
 
     @property
     def hidden(self) -> bool:
-        """See the interface: SQLite shows a commit whose sync failed to nobody."""
+        """Whether the newest commit's sync failed: SQLite shows such a commit to nobody."""
         return self.hole
 
     def process(self, number: int, life: Life) -> Files:
-        """See the interface."""
         return Files(self, number, life)
 
     def rows(self) -> Rows:
-        """See the interface."""
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA query_only = ON")
         return connection
 
     def fail(self, fault: DiskFault) -> None:
-        """See the interface."""
         self.mode, self.failing_statement = fault.mode, fault.statement
 
     def mend(self) -> None:
-        """See the interface."""
         self.mode = ""
 
     def tear(self, part: float | None) -> None:
-        """See the interface."""
         self.torn_part = part
 
     def leap(self, by_us: int) -> None:
-        """See the interface: a file has no clock."""
+        """Does nothing: a file has no clock."""
 
     def keep(self) -> None:
-        """See the interface: files are not put back yet."""
+        """Does nothing: putting files back is not simulated."""
 
     def put_back(self) -> set[str]:
-        """See the interface."""
         return set()
 
     def at_rest(self, living: Mapping[str, int]) -> bool:
-        """See the interface: engines on one file know nothing of each other."""
+        """True: engines on one file know nothing of each other."""
         return True
 
     def overdue(self, *, watched: bool) -> str:
-        """See the interface. A process that ends takes its locks with it."""
+        """Nothing is overdue: the operating system frees the locks of a process that ends."""
         return ""
 
     def skip(self, idle_us: int, engines: list[int]) -> None:
-        """See the interface."""
+        pass
 
     def examine(self) -> Report:
-        """See the interface."""
         return examine(self.path)
 
     def close(self) -> None:
-        """See the interface."""
+        pass
 
     def connections(self, step: Callable[[], None]) -> Connections:
         """What one process uses the disk through. `step` is called before each statement; it may raise CrashError."""
@@ -214,7 +206,7 @@ class Connections:
 
 
 class Files(Connections):
-    """See verification.simulation.storage.Process."""
+    """The connections of one simulated process to the journal's files."""
 
     def __init__(self, disk: Disk, number: int, life: Life) -> None:
         super().__init__(disk, life.step)
@@ -222,25 +214,22 @@ class Files(Connections):
         self._readers: list[SqliteReader] = []
 
     def open_journal(self) -> SqliteJournal:
-        """See the interface."""
         number = self._number + 1
         return SqliteJournal(self.disk.path, number, factory=self.factory, newest_keys_max=NEWEST_KEYS_MAX)
 
     def open_reader(self) -> Reader:
-        """See the interface."""
         reader = SqliteReader(self.disk.path)
         self._readers.append(reader)
         return reader
 
     def close_all(self) -> None:
-        """See the interface."""
         super().close_all()
         for reader in self._readers:
             reader.close()
         self._readers.clear()
 
     def join(self, engine: Engine, core: Core) -> None:
-        """See the interface."""
+        pass
 
 
 class _Connection(sqlite3.Connection):

@@ -239,7 +239,6 @@ class Node:
             raise GoneError
 
     def wait(self, lasts_us: int) -> bool:
-        """See verification.simulation.storage.Life."""
         if self.engine is None:
             return False
         life, waiting = self._lives, self._waiting

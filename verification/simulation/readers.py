@@ -83,11 +83,9 @@ class Query:
         self._told = told
 
     def answer(self, payload: bytes) -> None:
-        """See the interface."""
         self._told(self, pb.GetPaymentResponse.FromString(payload))
 
     def fail(self, error: HutongError) -> None:
-        """See the interface."""
         self._told(self, error)
 
 
@@ -138,11 +136,9 @@ class Stream:
         self._number = number
 
     def try_send(self, message: bytes) -> bool:
-        """See gateway.watch.Subscriber."""
         taken = not self.closed and self.watcher.take(self._number, message)
         self.full |= not taken
         return taken
 
     def fail(self, error: HutongError) -> None:
-        """See gateway.watch.Subscriber."""
         self.closed = True

@@ -42,7 +42,7 @@ _TORN_TAKEN: Final = 0.5
 
 
 class Server:
-    """See verification.simulation.storage.Storage."""
+    """The PostgreSQL server of a simulated world, with the faults that its plan asks for."""
 
     def __init__(self, database: Database, now_us: Callable[[], int]) -> None:
         """`now_us`: true time, microseconds since the Unix epoch."""
@@ -65,52 +65,43 @@ class Server:
 
     @property
     def faulty(self) -> bool:
-        """See the interface."""
         return bool(self.mode)
 
     @property
     def hidden(self) -> bool:
-        """See the interface."""
         return False
 
     def process(self, number: int, life: Life) -> Sessions:
-        """See the interface."""
         made = Sessions(self, self._database, number, life)
         self._processes.append(made)
         return made
 
     def rows(self) -> Rows:
-        """See the interface."""
         return CommittedRows(self._database.control)
 
     # -- faults ----------------------------------------------------------------------------------------------
 
     def fail(self, fault: DiskFault) -> None:
-        """See the interface."""
         self.mode, self._statement = fault.mode, fault.statement
         self._conflicts_left = fault.statement
 
     def mend(self) -> None:
-        """See the interface."""
         frozen, self.mode = self.mode == "frozen", ""
         if frozen:
             self._tell_time()
             self.lines.go_on(carry_out=self._statement % 2 == 1)
 
     def tear(self, part: float | None) -> None:
-        """See the interface."""
         self._torn_part = part
 
     def leap(self, by_us: int) -> None:
-        """See the interface: leases are counted by this clock."""
+        """Sets the server's clock forward or back; leases are measured by it."""
         self._ahead_us += by_us
 
     def keep(self) -> None:
-        """See the interface."""
         self._database.keep()
 
     def put_back(self) -> set[str]:
-        """See the interface."""
         before = self._ticks()
         for process in self._processes:
             process.break_all()
@@ -123,18 +114,17 @@ class Server:
         return self._database.control.execute("SELECT engine, holder, tick FROM leases").fetchall()
 
     def power_cut(self) -> None:
-        """See the interface. A server that synced its commits has them all; every connection ends."""
+        """Ends every connection. Commits that the server synced are kept, all of them."""
         for process in self._processes:
             process.close_all()
         self.lines.end_all()
 
     def forget_former(self) -> None:
-        """See the interface."""
+        pass
 
     # -- rest ------------------------------------------------------------------------------------------------
 
     def at_rest(self, living: Mapping[str, int]) -> bool:
-        """See the interface."""
         if not self.lines.at_rest():
             return False
         engines, holders = list(living.values()), list(living)
@@ -147,24 +137,20 @@ class Server:
         return row == (0, 0, len(living))
 
     def overdue(self, *, watched: bool) -> str:
-        """See the interface."""
         return self.lines.overdue(watched=watched and not self.mode) if self.lines.any_cut else ""
 
     def skip(self, idle_us: int, engines: list[int]) -> None:
-        """See the interface."""
         self._database.control.execute(
             "UPDATE leases SET expires_us = expires_us + %s WHERE engine = ANY(%s::bigint[])", (idle_us, engines)
         )
 
     def examine(self) -> Report:
-        """See the interface."""
         report = examine_postgresql(self._database.url)
         if self.unsynced:
             report.find("commits were acknowledged that the server had not synced (synchronous_commit)")
         return report
 
     def close(self) -> None:
-        """See the interface."""
         for process in self._processes:
             process.close_all()
         self.lines.end_all()
@@ -268,7 +254,7 @@ class Server:
 
 
 class Sessions:
-    """The connections of one process. See verification.simulation.storage.Process."""
+    """The connections of one simulated process to the server."""
 
     def __init__(self, server: Server, database: Database, number: int, life: Life) -> None:
         self.server = server
@@ -282,7 +268,7 @@ class Sessions:
         self._mail_ids = PaymentIds(lambda count: bytes(number + 1 for _ in range(count)))
 
     def connect(self, url: str, *, writer: bool = False) -> Connection:
-        """See gateway.journal.postgres_connection.Connect."""
+        """A connection with simulated faults, in the place of gateway.journal.postgres_connection.connect."""
         self.life.step(pause=False)
         self.server.opening()
         session = Session(self, self._database.take(writer=writer), writer)
@@ -307,7 +293,6 @@ class Sessions:
                 session.real.execute("ROLLBACK")
 
     def open_journal(self) -> PostgresJournal:
-        """See the interface."""
         postgres_clock.compare_at_start(self._database.url, self.life.clock, connect=self.connect)
         self._journal = PostgresJournal(
             self._database.url,
@@ -321,18 +306,15 @@ class Sessions:
         return self._journal
 
     def open_reader(self) -> Reader:
-        """See the interface."""
         return PostgresReader(self._database.url, connect=self.connect)
 
     def join(self, engine: Engine, core: Core) -> Neighbour:
-        """See the interface."""
         assert self._journal is not None, "opened before"
         neighbours = SimulatedNeighbours(self._journal, core, engine, self.life, self._mail_ids)
         engine.join(neighbours)
         return neighbours
 
     def close_all(self) -> None:
-        """See the interface."""
         for session in list(self._open):
             session.close()
 
@@ -486,27 +468,22 @@ class SimulatedNeighbours(PostgresNeighbours):
 
     @property
     def engine(self) -> int:
-        """See the interface."""
         return self._journal.engine
 
     @property
     def next_beat_us(self) -> int:
-        """See the interface."""
         return round(self._next_beat_s * 1_000_000)
 
     @property
     def waits_us(self) -> int:
-        """See the interface."""
         return int((LOOK_S if self._busy or self._troubled else BEAT_S) * 1_000_000)
 
     @property
     def at_rest(self) -> bool:
-        """See the interface."""
         if self.clock.wrong or not self.clock.settled:
             return False
         return not (self._followed or self._done or self._adopted or self._mail or self._fenced or self._troubled)
 
     def skip(self, idle_us: int) -> None:
-        """See the interface."""
         self._next_beat_s += idle_us / 1_000_000
         self._journal.skip(idle_us / 1_000_000)

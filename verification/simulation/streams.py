@@ -285,7 +285,6 @@ class SimulatedLink:
     # -- the engine's side -----------------------------------------------------------------------------------
 
     def reachable(self, participant: str) -> bool:
-        """See the interface."""
         reachable = self._windows.connected(participant)
         if reachable != (participant in self._epochs):
             word = "reachable" if reachable else "unreachable"
@@ -293,7 +292,7 @@ class SimulatedLink:
         return reachable
 
     def send(self, legs: Sequence[LegOut], now_us: int) -> list[Answered]:
-        """See the interface; the process may end between any two."""
+        """Sends the legs one by one; the simulated process may end between any two."""
         for leg in legs:
             self._node.step()
             self._world.witness.leaves(leg)
@@ -318,7 +317,6 @@ class SimulatedLink:
             self._world.witness.complain("places come back", text)
 
     def poll(self, now_us: int) -> list[Answered]:
-        """See the interface."""
         arrived, self.arrived = self.arrived, []
         for answered in arrived:
             self._world.witness.heard(answered.participant, answered.leg_id, answered.result)
@@ -330,11 +328,10 @@ class SimulatedLink:
         return arrived + lost
 
     def next_due_us(self) -> int | None:
-        """See the interface."""
         return 0 if self.arrived else None
 
     def close(self) -> None:
-        """See the interface."""
+        pass
 
     # -- the participants' side ------------------------------------------------------------------------------
 

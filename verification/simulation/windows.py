@@ -35,13 +35,11 @@ class SimulatedClosing:
         self._node = node
 
     def answer(self, payload: bytes) -> None:
-        """See the interface."""
         self._end()
         self._world.say(f"whether window {self.number} was to be closed is decided")
         self._world.witness.windows.told(self.number, due=self._due)
 
     def fail(self, error: HutongError) -> None:
-        """See the interface."""
         self._end()
         self._world.say(f"closing window {self.number} is refused: {error.name}")
         witness = self._world.witness
@@ -139,14 +137,13 @@ class Windows:
 
 
 class _Committed:
-    """See gateway.clearing.reader.Rows: what is committed, past all faults."""
+    """Committed rows, read without any of the simulated faults."""
 
     def __init__(self, reader: Rows) -> None:
         self._reader = reader
 
     def rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        """See the interface."""
         return [tuple(row) for row in self._reader.execute(query, tuple(values)).fetchall()]
 
     def close(self) -> None:
-        """See the interface. The reader is the witness's own."""
+        """Does nothing: the reader belongs to the witness."""

@@ -60,7 +60,6 @@ class SmallTmpfs:
         _mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, f"size={size_bytes},mode=0755".encode())
 
     def fill(self, pids: Iterable[int]) -> None:
-        """See Disk."""
         with self._ballast.open("ab", buffering=0) as file:
             room = os.statvfs(self._folder)
             with suppress(OSError):  # others took some of it meanwhile
@@ -71,11 +70,9 @@ class SmallTmpfs:
                     pass
 
     def free(self, pids: Iterable[int]) -> None:
-        """See Disk."""
         self._ballast.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """See Disk."""
         _call("umount2", os.fsencode(self._folder), MNT_DETACH)
 
 
@@ -86,15 +83,13 @@ class SizeLimit:
         self.method = "RLIMIT_FSIZE on the running processes"
 
     def fill(self, pids: Iterable[int]) -> None:
-        """See Disk."""
         self._limit(pids, LIMITED_BYTES)
 
     def free(self, pids: Iterable[int]) -> None:
-        """See Disk."""
         self._limit(pids, resource.RLIM_INFINITY)
 
     def close(self) -> None:
-        """See Disk: its files are others' to remove."""
+        """Removes nothing: the folder belongs to the run."""
 
     def _limit(self, pids: Iterable[int], soft: int) -> None:
         for pid in pids:

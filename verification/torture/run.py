@@ -71,7 +71,7 @@ class Outcome:
 
 
 class Run:
-    """See the module. `play` once."""
+    """One torture run; call `play` once."""
 
     def __init__(self, options: Options, disk: Disk, progress: Progress) -> None:
         self._options = options

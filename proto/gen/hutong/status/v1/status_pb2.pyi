@@ -3,10 +3,10 @@
 isort:skip_file
 Every error that Hutong returns, in one table.
 
-A failed call carries a google.rpc.Status whose details hold a google.rpc.ErrorInfo with
-domain "hutong", `reason` = the name below without its prefix, and metadata that names the
-fields at fault. The gRPC code and the advice of each reason are the option beside it, so
-that servers, clients and documentation in any language read the same table.
+A failed call carries a google.rpc.Status in the trailer `grpc-status-details-bin`. Its details hold a
+google.rpc.ErrorInfo: the domain is "hutong", the reason is one of the names below without ERROR_REASON_, and the
+metadata names the fields at fault. The option beside each reason has its gRPC status code and its text, so that
+servers, clients and documentation in any language read the same table.
 """
 
 from google.protobuf import descriptor as _descriptor
@@ -201,7 +201,7 @@ Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
 class Rule(_message.Message):
-    """How one reason is answered."""
+    """The answer to a call that fails for one reason."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -210,7 +210,7 @@ class Rule(_message.Message):
     code: _code_pb2.Code.ValueType
     """The gRPC status code."""
     text: _builtins.str
-    """What happened and what the caller should do, in one sentence each."""
+    """What is wrong, then what the caller can do about it. The last sentence or clause is the advice."""
     def __init__(
         self,
         *,
@@ -227,4 +227,4 @@ Global___Rule: _TypeAlias = Rule  # noqa: Y015
 
 RULE_FIELD_NUMBER: _builtins.int
 rule: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, Global___Rule]
-"""The answer for this reason."""
+"""The status code and text of this reason."""
