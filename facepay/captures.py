@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import secrets
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,6 +20,7 @@ from facepay.gallery.engine import Vectors
 from facepay.records import Terminal
 from hutong.facepay.v1 import capture_pb2
 from hutong_contract import capture
+from hutong_contract.bounded import Bounded
 from hutong_contract.secret import Secret
 
 NONCE_LIFE_US: Final = 60 * 1_000_000
@@ -86,9 +86,10 @@ class Checked:
 class Nonces:
     """Nonces given and not yet used, in memory: a restart forgets them, and terminals ask again."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = NONCES_MAX) -> None:
+        """`most`: so many are kept; the oldest is forgotten first."""
         self._lock = threading.Lock()
-        self._waiting: OrderedDict[bytes, tuple[str, int, str]] = OrderedDict()
+        self._waiting: Bounded[bytes, tuple[str, int, str]] = Bounded(most)
 
     def give(self, terminal_id: str, count: int, now_us: int) -> tuple[list[bytes], str]:
         """Nonces for a terminal and the challenge that goes with them."""
@@ -96,15 +97,13 @@ class Nonces:
         nonces = [secrets.token_bytes(capture.NONCE_BYTES) for _ in range(count)]
         with self._lock:
             for nonce in nonces:
-                self._waiting[nonce] = (terminal_id, now_us + NONCE_LIFE_US, challenge)
-            while len(self._waiting) > NONCES_MAX:
-                self._waiting.popitem(last=False)
+                self._waiting.put(nonce, (terminal_id, now_us + NONCE_LIFE_US, challenge))
         return nonces, challenge
 
     def take(self, nonce: bytes, terminal_id: str, now_us: int) -> str | None:
         """Uses a nonce up; its challenge, or None where it is not good."""
         with self._lock:
-            found = self._waiting.pop(nonce, None)
+            found = self._waiting.pop(nonce)
         if found is None or found[0] != terminal_id or found[1] < now_us:
             return None
         return found[2]

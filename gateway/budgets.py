@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from hutong_contract.bounded import Bounded
 from hutong_contract.errors import HutongError, Reason
 
 POLL_S: Final = 3.0
@@ -66,8 +66,7 @@ class QueryBudgets:
         self._limits = limits
         self._lingering = lingering
         self._clock = clock
-        self._callers_max = callers_max
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._buckets: Bounded[str, _Bucket] = Bounded(callers_max)
         self._shared = _Bucket(limits.burst * SHARED, clock())
         self._refusals: dict[int, HutongError] = {}
         self._lock = threading.Lock()
@@ -97,14 +96,10 @@ class QueryBudgets:
             return self._refusal(int(short / rate * 1e6))
 
     def _bucket(self, caller: str, now_s: float) -> _Bucket:
-        buckets = self._buckets
-        bucket = buckets.get(caller)
+        bucket = self._buckets.get(caller)
         if bucket is None:
-            if len(buckets) >= self._callers_max:
-                buckets.popitem(last=False)
-            bucket = buckets[caller] = _Bucket(self._limits.burst, now_s)
-        else:
-            buckets.move_to_end(caller)
+            bucket = _Bucket(self._limits.burst, now_s)
+            self._buckets.put(caller, bucket)
         return bucket
 
     def _refusal(self, wait_us: int) -> HutongError:

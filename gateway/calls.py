@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from gateway.engine.answer import framed
 from hutong_contract.errors import HutongError
+from hutong_contract.wire import framed, read_varint
 
 CREATE: Final = 0
 CREATE_BATCH: Final = 1
@@ -34,7 +34,6 @@ NEW_WORK: Final = frozenset({CREATE, CREATE_BATCH, REFUND})
 
 _REQUEST_TAG: Final = 0x0A
 """BatchCreatePaymentsRequest.requests."""
-_VARINT_BITS_MAX: Final = 35
 _RESULT_FIELD: Final = b"\x0a"
 """BatchCreatePaymentsResponse.results."""
 _ERROR_FIELD: Final = b"\x12"
@@ -64,15 +63,7 @@ def batch_size(payload: bytes) -> int:
     malformed message the readable part counts; it is rejected later, when it is parsed."""
     at, size, end = 0, 0, len(payload)
     while at < end and payload[at] == _REQUEST_TAG:
-        length = shift = 0
-        at += 1
-        while at < end and shift < _VARINT_BITS_MAX:
-            byte = payload[at]
-            at += 1
-            length |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
+        length, at = read_varint(payload, at + 1)
         at += length
         size += 1
     return max(size, 1)

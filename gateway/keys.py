@@ -13,6 +13,7 @@ from gateway import barcode
 from gateway.directory import Directory, Merchant
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract import transit
+from hutong_contract.bounded import Bounded
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.limits import REFERENCE_CHARACTERS_MAX
 from hutong_contract.secret import Secret
@@ -64,9 +65,10 @@ class Payee:
 class Payees:
     """Caches resolved payee keys whose target never changes."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, most: int = PAYEES_MAX) -> None:
+        """`most`: so many are remembered."""
         self._directory = directory
-        self._known: dict[bytes, Payee] = {}
+        self._known: Bounded[bytes, Payee] = Bounded(most)
 
     def find(self, key: pb.RoutingKey, serialized: bytes, now_us: int) -> Payee:
         """As `payee`, from the cache where possible; `serialized` is the key as bytes."""
@@ -74,9 +76,7 @@ class Payees:
         if found is None:
             found = payee(key, self._directory, now_us)
             if found.lasting and len(serialized) <= PAYEE_BYTES_MAX:
-                if len(self._known) >= PAYEES_MAX:
-                    self._known.clear()
-                self._known[serialized] = found
+                self._known.put(serialized, found)
         return found
 
 

@@ -8,8 +8,13 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.wire import framed
 from loadtest.h2 import Reply
 
+_KEY_FIELD: Final = b"\x0a"
+"""CreatePaymentRequest.idempotency_key."""
+_REQUEST_FIELD: Final = b"\x0a"
+"""BatchCreatePaymentsRequest.requests."""
 _SERVICE: Final = "/hutong.gateway.v1.PaymentService/"
 CREATE_PATH: Final = _SERVICE + "CreatePayment"
 CREATE_BATCH_PATH: Final = _SERVICE + "BatchCreatePayments"
@@ -42,20 +47,13 @@ class Payments:
         """A serialized CreatePaymentRequest: the key is field 1, the rest is prepared."""
         self._made += 1
         key = self._prefix + b"-%016d" % self._made
-        return b"\x0a" + bytes([len(key)]) + key + self._bodies[self._made % len(self._bodies)]
+        return framed(_KEY_FIELD, key) + self._bodies[self._made % len(self._bodies)]
 
     def batch(self, size: int) -> bytes:
         """A serialized BatchCreatePaymentsRequest of new payments."""
-        return b"".join(_part(self.message(0)) for _ in range(size))
+        return b"".join(framed(_REQUEST_FIELD, self.message(0)) for _ in range(size))
 
 
 def succeeded(reply: Reply) -> bool:
     """Whether a payment ended well."""
     return pb.CreatePaymentResponse.FromString(reply.body).payment.state == pb.PAYMENT_STATE_SUCCEEDED
-
-
-def _part(request: bytes) -> bytes:
-    """One request of a batch: field 1, with its length."""
-    size = len(request)
-    length = bytes([size]) if size < 0x80 else bytes([size & 0x7F | 0x80, size >> 7])
-    return b"\x0a" + length + request

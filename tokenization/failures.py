@@ -8,9 +8,11 @@ they survive a restart and other processes learn of them.
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, Final
+
+from hutong_contract.bounded import Bounded
 
 ALIAS_FAILURES_MAX: Final = 5
 """Wrong MACs for one alias in its day; the next use of the alias is refused, right or wrong."""
@@ -30,12 +32,12 @@ class Failures:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._times: OrderedDict[bytes, deque[int]] = OrderedDict()
+        self._times: Bounded[bytes, deque[int]] = Bounded(SUBJECTS_MAX)
         self._own: Counter[tuple[bytes, int]] = Counter()
 
     def locked(self, subject: bytes, limit: int, window_us: int, now_us: int) -> bool:
         """Whether a subject has failed `limit` times within the window."""
-        times = self._times.get(subject)
+        times = self._times.peek(subject)
         if times is None:
             return False
         with self._lock:
@@ -65,8 +67,6 @@ class Failures:
     def _count(self, subject: bytes, time_us: int) -> None:
         times = self._times.get(subject)
         if times is None:
-            if len(self._times) >= SUBJECTS_MAX:
-                self._times.popitem(last=False)
-            times = self._times[subject] = deque(maxlen=max(ALIAS_FAILURES_MAX, TERMINAL_FAILURES_MAX))
-        self._times.move_to_end(subject)
+            times = deque(maxlen=max(ALIAS_FAILURES_MAX, TERMINAL_FAILURES_MAX))
+            self._times.put(subject, times)
         times.append(time_us)

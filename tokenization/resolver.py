@@ -12,6 +12,7 @@ from typing import Final
 
 from hutong_contract import cryptogram as cryptogram_format
 from hutong_contract import transit
+from hutong_contract.bounded import Bounded
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.payment_code import is_payment_code
 from hutong_contract.secret import Secret
@@ -46,7 +47,7 @@ class Resolver:
         self._index = index
         self._purposes = purposes
         self._codes = codes
-        self._certificates: dict[bytes, None] = {}
+        self._certificates: Bounded[bytes, bool] = Bounded(CERTIFICATES_MAX)
         self._finders: dict[PayerKeyKind, Callable[[KeyUse, int], Found]] = {
             PayerKeyKind.TOKEN: self._token,
             PayerKeyKind.PAYMENT_CODE: self._payment_code,
@@ -245,12 +246,10 @@ class Resolver:
     def _check_certificate(self, code: transit.TransitCode) -> None:
         """Verifies a certificate once: 88 microseconds that a commuter's second ride does not cost."""
         raw = code.certificate_raw
-        if raw in self._certificates:
+        if self._certificates.get(raw):
             return
         transit.check_certificate(code, {self._purposes.transit_key_id: self._purposes.transit_public})
-        if len(self._certificates) >= CERTIFICATES_MAX:
-            del self._certificates[next(iter(self._certificates))]
-        self._certificates[raw] = None
+        self._certificates.put(raw, True)
 
 
 def _check_device(key: KeyEntry, use: KeyUse) -> None:

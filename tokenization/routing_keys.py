@@ -17,7 +17,7 @@ from tokenization.lifecycle import Event, State, advance, state_at
 from tokenization.purposes import Purposes
 from tokenization.records import AccountRow, KeyRow
 from tokenization.store import Session
-from tokenization.writing import Change, Writes, uuid7
+from tokenization.writing import Change, Writes, new_ref
 
 KEYS_MAX: Final = 256
 """Live keys of one token."""
@@ -80,7 +80,7 @@ class RoutingKeys:
         live = "SELECT record FROM keys WHERE account = ?"
         if len(session.rows(live, (account,))) >= KEYS_MAX:
             raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="name", limit=f"{KEYS_MAX} keys for each token")
-        ref = uuid7(change.now_us, os.urandom)
+        ref = new_ref(change.now_us, os.urandom)
         number, lookup = self._named(session, request)
         policy = replace(
             read_policy(session, owner.policy), budget=None, domain=domain_for(request.kind, request.domain)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.identifiers import uuid7
 from tokenization import records, schema
 from tokenization.domain import Policy
 from tokenization.records import AccountRow, KeyRow
@@ -22,12 +22,10 @@ def system_clock_us() -> int:
     return time.time_ns() // 1000
 
 
-def uuid7(now_us: int, random_bytes: Callable[[int], bytes]) -> bytes:
-    """16 bytes of a UUID of version 7 (RFC 9562, section 5.7)."""
-    tail = bytearray(random_bytes(10))
-    tail[0] = 0x70 | tail[0] & 0x0F
-    tail[2] = 0x80 | tail[2] & 0x3F
-    return struct.pack(">Q", now_us // 1000)[2:] + bytes(tail)
+def new_ref(now_us: int, random_bytes: Callable[[int], bytes]) -> bytes:
+    """A fresh reference of 16 bytes: a UUIDv7, all random but for its time."""
+    chance = int.from_bytes(random_bytes(10), "big") >> 6
+    return uuid7(now_us // 1000, chance >> 62, chance & (1 << 62) - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hutong_contract.wire import framed, varint
+
 _UINT8: Final = 2
 """TensorProto.DataType, as the next two."""
 _INT8: Final = 3
@@ -35,21 +37,12 @@ def matmul_model(weights: NDArray[np.int8], zero_point: int) -> bytes:
     return _number(1, _IR_VERSION) + _bytes(7, graph) + _bytes(8, _number(2, _OPSET))
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
+    return varint(field << 3) + varint(value)
 
 
 def _bytes(field: int, value: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(value)) + value
+    return framed(varint(field << 3 | 2), value)
 
 
 def _text(field: int, value: str) -> bytes:

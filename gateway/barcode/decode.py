@@ -7,9 +7,7 @@ label is scanned again and again; codes that live a minute, and everything that 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -23,6 +21,7 @@ from gateway.barcode.recognise import candidates, expiry_us, references, unrecog
 from gateway.barcode.tips import ASKED, NONE, tip
 from gateway.barcode.tlv import split
 from hutong_contract.amounts import to_minor
+from hutong_contract.bounded import Bounded
 from hutong_contract.currencies import EXPONENT_OF
 from hutong_contract.limits import PAYLOAD_CHARACTERS_MAX
 
@@ -41,8 +40,7 @@ _NOT_UNICODE: Final = re.compile("[\ud800-\udfff]").search
 _EMV_HEAD: Final = "00020"
 _BASE32HEX: Final = re.compile("[0-9A-V]{40,}").fullmatch
 """The alphabet of RFC 4648, chapter 7: digits and capitals to V, and as many as no checksum alone has."""
-_REMEMBERED: OrderedDict[str, Decoded] = OrderedDict()
-"""Least recently used first. Each step on it is one call into C, so threads cannot break it."""
+_REMEMBERED: Final[Bounded[str, Decoded]] = Bounded(REMEMBERED_MAX)
 
 
 def decode(text: str, *, now_us: int | None = None) -> Decoded:
@@ -59,13 +57,7 @@ def decode(text: str, *, now_us: int | None = None) -> Decoded:
     if found is None:
         found = _decode(text)
         if found.kind == "emv_mpm" and found.initiation == "static" and len(text) <= REMEMBERED_CHARACTERS_MAX:
-            _REMEMBERED[text] = found
-            if len(_REMEMBERED) > REMEMBERED_MAX:
-                with suppress(KeyError):  # Another thread may have emptied it.
-                    _REMEMBERED.popitem(last=False)
-    else:
-        with suppress(KeyError):  # Another thread may have dropped it since.
-            _REMEMBERED.move_to_end(text)
+            _REMEMBERED.put(text, found)
     if now_us is not None and found.expires_us is not None and found.expires_us <= now_us:
         return _expired(found, now_us)
     return found

@@ -8,7 +8,6 @@ import functools
 import hashlib
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -24,6 +23,7 @@ from gateway.journal.interface import JournalUnavailableError
 from gateway.operators import Context, Operators
 from hutong.gateway.v1 import settlement_pb2 as pb
 from hutong.gateway.v1 import settlement_pb2_grpc as rpc
+from hutong_contract.bounded import Bounded
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.limits import SETTLEMENT_PAGE_DEFAULT, SETTLEMENT_PAGE_MAX
 from hutong_contract.paging import page_size
@@ -75,8 +75,7 @@ class SettlementServicer(rpc.SettlementServiceServicer):
         self._put = put
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="settlement")
         self._turns = threading.Semaphore(WAITING_MAX)
-        self._positions: OrderedDict[int, list[Position]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._positions: Bounded[int, list[Position]] = Bounded(POSITIONS_KEPT_MAX)
 
     def close(self) -> None:
         """Ends the threads."""
@@ -109,14 +108,10 @@ class SettlementServicer(rpc.SettlementServiceServicer):
 
     def positions(self, reader: ClearingReader, window: Window) -> list[Position]:
         """A window's positions, from memory where they were asked for lately."""
-        with self._lock:
-            known = self._positions.get(window.number)
+        known = self._positions.get(window.number)
         if known is None:
             known = reader.positions(window)
-            with self._lock:
-                self._positions[window.number] = known
-                while len(self._positions) > POSITIONS_KEPT_MAX:
-                    self._positions.popitem(last=False)
+            self._positions.put(window.number, known)
         return known
 
     @_unary

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gateway.engine.model import Kind, Payment
 from gateway.engine.states import State
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.wire import framed
 
 _MICROSECONDS: Final = 1_000_000
 _PAYMENT_FIELD: Final = b"\x0a"
@@ -140,18 +141,3 @@ def _times(created_us: int, ended_us: int) -> bytes:
 @functools.lru_cache(PARTS_MAX)
 def _last_four(digits: str) -> bytes:
     return pb.Payment(payer_last_four=digits).SerializeToString()
-
-
-def framed(tag: bytes, message: bytes) -> bytes:
-    """A serialized message as a field of another: copying it into a wrapper object would cost more than the bytes."""
-    length = len(message)
-    if length < 0x80:
-        return tag + bytes((length,)) + message
-    if length < 0x4000:
-        return tag + bytes((length & 0x7F | 0x80, length >> 7)) + message
-    parts = bytearray(tag)
-    while length > 0x7F:
-        parts.append(length & 0x7F | 0x80)
-        length >>= 7
-    parts.append(length)
-    return bytes(parts) + message

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from hutong_contract.identifiers import uuid7
+
 _RANDOM_POOL_BYTES: Final = 4096
 _RANDOM_BYTES: Final = 8
 _COUNTER_MAX: Final = 0xFFF
@@ -84,5 +86,4 @@ class PaymentIds:
             self._pool, self._at = self._random_bytes(_RANDOM_POOL_BYTES), 0
         random = int.from_bytes(self._pool[self._at : self._at + _RANDOM_BYTES], "big") >> 2
         self._at += _RANDOM_BYTES
-        value = (self._millisecond << 80) | (7 << 76) | (self._counter << 64) | (2 << 62) | random
-        return value.to_bytes(16, "big")
+        return uuid7(self._millisecond, self._counter, random)

@@ -19,6 +19,7 @@ from gateway.risk.rules import APPROVE, DECLINE, HOLD, STEP_UP, Finding, Rule, R
 from gateway.risk.tiers import counts_as_static, missing_factor, tier_of
 from gateway.risk.windows import Subject, Windows
 from hutong.gateway.v1 import payment_pb2 as pb
+from hutong_contract.bounded import Bounded
 from hutong_contract.errors import HutongError, Reason
 from tokenization.interface import Condition, KeyUse, Resolution
 
@@ -57,7 +58,7 @@ class Judge:
         self.windows = Windows()
         self.actions: Counter[str] = Counter()
         self.fired: Counter[str] = Counter()
-        self._seen: dict[bytes, bytes] = {}
+        self._seen: Bounded[bytes, bytes] = Bounded(SEEN_MAX)
         self._batch: dict[bytes, tuple[Judgement, bytes]] = {}
         """Judgements of the batch by request, with the payment that was counted: a request that is in it twice is
         judged once, so that both get the same answer."""
@@ -206,15 +207,14 @@ class Judge:
     def _presented_before(self, payment: Payment) -> bool:
         """Whether this code was presented for another request, which did not pay."""
         for spend in payment.spends:  # noqa: SIM110 - any() with a generator takes three times as long
-            if self._seen.get(spend, payment.idempotency) != payment.idempotency:
+            if (self._seen.peek(spend) or payment.idempotency) != payment.idempotency:
                 return True
         return False
 
     def _remember(self, payment: Payment) -> None:
         for spend in payment.spends:
-            if len(self._seen) >= SEEN_MAX:
-                del self._seen[next(iter(self._seen))]
-            self._seen.setdefault(spend, payment.idempotency)
+            if spend not in self._seen:
+                self._seen.put(spend, payment.idempotency)
 
     def not_taken(self, payment: Payment, repeat: bool) -> None:
         """The journal did not take this payment of the last batch: it does not count. `repeat`: the request was made

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facepay.captures import NONCE_LIFE_US, Fault
+from facepay.captures import NONCE_LIFE_US, Fault, Nonces
 from facepay.decision import Outcome
 from facepay.interface import FaceUse
 from facepay.model import Asked, Options
@@ -189,14 +189,13 @@ def test_nothing_secret_shows_in_reprs_and_errors(desk: Any) -> None:
     assert "271828" not in repr(captured)
 
 
-def test_many_nonces_are_bounded(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from facepay import captures
-
-    monkeypatch.setattr(captures, "NONCES_MAX", 100)
-    first = desk.capture(1)
-    desk.service.begin_capture("t1", 64, desk.now_us)
-    desk.service.begin_capture("t1", 64, desk.now_us)
-    assert fault_of(desk, first) is Fault.NONCE
+def test_many_nonces_are_bounded(desk: Any) -> None:
+    nonces = Nonces(most=100)
+    (first,), _ = nonces.give("t1", 1, 0)
+    latest, challenge = nonces.give("t1", 64, 0)
+    nonces.give("t1", 64, 0)
+    assert nonces.take(first, "t1", 0) is None
+    assert nonces.take(latest[-1], "t1", 0) == challenge
     with pytest.raises(HutongError, match="FIELD_INVALID"):
         desk.service.begin_capture("t1", 65, desk.now_us)
 

@@ -85,16 +85,19 @@ def test_a_refusal_is_not_remembered(asked: Asked) -> None:
     assert asked.times == 2
 
 
-def test_the_memory_is_bounded(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "PAYEES_MAX", 2)
-    for _ in range(2):
-        for key in (named("m1"), named("m1", "t1"), pb.RoutingKey(barcode=STICKER)):
-            asked.find(key)
-    assert len(asked.payees._known) <= 2
+def test_the_memory_is_bounded(asked: Asked, directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked.payees = Payees(directory, most=2)
+    three = (named("m1"), named("m1", "t1"), pb.RoutingKey(barcode=STICKER))
+    for key in three:
+        asked.find(key)
+    asked.find(three[2])
+    assert asked.times == 3
+    asked.find(three[0])  # forgotten
+    assert asked.times == 4
     monkeypatch.setattr(keys, "PAYEE_BYTES_MAX", 1)
-    asked.payees._known.clear()
-    asked.find(named("m1"))
-    assert not asked.payees._known
+    for _ in range(2):
+        asked.find(three[1])
+    assert asked.times == 6
 
 
 LABEL = (

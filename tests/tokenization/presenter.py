@@ -16,7 +16,7 @@ from hutong_contract.errors import HutongError, Reason
 from hutong_contract.secret import Secret
 from tokenization.interface import KeyUse, PayerKeyKind, Resolution
 from tokenization.service import TokenService, open_service
-from tokenization.writing import system_clock_us, uuid7
+from tokenization.writing import new_ref, system_clock_us
 
 TICKS = 5
 PER_TICK = 10
@@ -24,7 +24,7 @@ PER_TICK = 10
 
 def payment(resolution: Resolution, now_us: int) -> Payment:
     return Payment(
-        payment_id=uuid7(now_us, lambda count: uuid.uuid4().bytes[:count]),
+        payment_id=new_ref(now_us, lambda count: uuid.uuid4().bytes[:count]),
         kind=Kind.PAYMENT,
         amount_minor=100,
         currency="CNY",
