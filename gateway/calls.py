@@ -15,6 +15,7 @@ CAPTURE: Final = 4
 GET: Final = 5
 RECEIPT: Final = 6
 WATCH: Final = 7
+LIST: Final = 8
 METHODS: Final = (
     "/hutong.gateway.v1.PaymentService/CreatePayment",
     "/hutong.gateway.v1.PaymentService/BatchCreatePayments",
@@ -24,9 +25,10 @@ METHODS: Final = (
     "/hutong.gateway.v1.PaymentService/GetPayment",
     "/hutong.gateway.v1.PaymentService/GetReceipt",
     "/hutong.gateway.v1.PaymentService/WatchPayments",
+    "/hutong.gateway.v1.PaymentService/ListPayments",
 )
 """The paths of the methods, indexed by the numbers above; the engine takes those before GET."""
-QUERIES: Final = frozenset({GET, RECEIPT, WATCH})
+QUERIES: Final = frozenset({GET, RECEIPT, WATCH, LIST})
 """Methods that count against their caller's query budget."""
 NEW_WORK: Final = frozenset({CREATE, CREATE_BATCH, REFUND})
 """Methods that begin payments or refunds: refused first in an overload."""

@@ -90,7 +90,7 @@ class Queries:
                 while self._calls and not self._stopped:
                     own_s = time.thread_time()
                     self.turn()
-                    self._rest(time.thread_time() - own_s)
+                    rest(time.thread_time() - own_s, SHARE, lambda: self._busy() and not self._stopped)
             except Exception as error:  # the thread goes on: without it every query would wait for its deadline
                 log.error("the thread of queries failed and goes on", exc_info=error)
                 time.sleep(FAILED_REST_S)
@@ -118,19 +118,6 @@ class Queries:
         if reader is not None:
             with contextlib.suppress(Exception):  # it may be broken
                 reader.close()
-
-    def _rest(self, own_s: float) -> None:
-        """Waits while payments are in flight, until the others have had their part for the CPU time that queries have
-        just used. What the others left of it idle counts too: who does not want the time is not waited for."""
-        owed_s = own_s * (1.0 / SHARE - 1.0)
-        begun_s, used_s = time.monotonic(), time.process_time()
-        while self._busy() and not self._stopped:
-            passed_s = time.monotonic() - begun_s
-            others_s = time.process_time() - used_s
-            left_s = owed_s - others_s - IDLE_WEIGHT * max(0.0, passed_s - others_s)
-            if left_s <= 0.0 or passed_s >= REST_MAX_S:
-                return
-            time.sleep(min(max(left_s / IDLE_WEIGHT, LOOK_MIN_S), LOOK_MAX_S))
 
     def _answer(self, calls: Sequence[Call]) -> None:
         asked: list[tuple[Call, bytes]] = []
@@ -171,6 +158,21 @@ class Queries:
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join()
+
+
+def rest(own_s: float, share: float, busy: Callable[[], bool]) -> None:
+    """Waits while payments are in flight (`busy`), until the others have had their part for the CPU time `own_s` that
+    this thread has just used and may have `share` of. What the others left of it idle counts too: who does not want the
+    time is not waited for."""
+    owed_s = own_s * (1.0 / share - 1.0)
+    begun_s, used_s = time.monotonic(), time.process_time()
+    while busy():
+        passed_s = time.monotonic() - begun_s
+        others_s = time.process_time() - used_s
+        left_s = owed_s - others_s - IDLE_WEIGHT * max(0.0, passed_s - others_s)
+        if left_s <= 0.0 or passed_s >= REST_MAX_S:
+            return
+        time.sleep(min(max(left_s / IDLE_WEIGHT, LOOK_MIN_S), LOOK_MAX_S))
 
 
 def shown(reader: Reader, payment_ids: Collection[bytes]) -> dict[bytes, pb.GetPaymentResponse]:

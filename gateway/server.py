@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from facepay.interface import FaceResolver
 from gateway.admission import Gate
 from gateway.budgets import QueryBudgets, QueryLimits
+from gateway.calls import LIST, Call
 from gateway.directory import Directory
 from gateway.engine.clock import Clock
 from gateway.engine.clock_watch import ClockWatch
@@ -35,6 +36,7 @@ from gateway.links.interface import Link
 from gateway.links.remote import RemoteLink, SwitchLink
 from gateway.links.windows import WINDOW
 from gateway.listen import Address, Tls, check
+from gateway.lists import Lists
 from gateway.operators import Operators
 from gateway.queries import Queries
 from gateway.risk.book import POLL_S as RULES_POLL_S
@@ -120,6 +122,7 @@ class Gateway:
         self._watch = ClockWatch(self._clock) if neighbours is None else None
         self._workers = ThreadPoolExecutor(FACE_WORKERS, thread_name_prefix="face")
         self.queries = Queries(open_reader, directory.merchants, busy=lambda: self.engine.in_flight > 0)
+        self.lists = Lists(open_reader, busy=lambda: self.engine.in_flight > 0)
         self.watch = WatchHub(open_reader)
         self.router = Router(directory, lambda participant: self._link.reachable(participant))
         self.risk = risk or RuleBook()
@@ -193,7 +196,7 @@ class Gateway:
             ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
         ]
         server = grpc.aio.server(interceptors=[guard], options=options)
-        front = AioFront(self._loop, self.gate, self.budgets, self.queries.submit, self.watch.subscribe)
+        front = AioFront(self._loop, self.gate, self.budgets, self._ask, self.watch.subscribe)
         server.add_generic_rpc_handlers((front.handler(),))
         participant_pb2_grpc.add_ParticipantServiceServicer_to_server(self._remote, server)
         risk_pb2_grpc.add_RiskServiceServicer_to_server(self._risk_servicer, server)
@@ -224,12 +227,15 @@ class Gateway:
         server.add_insecure_port(f"unix:{fallback}")
         await server.start()
         listen = self.options.listen
-        query, watch = self.queries.submit, self.watch.subscribe
-        native = NativeFront(listen.target, self.gate, self.budgets, query, watch, fallback)
+        native = NativeFront(listen.target, self.gate, self.budgets, self._ask, self.watch.subscribe, fallback)
         native.start()
         self.port = native.port
         self._front = native
         self.engine.add_source(native)
+
+    def _ask(self, call: Call) -> None:
+        """A query goes to the thread that answers its kind."""
+        (self.lists if call.method == LIST else self.queries).submit(call)
 
     def _bind(self, server: grpc.aio.Server, listen: Address) -> int:
         tls = self.options.tls
@@ -326,6 +332,7 @@ class Gateway:
         empty = self.engine.drain(self.options.drain_s)
         self.watch.close()
         self.queries.close()
+        self.lists.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
         self._link.close()
         server, self._server = self._server, None

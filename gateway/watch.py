@@ -5,6 +5,9 @@ payment (one read of those payments' own events for up to WATCHED_PER_READ_MAX o
 have caught up (they share a read), then, in rotation, those who are behind, as far as the turn's work goes. So nobody
 waits longer for a new event because somebody else reads years of old ones. A subscriber whose connection is full is
 tried again later.
+
+A filter costs nothing to those without one: reads are shared all the same, and of each read a subscriber gets what
+fits, found by token or merchant. Where nothing fits it moves on unseen, and is told now and then how far it has come.
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
 
+from gateway import filters
 from gateway.admission import overloaded
 from gateway.engine.answer import id_text, timestamp
+from gateway.filters import ALL, PaymentFilter
 from gateway.journal.interface import EventRow, Reader
 from gateway.requests import payment_id_bytes
 from hutong.gateway.v1 import payment_pb2 as pb
@@ -46,6 +51,9 @@ SUBSCRIBERS_OF_ONE_MAX: Final = 100
 BEHIND_REST: Final = 4.0
 """While payments are made, those behind are left alone for so many times the CPU time that a turn took: a fifth of one
 processor goes to their catching up."""
+PROGRESS_EVENTS: Final = 5_000
+"""A subscriber for whom so many events in a row were of no interest is told how far it has come, so that it need not
+begin before them when its stream breaks."""
 POLL_S: Final = 0.2
 """How often subscribers that are full, and journals that others write, are looked at again."""
 
@@ -71,12 +79,30 @@ class Subscriber(Protocol):
 
 
 class _Position:
-    __slots__ = ("after", "broken", "caught_up", "held", "payment_id", "served", "subscriber")
+    __slots__ = (
+        "after",
+        "broken",
+        "caught_up",
+        "from_now",
+        "held",
+        "payment_id",
+        "served",
+        "subscriber",
+        "told",
+        "wanted",
+    )
 
-    def __init__(self, subscriber: Subscriber, after: int, payment_id: bytes | None) -> None:
+    def __init__(
+        self, subscriber: Subscriber, after: int, payment_id: bytes | None, wanted: PaymentFilter, *, from_now: bool
+    ) -> None:
         self.subscriber = subscriber
         self.after = after
+        self.told = after
+        """The number that its caller knows it to have come to."""
         self.payment_id = payment_id
+        self.wanted = wanted
+        self.from_now = from_now
+        """Whether it begins at whatever is the newest event when it is first served."""
         self.broken = False
         self.caught_up = False
         """Whether the last read for it reached the newest event."""
@@ -96,7 +122,11 @@ class _Position:
             return True
 
     def offer(self, batch: _Batch) -> bool:
-        """Sends a batch and moves behind it; False if the connection is full or gone: then the batch is held."""
+        """Sends a batch and moves behind it; False if the connection is full or gone: then the batch is held. Where
+        nothing fits, that is said only once in a while."""
+        if not batch.fitting and batch.last - self.told < PROGRESS_EVENTS and not self.from_now:
+            self.after = batch.last
+            return True
         try:
             sent = self.subscriber.try_send(batch.message)
         except Exception as error:  # as above
@@ -106,21 +136,63 @@ class _Position:
         if not sent:
             self.held = batch
             return False
-        self.after = batch.last
+        self.after = self.told = batch.last
         self.held = None
+        self.from_now = False
         return True
 
 
 class _Batch:
-    """Events in a row, as one message."""
+    """What a subscriber gets of events in a row, as one message."""
 
-    __slots__ = ("complete", "last", "message")
+    __slots__ = ("fitting", "last", "message")
+
+    def __init__(self, rows: Sequence[EventRow], last: int) -> None:
+        """`last`: the number that has been come to, of the last event whether it fits or not."""
+        self.last = last
+        self.fitting = bool(rows)
+        self.message = message(rows, last)
+
+
+class _Read:
+    """Events in a row as they were read, and what each subscriber gets of them. Equal positions share a batch."""
 
     def __init__(self, rows: Sequence[EventRow]) -> None:
-        self.last = rows[-1].sequence
-        self.message = message(rows)
+        self.rows = rows
+        self.last = rows[-1].sequence if rows else 0
         self.complete = len(rows) < EVENTS_PER_MESSAGE_MAX
         """Whether there was nothing more to read behind them."""
+        self._batches: dict[tuple[int, PaymentFilter], _Batch] = {}
+        self._by_token: dict[bytes, list[EventRow]] | None = None
+        self._by_merchant: dict[str, list[EventRow]] | None = None
+
+    def batch(self, one: _Position) -> _Batch:
+        """What this subscriber gets: of the events after its position those that fit."""
+        key = (one.after, one.wanted)
+        found = self._batches.get(key)
+        if found is None:
+            rows = self._near(one.wanted)
+            rows = rows[bisect_right(rows, one.after, key=_sequence) :]
+            if one.wanted is not ALL:
+                rows = [row for row in rows if _fits(one.wanted, row)]
+            found = self._batches[key] = _Batch(rows, self.last)
+        return found
+
+    def _near(self, wanted: PaymentFilter) -> Sequence[EventRow]:
+        """The events of a filter's token or merchant, found without a look at each event for each subscriber."""
+        if wanted.token_ref:
+            if self._by_token is None:
+                self._by_token = {}
+                for row in self.rows:
+                    self._by_token.setdefault(row.token_ref, []).append(row)
+            return self._by_token.get(wanted.token_ref, ())
+        if wanted.merchant_id:
+            if self._by_merchant is None:
+                self._by_merchant = {}
+                for row in self.rows:
+                    self._by_merchant.setdefault(row.merchant_id, []).append(row)
+            return self._by_merchant.get(wanted.merchant_id, ())
+        return self.rows
 
 
 class WatchHub:
@@ -157,6 +229,9 @@ class WatchHub:
             payment_id = payment_id_bytes(request.payment_id) if request.payment_id else None
             if request.after_sequence < 0:
                 raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="after_sequence", least="0")
+            if request.from_now and request.after_sequence:
+                raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="after_sequence", allowed="0 with from_now")
+            wanted = filters.checked(request.filter) if request.HasField("filter") else ALL
             there = [position.subscriber.asker for position in (*self._positions, *tuple(self._new))]
             if len(there) >= SUBSCRIBERS_MAX or there.count(subscriber.asker) >= SUBSCRIBERS_OF_ONE_MAX:
                 raise overloaded()
@@ -165,7 +240,8 @@ class WatchHub:
         except HutongError as error:
             subscriber.fail(error)
         else:
-            self._new.append(_Position(subscriber, request.after_sequence, payment_id))
+            one = _Position(subscriber, request.after_sequence, payment_id, wanted, from_now=request.from_now)
+            self._new.append(one)
             self._wake.set()
 
     def _run(self) -> None:
@@ -211,6 +287,12 @@ class WatchHub:
     def _serve(self, reader: Reader, *, behind: bool) -> bool:
         came = [self._new.popleft() for _ in range(len(self._new))]
         self._positions = [one for one in (*self._positions, *came) if not one.gone]
+        beginning = [one for one in self._positions if one.from_now and one.held is None]
+        if beginning:
+            last = reader.last_event()
+            for one in beginning:  # each is told from where on
+                one.after = last
+                one.caught_up = one.offer(_Batch((), last))
         ones = [one for one in self._positions if one.payment_id is not None]
         for start in range(0, len(ones), WATCHED_PER_READ_MAX):
             self._serve_watched(reader, ones[start : start + WATCHED_PER_READ_MAX])
@@ -239,44 +321,41 @@ class WatchHub:
         for row in reader.events_of(after, EVENTS_PER_READ_MAX):
             rows.setdefault(row.payment_id, []).append(row)
         for one in ones:
-            news = [row for row in rows.get(one.payment_id, ()) if row.sequence > one.after]
+            news = [row for row in rows.get(one.payment_id, ()) if row.sequence > one.after][:EVENTS_PER_MESSAGE_MAX]
             if news:
-                one.offer(_Batch(news[:EVENTS_PER_MESSAGE_MAX]))
+                one.offer(_Batch([row for row in news if _fits(one.wanted, row)], news[-1].sequence))
 
     def _serve_caught_up(self, reader: Reader, ones: Sequence[_Position]) -> None:
         """Those who watch all payments and are near the newest event: one read for all of them. Whoever does not get
         to its end counts as behind."""
         if not ones:
             return
-        rows = reader.events(min(one.after for one in ones), EVENTS_PER_MESSAGE_MAX)
-        batches: dict[int, _Batch] = {}
+        read = _Read(reader.events(min(one.after for one in ones), EVENTS_PER_MESSAGE_MAX))
         for one in ones:
-            if rows and one.after < rows[-1].sequence:
-                if one.after not in batches:
-                    batches[one.after] = _Batch(rows[bisect_right(rows, one.after, key=_sequence) :])
-                one.caught_up = one.offer(batches[one.after]) and len(rows) < EVENTS_PER_MESSAGE_MAX
-            elif len(rows) == EVENTS_PER_MESSAGE_MAX:
+            if one.after < read.last:
+                one.caught_up = one.offer(read.batch(one)) and read.complete
+            elif not read.complete:
                 one.caught_up = False
 
     def _serve_behind(self, reader: Reader, ones: Sequence[_Position]) -> bool:
         """Those who watch all payments and are behind, in this order and again, until the turn's work is done. Returns
         whether somebody is left who can be served at once."""
         waiting = deque(ones)
-        batches: dict[int, _Batch] = {}
+        reads: dict[int, _Read] = {}
         work = 0
         while waiting and work < WORK_PER_TURN_MAX:
             one = waiting.popleft()
             self._count(one)
-            batch = batches.get(one.after)
-            work += READ_WORK if batch is None else 1
-            if batch is None:
-                rows = reader.events(one.after, EVENTS_PER_MESSAGE_MAX)
-                if not rows:
+            read = reads.get(one.after)
+            work += READ_WORK if read is None else 1
+            if read is None:
+                read = _Read(reader.events(one.after, EVENTS_PER_MESSAGE_MAX))
+                if not read.rows:
                     one.caught_up = True
                     continue
-                batch = batches[one.after] = _Batch(rows)
-            if one.offer(batch):
-                one.caught_up = batch.complete
+                reads[one.after] = read
+            if one.offer(read.batch(one)):
+                one.caught_up = read.complete
                 if not one.caught_up:
                     waiting.append(one)
         return bool(waiting)
@@ -291,8 +370,8 @@ class WatchHub:
             position.subscriber.fail(HutongError(Reason.ERROR_REASON_DRAINING))
 
 
-def message(rows: Sequence[EventRow]) -> bytes:
-    """A serialized WatchPaymentsResponse."""
+def message(rows: Sequence[EventRow], sequence: int) -> bytes:
+    """A serialized WatchPaymentsResponse that says that its stream has come to `sequence`."""
     return pb.WatchPaymentsResponse(
         events=[
             pb.PaymentEvent(
@@ -300,10 +379,23 @@ def message(rows: Sequence[EventRow]) -> bytes:
                 payment_id=id_text(row.payment_id),
                 state=row.state,  # type: ignore[arg-type]
                 time=timestamp(row.time_us),
+                kind=row.kind,  # type: ignore[arg-type]
+                amount_minor=row.amount_minor,
+                currency=row.currency,
+                merchant_id=row.merchant_id,
+                terminal_id=row.terminal_id,
+                payer_key=row.payer_key,  # type: ignore[arg-type]
+                token_ref=row.token_ref,
+                original_payment_id=id_text(row.original_id) if row.original_id else "",
             )
             for row in rows
-        ]
+        ],
+        sequence=sequence,
     ).SerializeToString()
+
+
+def _fits(wanted: PaymentFilter, row: EventRow) -> bool:
+    return wanted.fits(row.payment_id, row.merchant_id, row.terminal_id, row.token_ref, row.kind, row.state)
 
 
 def _sequence(row: EventRow) -> int:

@@ -52,6 +52,9 @@ SUBJECT_CHARACTERS_MAX: Final = 128
 
 # -- pages of lists ------------------------------------------------------------------------------------------------
 
+PAYMENTS_PAGE_DEFAULT: Final = 50
+PAYMENTS_PAGE_MAX: Final = 200
+"""Of the payments of a gateway."""
 SETTLEMENT_PAGE_DEFAULT: Final = 100
 SETTLEMENT_PAGE_MAX: Final = 1_000
 DECISIONS_PAGE_DEFAULT: Final = 50

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.engine.model import Payment, Refused, Writes
+from gateway.journal.listing import ListedRow, Scan
 from gateway.journal.refusals import DecisionRow
 
 
@@ -32,14 +32,40 @@ class ClockDiffersError(JournalMismatchError):
     """This machine's clock and the database's are too far apart to begin: set the wrong one right."""
 
 
-@dataclass(frozen=True, slots=True)
-class EventRow:
-    """One change of one payment, in the order of the journal."""
+class EventRow(NamedTuple):
+    """One change of one payment, in the order of the journal, with what the payment's row says as it is read."""
 
     sequence: int
     payment_id: bytes
     state: int
     time_us: int
+    kind: int = 0
+    amount_minor: int = 0
+    currency: str = ""
+    merchant_id: str = ""
+    terminal_id: str = ""
+    payer_key: int = 0
+    token_ref: bytes = b""
+    """The payer's token, as the token service refers to it."""
+    original_id: bytes = b""
+    """Of a refund: the payment that it refunds."""
+
+
+EVENT_COLUMNS: Final = (
+    "e.sequence, e.payment_id, e.state, e.time_us, p.kind, p.amount_minor, p.currency, p.merchant_id, p.terminal_id, "
+    "p.payer_key, p.account_ref, p.original_id"
+)
+"""What an EventRow is read from: `events` as e, left joined with `payments` as p."""
+
+
+def event_rows(rows: Iterable[Sequence[Any]]) -> list[EventRow]:
+    """Rows of EVENT_COLUMNS."""
+    return [
+        EventRow._make((row[0], bytes(row[1]), *row[2:10], bytes(row[10]), bytes(row[11] or b"")))
+        if row[4] is not None
+        else EventRow(row[0], bytes(row[1]), row[2], row[3])
+        for row in rows
+    ]
 
 
 class Journal(Protocol):
@@ -115,6 +141,19 @@ class Reader(Protocol):
 
     def decisions(self, before: bytes | None, most: int) -> list[DecisionRow]:
         """Decisions of risk rules by which something fired, newest first: up to `most` older than payment `before`."""
+        ...
+
+    def last_event(self) -> int:
+        """The number of the newest event; 0 where there is none."""
+        ...
+
+    def follow(self) -> bool:
+        """Takes up more of what is committed into an index that this reader keeps beside the journal, if it keeps one.
+        Returns whether nothing committed is missing in it now. A call does a bounded piece of work."""
+        ...
+
+    def scan(self, scan: Scan) -> list[ListedRow]:
+        """Payments of a scan, newest first, up to its limit; of one merchant or token: as far as `follow` has come."""
         ...
 
     def rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:

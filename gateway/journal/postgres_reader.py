@@ -8,8 +8,10 @@ from typing import Any, Final
 import psycopg
 
 from gateway.engine.model import Payment
+from gateway.journal import listing
 from gateway.journal import postgres_sql as sql
-from gateway.journal.interface import EventRow, JournalUnavailableError
+from gateway.journal.interface import EVENT_COLUMNS, EventRow, JournalUnavailableError, event_rows
+from gateway.journal.listing import ListedRow, Scan
 from gateway.journal.postgres_arrays import bigints, byteas
 from gateway.journal.postgres_connection import Connect, Connection, connect
 from gateway.journal.postgres_waiting import READ_SILENT_S, REPORT_SILENT_S, SilentServerError
@@ -86,18 +88,39 @@ class PostgresReader:
         """See the interface. Numbers are given in the order of commits, so none appears behind one that was read."""
         (rows,) = self._rows(
             (
-                "SELECT sequence, payment_id, state, time_us FROM events WHERE sequence > %s "
-                "ORDER BY sequence LIMIT %s",
+                f"SELECT {EVENT_COLUMNS} FROM (SELECT sequence, payment_id, state, time_us FROM events "
+                "WHERE sequence > %s ORDER BY sequence LIMIT %s) AS e "
+                "LEFT JOIN payments AS p ON p.payment_id = e.payment_id ORDER BY e.sequence",
                 (after_sequence, limit),
             )
         )
-        return _event_rows(rows)
+        return event_rows(rows)
+
+    def last_event(self) -> int:
+        """See the interface."""
+        (((last,),),) = self._rows(("SELECT COALESCE(max(sequence), 0) FROM events", ()))
+        return int(last)
 
     def events_of(self, watched: Mapping[bytes, int], limit: int) -> list[EventRow]:
         """See the interface."""
         values = (byteas(list(watched)), bigints(list(watched.values())), limit, limit)
         (rows,) = self._rows((sql.EVENTS_OF, values))
-        return _event_rows(rows)
+        return event_rows(rows)
+
+    def follow(self) -> bool:
+        """See the interface. The indexes are the database's own, and have what is committed."""
+        return True
+
+    def scan(self, scan: Scan) -> list[ListedRow]:
+        """See the interface."""
+        if scan.token_ref:
+            query, values = listing.by_token(scan)
+        elif scan.merchant_id:
+            query, values = listing.by_merchant(scan)
+        else:
+            query, values = listing.by_nothing_shared(scan, hints=False)
+        (found,) = self._rows((query.replace("?", "%s"), values))
+        return listing.rows(found)
 
     def rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         """See the interface."""
@@ -109,7 +132,3 @@ class PostgresReader:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-
-def _event_rows(rows: Sequence[tuple[Any, ...]]) -> list[EventRow]:
-    return [EventRow(sequence, bytes(key), state, time_us) for sequence, key, state, time_us in rows]

@@ -36,7 +36,9 @@ CREATE TABLE IF NOT EXISTS mail (
     code TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS mail_engine ON mail (engine);
-CREATE UNIQUE INDEX IF NOT EXISTS payments_idempotency ON payments (idempotency)
+CREATE UNIQUE INDEX IF NOT EXISTS payments_idempotency ON payments (idempotency);
+CREATE INDEX IF NOT EXISTS payments_merchant ON payments (merchant_id, payment_id);
+CREATE INDEX IF NOT EXISTS payments_token ON payments (account_ref, payment_id)
 """
 LAST_TABLE: Final = "CREATE TABLE IF NOT EXISTS complete (version BIGINT NOT NULL PRIMARY KEY)"
 """Empty; when it is there, so are all others."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from gateway.journal import refusals
+from gateway.journal.interface import EVENT_COLUMNS
 from gateway.journal.postgres_arrays import SQL_TYPES
 from gateway.journal.postgres_schema import LEG_TYPES, LINE, PAYMENT_TYPES, REFUSAL_TYPES
 from gateway.journal.refusals import REFUSAL_COLUMNS
@@ -139,10 +140,11 @@ REFUNDS: Final = "SELECT payment_id FROM payments WHERE original_id = ANY(%s::by
 ROUTES: Final = "SELECT route_id, explanation FROM routes WHERE route_id = ANY(%s::bigint[])"
 JUDGEMENTS: Final = "SELECT risk_id, judgement FROM judgements WHERE risk_id = ANY(%s::bigint[])"
 EVENTS_OF: Final = (
-    "SELECT e.sequence, e.payment_id, e.state, e.time_us "
+    f"SELECT {EVENT_COLUMNS} "
     f"FROM {_unnest(('payment_id', 'after_sequence'), ('BYTEA', 'BIGINT'))} CROSS JOIN LATERAL ("
     "SELECT sequence, payment_id, state, time_us FROM events "
-    "WHERE payment_id = u.payment_id AND sequence > u.after_sequence ORDER BY sequence LIMIT %s) AS e LIMIT %s"
+    "WHERE payment_id = u.payment_id AND sequence > u.after_sequence ORDER BY sequence LIMIT %s) AS e "
+    "LEFT JOIN payments AS p ON p.payment_id = e.payment_id LIMIT %s"
 )
 """Payments, the number after which each is read, and most rows for one payment and for all."""
 CLAIM: Final = (

@@ -4,6 +4,8 @@ A payment costs one row in `payments` (inserted once, updated at each change of 
 that moves or undoes money (the first one's is written with its answer), two in `postings` for each movement, one in
 `events` for each state, with an entry in the index by which those who watch one payment find its events. A payment that
 risk rules refuse costs one row in `refusals`, and what they found is kept once for all that it was found of.
+Lists of payments, newest first, need no index that every payment would have to be written to: refunds have one, and so
+have payments that rest in a state in which few do (gateway.journal.listing).
 `payments.open` says who looks after a payment: 1, its engine, which has it in memory; 2, nobody, while its funds are
 held, until its engine takes it up, or on a shared journal any; 0, nobody: it has ended.
 """
@@ -12,9 +14,9 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 4
+VERSION: Final = 5
 """Version of this schema, kept in `meta`; a journal of another version is refused."""
-DIGESTS: Final = {4: ("b35960debbd70a09", "170b56b27a6d37a7")}
+DIGESTS: Final = {4: ("b35960debbd70a09", "170b56b27a6d37a7"), 5: ("1b968ac38f2d5b17", "ebb268f220ac3744")}
 """Of the text of the tables on SQLite and on PostgreSQL, by version. A new text is a new version: an entry is added,
 and none is ever changed."""
 
@@ -72,6 +74,8 @@ CREATE TABLE IF NOT EXISTS payments (
 CREATE INDEX IF NOT EXISTS payments_open ON payments (engine) WHERE open = 1;
 CREATE INDEX IF NOT EXISTS payments_held ON payments (hold_until_us) WHERE open = 2;
 CREATE INDEX IF NOT EXISTS payments_original ON payments (original_id) WHERE original_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS payments_refunds ON payments (payment_id) WHERE original_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS payments_state ON payments (state, payment_id) WHERE state IN (8, 9, 10, 11, 12);
 CREATE TABLE IF NOT EXISTS routes (
     route_id BIGINT NOT NULL PRIMARY KEY,
     explanation TEXT NOT NULL

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.engine.model import Payment
-from gateway.journal.interface import EventRow
+from gateway.journal.interface import EVENT_COLUMNS, EventRow, event_rows
+from gateway.journal.listing import ListedRow, Scan, by_nothing_shared
+from gateway.journal.listing import rows as listed_rows
 from gateway.journal.refusals import LIST_DECISIONS, DecisionRow, decision_parameters, decisions_from_rows
 from gateway.journal.rows import Row, payments_from_rows
 from gateway.journal.schema import LEG_COLUMNS, PAYMENT_COLUMNS
 from gateway.journal.sqlite_connection import check_version, connect, readable
+from gateway.journal.sqlite_index import SqliteIndex
 
 IDS_PER_QUERY_MAX: Final = 500
 PAYMENTS: Final = ", ".join(PAYMENT_COLUMNS)
@@ -24,6 +27,8 @@ class SqliteReader:
 
     def __init__(self, path: Path | str) -> None:
         """Raises JournalMismatchError."""
+        self._path = path
+        self._index: SqliteIndex | None = None
         self._connection = connect(path, read_only=True)
         try:
             check_version(self._connection, path)
@@ -70,10 +75,17 @@ class SqliteReader:
     def events(self, after_sequence: int, limit: int) -> list[EventRow]:
         """See the interface."""
         rows = self._connection.execute(
-            "SELECT sequence, payment_id, state, time_us FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?",
+            f"SELECT {EVENT_COLUMNS} FROM events AS e LEFT JOIN payments AS p ON p.payment_id = e.payment_id "
+            "WHERE e.sequence > ? ORDER BY e.sequence LIMIT ?",
             (after_sequence, limit),
         )
-        return [EventRow(*row) for row in rows]
+        return event_rows(rows)
+
+    @readable
+    def last_event(self) -> int:
+        """See the interface."""
+        ((last,),) = self._connection.execute("SELECT COALESCE(max(sequence), 0) FROM events").fetchall()
+        return int(last)
 
     @readable
     def events_of(self, watched: Mapping[bytes, int], limit: int) -> list[EventRow]:
@@ -84,13 +96,32 @@ class SqliteReader:
             some = names[start : start + IDS_PER_QUERY_MAX]
             rows = self._connection.execute(
                 f"WITH watched (payment_id, after_sequence) AS (VALUES {', '.join(['(?, ?)'] * len(some))}) "
-                "SELECT e.sequence, e.payment_id, e.state, e.time_us "
+                f"SELECT {EVENT_COLUMNS} "
                 "FROM watched AS w CROSS JOIN events AS e INDEXED BY events_payment "
-                "ON e.payment_id = w.payment_id AND e.sequence > w.after_sequence LIMIT ?",
+                "ON e.payment_id = w.payment_id AND e.sequence > w.after_sequence "
+                "LEFT JOIN payments AS p ON p.payment_id = e.payment_id LIMIT ?",
                 (*(value for pair in some for value in pair), limit - len(found)),
             )
-            found.extend(EventRow(*row) for row in rows)
+            found.extend(event_rows(rows))
         return found
+
+    def _by_merchant_or_token(self) -> SqliteIndex:
+        if self._index is None:
+            self._index = SqliteIndex(self._path)
+        return self._index
+
+    @readable
+    def follow(self) -> bool:
+        """See the interface."""
+        return self._by_merchant_or_token().follow()
+
+    @readable
+    def scan(self, scan: Scan) -> list[ListedRow]:
+        """See the interface."""
+        if scan.merchant_id or scan.token_ref:
+            return self._by_merchant_or_token().scan(scan)
+        query, values = by_nothing_shared(scan, hints=True)
+        return listed_rows(self._connection.execute(query, values).fetchall())
 
     @readable
     def rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
@@ -100,6 +131,8 @@ class SqliteReader:
     def close(self) -> None:
         """See the interface."""
         self._connection.close()
+        if self._index is not None:
+            self._index.close()
 
 
 def load(connection: sqlite3.Connection, payment_ids: Sequence[bytes]) -> list[Payment]:

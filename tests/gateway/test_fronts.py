@@ -22,7 +22,9 @@ from hutong.facepay.v1 import face_pb2
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
+from hutong.tokenization.v1 import token_pb2_grpc as token_rpc
 from hutong_client.retries import is_passing
+from hutong_client.tokens import WALLET_TRID
 from hutong_contract.errors import from_rpc_error, from_status
 from hutong_contract.names import CALLER_METADATA
 from sandbox.network import Network, NetworkOptions
@@ -564,3 +566,41 @@ def test_a_hold_ends_by_itself_and_is_seen_to(side: Side) -> None:
     assert refusal(lambda: side.stub.CapturePayment(request, timeout=CALL_S))[1] == "PAYMENT_NOT_HELD"
     receipt = side.stub.GetReceipt(pb.GetReceiptRequest(payment_id=payment_id), timeout=CALL_S).receipt
     assert (receipt.held_minor, receipt.paid_minor) == (0, 0)
+
+
+def test_a_wallet_finds_what_was_paid_with_its_token(side: Side) -> None:
+    """The token service's reference finds a payment with a one-time code, in lists and in events; a terminal's other
+    payments are not among them."""
+    number = side.network.wallet_tokens["wallet-02"].reveal()
+    tokens = token_rpc.TokenServiceStub(side.channel)
+    name = token_pb2.TokenName(token=number)
+    reference = tokens.GetToken(token_pb2.GetTokenRequest(requestor_id=WALLET_TRID, name=name)).view.token_ref
+    mine = pb.PaymentFilter(token_ref=reference)
+    stream = side.stub.WatchPayments(pb.WatchPaymentsRequest(filter=mine, from_now=True), timeout=CALL_S)
+    begun = next(stream)
+    assert not begun.events
+    code = tokens.ReserveCode(token_pb2.ReserveCodeRequest(requestor_id=WALLET_TRID, name=name)).code
+    side.stub.CreatePayment(side.request(), timeout=CALL_S)
+    paid = side.stub.CreatePayment(side.request(payer=pb.RoutingKey(payment_code=code)), timeout=CALL_S).payment
+    seen: list[pb.PaymentEvent] = []
+    while not seen or seen[-1].state != pb.PAYMENT_STATE_SUCCEEDED:
+        seen += next(stream).events
+    stream.cancel()
+    assert {(event.payment_id, event.amount_minor, event.currency, event.merchant_id) for event in seen} == {
+        (paid.payment_id, 1250, "CNY", "m1001")
+    }
+    assert seen[0].payer_key == pb.KEY_KIND_PAYMENT_CODE
+    assert seen[0].sequence > begun.sequence
+    listed = side.stub.ListPayments(pb.ListPaymentsRequest(filter=mine), timeout=CALL_S).payments
+    assert listed[0].payment_id == paid.payment_id
+    assert {payment.token_ref for payment in listed} == {reference}
+    raw = side.raw("ListPayments", pb.ListPaymentsRequest(filter=mine).SerializeToString())
+    assert number.encode() not in raw
+    assert code.encode() not in raw
+    shop = pb.PaymentFilter(merchant_id="m1001", states=[pb.PAYMENT_STATE_SUCCEEDED])
+    page = side.stub.ListPayments(pb.ListPaymentsRequest(page_size=1, filter=shop), timeout=CALL_S)
+    assert [one.payment_id for one in page.payments] == [paid.payment_id]
+    following = pb.ListPaymentsRequest(page_size=1, page_token=page.next_page_token, filter=shop)
+    assert side.stub.ListPayments(following, timeout=CALL_S).payments[0].payment_id < paid.payment_id
+    wrong = pb.ListPaymentsRequest(page_token=page.next_page_token)
+    assert refusal(lambda: side.stub.ListPayments(wrong, timeout=CALL_S))[1] == "PAGE_TOKEN_INVALID"

@@ -10,12 +10,19 @@ from pathlib import Path
 import pytest
 
 from gateway.engine.answer import id_text
-from gateway.engine.model import Writes
+from gateway.engine.model import Kind, Payment, Writes
 from gateway.engine.states import State
 from gateway.journal.interface import EventRow
 from gateway.journal.sqlite import SqliteJournal
 from gateway.journal.sqlite_reader import SqliteReader
-from gateway.watch import EVENTS_PER_MESSAGE_MAX, READ_WORK, WORK_PER_TURN_MAX, WatchHub
+from gateway.watch import (
+    EVENTS_PER_MESSAGE_MAX,
+    PROGRESS_EVENTS,
+    READ_WORK,
+    SUBSCRIBERS_MAX,
+    WORK_PER_TURN_MAX,
+    WatchHub,
+)
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.errors import HutongError
 
@@ -221,3 +228,170 @@ def test_a_journal_that_cannot_be_read_is_read_again(scene: Scene, caplog: pytes
     scene.hub.turn()
     assert scene.hub.failure is None
     assert stream.seen == [1]
+
+
+# -- filters ---------------------------------------------------------------------------------------------------
+
+
+class Told(Stream):
+    """Keeps whole messages."""
+
+    def __init__(self, asker: str = "") -> None:
+        super().__init__(asker)
+        self.messages: list[pb.WatchPaymentsResponse] = []
+
+    def try_send(self, message: bytes) -> bool:
+        if self.full:
+            return False
+        self.messages.append(pb.WatchPaymentsResponse.FromString(message))
+        return super().try_send(message)
+
+    @property
+    def events(self) -> list[pb.PaymentEvent]:
+        return [event for message in self.messages for event in message.events]
+
+
+def token(number: int) -> bytes:
+    return bytes([number % 251]) * 16
+
+
+def admit(scene: Scene, *numbers: int) -> None:
+    """Payments with a row: to merchant m0, m1 or m2, each from a token of its own."""
+    writes = Writes()
+    for number in numbers:
+        writes.admissions.append(
+            Payment(
+                payment_id=payment(number),
+                kind=Kind.PAYMENT,
+                amount_minor=100 + number,
+                currency="CNY",
+                debtor="issuer-a",
+                creditors=("acquirer-a",),
+                created_us=1,
+                deadline_us=2,
+                idempotency=payment(number),
+                fingerprint=b"f" * 16,
+                merchant_id=f"m{number % 3}",
+                terminal_id="t1",
+                account_ref=token(number),
+                payer_key=int(pb.KEY_KIND_PAYMENT_CODE),
+            )
+        )
+    scene.journal.commit(writes)
+    scene.events += len(numbers)
+
+
+def ask(scene: Scene, stream: Stream, **fields: object) -> None:
+    scene.hub.subscribe(pb.WatchPaymentsRequest(**fields).SerializeToString(), stream)  # type: ignore[arg-type]
+
+
+def settle(scene: Scene) -> None:
+    while scene.hub.turn():
+        pass
+
+
+def test_events_say_what_was_paid_with_which_token(scene: Scene) -> None:
+    admit(scene, 5)
+    stream = Told()
+    ask(scene, stream, filter=pb.PaymentFilter(token_ref=token(5)))
+    settle(scene)
+    (event,) = stream.events
+    assert (event.amount_minor, event.currency, event.merchant_id, event.terminal_id) == (105, "CNY", "m2", "t1")
+    assert (event.token_ref, event.payer_key, event.kind) == (
+        token(5),
+        pb.KEY_KIND_PAYMENT_CODE,
+        pb.PAYMENT_KIND_PAYMENT,
+    )
+    assert (event.state, event.payment_id) == (pb.PAYMENT_STATE_DEBITING, id_text(payment(5)))
+
+
+def test_each_filter_lets_through_what_fits_and_nothing_else(scene: Scene) -> None:
+    admit(scene, *range(1, 31))
+    scene.publish(3, 4)
+    mine, shop, ended, one, everything = Told("a"), Told("b"), Told("c"), Told("d"), Told("e")
+    ask(scene, mine, filter=pb.PaymentFilter(token_ref=token(3)))
+    ask(scene, shop, filter=pb.PaymentFilter(merchant_id="m1", terminal_id="t1"))
+    ask(scene, ended, filter=pb.PaymentFilter(states=[pb.PAYMENT_STATE_SUCCEEDED]))
+    ask(scene, one, payment_id=id_text(payment(4)), filter=pb.PaymentFilter(states=[pb.PAYMENT_STATE_SUCCEEDED]))
+    ask(scene, everything)
+    settle(scene)
+    assert mine.seen == [3, 31]
+    assert shop.seen == [*range(1, 31, 3), 32]
+    assert ended.seen == [31, 32]
+    assert one.seen == [32]
+    assert everything.seen == list(range(1, 33))
+    scene.publish(4, 3, 3)
+    settle(scene)
+    assert (mine.seen, shop.seen[-1], ended.seen) == ([3, 31, 34, 35], 33, [31, 32, 33, 34, 35])
+    assert everything.messages[-1].sequence == 35
+
+
+def test_from_now_begins_at_the_newest_event_and_says_so(scene: Scene) -> None:
+    admit(scene, *range(1, 31))
+    stream, mine = Told(), Told("b")
+    ask(scene, stream, from_now=True)
+    ask(scene, mine, from_now=True, filter=pb.PaymentFilter(token_ref=token(40)))
+    before = scene.reader.reads
+    settle(scene)
+    assert [(len(message.events), message.sequence) for message in stream.messages] == [(0, 30)]
+    assert scene.reader.rows_read == 0
+    assert scene.reader.reads <= before + 1
+    admit(scene, 40, 41)
+    settle(scene)
+    assert (stream.seen, mine.seen) == ([31, 32], [31])
+    refused = Told("c")
+    ask(scene, refused, from_now=True, after_sequence=3)
+    assert refused.error is not None
+    assert refused.error.name == "FIELD_INVALID"
+
+
+def test_from_now_waits_for_a_journal_that_cannot_be_read(scene: Scene) -> None:
+    admit(scene, 1, 2)
+    stream = Told()
+    ask(scene, stream, from_now=True)
+    scene.reader.close()
+    scene.hub.turn()
+    assert scene.hub.failure is not None
+    scene.open_reader()
+    settle(scene)
+    assert [message.sequence for message in stream.messages] == [2]
+    assert not stream.seen
+
+
+def test_who_is_passed_by_hears_how_far_the_stream_has_come(scene: Scene) -> None:
+    admit(scene, 7)
+    stream = Told()
+    ask(scene, stream, filter=pb.PaymentFilter(token_ref=token(7)))
+    settle(scene)
+    scene.publish(*range(1000, 1000 + PROGRESS_EVENTS + EVENTS_PER_MESSAGE_MAX))
+    settle(scene)
+    assert stream.seen == [1]
+    assert len(stream.messages) == 2
+    come_to = stream.messages[-1].sequence
+    assert come_to > PROGRESS_EVENTS
+    scene.publish(7)
+    again = Told("again")
+    ask(scene, again, after_sequence=come_to, filter=pb.PaymentFilter(token_ref=token(7)))
+    settle(scene)
+    assert again.seen == [scene.events]
+
+
+def test_a_thousand_filters_cost_one_read_and_a_look_each(scene: Scene) -> None:
+    streams = [Told(f"caller {number}") for number in range(SUBSCRIBERS_MAX)]
+    for number, stream in enumerate(streams):
+        ask(scene, stream, from_now=True, filter=pb.PaymentFilter(token_ref=token(number)))
+    settle(scene)
+    admit(scene, *range(200))
+    scene.reader.reads = 0
+    begun_s = time.thread_time()
+    settle(scene)
+    assert scene.reader.reads == 1
+    assert time.thread_time() - begun_s < 1.0, "not a look at each event for each subscriber"
+    assert [len(stream.seen) for stream in streams[:200]] == [1] * 200
+
+
+def test_a_filter_that_is_wrong_is_refused(scene: Scene) -> None:
+    stream = Told()
+    ask(scene, stream, filter=pb.PaymentFilter(terminal_id="t1"))
+    assert stream.error is not None
+    assert stream.error.name == "FIELD_MISSING"

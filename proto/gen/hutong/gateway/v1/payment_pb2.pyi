@@ -857,24 +857,144 @@ class ReceiptRefund(_message.Message):
 Global___ReceiptRefund: _TypeAlias = ReceiptRefund  # noqa: Y015
 
 @_typing.final
+class PaymentFilter(_message.Message):
+    """Which payments are meant: those that fit every field that is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    TERMINAL_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_REF_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    merchant_id: _builtins.str
+    terminal_id: _builtins.str
+    """A terminal of `merchant_id`, which must be set too."""
+    token_ref: _builtins.bytes
+    """16 bytes: payments from this token, and refunds to it, whichever of its keys was used. The token service gives the
+    reference with the token (RequestToken, GetToken).
+    """
+    kind: Global___PaymentKind.ValueType
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___PaymentState.ValueType]:
+        """In any of these states; of an event: the state that it tells of. Empty: in any."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Created in the millisecond of this time or later, as the payment's id says it."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Created before the millisecond of this time."""
+
+    def __init__(
+        self,
+        *,
+        merchant_id: _builtins.str = ...,
+        terminal_id: _builtins.str = ...,
+        token_ref: _builtins.bytes = ...,
+        states: _abc.Iterable[Global___PaymentState.ValueType] | None = ...,
+        kind: Global___PaymentKind.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "kind", b"kind", "merchant_id", b"merchant_id", "start_time", b"start_time", "states", b"states", "terminal_id", b"terminal_id", "token_ref", b"token_ref"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaymentFilter: _TypeAlias = PaymentFilter  # noqa: Y015
+
+@_typing.final
+class ListPaymentsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most payments of a page: 50 where it is 0; more than 200 are taken for 200."""
+    page_token: _builtins.str
+    """What the page before named as `next_page_token`, with the same filter; empty for the first page."""
+    @_builtins.property
+    def filter(self) -> Global___PaymentFilter:
+        """Unset: all payments."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        filter: Global___PaymentFilter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPaymentsRequest: _TypeAlias = ListPaymentsRequest  # noqa: Y015
+
+@_typing.final
+class ListPaymentsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Names the page of the next older ones; empty when there is nothing more."""
+    @_builtins.property
+    def payments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Payment]:
+        """Newest first, by payment id."""
+
+    def __init__(
+        self,
+        *,
+        payments: _abc.Iterable[Global___Payment] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "payments", b"payments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPaymentsResponse: _TypeAlias = ListPaymentsResponse  # noqa: Y015
+
+@_typing.final
 class WatchPaymentsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    FROM_NOW_FIELD_NUMBER: _builtins.int
     after_sequence: _builtins.int
     """The last sequence number already seen; 0 for everything that is kept."""
     payment_id: _builtins.str
     """Only this payment; empty for all."""
+    from_now: _builtins.bool
+    """Only what is committed from now on; `after_sequence` must then be 0. The first message has no events and says from
+    which number on.
+    """
+    @_builtins.property
+    def filter(self) -> Global___PaymentFilter:
+        """Only events of payments that fit. Unset: of all."""
+
     def __init__(
         self,
         *,
         after_sequence: _builtins.int = ...,
         payment_id: _builtins.str = ...,
+        filter: Global___PaymentFilter | None = ...,
+        from_now: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "payment_id", b"payment_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "filter", b"filter", "from_now", b"from_now", "payment_id", b"payment_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -885,18 +1005,24 @@ class WatchPaymentsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Everything up to this number that fits was sent: a stream that breaks is resumed after it. Without a filter it is
+    the number of the last event.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___PaymentEvent]:
-        """Events in order; never empty."""
+        """Events in order. Empty where a message only says how far the stream has come."""
 
     def __init__(
         self,
         *,
         events: _abc.Iterable[Global___PaymentEvent] | None = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -912,10 +1038,30 @@ class PaymentEvent(_message.Message):
     PAYMENT_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    AMOUNT_MINOR_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    TERMINAL_ID_FIELD_NUMBER: _builtins.int
+    PAYER_KEY_FIELD_NUMBER: _builtins.int
+    TOKEN_REF_FIELD_NUMBER: _builtins.int
+    ORIGINAL_PAYMENT_ID_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Grows with each event; gaps are possible."""
     payment_id: _builtins.str
     state: Global___PaymentState.ValueType
+    kind: Global___PaymentKind.ValueType
+    amount_minor: _builtins.int
+    """Of the payment as it stands when the event is sent: once it was captured, what was captured."""
+    currency: _builtins.str
+    merchant_id: _builtins.str
+    terminal_id: _builtins.str
+    payer_key: Global___KeyKind.ValueType
+    """How the payer was named."""
+    token_ref: _builtins.bytes
+    """The payer's token, as the token service refers to it: 16 bytes that name it and cannot pay."""
+    original_payment_id: _builtins.str
+    """Of a refund: the payment that it refunds."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -925,10 +1071,18 @@ class PaymentEvent(_message.Message):
         payment_id: _builtins.str = ...,
         state: Global___PaymentState.ValueType = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        kind: Global___PaymentKind.ValueType = ...,
+        amount_minor: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        merchant_id: _builtins.str = ...,
+        terminal_id: _builtins.str = ...,
+        payer_key: Global___KeyKind.ValueType = ...,
+        token_ref: _builtins.bytes = ...,
+        original_payment_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id", "sequence", b"sequence", "state", b"state", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "currency", b"currency", "kind", b"kind", "merchant_id", b"merchant_id", "original_payment_id", b"original_payment_id", "payer_key", b"payer_key", "payment_id", b"payment_id", "sequence", b"sequence", "state", b"state", "terminal_id", b"terminal_id", "time", b"time", "token_ref", b"token_ref"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -960,6 +1114,7 @@ class Payment(_message.Message):
     PAYER_LAST_FOUR_FIELD_NUMBER: _builtins.int
     AUTHORISED_MINOR_FIELD_NUMBER: _builtins.int
     HOLD_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    TOKEN_REF_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """UUIDv7."""
     kind: Global___PaymentKind.ValueType
@@ -980,13 +1135,15 @@ class Payment(_message.Message):
     payee_key: Global___KeyKind.ValueType
     """How the payee was named."""
     refunded_minor: _builtins.int
-    """Sum of refunds that succeeded or are under way; only in GetPayment."""
+    """Sum of refunds that succeeded or are under way; only in GetPayment and ListPayments."""
     original_payment_id: _builtins.str
     """Of a refund: the payment that it refunds."""
     payer_last_four: _builtins.str
     """Only the payer's issuer's last four digits of the token, for receipts."""
     authorised_minor: _builtins.int
     """Of a payment whose funds were to be held: how much. amount_minor is then what was captured, once it was."""
+    token_ref: _builtins.bytes
+    """The payer's token, as the token service refers to it: 16 bytes that name it and cannot pay; only in ListPayments."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -1020,10 +1177,11 @@ class Payment(_message.Message):
         payer_last_four: _builtins.str = ...,
         authorised_minor: _builtins.int = ...,
         hold_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        token_ref: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "hold_expire_time", b"hold_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquirer_id", b"acquirer_id", "amount_minor", b"amount_minor", "authorised_minor", b"authorised_minor", "create_time", b"create_time", "currency", b"currency", "end_time", b"end_time", "hold_expire_time", b"hold_expire_time", "issuer_id", b"issuer_id", "kind", b"kind", "merchant_id", b"merchant_id", "original_payment_id", b"original_payment_id", "payee_key", b"payee_key", "payer_key", b"payer_key", "payer_last_four", b"payer_last_four", "payment_id", b"payment_id", "reason", b"reason", "reference", b"reference", "refunded_minor", b"refunded_minor", "state", b"state", "terminal_id", b"terminal_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquirer_id", b"acquirer_id", "amount_minor", b"amount_minor", "authorised_minor", b"authorised_minor", "create_time", b"create_time", "currency", b"currency", "end_time", b"end_time", "hold_expire_time", b"hold_expire_time", "issuer_id", b"issuer_id", "kind", b"kind", "merchant_id", b"merchant_id", "original_payment_id", b"original_payment_id", "payee_key", b"payee_key", "payer_key", b"payer_key", "payer_last_four", b"payer_last_four", "payment_id", b"payment_id", "reason", b"reason", "reference", b"reference", "refunded_minor", b"refunded_minor", "state", b"state", "terminal_id", b"terminal_id", "token_ref", b"token_ref"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -70,6 +70,11 @@ class PaymentServiceStub:
                 request_serializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.GetReceiptRequest.SerializeToString,
                 response_deserializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.GetReceiptResponse.FromString,
                 _registered_method=True)
+        self.ListPayments = channel.unary_unary(
+                '/hutong.gateway.v1.PaymentService/ListPayments',
+                request_serializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.ListPaymentsRequest.SerializeToString,
+                response_deserializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.ListPaymentsResponse.FromString,
+                _registered_method=True)
         self.WatchPayments = channel.unary_stream(
                 '/hutong.gateway.v1.PaymentService/WatchPayments',
                 request_serializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.WatchPaymentsRequest.SerializeToString,
@@ -135,9 +140,18 @@ class PaymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPayments(self, request, context):
+        """Lists payments and refunds that fit a filter, newest first, in pages (AIP-158). Shows what is durable. A payment that
+        is made while somebody turns pages changes no page that follows. A page may hold fewer payments than were asked for,
+        or none, and yet name a next one: each call looks at a bounded number of payments.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchPayments(self, request, context):
-        """Sends every change of every payment in the order of the journal, at least once, never before it
-        is durable. Resume with the last sequence number seen.
+        """Sends every change of every payment that fits the filter, in the order of the journal, at least once, never before
+        it is durable. Resume with the last sequence number seen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,6 +194,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.GetReceipt,
                     request_deserializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.GetReceiptRequest.FromString,
                     response_serializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.GetReceiptResponse.SerializeToString,
+            ),
+            'ListPayments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPayments,
+                    request_deserializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.ListPaymentsRequest.FromString,
+                    response_serializer=hutong_dot_gateway_dot_v1_dot_payment__pb2.ListPaymentsResponse.SerializeToString,
             ),
             'WatchPayments': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchPayments,
@@ -377,6 +396,33 @@ class PaymentService:
             '/hutong.gateway.v1.PaymentService/GetReceipt',
             hutong_dot_gateway_dot_v1_dot_payment__pb2.GetReceiptRequest.SerializeToString,
             hutong_dot_gateway_dot_v1_dot_payment__pb2.GetReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPayments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hutong.gateway.v1.PaymentService/ListPayments',
+            hutong_dot_gateway_dot_v1_dot_payment__pb2.ListPaymentsRequest.SerializeToString,
+            hutong_dot_gateway_dot_v1_dot_payment__pb2.ListPaymentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

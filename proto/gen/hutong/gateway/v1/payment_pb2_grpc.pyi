@@ -55,9 +55,14 @@ class PaymentServiceStub:
     """Gives back a part or all of a payment that succeeded; several are allowed up to its amount."""
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_payment_pb2.GetReceiptRequest, _payment_pb2.GetReceiptResponse]
     """What a terminal or wallet prints of a payment or refund that has ended, or whose funds are held."""
+    ListPayments: _grpc.UnaryUnaryMultiCallable[_payment_pb2.ListPaymentsRequest, _payment_pb2.ListPaymentsResponse]
+    """Lists payments and refunds that fit a filter, newest first, in pages (AIP-158). Shows what is durable. A payment that
+    is made while somebody turns pages changes no page that follows. A page may hold fewer payments than were asked for,
+    or none, and yet name a next one: each call looks at a bounded number of payments.
+    """
     WatchPayments: _grpc.UnaryStreamMultiCallable[_payment_pb2.WatchPaymentsRequest, _payment_pb2.WatchPaymentsResponse]
-    """Sends every change of every payment in the order of the journal, at least once, never before it
-    is durable. Resume with the last sequence number seen.
+    """Sends every change of every payment that fits the filter, in the order of the journal, at least once, never before
+    it is durable. Resume with the last sequence number seen.
     """
 
 @_typing.type_check_only
@@ -87,9 +92,14 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """Gives back a part or all of a payment that succeeded; several are allowed up to its amount."""
     GetReceipt: _aio.UnaryUnaryMultiCallable[_payment_pb2.GetReceiptRequest, _payment_pb2.GetReceiptResponse]  # type: ignore[assignment]
     """What a terminal or wallet prints of a payment or refund that has ended, or whose funds are held."""
+    ListPayments: _aio.UnaryUnaryMultiCallable[_payment_pb2.ListPaymentsRequest, _payment_pb2.ListPaymentsResponse]  # type: ignore[assignment]
+    """Lists payments and refunds that fit a filter, newest first, in pages (AIP-158). Shows what is durable. A payment that
+    is made while somebody turns pages changes no page that follows. A page may hold fewer payments than were asked for,
+    or none, and yet name a next one: each call looks at a bounded number of payments.
+    """
     WatchPayments: _aio.UnaryStreamMultiCallable[_payment_pb2.WatchPaymentsRequest, _payment_pb2.WatchPaymentsResponse]  # type: ignore[assignment]
-    """Sends every change of every payment in the order of the journal, at least once, never before it
-    is durable. Resume with the last sequence number seen.
+    """Sends every change of every payment that fits the filter, in the order of the journal, at least once, never before
+    it is durable. Resume with the last sequence number seen.
     """
 
 class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -160,13 +170,24 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """What a terminal or wallet prints of a payment or refund that has ended, or whose funds are held."""
 
     @_abc_1.abstractmethod
+    def ListPayments(
+        self,
+        request: _payment_pb2.ListPaymentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payment_pb2.ListPaymentsResponse, _abc.Awaitable[_payment_pb2.ListPaymentsResponse]]:
+        """Lists payments and refunds that fit a filter, newest first, in pages (AIP-158). Shows what is durable. A payment that
+        is made while somebody turns pages changes no page that follows. A page may hold fewer payments than were asked for,
+        or none, and yet name a next one: each call looks at a bounded number of payments.
+        """
+
+    @_abc_1.abstractmethod
     def WatchPayments(
         self,
         request: _payment_pb2.WatchPaymentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_payment_pb2.WatchPaymentsResponse], _abc.AsyncIterator[_payment_pb2.WatchPaymentsResponse]]:
-        """Sends every change of every payment in the order of the journal, at least once, never before it
-        is durable. Resume with the last sequence number seen.
+        """Sends every change of every payment that fits the filter, in the order of the journal, at least once, never before
+        it is durable. Resume with the last sequence number seen.
         """
 
 def add_PaymentServiceServicer_to_server(servicer: PaymentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -62,6 +62,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CURRENCY_NOT_SERVED: _ErrorReason.ValueType  # 122
     ERROR_REASON_ACQUIRER_UNAVAILABLE: _ErrorReason.ValueType  # 117
     ERROR_REASON_REFUND_OF_REFUND: _ErrorReason.ValueType  # 116
+    ERROR_REASON_ORDER_ALREADY_PAID: _ErrorReason.ValueType  # 123
+    ERROR_REASON_PAGE_TOKEN_INVALID: _ErrorReason.ValueType  # 124
+    ERROR_REASON_LIST_BEHIND: _ErrorReason.ValueType  # 125
     ERROR_REASON_DAILY_LIMIT: _ErrorReason.ValueType  # 130
     ERROR_REASON_RISK_DECLINED: _ErrorReason.ValueType  # 131
     ERROR_REASON_STEP_UP_NEEDED: _ErrorReason.ValueType  # 132
@@ -148,6 +151,9 @@ ERROR_REASON_PAYMENT_NOT_SETTLED: ErrorReason.ValueType  # 121
 ERROR_REASON_CURRENCY_NOT_SERVED: ErrorReason.ValueType  # 122
 ERROR_REASON_ACQUIRER_UNAVAILABLE: ErrorReason.ValueType  # 117
 ERROR_REASON_REFUND_OF_REFUND: ErrorReason.ValueType  # 116
+ERROR_REASON_ORDER_ALREADY_PAID: ErrorReason.ValueType  # 123
+ERROR_REASON_PAGE_TOKEN_INVALID: ErrorReason.ValueType  # 124
+ERROR_REASON_LIST_BEHIND: ErrorReason.ValueType  # 125
 ERROR_REASON_DAILY_LIMIT: ErrorReason.ValueType  # 130
 ERROR_REASON_RISK_DECLINED: ErrorReason.ValueType  # 131
 ERROR_REASON_STEP_UP_NEEDED: ErrorReason.ValueType  # 132
