@@ -68,7 +68,7 @@ class Gateway(rpc.PaymentServiceServicer):
     def __init__(self) -> None:
         self.failures: list[HutongError | grpc.StatusCode] = []
         self.seen: list[Any] = []
-        self.streams: list[list[tuple[int, int] | grpc.StatusCode | HutongError]] = []
+        self.streams: list[list[tuple[int, int] | pb.WatchPaymentsResponse | grpc.StatusCode | HutongError]] = []
         self.hold: threading.Event | None = None
         self.metadata: list[dict[str, Any]] = []
 
@@ -112,10 +112,18 @@ class Gateway(rpc.PaymentServiceServicer):
         self._meet(request, context)
         return pb.RefundPaymentResponse(refund=pb.Payment(payment_id="r1", amount_minor=request.amount_minor))
 
+    def ListPayments(self, request: Any, context: Any) -> pb.ListPaymentsResponse:  # noqa: N802
+        self._meet(request, context)
+        pages = {"": (["p9", "p8"], "second"), "second": ([], "third"), "third": (["p1"], "")}
+        ids, following = pages[request.page_token]
+        return pb.ListPaymentsResponse(payments=[pb.Payment(payment_id=one) for one in ids], next_page_token=following)
+
     def WatchPayments(self, request: Any, context: Any) -> Iterator[pb.WatchPaymentsResponse]:  # noqa: N802
         self.seen.append(request)
         for step in self.streams.pop(0):
-            if isinstance(step, tuple):
+            if isinstance(step, pb.WatchPaymentsResponse):
+                yield step
+            elif isinstance(step, tuple):
                 sequence, state = step
                 event = pb.PaymentEvent(sequence=sequence, payment_id="p1", state=state)  # type: ignore[arg-type]
                 yield pb.WatchPaymentsResponse(events=[event])
@@ -399,6 +407,45 @@ def test_watching_resumes_after_the_last_event_and_repeats_none(gateway: Gateway
     assert [next(events).sequence for _ in range(4)] == [3, 5, 6, 9]
     events.close()  # type: ignore[attr-defined]
     assert [request.after_sequence for request in gateway.seen] == [2, 5, 5, 6]
+
+
+def test_watching_from_now_is_resumed_from_where_the_gateway_said_it_had_come_to(
+    gateway: Gateway, client: HutongClient
+) -> None:
+    """Also where nothing that fits came before the connection broke: what is paid meanwhile is not missed."""
+    mine = pb.PaymentFilter(token_ref=b"t" * 16)
+    gateway.streams = [
+        [grpc.StatusCode.UNAVAILABLE],
+        [pb.WatchPaymentsResponse(sequence=70), grpc.StatusCode.UNAVAILABLE],
+        [pb.WatchPaymentsResponse(sequence=90), (95, pb.PAYMENT_STATE_DEBITING), grpc.StatusCode.UNAVAILABLE],
+        [(96, pb.PAYMENT_STATE_SUCCEEDED)],
+    ]
+    events = client.watch_payments(from_now=True, only=mine)
+    assert [next(events).sequence for _ in range(2)] == [95, 96]
+    events.close()  # type: ignore[attr-defined]
+    assert [(one.after_sequence, one.from_now) for one in gateway.seen] == [
+        (0, True),
+        (0, True),
+        (70, False),
+        (95, False),
+    ]
+    assert all(one.filter == mine for one in gateway.seen)
+    gateway.streams = [[grpc.StatusCode.UNAVAILABLE], [pb.WatchPaymentsResponse(sequence=97)], []]
+    assert client.newest_sequence() == 97
+    with pytest.raises(Unreachable):
+        client.newest_sequence()
+
+
+def test_lists_ask_for_pages_until_there_are_none(gateway: Gateway, client: HutongClient) -> None:
+    """An empty page may have a next one."""
+    shop = pb.PaymentFilter(merchant_id="m1")
+    listed = client.list_payments(only=shop, page_size=2)
+    assert next(listed).payment_id == "p9"
+    assert len(gateway.seen) == 1, "the next page is asked for when it is needed"
+    gateway.failures = [OVERLOADED, HutongError(Reason.ERROR_REASON_LIST_BEHIND)]
+    assert [payment.payment_id for payment in listed] == ["p8", "p1"]
+    assert [one.page_token for one in gateway.seen] == ["", "second", "second", "second", "third"]
+    assert all((one.filter, one.page_size) == (shop, 2) for one in gateway.seen)
 
 
 def test_watching_what_is_gone_is_an_error(gateway: Gateway, client: HutongClient) -> None:

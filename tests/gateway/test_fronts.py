@@ -24,9 +24,8 @@ from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
 from hutong.tokenization.v1 import token_pb2_grpc as token_rpc
 from hutong_client.retries import is_passing
-from hutong_client.tokens import WALLET_TRID
 from hutong_contract.errors import from_rpc_error, from_status
-from hutong_contract.names import CALLER_METADATA
+from hutong_contract.names import CALLER_METADATA, WALLET_TRID
 from sandbox.network import Network, NetworkOptions
 from sandbox.participants.script import Behaviour, Plan
 from tests.deadlines import CALL_S

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.tokenization.v1 import token_pb2
-from hutong_client.errors import DeadlineExceeded, typed
+from hutong_client.errors import DeadlineExceeded, Unreachable, typed
 from hutong_client.options import ClientOptions, metadata_of, requestor_metadata
 from hutong_client.retries import Retrier, asked_wait_s, is_passing
 from hutong_client.wire import Metadata, Wire
@@ -67,6 +67,7 @@ CAPTURE_PAYMENT: Final = Method("/hutong.gateway.v1.PaymentService/CapturePaymen
 GET_RECEIPT: Final = Method("/hutong.gateway.v1.PaymentService/GetReceipt", pb.GetReceiptResponse)
 CANCEL_PAYMENT: Final = Method("/hutong.gateway.v1.PaymentService/CancelPayment", pb.CancelPaymentResponse)
 REFUND_PAYMENT: Final = Method("/hutong.gateway.v1.PaymentService/RefundPayment", pb.RefundPaymentResponse)
+LIST_PAYMENTS: Final = Method("/hutong.gateway.v1.PaymentService/ListPayments", pb.ListPaymentsResponse)
 WATCH_PAYMENTS: Final = Method("/hutong.gateway.v1.PaymentService/WatchPayments", pb.WatchPaymentsResponse)
 REQUEST_TOKEN: Final = Method("/hutong.tokenization.v1.TokenService/RequestToken", token_pb2.RequestTokenResponse)
 GET_TOKEN: Final = Method("/hutong.tokenization.v1.TokenService/GetToken", token_pb2.GetTokenResponse)
@@ -177,19 +178,80 @@ class Calls:
         )
         return (await self._ask(REFUND_PAYMENT, request, deadline_s, repeatable=True)).refund
 
-    async def watch_payments(
-        self, *, after_sequence: int = 0, payment_id: str = "", deadline_s: float | None = None
-    ) -> AsyncGenerator[pb.PaymentEvent, None]:
-        """Yields every change of every payment (or of one), in order, until the iterator is closed.
+    async def list_payments_page(
+        self,
+        *,
+        only: pb.PaymentFilter | None = None,
+        page_size: int = 0,
+        page_token: str = "",
+        deadline_s: float | None = None,
+    ) -> pb.ListPaymentsResponse:
+        """One page of the payments and refunds that fit, newest first.
 
-        A connection that breaks is resumed after the last event seen, so none is missed or seen twice here. Gives up
-        after WATCH_FAILURES_MAX failures in a row. With `deadline_s` raises DeadlineExceeded when that time is over.
+        `only`: what fits; None: all. `page_size`: most payments of the page, 0 for the gateway's default. `page_token`:
+        the former page's `next_page_token`. A page may be short, or empty, and yet have a next one.
+        """
+        request = pb.ListPaymentsRequest(filter=only, page_size=page_size, page_token=page_token)
+        return await self._ask(LIST_PAYMENTS, request, deadline_s, repeatable=True)
+
+    async def list_payments(
+        self, *, only: pb.PaymentFilter | None = None, page_size: int = 0, deadline_s: float | None = None
+    ) -> AsyncGenerator[pb.Payment, None]:
+        """Yields the payments and refunds that fit, newest first, asking for the next page when it is needed.
+
+        `only`: what fits, by merchant, terminal, token reference, states, kind and time; None: all. `deadline_s`: for
+        each page.
+        """
+        page_token = ""
+        while True:
+            page = await self.list_payments_page(
+                only=only, page_size=page_size, page_token=page_token, deadline_s=deadline_s
+            )
+            for payment in page.payments:
+                yield payment
+            page_token = page.next_page_token
+            if not page_token:
+                return
+
+    async def newest_sequence(self, *, deadline_s: float | None = None) -> int:
+        """The number of the newest event: where to watch from, so that what happens from here on is not missed.
+
+        A wallet asks for it before it shows a code, and then watches with `after_sequence` and its token's reference.
+        """
+        request = pb.WatchPaymentsRequest(from_now=True)
+
+        async def attempt(timeout_s: float) -> int:
+            answers = self._wire.stream(WATCH_PAYMENTS.path, request, WATCH_PAYMENTS.answer, timeout_s, self._metadata)
+            async with contextlib.aclosing(answers):
+                async for answer in answers:
+                    return answer.sequence
+            raise Unreachable(grpc.StatusCode.UNAVAILABLE, "the gateway ended the stream before it said anything")
+
+        return await self.repeated(attempt, deadline_s, repeatable=True)
+
+    async def watch_payments(
+        self,
+        *,
+        after_sequence: int = 0,
+        payment_id: str = "",
+        only: pb.PaymentFilter | None = None,
+        from_now: bool = False,
+        deadline_s: float | None = None,
+    ) -> AsyncGenerator[pb.PaymentEvent, None]:
+        """Yields every change of every payment (or of one, or of those that fit `only`), in order, until it is closed.
+
+        `from_now`: only what happens after the gateway has begun the stream, in place of `after_sequence`; see
+        `newest_sequence` where something is to be done in between. A connection that breaks is resumed after the last
+        event seen, so none is missed or seen twice here. Gives up after WATCH_FAILURES_MAX failures in a row. With
+        `deadline_s` raises DeadlineExceeded when that time is over.
         """
         end = None if deadline_s is None else time.monotonic() + deadline_s
         failures = 0
         while True:
             asked_s = 0.0
-            request = pb.WatchPaymentsRequest(after_sequence=after_sequence, payment_id=payment_id)
+            request = pb.WatchPaymentsRequest(
+                after_sequence=after_sequence, payment_id=payment_id, filter=only, from_now=from_now
+            )
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 raise DeadlineExceeded(grpc.StatusCode.DEADLINE_EXCEEDED, f"watched for {deadline_s} s")
@@ -200,8 +262,10 @@ class Calls:
                         failures = 0
                         for event in answer.events:
                             if event.sequence > after_sequence:
-                                after_sequence = event.sequence
+                                after_sequence, from_now = event.sequence, False
                                 yield event
+                        if answer.sequence > after_sequence or from_now:  # what does not fit was passed over
+                            after_sequence, from_now = answer.sequence, False
             except grpc.RpcError as failure:
                 error = typed(failure)
                 failures += 1

@@ -86,6 +86,9 @@ class HutongClient:
     get_receipt = _blocking(Calls.get_receipt)
     cancel_payment = _blocking(Calls.cancel_payment)
     refund_payment = _blocking(Calls.refund_payment)
+    list_payments_page = _blocking(Calls.list_payments_page)
+    list_payments = _iterating(Calls.list_payments)
+    newest_sequence = _blocking(Calls.newest_sequence)
     watch_payments = _iterating(Calls.watch_payments)
     settled = _blocking(Calls.settled)
 

@@ -285,7 +285,11 @@ def test_older_tables_are_refused_before_anything_is_changed_in_them(url: str) -
             connection.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
             connection.execute("CREATE TABLE payments (payment_id BYTEA PRIMARY KEY, amount BIGINT)")
             older = f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3Dolder"
-            for version, said in ((None, "payments lacks engine"), ("1", "schema version 1"), (str(VERSION), "payments lacks")):
+            for version, said in (
+                (None, "payments lacks engine"),
+                ("1", "schema version 1"),
+                (str(VERSION), "payments lacks"),
+            ):
                 connection.execute("DELETE FROM meta")
                 if version is not None:
                     connection.execute("INSERT INTO meta VALUES ('version', %s)", (version,))
