@@ -1,4 +1,4 @@
-"""Proves both clients against real gRPC servers: typed errors, deadlines, retries with one key, throttling, watching."""
+"""Proves both clients against real gRPC servers: typed errors, deadlines, retries, throttling, watching, tokens."""
 
 from __future__ import annotations
 
