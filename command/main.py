@@ -10,6 +10,7 @@ import click
 
 from command.options.groups import Group
 from hutong_contract.cleaning import printable, printable_lines
+from hutong_contract.extras import MissingExtraError
 
 COMMANDS: Final = {
     "barcode": ("command.barcode", "Read, write, scan and translate payment barcodes."),
@@ -56,6 +57,8 @@ class _Lazy(Group):
         except click.ClickException as error:
             error.message = printable_lines(error.message)  # type: ignore[misc] # shown once, here
             raise
+        except MissingExtraError as error:
+            raise click.ClickException(str(error)) from error
         except OSError as error:
             if error.filename is None:
                 raise

@@ -24,6 +24,7 @@ from gateway.journal.interface import JournalFencedError, JournalWentBackError
 from gateway.links.windows import WINDOW, WINDOW_MIN
 from hutong_contract import confinement
 from hutong_contract.cleaning import log_to
+from hutong_contract.extras import MissingExtraError
 from sandbox.journals import WENT_BACK
 from sandbox.network import DEFAULT_LISTEN, Network, NetworkError, NetworkOptions, Where
 from sandbox.places import PlaceError, check_network_folder
@@ -99,6 +100,7 @@ SHOWN_MAX: Final = 12
     help="Folder of the token vault, which gateways of one machine may share. Default: vault in the data folder.",
 )
 @module_options
+@click.option("--with-faces/--no-faces", default=True, show_default=True, help="Whether there is a face service.")
 @face_options
 @click.option(
     "--settle-every",
@@ -136,6 +138,7 @@ def up(
     accept_lost_commits: bool,
     vault: Path | None,
     key_module: KeyModule | None,
+    with_faces: bool,
     faces: Faces,
     settle_every: int | None,
     risk_rules: Path | None,
@@ -172,6 +175,7 @@ def up(
             accept_lost_commits=accept_lost_commits,
             vault=vault,
             key_module=key_module,
+            faces=with_faces,
             face_gallery=faces.gallery,
             face_operators=faces.operators,
             face_operator_secret=faces.secret,
@@ -192,6 +196,9 @@ def up(
             network = Network.start(options)
         except NetworkError as error:
             raise click.ClickException(str(error)) from None
+        except MissingExtraError as error:
+            without = " (or leave the face service out: --no-faces)" if error.extra == "faces" else ""
+            raise click.ClickException(f"{error}{without}") from None
         signal.signal(signal.SIGHUP, lambda *_: network.gateway.risk.ask())
         _show(network, Screen(), accounts=accounts)
         failed = False

@@ -7,12 +7,16 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from facepay.embedding import Unusable
 from facepay.liveness import cues
+from hutong_contract.extras import needs
+
+with needs("faces"):
+    import cv2
+
 
 PIXELS_MAX: Final = 25_000_000
 """Largest picture: a phone's camera. A compressed bomb of a few kilobytes can claim 65,535 x 65,535."""

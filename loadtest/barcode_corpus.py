@@ -14,6 +14,7 @@ import numpy as np
 from gateway.barcode.found import Effort
 from gateway.barcode.readers import Limits, Reader
 from hutong_contract.errors import HutongError
+from hutong_contract.extras import needs
 from loadtest.progress import Begin, unseen
 
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
@@ -49,9 +50,10 @@ def generate(folder: Path, each: int, seed: int) -> int:
     Raises:
         CorpusError: the folder holds something already, or cannot be written.
     """
-    import cv2  # where nothing is drawn it is not needed
+    with needs("pictures"):  # where nothing is drawn it is not needed
+        import cv2
 
-    from loadtest import barcode_scenes as scenes
+        from loadtest import barcode_scenes as scenes
     from loadtest.barcodes import distinct_codes
 
     try:

@@ -9,14 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import cv2
 import numpy as np
 import zxingcpp
 from numpy.typing import NDArray
 
 from gateway.barcode.raster import Modules, Picture, picture
 from gateway.barcode.symbols import modules_of
+from hutong_contract.extras import needs
 from loadtest import pictures as plain
+
+with needs("pictures"):
+    import cv2
+
 
 Generator = np.random.Generator
 Scene = Callable[[Modules, Generator], Picture]

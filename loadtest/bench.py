@@ -8,14 +8,16 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
+from hutong_contract.extras import needs
 from loadtest import echo
 from loadtest.measure import Saturation, latencies_ms, saturate
 from loadtest.measured import Child, Setting, journal_name, serve_gateway
 from loadtest.payments import CREATE_PATH, Payments, succeeded
 from sandbox.checking import check_folder
 from sandbox.journals import LOCAL_SERVER, local_server
+
+with needs("bench"):
+    import psutil
 
 ROUNDS: Final = 2
 """Echo and payments take turns, so that a machine that slows down slows both."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from facepay.evaluation import EqualError, Pairs, interval, roc
-from loadtest.errors import BenchError
+from hutong_contract.extras import needs
 
 SIZE_INCHES: Final = (7.5, 5.0)
 DPI: Final = 120
@@ -30,11 +30,9 @@ _STYLE: Final = {
 
 
 def _pyplot() -> Any:
-    """matplotlib without a display. Raises BenchError where it is missing."""
-    try:
+    """matplotlib without a display. Raises MissingExtraError."""
+    with needs("bench"):
         import matplotlib as mpl
-    except ImportError:
-        raise BenchError("--plots needs matplotlib: pip install 'hutong[bench]'") from None
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
@@ -42,7 +40,7 @@ def _pyplot() -> Any:
 
 
 def check() -> None:
-    """Raises BenchError where plots cannot be drawn, before anything takes long."""
+    """Raises MissingExtraError where plots cannot be drawn, before anything takes long."""
     _pyplot()
 
 

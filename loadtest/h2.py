@@ -21,11 +21,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import hpack
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from hutong_contract.extras import needs
 from hutong_contract.names import CALLER_METADATA
+
+with needs("bench"):
+    import hpack
+
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WINDOW: Final = 2**31 - 1

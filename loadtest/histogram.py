@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hutong_contract.extras import needs
+
 if TYPE_CHECKING:
     from hdrh.histogram import HdrHistogram
 
@@ -126,7 +128,8 @@ class Histogram:
 
     def to_hdrh(self) -> HdrHistogram:
         """The same counts as a histogram of the package `hdrh`, in microseconds."""
-        from hdrh.histogram import HdrHistogram  # a package of the `load` extra
+        with needs("bench"):
+            from hdrh.histogram import HdrHistogram
 
         made = HdrHistogram(1, VALUE_MAX_US, DIGITS)
         for value, count in self.buckets().items():

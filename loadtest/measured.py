@@ -12,15 +12,18 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
 from gateway.budgets import QueryLimits
 from gateway.engine.loop import IN_FLIGHT_MAX
 from hutong.participant.v1 import participant_pb2
+from hutong_contract.extras import needs
 from loadtest.errors import BenchError
 from sandbox.journals import LOCAL_SERVER, SQLITE_FILE, local_server
 from sandbox.network import Network, NetworkOptions
 from sandbox.participants.script import Script
+
+with needs("bench"):
+    import psutil
+
 
 WALLETS_PER_ISSUER: Final = 250
 MERCHANTS_PER_ACQUIRER: Final = 20

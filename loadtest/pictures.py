@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.barcode.raster import Picture, picture
 from gateway.barcode.symbols import modules_of
+from hutong_contract.extras import needs
+
+with needs("pictures"):
+    import cv2
+
 
 _GROUND: Final = 205
 Generator = np.random.Generator

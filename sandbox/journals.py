@@ -25,6 +25,7 @@ from gateway.journal.memory import FILE_NAME as MEMORY_FILE
 from gateway.journal.memory import Memory
 from gateway.journal.sqlite import SqliteJournal
 from gateway.journal.sqlite_reader import SqliteReader
+from hutong_contract.extras import needs
 
 SQLITE_FILE: Final = "gateway.db"
 HOLDER_FILE: Final = "gateway.holder"
@@ -68,10 +69,8 @@ def compare_clock(url: str, clock: Clock) -> None:
     if not url:
         return
     check_url(url)
-    try:
+    with needs("postgres"):
         from gateway.journal import postgres_clock
-    except ImportError as error:
-        raise _needs_psycopg(error) from error
     try:
         postgres_clock.compare_at_start(url, clock)
     except JournalMismatchError as error:
@@ -94,12 +93,10 @@ def open_journal(
             os.close(lock)
             raise JournalError(str(error)) from error
     check_url(url)
-    try:
+    with needs("postgres"):
         from gateway.journal.postgres import PostgresJournal
         from gateway.journal.postgres_neighbours import PostgresNeighbours
         from gateway.journal.postgres_reader import PostgresReader
-    except ImportError as error:
-        raise _needs_psycopg(error) from error
     clock = clock or Clock()
     holder, lock = _holder(folder)
     try:
@@ -140,10 +137,6 @@ def _in_use(folder: Path) -> JournalError:
     return JournalError(f"another gateway runs on {folder}; give each a folder of its own")
 
 
-def _needs_psycopg(error: ImportError) -> JournalError:
-    return JournalError(f"PostgreSQL needs psycopg: pip install 'hutong[postgres]' ({error})")
-
-
 def open_journal_reader(folder: Path, url: str = "") -> Reader:
     """Opens the journal of a data folder for reading, in use or not. Raises JournalError."""
     if not url:
@@ -152,10 +145,8 @@ def open_journal_reader(folder: Path, url: str = "") -> Reader:
         except JournalMismatchError as error:
             raise JournalError(str(error)) from error
     check_url(url)
-    try:
+    with needs("postgres"):
         from gateway.journal.postgres_reader import PostgresReader
-    except ImportError as error:
-        raise _needs_psycopg(error) from error
     return PostgresReader(url)
 
 
@@ -167,9 +158,10 @@ def examine_journal(folder: Path, url: str = "") -> Report:
         except JournalMismatchError as error:
             raise JournalError(str(error)) from error
     check_url(url)
-    import psycopg
+    with needs("postgres"):
+        import psycopg
 
-    from gateway.journal.postgres_check import examine_postgresql
+        from gateway.journal.postgres_check import examine_postgresql
 
     try:
         return examine_postgresql(url)

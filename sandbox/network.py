@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
@@ -33,9 +33,6 @@ from facepay.gallery.engine import GalleryUnavailable
 from facepay.gallery.opening import Place as GalleryPlace
 from facepay.model import Options as FaceOptions
 from facepay.operators import Operators
-from facepay.server import FaceServicer
-from facepay.service import FaceService
-from facepay.service import open_service as open_faces
 from gateway import directory
 from gateway import listen as listening
 from gateway.barcode.server import BarcodeServicer
@@ -52,10 +49,10 @@ from gateway.links.windows import WINDOW
 from gateway.risk.book import RuleBook
 from gateway.risk.rule_file import RulesError
 from gateway.server import Gateway, GatewayOptions, Register
-from hutong.facepay.v1 import face_pb2, face_pb2_grpc
 from hutong.gateway.v1 import barcode_pb2, barcode_pb2_grpc, settlement_pb2, settlement_pb2_grpc
 from hutong.tokenization.v1 import token_pb2, token_pb2_grpc
 from hutong_contract import confinement
+from hutong_contract.extras import check_installed
 from hutong_contract.secret import Secret
 from sandbox.institutions import BOOKS_FOLDER, Institutions, ParticipantTls, Process, end
 from sandbox.journals import JournalError, check_unused, check_url, compare_clock, open_journal, remembered
@@ -68,6 +65,10 @@ from tokenization.errors import VaultError
 from tokenization.requestors import Action
 from tokenization.server import TokenServicer
 from tokenization.service import TokenService
+
+if TYPE_CHECKING:
+    from facepay.service import FaceService
+    from sandbox.face_side import FaceSide
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,8 @@ class NetworkOptions:
     """Serve on a database that lacks what this folder's gateways saw committed, and record that in it."""
     vault: Path | None = None
     """Folder of the token vault, which several gateways of one machine may share; None: `vault` in the data folder."""
+    faces: bool = True
+    """Whether there is a face service; it needs the extra `faces`."""
     face_gallery: GalleryPlace | None = None
     """Where templates are searched; None: in this process, on files in the data folder."""
     face_operators: frozenset[str] = frozenset()
@@ -172,15 +175,10 @@ class Network:
             self._vault = open_vault(options.vault or self.data / "vault", options.key_module, clock)
             opened.callback(self._vault.close)
             self.tokens: TokenService = self._vault.service
-            self.faces: FaceService = open_faces(
-                self.data / "faces",
-                options=_face_options(options),
-                clock_us=clock.now_us,
-                settled=lambda: clock.settled,
-            )
-            opened.callback(self.faces.close)
+            self._face_side = _open_faces(options, clock)
+            if self._face_side is not None:
+                opened.callback(self._face_side.close)
             self._token_servicer = TokenServicer(self.tokens)
-            self._face_servicer = FaceServicer(self.faces, _face_operators(options), clock.now_us)
             self._directory = directory.parse(_json(self._write_directory(), self.data / "directory.json"))
             self.tokens.know_issuers(
                 one.id for one in self._directory.participants.values() if one.role == directory.ISSUER
@@ -204,7 +202,12 @@ class Network:
 
     @classmethod
     def start(cls, options: NetworkOptions) -> Network:
-        """Builds the network and opens its port. Raises NetworkError; then a folder that was new is as before."""
+        """Builds the network and opens its port.
+
+        Raises:
+            NetworkError: it cannot run; then a folder that was new is as before.
+            hutong_contract.extras.MissingExtraError: a part that was asked for is not installed; likewise.
+        """
         try:
             _check(options)
             with _restoring(options), confinement.kept_to_owner():
@@ -265,6 +268,11 @@ class Network:
         }
         with open(self.data / "network.json", "w", encoding="utf-8", opener=_private) as file:
             file.write(json.dumps(said) + "\n")
+
+    @property
+    def faces(self) -> FaceService | None:
+        """The face service; None where the network has none."""
+        return None if self._face_side is None else self._face_side.service
 
     @property
     def target(self) -> str:
@@ -343,16 +351,13 @@ class Network:
             token_pb2_grpc.add_TokenServiceServicer_to_server(self._token_servicer, server)
             return (token_pb2.DESCRIPTOR.services_by_name["TokenService"].full_name,)
 
-        def faces(server: grpc.aio.Server) -> Sequence[str]:
-            face_pb2_grpc.add_FaceServiceServicer_to_server(self._face_servicer, server)
-            return (face_pb2.DESCRIPTOR.services_by_name["FaceService"].full_name,)
-
         def settlement(server: grpc.aio.Server) -> Sequence[str]:
             settlement_pb2_grpc.add_SettlementServiceServicer_to_server(self._settlement, server)
             return (settlement_pb2.DESCRIPTOR.services_by_name["SettlementService"].full_name,)
 
         self._settlement = SettlementServicer(self._directory, self._admit_operator, self._open_clearing, self._put)
-        return (barcodes, tokens, faces, settlement)
+        faces = () if self._face_side is None else (self._face_side.register,)
+        return (barcodes, tokens, *faces, settlement)
 
     def _admit_operator(self, trid: str, secret: str) -> None:
         """Raises HutongError unless this requestor may run the gateway."""
@@ -396,8 +401,8 @@ class Network:
         self._opened.unlock()
         end(self._children)
         self._close_books()
-        self._face_servicer.close()
-        self.faces.close()
+        if self._face_side is not None:
+            self._face_side.close()
         self._token_servicer.threads.shutdown()
         self._vault.close()
         gc.unfreeze()
@@ -416,8 +421,15 @@ class Network:
         self.close()
 
 
-def _face_options(options: NetworkOptions) -> FaceOptions:
-    return FaceOptions(gallery=options.face_gallery, wait_for_kernels=False)
+def _open_faces(options: NetworkOptions, clock: Clock) -> FaceSide | None:
+    """Opens the face service, where there is to be one. Raises MissingExtraError."""
+    if not options.faces:
+        return None
+    check_installed("faces")
+    from sandbox.face_side import FaceSide
+
+    chosen = FaceOptions(gallery=options.face_gallery, wait_for_kernels=False)
+    return FaceSide(options.data / "faces", chosen, _face_operators(options), clock)
 
 
 def _check_participants(options: NetworkOptions, institutions: Institutions) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.engine.clock import Clock
+from hutong_contract.extras import needs
 from hutong_contract.secret import Secret
 from tokenization import passphrase
 from tokenization.errors import VaultError
@@ -53,10 +54,8 @@ def open_vault(folder: Path, module: KeyModule | None = None, clock: Clock | Non
     clock = clock or Clock()
     if module is None:
         return OpenedVault(open_service(folder, clock_us=clock.now_us, settled=lambda: clock.settled))
-    try:
+    with needs("hsm"):
         from tokenization.hsm import HsmKeks
-    except ImportError as error:
-        raise VaultError(f"a key module needs python-pkcs11: pip install 'hutong[hsm]' ({error})") from error
     if not module.library.is_file():
         raise VaultError(f"there is no PKCS#11 library at {module.library}")
     keks = HsmKeks(str(module.library), module.token_label, module.pin, clock.now_us())

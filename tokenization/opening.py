@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hutong_contract.extras import needs
 from hutong_contract.secret import Secret
 from tokenization import purposes as purpose_keys
 from tokenization import schema, store
@@ -95,7 +96,8 @@ def open_postgres(
 
     Every row's tag is checked. Raises VaultError.
     """
-    from tokenization.store_postgres import PostgresStore  # only here, for it needs an optional package
+    with needs("postgres"):
+        from tokenization.store_postgres import PostgresStore
 
     folder.mkdir(parents=True, exist_ok=True)
     with _exclusively(folder):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-import numpy as np
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
@@ -24,6 +25,8 @@ from hutong.facepay.v1 import capture_pb2, face_pb2
 from hutong_contract.secret import Secret
 
 Algorithm = face_pb2.SignatureAlgorithm
+Embedding = Iterable[float]
+"""Numbers of a face as its network gives them: a list, a NumPy array of one dimension, …"""
 CAPTURE_PURPOSE: Final = b"hutong face capture v1"
 ENROLMENT_PURPOSE: Final = b"hutong face enrolment v1"
 NONCE_BYTES: Final = 16
@@ -124,9 +127,12 @@ def _load_public(
     raise ValueError("unknown signature algorithm")
 
 
-def embedding_bytes(embedding: np.ndarray | Sequence[float]) -> bytes:
+def embedding_bytes(embedding: Embedding) -> bytes:
     """An embedding as it travels: little-endian float32."""
-    return np.ascontiguousarray(embedding, dtype="<f4").tobytes()
+    packed = array("f", embedding)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
 
 
 def hash_parts(parts: Iterable[bytes]) -> bytes:
@@ -152,7 +158,7 @@ def factors_hash(nonce: bytes, passcode: str, last_four: str) -> bytes:
 class Captured:
     """What the camera and the keypad of a terminal gave."""
 
-    embedding: np.ndarray | Sequence[float]
+    embedding: Embedding
     liveness: Mapping[str, float]
     """Cue name to score, 0 (attack) to 1 (live), as the terminal's own checks found."""
     frames: tuple[bytes, ...] = ()
@@ -207,7 +213,7 @@ def build_capture(
 
 def build_enrolment(
     service: ServiceKey,
-    embeddings: Sequence[np.ndarray | Sequence[float]],
+    embeddings: Sequence[Embedding],
     passcode: Secret[str],
     last_four: Secret[str] | None = None,
 ) -> bytes:

@@ -13,6 +13,7 @@ import numpy as np
 
 from facepay.embedding import Unusable, checked
 from facepay.extraction.interface import WHERE_MODELS, FaceSeen, Image, ModelsUnusable, session
+from hutong_contract.extras import MissingExtraError, needs
 
 LIVENESS_FOLDER: Final = "liveness"
 """Folder of the pack with the add-on's model; beside the pack's own files FaceAnalysis would misread it."""
@@ -24,9 +25,10 @@ class InsightfacePack:
 
     def __init__(self, folder: Path, det_size: tuple[int, int] = (640, 640)) -> None:
         try:
-            from insightface.app import FaceAnalysis
-        except ImportError:
-            raise ModelsUnusable("this pack needs insightface: pip install 'hutong[insightface]'") from None
+            with needs("insightface"):
+                from insightface.app import FaceAnalysis
+        except MissingExtraError as error:
+            raise ModelsUnusable(f"this pack cannot be opened: {error}") from None
         for file in sorted(folder.glob("*.onnx")):
             session(file, "model")  # FaceAnalysis asserts where a file is no model; this says which.
         try:

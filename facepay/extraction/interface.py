@@ -9,6 +9,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hutong_contract.extras import needs
+
 Image = NDArray[np.uint8]
 Points = NDArray[np.float32]
 
@@ -52,8 +54,9 @@ class Extractor(Protocol):
 
 def session(path: Any, purpose: str) -> Any:
     """Opens an ONNX model. Raises ModelsUnusable where the file is missing or not one."""
-    import onnxruntime as ort
-    from onnxruntime.capi import onnxruntime_pybind11_state as states
+    with needs("faces"):
+        import onnxruntime as ort
+        from onnxruntime.capi import onnxruntime_pybind11_state as states
 
     options = ort.SessionOptions()
     options.log_severity_level = 3

@@ -8,12 +8,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from facepay.embedding import Unusable, checked
 from facepay.extraction.interface import WHERE_MODELS, FaceSeen, Image, ModelsUnusable, Points, session
+from hutong_contract.extras import needs
+
+with needs("faces"):
+    import cv2
+
 
 ALIGNED: Final = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import cv2
 import numpy as np
 
 from facepay.embedding import Unusable
 from facepay.extraction.interface import FaceSeen, Image, Points
+from hutong_contract.extras import needs
+
+with needs("faces"):
+    import cv2
+
 
 QUALITY_RULES: Final = ("several_faces", "too_small", "turned", "blurred")
 """Reasons for which a picture with a face in it is refused by `the_one`."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from numba import njit
-from numba.core import config
-from numba.core.caching import UserWideCacheLocator
-
 from facepay.gallery import kernel_cache
+from hutong_contract.extras import needs
+
+with needs("faces"):
+    from numba import njit
+    from numba.core import config
+    from numba.core.caching import UserWideCacheLocator
+
 
 _FOLDER: Final = kernel_cache.folder()
 

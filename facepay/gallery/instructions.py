@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
-from numba.np import arrayobj
+from hutong_contract.extras import needs
+
+with needs("faces"):
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+    from numba.np import arrayobj
+
 
 BLOCK_ROWS: Final = 64
 """Rows in a block: 4 KiB of a 512-bit sketch, which stays in the first cache while every query passes over it."""

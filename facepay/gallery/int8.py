@@ -14,13 +14,17 @@ from functools import partial
 from typing import Final
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from facepay.gallery import kernels
 from facepay.gallery.onnx_writer import matmul_model
 from facepay.gallery.scan import ROW_LIMIT, Best, Prepared, Wide, on_all
 from facepay.gallery.segment import Rows
+from hutong_contract.extras import needs
+
+with needs("faces"):
+    import onnxruntime as ort
+
 
 WEIGHT_ROWS: Final = 16_384
 """Rows of one graph: 8 MB of weights, which stay in the cache while a batch passes."""

@@ -25,6 +25,7 @@ from facepay.gallery.engine import (
     Vectors,
 )
 from facepay.gallery.sketch import Projection
+from hutong_contract.extras import MissingExtraError, needs
 from hutong_contract.secret import Secret
 
 COLLECTION: Final = "hutong_faces"
@@ -64,9 +65,10 @@ class MilvusGallery:
     ) -> None:
         """`uri` is a file path (milvus-lite) or http://host:19530; `token` is "user:password"."""
         try:
-            from pymilvus import MilvusClient
-        except ImportError:
-            raise MilvusUnavailable("install the extra: pip install 'hutong[milvus]'") from None
+            with needs("milvus"):
+                from pymilvus import MilvusClient
+        except MissingExtraError as error:
+            raise MilvusUnavailable(str(error)) from None
         self._uri = uri
         self._projection = projection
         self._name = collection

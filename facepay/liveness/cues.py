@@ -11,9 +11,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from hutong_contract.extras import needs
+
+with needs("faces"):
+    import cv2
+
 
 Image = NDArray[np.uint8]
 Grey = NDArray[np.float32]

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Final
 
-import cv2
 import numpy as np
 import zxingcpp
 from numpy.typing import NDArray
@@ -25,6 +24,11 @@ from gateway.barcode import files
 from gateway.barcode.raster import Modules, Picture
 from gateway.barcode.symbols import QR, QR_QUIET_MODULES, Style, modules_of
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.extras import needs
+
+with needs("pictures"):
+    import cv2
+
 
 SIZES_MM: Final = {"a6": (105.0, 148.0), "a5": (148.0, 210.0), "a4": (210.0, 297.0)}
 DEFAULT_SIZE: Final = "a6"

@@ -8,9 +8,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from hutong_contract.extras import needs
+
+with needs("pictures"):
+    import cv2
+
 
 Modules = NDArray[np.bool_]
 """Rows of modules, True where dark, quiet zone included."""

@@ -19,7 +19,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Final, cast
 
-import cv2
 import numpy as np
 import zxingcpp
 from numpy.typing import NDArray
@@ -28,6 +27,11 @@ from gateway.barcode import files
 from gateway.barcode.charsets import text_of
 from gateway.barcode.found import QR_CODE, SYMBOLS_MAX, Effort, Point, Reading, Symbol
 from gateway.barcode.raster import Picture
+from hutong_contract.extras import needs
+
+with needs("pictures"):
+    import cv2
+
 
 LADDER_CPU_S: Final = 1.5
 """No attempt begins after so much processor time."""

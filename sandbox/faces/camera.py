@@ -12,9 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from hutong_contract.extras import needs
+
+with needs("faces"):
+    import cv2
+
 
 LIVE, PRINT, SCREEN, MASK, REPLAY, INJECTION = "live", "print", "screen", "mask", "replay", "injection"
 ATTACKS: Final = (PRINT, SCREEN, MASK, REPLAY, INJECTION)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hutong_contract.extras import needs
 from verification.simulation.disk import Disk
 from verification.simulation.draw import draw, draw_shared
 from verification.simulation.finish import finish
@@ -49,7 +50,8 @@ class Runner:
             if (database := self._database) is None:
                 world = World(plan, lambda _: Disk(Path(at)), trace=trace)
             else:
-                from verification.simulation.server import Server  # psycopg is an option
+                with needs("postgres"):
+                    from verification.simulation.server import Server
 
                 world = World(plan, lambda now_us: Server(database, now_us), trace=trace)
             with _quiet():
@@ -71,7 +73,8 @@ def open_runner(url: str = "") -> Iterator[Runner]:
     if not url:
         yield Runner()
         return
-    from verification.simulation.database import Database  # psycopg is an option
+    with needs("postgres"):
+        from verification.simulation.database import Database
 
     database = Database(url)
     try:

@@ -8,11 +8,14 @@ import time
 from contextlib import suppress
 from typing import Final
 
-import psutil
-
+from hutong_contract.extras import needs
 from verification.torture.faults import Fault, Hurt, Stage
 from verification.torture.line import Line
 from verification.torture.processes import PostgresProcess, TortureError
+
+with needs("bench"):
+    import psutil
+
 
 STATEMENTS: Final = ("COMMIT", "UPDATE numbering", "INSERT INTO payments", "UPDATE leases")
 """Before which a line is cut: with the line of numbers locked, with what a tick is about, with an engine's lease only,

@@ -17,13 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
-import psutil
-
+from hutong_contract.extras import needs
 from sandbox.institutions import Institutions
 from sandbox.population import Institution
 from verification.presentations import SHARED_FILES
 from verification.torture.clocked import set_ahead
 from verification.torture.load import Plan
+
+with needs("bench"):
+    import psutil
+
 
 START_S: Final = 60.0
 """How long anything may take to start."""
