@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from hutong_contract.extras import EXTRAS, MissingExtraError, check_installed, needs
-from tests.deadlines import START_S
 
 ROOT = Path(__file__).parents[2]
 WITHOUT = """
