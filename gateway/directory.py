@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from hutong_contract.limits import SECRET_CHARACTERS_MIN
+
 WEIGHT_MAX: Final = 1e9
 """Shares are computed with such numbers; larger ones would swallow small ones."""
 MERCHANTS_MAX: Final = 5_000_000
@@ -108,6 +110,9 @@ def load(path: Path) -> Directory:
 def parse(data: Mapping[str, Any]) -> Directory:
     """Builds a directory from what JSON gives; see docs/directory.md for the keys. Raises DirectoryError."""
     try:
+        for row in data["participants"]:
+            if 0 < len(row.get("secret", "")) < SECRET_CHARACTERS_MIN:
+                raise ValueError(f"secret of participant {row['id']!r}: at least {SECRET_CHARACTERS_MIN} characters")
         participants = {
             row["id"]: Participant(
                 row["id"],

@@ -50,6 +50,15 @@ TEMPLATES_MAX: Final = 8
 SUBJECT_CHARACTERS_MAX: Final = 128
 """Of the name under which a face is enrolled."""
 
+# -- participants --------------------------------------------------------------------------------------------------
+
+FRAME_ANSWERS_MAX: Final = 25_000
+"""Answers in one frame of a participant."""
+INSTALLATION_CHARACTERS_MAX: Final = 64
+"""Of the name that a participant gives the installation that connects."""
+SECRET_CHARACTERS_MIN: Final = 16
+"""Of a secret that proves who calls: guesses are slowed and not counted, so it must not be guessable."""
+
 # -- pages of lists ------------------------------------------------------------------------------------------------
 
 PAYMENTS_PAGE_DEFAULT: Final = 50

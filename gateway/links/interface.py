@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from gateway.engine.model import NOT_SENT, Answered, LegOut
+from gateway.engine.model import LEG_ID_BYTES, NOT_SENT, Answered, LegOut
 from hutong.participant.v1 import participant_pb2 as pb
 
 CODE_CHARACTERS: Final = 2
@@ -81,7 +81,12 @@ def framed(legs: Sequence[LegOut]) -> pb.LegFrame:
 
 def answered(participant: str, frame: pb.AnswerFrame) -> list[Answered]:
     """A frame of answers as events; what is no response code counts as UNREADABLE_CODE."""
-    return [Answered(participant, a.leg_id, int(a.result), _code(a.response_code)) for a in frame.answers]
+    return [Answered(participant, _leg_id(a.leg_id), int(a.result), _code(a.response_code)) for a in frame.answers]
+
+
+def _leg_id(given: bytes) -> bytes:
+    """A leg's id from outside; what is longer than one is none of ours, and is not kept whole."""
+    return given if len(given) <= LEG_ID_BYTES else given[: LEG_ID_BYTES + 1]
 
 
 def _code(text: str) -> str:

@@ -10,8 +10,9 @@ import asyncio
 import hmac
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import grpc
 
@@ -23,6 +24,7 @@ from gateway.links.windows import WINDOW, Windows
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
 from hutong_contract.errors import HutongError, Reason
+from hutong_contract.limits import FRAME_ANSWERS_MAX, INSTALLATION_CHARACTERS_MAX
 from hutong_contract.serving import abort, proves
 
 log = logging.getLogger(__name__)
@@ -33,8 +35,56 @@ EXPIRE_US: Final = 500_000
 ANSWERS_WAITING_MAX: Final = 100_000
 """Answers that may wait for the engine; beyond them streams are not read, so that participants have to wait."""
 READ_AGAIN_S: Final = 0.01
+UNASKED_PER_S: Final = 2_000
+"""Answers that nobody waits for are read at this rate, once as many as a window has places came at once: each costs
+the engine what one that is waited for costs."""
+WRONG_S: Final = 1.0
+"""A wrong secret is refused after so long."""
+WRONG_MAX: Final = 1_000
+"""Refusals that wait so at a time; beyond them they are given at once."""
+REPORT_S: Final = 10.0
+"""How often the log says that somebody tries to connect as a participant and may not."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Pace:
+    """So many of something a second, after a number at once. Pure: the time is passed in."""
+
+    def __init__(self, per_s: float, at_once: float) -> None:
+        self._per_s = per_s
+        self._at_once = at_once
+        self._left = at_once
+        self._at_s: float | None = None
+
+    def take(self, count: int, now_s: float) -> float:
+        """Counts some. Returns the seconds after which the next may come."""
+        if self._at_s is not None:
+            self._left = min(self._at_once, self._left + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
+        self._left -= count
+        return max(0.0, -self._left / self._per_s)
+
+
+class Refused:
+    """Reports of those who try to connect as a participant and may not: one entry of the log each REPORT_S."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, int] = {}
+        """Participant, of the directory's, to the refusals that were not reported yet."""
+        self._next_s: dict[str, float] = {}
+
+    def report(self, participant: str, why: str, context: Context) -> None:
+        """Counts a refusal, and says it if none was said lately."""
+        count = self._since[participant] = self._since.get(participant, 0) + 1
+        now_s = time.monotonic()
+        if now_s >= self._next_s.get(participant, 0.0):
+            self._next_s[participant] = now_s + REPORT_S
+            del self._since[participant]
+            log.warning(
+                "refused as participant %s: %s (%d times since it was last said), from %s",
+                participant, why, count, context.peer(),
+            )  # fmt: skip
 
 
 class _Stream:
@@ -70,6 +120,9 @@ class RemoteLink(rpc.ParticipantServiceServicer):
         """The stream that counts, of each participant. Both under the lock."""
         self._closed = False
         self._next_expiry_us = 0
+        self._refusing = 0
+        """Refusals of wrong secrets that wait."""
+        self._refused = Refused()
 
     def use(self, inbox: Inbox[Any]) -> None:
         """Where answers go: the engine's inbox. Before anybody connects."""
@@ -115,9 +168,13 @@ class RemoteLink(rpc.ParticipantServiceServicer):
     async def Connect(  # noqa: N802 - the contract's name
         self, request_iterator: AsyncIterator[pb.ConnectRequest], context: Context
     ) -> AsyncIterator[pb.ConnectResponse]:
-        """Serves one participant until it leaves or another connection of the same participant takes over."""
-        participant = await self._hello(request_iterator, context)
-        stream = self._open(participant)
+        """Serves one participant until it leaves or another connection of the same installation takes over."""
+        hello = await self._hello(request_iterator, context)
+        participant = hello.participant_id
+        stream = self._open(participant, hello.installation)
+        if stream is None:
+            self._refused.report(participant, "another installation", context)
+            await abort(context, HutongError(Reason.ERROR_REASON_PARTICIPANT_CONNECTED))
         log.info("participant %s connected", participant)
         reading = asyncio.ensure_future(self._read(participant, stream, request_iterator))
         reading.add_done_callback(lambda ended: self._read_ended(participant, stream, ended))
@@ -136,11 +193,14 @@ class RemoteLink(rpc.ParticipantServiceServicer):
         if error is not None and not isinstance(error, grpc.aio.BaseError):
             raise error  # a frame that is none, or a defect: the server's guard says it to the participant
 
-    def _open(self, participant: str) -> _Stream:
-        """This stream counts from now on."""
+    def _open(self, participant: str, installation: str) -> _Stream | None:
+        """This stream counts from now on; None where one of another installation does."""
         with self._lock:
+            epoch = self._windows.connect(participant, installation)
+            if epoch is None:
+                return None
             before = self._streams.get(participant)
-            stream = _Stream(asyncio.get_running_loop(), self._windows.connect(participant))
+            stream = _Stream(asyncio.get_running_loop(), epoch)
             self._streams[participant] = stream
             if before is not None:
                 before.wake()
@@ -172,29 +232,50 @@ class RemoteLink(rpc.ParticipantServiceServicer):
             )
         self._ended(participant, stream)
 
-    async def _hello(self, requests: AsyncIterator[pb.ConnectRequest], context: Context) -> str:
+    async def _hello(self, requests: AsyncIterator[pb.ConnectRequest], context: Context) -> pb.Hello:
+        """The Hello of somebody who is who it says. Ends the call where there is none."""
         try:
             first = await asyncio.wait_for(anext(requests), HELLO_S)
         except (StopAsyncIteration, TimeoutError):
             first = pb.ConnectRequest()
         if first.WhichOneof("frame") != "hello":
             await abort(context, HutongError(Reason.ERROR_REASON_FRAME_INVALID, expected="hello"))
+        if len(first.hello.installation) > INSTALLATION_CHARACTERS_MAX:
+            most = str(INSTALLATION_CHARACTERS_MAX)
+            await abort(context, HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="installation", most=most))
         participant = self._directory.participants.get(first.hello.participant_id)
         if participant is None:
             await abort(context, HutongError(Reason.ERROR_REASON_PARTICIPANT_UNKNOWN))
         knows = participant.secret and hmac.compare_digest(first.hello.secret.encode(), participant.secret.encode())
         if not knows and not proves(context, participant.id, self._directory.participants):
-            await abort(context, HutongError(Reason.ERROR_REASON_PARTICIPANT_REFUSED))
-        return participant.id
+            await self._refuse(participant.id, context)
+        return first.hello
+
+    async def _refuse(self, participant: str, context: Context) -> NoReturn:
+        """A wrong secret: the log says it, and the caller waits. The participant itself is never locked out by others'
+        guesses: its right secret lets it in at once."""
+        self._refused.report(participant, "wrong credentials", context)
+        if self._refusing < WRONG_MAX:
+            self._refusing += 1
+            try:
+                await asyncio.sleep(WRONG_S)
+            finally:
+                self._refusing -= 1
+        await abort(context, HutongError(Reason.ERROR_REASON_PARTICIPANT_REFUSED))
 
     async def _read(self, participant: str, stream: _Stream, requests: AsyncIterator[pb.ConnectRequest]) -> None:
+        unasked = Pace(UNASKED_PER_S, self._windows.window)
         async for request in requests:
             if request.WhichOneof("frame") != "answers":
                 raise HutongError(Reason.ERROR_REASON_FRAME_INVALID, expected="answers")
+            if len(request.answers.answers) > FRAME_ANSWERS_MAX:
+                raise HutongError(Reason.ERROR_REASON_FRAME_INVALID, answers_max=str(FRAME_ANSWERS_MAX))
             events = answered(participant, request.answers)
             with self._lock:
-                self._windows.answered(participant, stream.epoch, [event.leg_id for event in events])
+                too_many = self._windows.answered(participant, stream.epoch, [event.leg_id for event in events])
             self._inbox.put(events)
+            if too_many:
+                await asyncio.sleep(unasked.take(too_many, time.monotonic()))
             while len(self._inbox) > ANSWERS_WAITING_MAX and not self._closed:
                 await asyncio.sleep(READ_AGAIN_S)
 

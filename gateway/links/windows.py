@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from gateway.engine.model import INQUIRY_NUMBER_MIN, LEG_ID_BYTES, Answered, LegKind, LegOut
@@ -84,7 +84,9 @@ class _Place:
 class _Window:
     """The legs of one connected participant."""
 
-    def __init__(self, most: Bounds) -> None:
+    def __init__(self, most: Bounds, installation: str) -> None:
+        self.installation = installation
+        """Whose streams take over from each other; empty: nobody's."""
         self.epoch = 0
         """Which stream carries the legs."""
         self.places: OrderedDict[bytes, _Place] = OrderedDict()
@@ -153,20 +155,21 @@ class _Window:
                 taken.append(place.leg)
         return taken
 
-    def answered(self, leg_id: bytes) -> None:
-        """An answer came for this leg id, whatever it says."""
+    def answered(self, leg_id: bytes) -> bool:
+        """An answer came for this leg id, whatever it says. Returns whether it was waited for."""
         place = self.places.get(leg_id)
         if place is None or not place.left:
-            return
+            return False
         self.free(place)
         if place.kind == MONEY:
-            return
+            return True
         original = place.leg.original_leg_id
         self._give_up(original)
         if place.kind == REVERSALS and len(original) == LEG_ID_BYTES:
             number = original[-1] + INQUIRY_NUMBER_MIN
             if number < 256:
                 self._give_up(original[:-1] + bytes([number]))
+        return True
 
     def _give_up(self, leg_id: bytes) -> None:
         place = self.places.get(leg_id)
@@ -196,12 +199,15 @@ class Windows:
         self._windows: dict[str, _Window] = {}
         self._epochs = itertools.count(1)
 
-    def connect(self, participant: str) -> int:
-        """A stream of this participant is open, and takes over from the one before, if there is one: legs that wait go
-        with it. Returns the epoch by which it is known here."""
+    def connect(self, participant: str, installation: str = "") -> int | None:
+        """A stream of this participant is open, and takes over from the one before, if there is one of the same
+        installation: legs that wait go with it. Returns the epoch by which it is known here; None where a stream of
+        another installation is open, which stays: nothing changes."""
         window = self._windows.get(participant)
         if window is None:
-            window = self._windows[participant] = _Window(self._most)
+            window = self._windows[participant] = _Window(self._most, installation)
+        elif not installation or installation != window.installation:
+            return None
         else:
             for place in [place for place in window.places.values() if place.left and not place.leaving]:
                 window.free(place)
@@ -246,12 +252,14 @@ class Windows:
             return None
         return window.take(self._frame_legs_max)
 
-    def answered(self, participant: str, epoch: int, leg_ids: Iterable[bytes]) -> None:
-        """Answers came on that stream."""
+    def answered(self, participant: str, epoch: int, leg_ids: Sequence[bytes]) -> int:
+        """Answers came on that stream. Returns how many of them were not waited for."""
+        waited_for = 0
         window = self._windows.get(participant)
         if window is not None and window.epoch == epoch:
             for leg_id in leg_ids:
-                window.answered(leg_id)
+                waited_for += window.answered(leg_id)
+        return len(leg_ids) - waited_for
 
     def expire(self, now_us: int) -> list[Answered]:
         """Frees what was given up. Returns legs among it that never left, as NOT_SENT."""

@@ -20,6 +20,7 @@ import itertools
 import logging
 import os
 import random
+import secrets
 import signal
 import sys
 import threading
@@ -41,6 +42,7 @@ from hutong_contract import confinement
 from hutong_contract.cleaning import log_to
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.legs import Answer, Leg
+from hutong_contract.limits import INSTALLATION_CHARACTERS_MAX
 from hutong_contract.secret import Secret
 from sandbox.participants.books import Books, BooksError
 from sandbox.participants.ledger import Role
@@ -58,6 +60,8 @@ RECONNECT_MAX_S: Final = 1.0
 TARGETS_MAX: Final = 64
 """Gateways that one participant serves: a thread for each."""
 LOCK_NAME: Final = "books.lock"
+INSTALLATION_NAME: Final = "installation"
+INSTALLATION_BYTES: Final = 16
 SECRET_BYTES_MAX: Final = 4096
 REFUSALS: Final = frozenset({Reason.ERROR_REASON_PARTICIPANT_REFUSED, Reason.ERROR_REASON_PARTICIPANT_UNKNOWN})
 
@@ -119,11 +123,15 @@ class Desk:
 class Runner:
     """Keeps one participant connected to one gateway."""
 
-    def __init__(self, desk: Desk, channel: grpc.Channel, secret: Secret[str]) -> None:
+    def __init__(self, desk: Desk, channel: grpc.Channel, secret: Secret[str], installation: str = "") -> None:
+        """`installation`: by which a new stream takes over from one whose line was cut."""
+        self._installation = installation
         self._desk = desk
         self._connect = rpc.ParticipantServiceStub(channel).Connect
         self._secret = secret
         self._stopped = threading.Event()
+        self._turned_away = False
+        """Whether the log has said that this gateway does not welcome it; it tries again."""
         self._outbox = Outbox()
         self._stream: grpc.Call | None = None
 
@@ -148,7 +156,7 @@ class Runner:
     def _serve_once(self) -> bool:
         """Serves one stream to its end; whether the gateway welcomed it."""
         outbox = self._outbox = Outbox()
-        hello = pb.Hello(participant_id=self._desk.id, secret=self._secret.reveal())
+        hello = pb.Hello(participant_id=self._desk.id, secret=self._secret.reveal(), installation=self._installation)
         outbox.put(pb.ConnectRequest(hello=hello))
         stream = self._connect(iter(outbox))
         self._stream = stream
@@ -157,7 +165,7 @@ class Runner:
         welcomed = False
         try:
             for response in stream:
-                welcomed = True
+                welcomed, self._turned_away = True, False
                 if response.HasField("legs"):
                     for delay_us, answers in self._desk.work(response.legs.legs):
                         outbox.put(pb.ConnectRequest(answers=_frame(answers)), delay_us)
@@ -165,6 +173,9 @@ class Runner:
             error = typed(failure)
             if isinstance(error, HutongError) and error.reason in REFUSALS:
                 raise error from None
+            if isinstance(error, HutongError) and not self._turned_away:
+                self._turned_away = True
+                log.warning("%s: %s", self._desk.id, error)
         finally:
             outbox.close()
             stream.cancel()  # type: ignore[no-untyped-call]
@@ -215,6 +226,19 @@ def _lock(folder: Path) -> int:
         os.close(file)
         raise BooksError(f"another process keeps the books in {folder}; give it all gateways, with --target") from None
     return file
+
+
+def _installation(folder: Path) -> str:
+    """What these books are known by at gateways: made once. Call with the lock held. Raises BooksError."""
+    path = folder / INSTALLATION_NAME
+    try:
+        if not path.exists():
+            new = path.with_suffix(".new")
+            new.write_text(secrets.token_hex(INSTALLATION_BYTES), "ascii")
+            new.replace(path)
+        return path.read_text("ascii")[:INSTALLATION_CHARACTERS_MAX]
+    except (OSError, UnicodeError) as error:
+        raise BooksError(f"{path} cannot be used: {error}") from None
 
 
 def _secret(*, first: bool) -> Secret[str]:
@@ -291,6 +315,7 @@ def main(
     secret = _secret(first=secret_first)
     try:
         lock = _lock(folder)
+        installation = _installation(folder)
         books = Books(folder)
         participant = SimulatedParticipant(participant_id, Role[role.upper()], books, seed=seed, magic_amounts=magic)
     except BooksError as error:
@@ -298,7 +323,7 @@ def main(
     participant.script = Script(latency=Latency(int(latency_ms * 1_000), 0.4))
     desk = Desk(participant)
     channels = [_open(target, tls) for target in dict.fromkeys(targets)]
-    runners = [Runner(desk, channel, secret) for channel in channels]
+    runners = [Runner(desk, channel, secret, installation) for channel in channels]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop(runners))
     if until_eof:

@@ -15,7 +15,7 @@ from gateway.directory import DirectoryError, load, parse
 def data() -> dict[str, Any]:
     return {
         "participants": [
-            {"id": "issuer-a", "role": "issuer", "secret": "s"},
+            {"id": "issuer-a", "role": "issuer", "secret": "the bank's own secret"},
             {"id": "acquirer-a", "role": "acquirer", "name": "A", "currencies": ["CNY"]},
         ],
         "merchants": [

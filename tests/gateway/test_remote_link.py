@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
+from gateway.links import remote
 from hutong.gateway.v1 import payment_pb2 as payments
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
 from hutong_client import keys
 from hutong_client.client import HutongClient
 from hutong_contract.errors import from_rpc_error
+from hutong_contract.limits import FRAME_ANSWERS_MAX
 from hutong_contract.names import CALLER_METADATA
 from sandbox.network import Network, NetworkOptions
-from tests.deadlines import CALL_S
+from tests.deadlines import CALL_S, wait_until
 
 pytestmark = pytest.mark.process
 
@@ -36,7 +39,9 @@ def network(tmp_path: Path) -> Iterator[Network]:
 class Participant:
     """A participant written by hand, which answers what a test makes it answer."""
 
-    def __init__(self, network: Network, participant_id: str, secret: str | None = None, caller: str = "") -> None:
+    def __init__(
+        self, network: Network, participant_id: str, secret: str | None = None, caller: str = "", installation: str = ""
+    ) -> None:
         known = network.gateway.router.directory.participants.get(participant_id)
         right = known.secret if known is not None else ""
         self.channel = grpc.insecure_channel(network.target)
@@ -44,7 +49,8 @@ class Participant:
         self.stream = rpc.ParticipantServiceStub(self.channel).Connect(
             iter(self._out.get, None), timeout=CALL_S, metadata=((CALLER_METADATA, caller),) if caller else ()
         )
-        self.send(hello=pb.Hello(participant_id=participant_id, secret=right if secret is None else secret))
+        shown = right if secret is None else secret
+        self.send(hello=pb.Hello(participant_id=participant_id, secret=shown, installation=installation))
 
     def send(self, **frame: object) -> None:
         self._out.put(pb.ConnectRequest(**frame))  # type: ignore[arg-type]
@@ -139,10 +145,105 @@ def test_a_payment_over_two_streams_with_noise_between(network: Network) -> None
     acquirer.close()
 
 
-def test_a_second_connection_takes_over(network: Network) -> None:
+def test_a_second_installation_is_refused_while_the_first_lives(
+    network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether it names another one or none; and it is reported. When the first has left, it gets in."""
+    first = Participant(network, "issuer-a", installation="one")
+    first.welcome()
+    for installation in ("another", ""):
+        second = Participant(network, "issuer-a", installation=installation)
+        assert second.refusal() == "PARTICIPANT_CONNECTED"
+        second.close()
+    assert "refused as participant issuer-a: another installation" in caplog.text
+    with HutongClient(network.target) as client:
+        paid: list[payments.Payment] = []
+        caller = threading.Thread(target=lambda: paid.append(pay(client, network)))
+        caller.start()
+        (debit,) = first.receive().legs.legs
+        first.answer(debit, pb.ANSWER_RESULT_DECLINED)
+        caller.join(CALL_S)
+        assert paid[0].state == payments.PAYMENT_STATE_DECLINED
+    first.close()
+    wait_until(lambda: not network.gateway.reachable("issuer-a"))
+    second = Participant(network, "issuer-a", installation="another")
+    second.welcome()
+    second.close()
+
+
+def test_an_installation_that_has_no_name_does_not_take_over_from_another_without(network: Network) -> None:
     first = Participant(network, "issuer-a")
     first.welcome()
     second = Participant(network, "issuer-a")
+    assert second.refusal() == "PARTICIPANT_CONNECTED"
+    named = Participant(network, "issuer-a", installation="x" * 65)
+    assert named.refusal() == "FIELD_INVALID"
+    for one in (first, second, named):
+        one.close()
+
+
+def test_wrong_secrets_are_slowed_and_reported_and_lock_nobody_out(
+    network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = time.monotonic()
+    guesses = [Participant(network, "issuer-a", f"a wrong secret, number {number}") for number in range(50)]
+    right = Participant(network, "issuer-a")
+    right.welcome()
+    assert [one.refusal() for one in guesses] == ["PARTICIPANT_REFUSED"] * len(guesses)
+    assert time.monotonic() - begun >= remote.WRONG_S
+    said = [one for one in caplog.messages if "wrong credentials" in one]
+    assert 1 <= len(said) < len(guesses)
+    for one in (right, *guesses):
+        one.close()
+
+
+def test_more_answers_than_a_frame_may_have_end_the_stream(network: Network) -> None:
+    issuer = Participant(network, "issuer-a")
+    issuer.welcome()
+    issuer.send(answers=pb.AnswerFrame(answers=[pb.Answer(leg_id=bytes(17))] * (FRAME_ANSWERS_MAX + 1)))
+    assert issuer.refusal() == "FRAME_INVALID"
+    issuer.close()
+
+
+def test_answers_that_nobody_asked_for_are_paced() -> None:
+    pace = remote.Pace(per_s=100, at_once=50)
+    assert pace.take(50, 1000.0) == 0
+    assert pace.take(10, 1000.0) == pytest.approx(0.1)
+    assert pace.take(0, 1000.1) == pytest.approx(0)
+    assert pace.take(50, 2000.0) == 0, "a pause gives back what may come at once, and no more"
+    assert pace.take(1, 2000.0) == pytest.approx(0.01)
+
+
+def test_a_flood_of_answers_leaves_the_payments_of_others_alone(network: Network) -> None:
+    """400,000 answers to legs that never were."""
+    issuer, flooder = Participant(network, "issuer-a"), Participant(network, "acquirer-a")
+    issuer.welcome()
+    flooder.welcome()
+    frame = pb.AnswerFrame(
+        answers=[pb.Answer(leg_id=bytes([number]) * 17, response_code="00") for number in range(200)]
+    )
+    for _ in range(2000):
+        flooder.send(answers=frame)
+    anomalies = network.gateway.engine.counts.anomalies
+    wait_until(lambda: sum(anomalies.values()) > 0)
+    most = network.options.participant_window
+    with HutongClient(network.target) as client:
+        caller = threading.Thread(target=lambda: pay(client, network), daemon=True)
+        caller.start()
+        (debit,) = issuer.receive().legs.legs
+        issuer.answer(debit, pb.ANSWER_RESULT_DECLINED)
+        caller.join(CALL_S)
+        assert not caller.is_alive()
+        assert sum(anomalies.values()) < most + remote.UNASKED_PER_S * CALL_S, "they are read as slowly as is said"
+        assert len(network.gateway.engine.inbox) < 2 * most
+    issuer.close()
+    flooder.close()
+
+
+def test_a_connection_of_the_same_installation_takes_over(network: Network) -> None:
+    first = Participant(network, "issuer-a", installation="one")
+    first.welcome()
+    second = Participant(network, "issuer-a", installation="one")
     second.welcome()
     assert list(first.stream) == []
     assert network.gateway.reachable("issuer-a")
@@ -168,7 +269,7 @@ def test_a_response_code_that_is_none_is_not_passed_on(network: Network) -> None
 
 def test_a_stream_that_takes_over_takes_what_waits_and_the_account_follows_it(network: Network) -> None:
     """The first stream never answers; what it holds does not weigh on the second one."""
-    first = Participant(network, "issuer-a")
+    first = Participant(network, "issuer-a", installation="one")
     first.welcome()
     with HutongClient(network.target) as client:
         callers = [threading.Thread(target=lambda: pay(client, network), daemon=True) for _ in range(3)]
@@ -178,7 +279,7 @@ def test_a_stream_that_takes_over_takes_what_waits_and_the_account_follows_it(ne
         while len(lost) < len(callers):
             lost.extend(first.receive().legs.legs)
         assert network.gateway.unanswered("issuer-a") == len(lost)
-        second = Participant(network, "issuer-a")
+        second = Participant(network, "issuer-a", installation="one")
         second.welcome()
         assert network.gateway.unanswered("issuer-a") == 0
         first.close()

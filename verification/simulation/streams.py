@@ -29,6 +29,8 @@ STALE_US: Final = 20 * SECOND
 """So long a stream that was taken over may still be read."""
 GIVEN_UP_US: Final = 60 * SECOND
 """After this a leg that nobody answers counts no longer."""
+OWN, ANOTHER = "own", "another"
+"""Installations of a participant: the one whose streams these are, and one that must not get in beside it."""
 _FIRST: Final = {LegKind.REVERSAL: 0, LegKind.INQUIRY: 1}
 """Kinds of legs in the order in which they leave; all others come after them."""
 
@@ -200,7 +202,13 @@ class SimulatedLink:
         before = self._epochs.get(participant)
         if before is not None:
             self._former[participant] = before, self._world.now_us + STALE_US
-        self._epochs[participant] = self._windows.connect(participant)
+            if self._windows.connect(participant, ANOTHER) is not None:
+                self._world.witness.complain("one installation at a time", f"a second one of {participant} gets in")
+        epoch = self._windows.connect(participant, OWN)
+        if epoch is None:
+            self._world.witness.complain("who lost its line gets in again", f"{participant} is refused")
+            return
+        self._epochs[participant] = epoch
         self._account.connected(participant)
         self._stalled.discard(participant)
         self._world.say(f"a stream of {participant} opens at engine {self._node.number}")

@@ -29,7 +29,9 @@ def test_a_participant_that_answers_too_fast_has_to_wait(monkeypatch: pytest.Mon
 
 async def _flood() -> int:
     inbox: Inbox[Answered] = Inbox()
-    link = RemoteLink(parse({"participants": [{"id": "bank", "role": "issuer", "secret": "s"}], "merchants": []}))
+    link = RemoteLink(
+        parse({"participants": [{"id": "bank", "role": "issuer", "secret": "the bank's own secret"}], "merchants": []})
+    )
     link.use(inbox)
     server = grpc.aio.server()
     rpc.add_ParticipantServiceServicer_to_server(link, server)
@@ -37,7 +39,7 @@ async def _flood() -> int:
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stream = rpc.ParticipantServiceStub(channel).Connect()
-        await stream.write(pb.ConnectRequest(hello=pb.Hello(participant_id="bank", secret="s")))
+        await stream.write(pb.ConnectRequest(hello=pb.Hello(participant_id="bank", secret="the bank's own secret")))
         welcome = await stream.read()
         assert isinstance(welcome, pb.ConnectResponse)
         assert welcome.welcome.window > 0

@@ -76,7 +76,9 @@ async def _participate(channel: grpc.aio.Channel, over: asyncio.Event) -> int:
     while not over.is_set():
         stream = rpc.ParticipantServiceStub(channel).Connect()
         streams += 1
-        await stream.write(pb.ConnectRequest(hello=pb.Hello(participant_id=BANK, secret="s")))
+        await stream.write(
+            pb.ConnectRequest(hello=pb.Hello(participant_id=BANK, secret="the bank's own secret", installation="one"))
+        )
         try:
             for _ in range(FRAMES_EACH):
                 frame = await stream.read()
@@ -101,7 +103,7 @@ async def _participate(channel: grpc.aio.Channel, over: asyncio.Event) -> int:
 
 async def _run() -> tuple[Sender, RemoteLink, int]:
     inbox: Inbox[Answered] = Inbox()
-    book = parse({"participants": [{"id": BANK, "role": "issuer", "secret": "s"}], "merchants": []})
+    book = parse({"participants": [{"id": BANK, "role": "issuer", "secret": "the bank's own secret"}], "merchants": []})
     link = RemoteLink(book, window=WINDOW)
     link.use(inbox)
     server = grpc.aio.server()

@@ -29,12 +29,19 @@ def inquiry(payment: int, about: int = 1) -> LegOut:
     return leg(payment, INQUIRY_NUMBER_MIN + about, LegKind.INQUIRY, about)
 
 
+def connected(windows: Windows) -> int:
+    """The epoch of a stream that opens, or takes over."""
+    epoch = windows.connect(BANK, "its installation")
+    assert epoch is not None
+    return epoch
+
+
 class Bank:
     """A connected participant behind a window."""
 
     def __init__(self, window: int = 16, frame_legs_max: int = 1000) -> None:
         self.windows = Windows(window, frame_legs_max=frame_legs_max)
-        self.epoch = self.windows.connect(BANK)
+        self.epoch = connected(self.windows)
         self.now = NOW
 
     def offer(self, *legs: LegOut) -> list[bytes]:
@@ -208,7 +215,7 @@ def test_another_stream_takes_over_with_what_waits() -> None:
     bank.take()
     bank.offer(leg(2))
     first = bank.epoch
-    bank.epoch = bank.windows.connect(BANK)
+    bank.epoch = connected(bank.windows)
     assert bank.taken == 1, "the old stream's leg is not expected on the new one"
     assert bank.windows.take(BANK, first) is None
     assert bank.take() == [leg(2)]
@@ -253,10 +260,10 @@ def test_whatever_happens_the_account_holds(seed: int) -> None:
             some = [sent[leg_id] for leg_id in rng.sample(sorted(left), min(3, len(left))) if leg_id in sent]
             bank.answer(*some, epoch=rng.choice((bank.epoch, max(1, bank.epoch - 1))))
         elif happens < 0.97:
-            bank.epoch = bank.windows.connect(BANK)
+            bank.epoch = connected(bank.windows)
         elif happens < 0.98:
             bank.windows.disconnect(BANK, bank.epoch)
-            bank.epoch = bank.windows.connect(BANK)
+            bank.epoch = connected(bank.windows)
         else:
             bank.now += rng.choice((1, PLACE_US // 2, PLACE_US, -PLACE_US // 3))
         assert 0 <= bank.taken <= most.total

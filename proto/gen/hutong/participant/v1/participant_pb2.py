@@ -24,33 +24,33 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'hutong/participant/v1/participant.proto\x12\x15hutong.participant.v1\"\x7f\n\x0e\x43onnectRequest\x12-\n\x05hello\x18\x01 \x01(\x0b\x32\x1c.hutong.participant.v1.HelloH\x00\x12\x35\n\x07\x61nswers\x18\x02 \x01(\x0b\x32\".hutong.participant.v1.AnswerFrameH\x00\x42\x07\n\x05\x66rame\"~\n\x0f\x43onnectResponse\x12\x31\n\x07welcome\x18\x01 \x01(\x0b\x32\x1e.hutong.participant.v1.WelcomeH\x00\x12/\n\x04legs\x18\x02 \x01(\x0b\x32\x1f.hutong.participant.v1.LegFrameH\x00\x42\x07\n\x05\x66rame\"/\n\x05Hello\x12\x16\n\x0eparticipant_id\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x19\n\x07Welcome\x12\x0e\n\x06window\x18\x01 \x01(\r\"\xaa\x01\n\x03Leg\x12\x0e\n\x06leg_id\x18\x01 \x01(\x0c\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.hutong.participant.v1.LegKind\x12\x17\n\x0foriginal_leg_id\x18\x03 \x01(\x0c\x12\x14\n\x0c\x61mount_minor\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x06 \x01(\t\x12\x13\n\x0bterminal_id\x18\x07 \x01(\t\"4\n\x08LegFrame\x12(\n\x04legs\x18\x01 \x03(\x0b\x32\x1a.hutong.participant.v1.Leg\"d\n\x06\x41nswer\x12\x0e\n\x06leg_id\x18\x01 \x01(\x0c\x12\x33\n\x06result\x18\x02 \x01(\x0e\x32#.hutong.participant.v1.AnswerResult\x12\x15\n\rresponse_code\x18\x03 \x01(\t\"=\n\x0b\x41nswerFrame\x12.\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1d.hutong.participant.v1.Answer*\xc0\x01\n\x07LegKind\x12\x18\n\x14LEG_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eLEG_KIND_DEBIT\x10\x01\x12\x13\n\x0fLEG_KIND_CREDIT\x10\x02\x12\x15\n\x11LEG_KIND_REVERSAL\x10\x03\x12\x13\n\x0fLEG_KIND_REFUND\x10\x04\x12\x14\n\x10LEG_KIND_INQUIRY\x10\x05\x12\x1a\n\x16LEG_KIND_AUTHORISATION\x10\x06\x12\x14\n\x10LEG_KIND_CAPTURE\x10\x07*\x9e\x01\n\x0c\x41nswerResult\x12\x1d\n\x19\x41NSWER_RESULT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41NSWER_RESULT_APPROVED\x10\x01\x12\x1a\n\x16\x41NSWER_RESULT_DECLINED\x10\x02\x12\x1b\n\x17\x41NSWER_RESULT_NOT_FOUND\x10\x03\x12\x1a\n\x16\x41NSWER_RESULT_REVERSED\x10\x04\x32r\n\x12ParticipantService\x12\\\n\x07\x43onnect\x12%.hutong.participant.v1.ConnectRequest\x1a&.hutong.participant.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'hutong/participant/v1/participant.proto\x12\x15hutong.participant.v1\"\x7f\n\x0e\x43onnectRequest\x12-\n\x05hello\x18\x01 \x01(\x0b\x32\x1c.hutong.participant.v1.HelloH\x00\x12\x35\n\x07\x61nswers\x18\x02 \x01(\x0b\x32\".hutong.participant.v1.AnswerFrameH\x00\x42\x07\n\x05\x66rame\"~\n\x0f\x43onnectResponse\x12\x31\n\x07welcome\x18\x01 \x01(\x0b\x32\x1e.hutong.participant.v1.WelcomeH\x00\x12/\n\x04legs\x18\x02 \x01(\x0b\x32\x1f.hutong.participant.v1.LegFrameH\x00\x42\x07\n\x05\x66rame\"E\n\x05Hello\x12\x16\n\x0eparticipant_id\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x14\n\x0cinstallation\x18\x03 \x01(\t\"\x19\n\x07Welcome\x12\x0e\n\x06window\x18\x01 \x01(\r\"\xaa\x01\n\x03Leg\x12\x0e\n\x06leg_id\x18\x01 \x01(\x0c\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.hutong.participant.v1.LegKind\x12\x17\n\x0foriginal_leg_id\x18\x03 \x01(\x0c\x12\x14\n\x0c\x61mount_minor\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x06 \x01(\t\x12\x13\n\x0bterminal_id\x18\x07 \x01(\t\"4\n\x08LegFrame\x12(\n\x04legs\x18\x01 \x03(\x0b\x32\x1a.hutong.participant.v1.Leg\"d\n\x06\x41nswer\x12\x0e\n\x06leg_id\x18\x01 \x01(\x0c\x12\x33\n\x06result\x18\x02 \x01(\x0e\x32#.hutong.participant.v1.AnswerResult\x12\x15\n\rresponse_code\x18\x03 \x01(\t\"=\n\x0b\x41nswerFrame\x12.\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1d.hutong.participant.v1.Answer*\xc0\x01\n\x07LegKind\x12\x18\n\x14LEG_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eLEG_KIND_DEBIT\x10\x01\x12\x13\n\x0fLEG_KIND_CREDIT\x10\x02\x12\x15\n\x11LEG_KIND_REVERSAL\x10\x03\x12\x13\n\x0fLEG_KIND_REFUND\x10\x04\x12\x14\n\x10LEG_KIND_INQUIRY\x10\x05\x12\x1a\n\x16LEG_KIND_AUTHORISATION\x10\x06\x12\x14\n\x10LEG_KIND_CAPTURE\x10\x07*\x9e\x01\n\x0c\x41nswerResult\x12\x1d\n\x19\x41NSWER_RESULT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41NSWER_RESULT_APPROVED\x10\x01\x12\x1a\n\x16\x41NSWER_RESULT_DECLINED\x10\x02\x12\x1b\n\x17\x41NSWER_RESULT_NOT_FOUND\x10\x03\x12\x1a\n\x16\x41NSWER_RESULT_REVERSED\x10\x04\x32r\n\x12ParticipantService\x12\\\n\x07\x43onnect\x12%.hutong.participant.v1.ConnectRequest\x1a&.hutong.participant.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hutong.participant.v1.participant_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LEGKIND']._serialized_start=792
-  _globals['_LEGKIND']._serialized_end=984
-  _globals['_ANSWERRESULT']._serialized_start=987
-  _globals['_ANSWERRESULT']._serialized_end=1145
+  _globals['_LEGKIND']._serialized_start=814
+  _globals['_LEGKIND']._serialized_end=1006
+  _globals['_ANSWERRESULT']._serialized_start=1009
+  _globals['_ANSWERRESULT']._serialized_end=1167
   _globals['_CONNECTREQUEST']._serialized_start=66
   _globals['_CONNECTREQUEST']._serialized_end=193
   _globals['_CONNECTRESPONSE']._serialized_start=195
   _globals['_CONNECTRESPONSE']._serialized_end=321
   _globals['_HELLO']._serialized_start=323
-  _globals['_HELLO']._serialized_end=370
-  _globals['_WELCOME']._serialized_start=372
-  _globals['_WELCOME']._serialized_end=397
-  _globals['_LEG']._serialized_start=400
-  _globals['_LEG']._serialized_end=570
-  _globals['_LEGFRAME']._serialized_start=572
-  _globals['_LEGFRAME']._serialized_end=624
-  _globals['_ANSWER']._serialized_start=626
-  _globals['_ANSWER']._serialized_end=726
-  _globals['_ANSWERFRAME']._serialized_start=728
-  _globals['_ANSWERFRAME']._serialized_end=789
-  _globals['_PARTICIPANTSERVICE']._serialized_start=1147
-  _globals['_PARTICIPANTSERVICE']._serialized_end=1261
+  _globals['_HELLO']._serialized_end=392
+  _globals['_WELCOME']._serialized_start=394
+  _globals['_WELCOME']._serialized_end=419
+  _globals['_LEG']._serialized_start=422
+  _globals['_LEG']._serialized_end=592
+  _globals['_LEGFRAME']._serialized_start=594
+  _globals['_LEGFRAME']._serialized_end=646
+  _globals['_ANSWER']._serialized_start=648
+  _globals['_ANSWER']._serialized_end=748
+  _globals['_ANSWERFRAME']._serialized_start=750
+  _globals['_ANSWERFRAME']._serialized_end=811
+  _globals['_PARTICIPANTSERVICE']._serialized_start=1169
+  _globals['_PARTICIPANTSERVICE']._serialized_end=1283
 # @@protoc_insertion_point(module_scope)

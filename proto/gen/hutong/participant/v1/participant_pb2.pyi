@@ -190,19 +190,27 @@ class Hello(_message.Message):
 
     PARTICIPANT_ID_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
+    INSTALLATION_FIELD_NUMBER: _builtins.int
     participant_id: _builtins.str
     """Its id in the gateway's directory, such as "issuer-a"."""
     secret: _builtins.str
     """Shared secret of the directory entry, where the channel itself (mTLS) does not prove the identity."""
+    installation: _builtins.str
+    """Which installation of the participant connects: at most 64 characters that it made up once and keeps with its
+    books. A stream takes over from another one of the same installation, as after a cut line. While a stream of
+    another installation is open, or of one that did not say, PARTICIPANT_CONNECTED: two sets of books would not
+    know of each other.
+    """
     def __init__(
         self,
         *,
         participant_id: _builtins.str = ...,
         secret: _builtins.str = ...,
+        installation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["participant_id", b"participant_id", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["installation", b"installation", "participant_id", b"participant_id", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -340,7 +348,11 @@ Global___Answer: _TypeAlias = Answer  # noqa: Y015
 
 @_typing.final
 class AnswerFrame(_message.Message):
-    """A batch of answers."""
+    """A batch of answers: at most 25,000.
+
+    Answers to legs that the gateway does not wait for, such as repeated ones, are read at 2,000 a second once as many
+    as the window's places came at once: the stream waits, and the answers behind them.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

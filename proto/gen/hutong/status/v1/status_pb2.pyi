@@ -106,6 +106,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PARTICIPANT_UNKNOWN: _ErrorReason.ValueType  # 500
     ERROR_REASON_PARTICIPANT_REFUSED: _ErrorReason.ValueType  # 501
     ERROR_REASON_FRAME_INVALID: _ErrorReason.ValueType  # 502
+    ERROR_REASON_PARTICIPANT_CONNECTED: _ErrorReason.ValueType  # 503
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 600
     ERROR_REASON_JOURNAL_UNAVAILABLE: _ErrorReason.ValueType  # 601
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 602
@@ -195,6 +196,7 @@ ERROR_REASON_FACE_NOT_READY: ErrorReason.ValueType  # 414
 ERROR_REASON_PARTICIPANT_UNKNOWN: ErrorReason.ValueType  # 500
 ERROR_REASON_PARTICIPANT_REFUSED: ErrorReason.ValueType  # 501
 ERROR_REASON_FRAME_INVALID: ErrorReason.ValueType  # 502
+ERROR_REASON_PARTICIPANT_CONNECTED: ErrorReason.ValueType  # 503
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 600
 ERROR_REASON_JOURNAL_UNAVAILABLE: ErrorReason.ValueType  # 601
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 602
