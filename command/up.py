@@ -15,9 +15,9 @@ from rich.table import Table
 
 from command.options.durations import Period
 from command.options.faces import Faces, face_options
+from command.options.serving import served_tls
 from command.options.vaults import module_options
 from command.printing.screen import Screen, add_row
-from gateway import listen as listening
 from gateway.budgets import QueryLimits
 from gateway.engine.loop import IN_FLIGHT_MAX
 from gateway.journal.interface import JournalFencedError, JournalWentBackError
@@ -151,7 +151,7 @@ def up(
     or Ctrl-C drains: nothing new is taken, what is in flight ends or is settled after the next start.
     """
     log_to(sys.stderr, "%(asctime)s %(levelname)s %(name)s %(message)s")
-    tls = _tls(tls_cert, tls_key, tls_client_ca)
+    tls = served_tls(tls_cert, tls_key, tls_client_ca)
     if data is not None:
         try:
             check_network_folder(data)
@@ -218,16 +218,6 @@ def up(
         )
     if failed:
         raise click.ClickException("the engine stopped by a defect, see the log; nothing acknowledged is lost")
-
-
-def _tls(certificate: Path | None, key: Path | None, authority: Path | None) -> listening.Tls | None:
-    if certificate is None and key is None:
-        if authority is not None:
-            raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key")
-        return None
-    if certificate is None or key is None:
-        raise click.UsageError("--tls-cert and --tls-key belong together")
-    return listening.Tls(certificate, key, authority)
 
 
 def _show(network: Network, console: Screen, *, accounts: bool) -> None:

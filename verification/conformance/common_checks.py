@@ -7,10 +7,10 @@ from typing import Final
 import grpc
 
 from hutong.participant.v1 import participant_pb2 as pb
+from hutong_contract.limits import AMOUNT_MINOR_MAX
 from sandbox.participants.ledger import Role
 from verification.conformance.check import Check, check
 from verification.conformance.session import (
-    AMOUNT_MINOR_MAX,
     APPROVED,
     DECLINED,
     NOT_FOUND,
@@ -250,13 +250,15 @@ def batch(session: Session) -> None:
 def reconnect(session: Session) -> None:
     """As a gateway stops, and as one breaks."""
     before = session.money()
-    leg = session.approved(session.begin(), "the original")
+    leg, barred = session.approved(session.begin(), "the original"), session.begin()
+    session.approved(session.reversal(barred), "REVERSAL of a leg that has not come")
     for status in (None, grpc.StatusCode.UNAVAILABLE):
         stream = session.stream()
         stream.end(status)
         session.reconnected(stream)
+        session.inquired(leg, APPROVED, "on another stream, about a leg of an earlier one")
+        session.inquired(barred, REVERSED, "on another stream, about a leg that was barred on an earlier one")
         session.approved(leg, "the same original on another stream")
-        session.inquired(leg, APPROVED, "about it on another stream")
     session.has(before, _taken(session), "after the same original on three streams")
     session.approved(session.reversal(leg), "its REVERSAL")
     session.has(before, 0, "after its REVERSAL")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from hutong_contract.limits import AMOUNT_MINOR_MAX
 from sandbox.participants.ledger import Role
 from verification.conformance.check import Check, check
 from verification.conformance.session import (
-    AMOUNT_MINOR_MAX,
     APPROVED,
     DECLINED,
     NOT_FOUND,
     REVERSED,
+    UNSTEADY,
     Inapplicable,
     Session,
 )
@@ -24,7 +25,9 @@ def funds(session: Session) -> None:
     if before is None:
         raise Inapplicable(session.unseen)
     session.expect(session.begin(before + 1), DECLINED, "DEBIT of 1 more than there is", "51")
-    session.expect(session.begin(AMOUNT_MINOR_MAX), DECLINED, f"DEBIT of {AMOUNT_MINOR_MAX}")
+    for much in (2**32 + 1, AMOUNT_MINOR_MAX):  # one that 32 bits do not hold, and the most that a gateway asks for
+        if much > before:
+            session.expect(session.begin(much), DECLINED, f"DEBIT of {much}")
     everything = session.approved(session.begin(before), "DEBIT of all that there is")
     session.expect(session.begin(1), DECLINED, "DEBIT of 1 where nothing is left", "51")
     session.expect(session.authorisation(1), DECLINED, "AUTHORISATION of 1 where nothing is left", "51")
@@ -36,6 +39,8 @@ def funds(session: Session) -> None:
 def authorisation(session: Session) -> None:
     """Set aside once, freed once, barred by a reversal that came first."""
     before, amount = session.money(), session.subject.amount_minor
+    if session.unsteady:
+        session.say(UNSTEADY)
     hold = session.approved(session.authorisation(), "AUTHORISATION")
     session.approved(hold, "the same AUTHORISATION again")
     session.inquired(hold, APPROVED, "about an AUTHORISATION")

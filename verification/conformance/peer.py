@@ -19,13 +19,13 @@ from gateway.listen import Address, ListenError, Tls
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc
 from hutong_contract.errors import DETAILS_METADATA_KEY, HutongError, Reason
+from hutong_contract.limits import MESSAGE_BYTES_MAX
 from hutong_contract.secret import Secret
 
 STREAMS_MAX: Final = 64
 """Streams at once; a participant has one, and for a moment two."""
 ANSWERS_MAX: Final = 1_000_000
 """Answers that are kept; a run sends some thousand legs."""
-MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 
 _End = grpc.StatusCode | None
 

@@ -25,7 +25,10 @@ from verification.conformance.session import (
 
 CODE_CHARACTERS: Final = 2
 STREAM_RULE: Final = "A stream begins with a Hello that has the participant's id and secret, then has answers alone."
-ANSWERS_RULE: Final = "Each leg that is sent gets one answer, the same each time, with a result and two characters; no other leg gets one."
+ANSWERS_RULE: Final = (
+    "Each leg that is sent gets one answer, the same each time, with a result and a code of two characters; no other "
+    "leg gets one."
+)
 MONEY_RULE: Final = "What the account of an issuer has to spend can be seen, so that effects can."
 
 
@@ -94,7 +97,8 @@ def _at_the_end(session: Session, *, connected: bool) -> list[Outcome]:
         _outcome("stream", STREAM_RULE, list(session.peer.breaches)),
     ]
     if session.unseen:
-        outcomes.append(Outcome("money", MONEY_RULE, Verdict.SKIPPED, (session.unseen,)))
+        verdict = Verdict.FAILED if session.unsteady else Verdict.SKIPPED
+        outcomes.append(Outcome("money", MONEY_RULE, verdict, (session.unseen,)))
     return outcomes
 
 

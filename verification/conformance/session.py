@@ -10,23 +10,27 @@ from dataclasses import dataclass
 from typing import Final
 
 from hutong.participant.v1 import participant_pb2 as pb
+from hutong_contract.limits import AMOUNT_MINOR_MAX
 from sandbox.participants.ledger import Role
 from verification.conformance.peer import Peer, Stream
 
-AMOUNT_MINOR_MAX: Final = 999_999_999_999
-"""The largest amount that a gateway sends."""
 APPROVED: Final = pb.ANSWER_RESULT_APPROVED
 DECLINED: Final = pb.ANSWER_RESULT_DECLINED
 NOT_FOUND: Final = pb.ANSWER_RESULT_NOT_FOUND
 REVERSED: Final = pb.ANSWER_RESULT_REVERSED
 UNKNOWN_CURRENCY: Final = "XTS"
 """ISO 4217 keeps it for tests: nobody has an account in it."""
+UNSTEADY: Final = "AUTHORISATIONs that are reversed at once change what the account has"
 SETTLE_S: Final = 0.5
 """How long answers that should not come are waited for."""
 
 
 class Unanswered(Exception):  # noqa: N818 - a condition
     """The participant did not answer, or is not connected: the check cannot go on. The text is the finding."""
+
+
+class Unsteady(Exception):  # noqa: N818 - a condition
+    """AUTHORISATIONs that are reversed at once do not leave an issuer's account as it was."""
 
 
 class Inapplicable(Exception):  # noqa: N818 - a condition
@@ -77,6 +81,8 @@ class Session:
         """Leg ids that were sent with several contents: their answers differ by design."""
         self.unseen = ""
         """Why an issuer's money cannot be seen; empty where it can."""
+        self.unsteady = False
+        """Whether that is the participant's fault."""
         self._known: int | None = None
 
     # -- legs --------------------------------------------------------------------------------------------------
@@ -237,15 +243,16 @@ class Session:
         return answer.result == APPROVED
 
     def available(self) -> int:
-        """What the account has to spend, in minor units: the largest AUTHORISATION that is approved."""
-        low, high = 0, self.subject.amount_minor
-        while self.fits(high):
-            low, high = high, 2 * high
-            if high > AMOUNT_MINOR_MAX:
-                raise Inapplicable("the account has more than a gateway's largest amount: name one that has less")
+        """What the account has to spend, in minor units: the largest AUTHORISATION that is approved. Raises Unsteady
+        where looking changes it."""
+        if self.fits(AMOUNT_MINOR_MAX):
+            raise Inapplicable("the account has a gateway's largest amount: name one that has less")
+        low, high = 0, AMOUNT_MINOR_MAX
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self.fits(middle) else (low, middle)
+        if not self.fits(low) or self.fits(low + 1):
+            raise Unsteady
         return low
 
     def money(self) -> int | None:
@@ -259,6 +266,11 @@ class Session:
         except Inapplicable as reason:
             self.unseen = str(reason)
             return None
+        except Unsteady:
+            self.unsteady = True
+            self.unseen = UNSTEADY
+            self.say(UNSTEADY)
+            return None
         return self._known
 
     def has(self, before: int | None, change: int, when: str) -> None:
@@ -266,6 +278,11 @@ class Session:
         if before is None:
             return
         expected = before + change
-        if not self.fits(expected) or self.fits(expected + 1):
+        if self.fits(expected) and not self.fits(expected + 1):
+            return
+        try:
             more = self.available() - expected
+        except Unsteady:
+            self.say(f"{when}: {UNSTEADY}")
+        else:
             self.say(f"{when}: the account has {abs(more)} {'more' if more > 0 else 'less'} than it should have")
