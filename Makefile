@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test quick check proto bench lock wheels format clean
+.PHONY: setup demo test quick check proto bench lock wheels format clean
+
+# All that is needed, into .venv; every other target does it too.
+setup: $(READY)
 
 demo: $(READY)
 	@$(BIN)/hutong demo

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -173,3 +174,18 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
             broken.append(link)
     assert broken == []
+
+
+def test_every_page_of_docs_is_in_the_index() -> None:
+    docs = ROOT / "docs"
+    text = (docs / "index.md").read_text("utf-8")
+    linked = {(docs / link.partition("#")[0]).resolve() for link in re.findall(r"\]\(([^)\s]+)\)", text)}
+    pages = [page for page in docs.rglob("*.md") if page.parent.name != "api" and page.name != "index.md"]
+    assert [str(page.relative_to(ROOT)) for page in pages if page.resolve() not in linked] == []
+
+
+def test_the_changelog_knows_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert re.search(rf"^## {re.escape(version)} - \d{{4}}-\d\d-\d\d$", text, re.MULTILINE)
+    assert "## Unreleased" in text
