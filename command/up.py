@@ -20,7 +20,8 @@ from command.options.vaults import module_options
 from command.printing.screen import Screen, add_row
 from gateway.budgets import QueryLimits
 from gateway.engine.loop import IN_FLIGHT_MAX
-from gateway.journal.interface import JournalFencedError, JournalWentBackError
+from gateway.engine.ports import JournalFencedError
+from gateway.journal.interface import JournalWentBackError
 from gateway.links.windows import WINDOW, WINDOW_MIN
 from hutong_contract import confinement
 from hutong_contract.cleaning import log_to

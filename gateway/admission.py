@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from gateway.calls import NEW_WORK, Call, payments_in
+from gateway.calls import NEW_WORK, payments_in
+from gateway.engine.ports import Call
 from hutong_contract.errors import HutongError, Reason
 
 TARGET_S: Final = 0.1
@@ -85,6 +86,11 @@ class Gate:
         if len(refused) < len(calls):
             self._inbox.wake()
         return not refused
+
+    @property
+    def waiting(self) -> int:
+        """Payments that wait now."""
+        return self._waiting
 
     @property
     def room(self) -> int:

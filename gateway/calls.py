@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
+from gateway.engine.ports import Call
 from hutong_contract.errors import HutongError
 from hutong_contract.wire import framed, read_varint
 
@@ -40,24 +41,6 @@ _RESULT_FIELD: Final = b"\x0a"
 """BatchCreatePaymentsResponse.results."""
 _ERROR_FIELD: Final = b"\x12"
 """BatchCreatePaymentsResult.error."""
-
-
-class Call(Protocol):
-    """A request that a front received, and how to answer it."""
-
-    method: int
-    payload: bytes
-    caller: str
-    time_left_us: int | None
-    """Microseconds until the call's own deadline; None without one."""
-
-    def answer(self, payload: bytes) -> None:
-        """Sends the response."""
-        ...
-
-    def fail(self, error: HutongError) -> None:
-        """Sends a typed error."""
-        ...
 
 
 def batch_size(payload: bytes) -> int:

@@ -18,13 +18,14 @@ from google.protobuf.message import DecodeError
 from facepay.interface import FaceMatch, FaceResolver, FaceUse
 from gateway import keys, requests
 from gateway.admission import overloaded
-from gateway.calls import CANCEL, CAPTURE, CREATE, CREATE_BATCH, REFUND, BatchWaiter, Call
+from gateway.calls import CANCEL, CAPTURE, CREATE, CREATE_BATCH, REFUND, BatchWaiter
 from gateway.directory import Merchant
 from gateway.engine.answer import response
 from gateway.engine.clock import PaymentIds
+from gateway.engine.inbox import Inbox
 from gateway.engine.model import Cancel, Capture, Create, Decline, EngineEvent, Join, Kind, Payment, Waiter
+from gateway.engine.ports import Call, Journal, JournalFencedError, JournalUnavailableError
 from gateway.engine.states import RESTING
-from gateway.journal.interface import Journal, JournalFencedError, JournalUnavailableError
 from gateway.keys import Payee, Payees
 from gateway.refunds import refund_of
 from gateway.risk.judge import Judge
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 
 DECLINES_PER_TICK_MAX: Final = 1_000
 """Payments that risk rules refuse in one tick, each a row of the journal; further ones are told to come back."""
+RETURNED_PER_TICK_MAX: Final = 4096
+"""Payments that come back from workers and are taken up in one tick."""
 CURRENCIES_SHOWN_MAX: Final = 20
 """Currencies that an error names."""
 
@@ -83,36 +86,53 @@ class PaymentIntake:
         *,
         faces: FaceResolver | None = None,
         workers: Executor | None = None,
-        give_back: Callable[[Sequence[Draft]], None] = lambda _: None,
+        wake: Callable[[], None] = lambda: None,
         ids: PaymentIds | None = None,
         judge: Judge | None = None,
     ) -> None:
-        """`faces` works on `workers`; what it finished comes back through `give_back`, the engine's inbox. `judge`
-        holds the risk rules; without it the package's own are in force."""
+        """`faces` works on `workers`; `wake` wakes the engine when they have finished something. `judge` holds the risk
+        rules; without it the package's own are in force."""
         self._router = router
         self._tokens = tokens
         self._journal = journal
         self._key = fingerprint_key
         self._faces = faces
         self._workers = workers
-        self._give_back = give_back
+        self._wake = wake
+        self._returned: Inbox[Draft] = Inbox()
+        """Drafts that workers have finished."""
+        self._in_hand: list[Draft] = []
+        """Those of them that `prepare` looks at."""
         self._ids = ids or PaymentIds()
         self._judge = judge or Judge(default_rules())
         self._payees = Payees(router.directory)
 
-    def refuse(self, call: Call | Draft, reason: int) -> None:
-        call.fail(HutongError(reason))
+    @property
+    def waiting(self) -> bool:
+        return bool(len(self._returned))
 
-    def prepare(self, calls: Sequence[Call | Draft], now_us: int, room: int) -> list[EngineEvent]:
+    def refuse(self, error: HutongError) -> None:
+        _fail(self._returned.take(len(self._returned)), error)
+
+    def end(self, error: HutongError) -> None:
+        """Also answers those that `prepare` was at work on when a defect ended the engine."""
+        _fail(self._in_hand, error)
+        self._returned.end(lambda drafts: _fail(drafts, error))
+
+    def prepare(self, calls: Sequence[Call], now_us: int, room: int) -> list[EngineEvent]:
+        self._in_hand = self._returned.take(RETURNED_PER_TICK_MAX)
+        events = self._prepare(calls, list(self._in_hand), now_us, room)
+        self._in_hand = []
+        return events
+
+    def _prepare(self, calls: Sequence[Call], drafts: list[Draft], now_us: int, room: int) -> list[EngineEvent]:
+        """`drafts`: those that came back from workers; what calls ask for is added to them."""
         events: list[EngineEvent] = []
-        drafts: list[Draft] = []
         refunds: list[tuple[pb.RefundPaymentRequest, Call]] = []
         self._judge.begin()
         for call in calls:
             try:
-                if isinstance(call, Draft):
-                    drafts.append(call)
-                elif call.method == CANCEL:
+                if call.method == CANCEL:
                     request = pb.CancelPaymentRequest.FromString(call.payload)
                     events.append(Cancel(requests.payment_id_bytes(request.payment_id), call))
                 elif room <= 0:
@@ -308,7 +328,7 @@ class PaymentIntake:
         return []
 
     def _resolve_faces(self, faces: FaceResolver, drafts: list[Draft], now_us: int) -> None:
-        """Runs on a worker; every draft goes back to the engine, with a match or an error."""
+        """Runs on a worker; every draft waits for the next `prepare` then, with a match or an error."""
         try:
             matches = faces.resolve([_face_use(draft) for draft in drafts], now_us)
             for draft, match in zip(drafts, matches, strict=True):
@@ -316,7 +336,8 @@ class PaymentIntake:
         except Exception:  # noqa: BLE001 - whatever the face service does, its callers get an answer
             for draft in drafts:
                 draft.face = HutongError(Reason.ERROR_REASON_FACE_UNAVAILABLE)
-        self._give_back(drafts)
+        self._returned.put(drafts)
+        self._wake()
 
     # -- refunds ---------------------------------------------------------------------------------------
 
@@ -392,8 +413,12 @@ class PaymentIntake:
 
 def _put_off(drafts: Iterable[Draft]) -> None:
     """The journal cannot be read, so nobody knows whether these repeat something."""
+    _fail(drafts, HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
+
+
+def _fail(drafts: Iterable[Draft], error: HutongError) -> None:
     for draft in drafts:
-        draft.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
+        draft.fail(error)
 
 
 def _not_served(currency: str, served: Iterable[str], **named: str) -> HutongError:

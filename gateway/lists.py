@@ -19,11 +19,11 @@ from google.protobuf.message import DecodeError
 
 from gateway import filters
 from gateway.admission import overloaded
-from gateway.calls import Call
 from gateway.engine.answer import to_message
+from gateway.engine.ports import Call, JournalUnavailableError
 from gateway.engine.states import State
 from gateway.filters import PaymentFilter
-from gateway.journal.interface import JournalUnavailableError, Reader
+from gateway.journal.interface import Reader
 from gateway.journal.listing import ListedRow, Scan
 from gateway.queries import FAILED_REST_S, SHARE, rest
 from hutong.gateway.v1 import payment_pb2 as pb

@@ -14,11 +14,12 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from gateway.admission import overloaded
-from gateway.calls import RECEIPT, Call
+from gateway.calls import RECEIPT
 from gateway.directory import Merchant
 from gateway.engine.answer import id_text, to_message
 from gateway.engine.model import LegState, Payment
-from gateway.journal.interface import JournalUnavailableError, Reader
+from gateway.engine.ports import Call, JournalUnavailableError
+from gateway.journal.interface import Reader
 from gateway.receipts import receipt_of
 from gateway.requests import payment_id_bytes
 from gateway.risk.records import judgement_message

@@ -6,7 +6,7 @@ import hashlib
 import uuid
 from typing import Final
 
-from gateway.calls import Call
+from gateway.engine.ports import Call
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.currencies import EXPONENT_OF, nearest
 from hutong_contract.errors import HutongError, Reason

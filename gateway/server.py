@@ -20,19 +20,18 @@ from grpc_reflection.v1alpha import reflection
 from facepay.interface import FaceResolver
 from gateway.admission import Gate
 from gateway.budgets import QueryBudgets, QueryLimits
-from gateway.calls import LIST, Call
+from gateway.calls import LIST
 from gateway.directory import Directory
 from gateway.engine.clock import Clock
 from gateway.engine.clock_watch import ClockWatch
 from gateway.engine.core import Core
 from gateway.engine.inbox import Inbox
 from gateway.engine.loop import IN_FLIGHT_MAX, Engine
-from gateway.engine.neighbours import Neighbours
+from gateway.engine.ports import Call, Journal, JournalUnavailableError, Link, Neighbours
 from gateway.engine.transitions import Timing
 from gateway.fronts.aio import AioFront
 from gateway.intake import PaymentIntake
-from gateway.journal.interface import Journal, JournalUnavailableError, Reader
-from gateway.links.interface import Link
+from gateway.journal.interface import Reader
 from gateway.links.remote import RemoteLink, SwitchLink
 from gateway.links.windows import WINDOW
 from gateway.listen import Address, Tls, check
@@ -136,7 +135,7 @@ class Gateway:
             fingerprint_key,
             faces=faces,
             workers=self._workers,
-            give_back=lambda drafts: self.engine.inbox.put(drafts),
+            wake=lambda: self.engine.inbox.wake(),
             judge=self.risk.judge,
         )
         core = Core(options.timing)
@@ -144,7 +143,7 @@ class Gateway:
             core,
             journal,
             self._build_link(directory, local, local_ids),
-            intake,  # type: ignore[arg-type]
+            intake,
             in_flight_max=options.in_flight_max,
             on_commit=self.watch.notify,
             observe=self.router.observe,

@@ -18,9 +18,9 @@ from typing import Any, Final
 from gateway.engine.clock import Clock
 from gateway.engine.core import Core
 from gateway.engine.inbox import Inbox
-from gateway.engine.neighbours import Neighbours
+from gateway.engine.ports import Journal, Neighbours
 from gateway.journal.conservation import Report, examine
-from gateway.journal.interface import Journal, JournalMismatchError, JournalWentBackError, Reader
+from gateway.journal.interface import JournalMismatchError, JournalWentBackError, Reader
 from gateway.journal.memory import FILE_NAME as MEMORY_FILE
 from gateway.journal.memory import Memory
 from gateway.journal.sqlite import SqliteJournal

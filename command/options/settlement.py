@@ -12,7 +12,7 @@ import click
 
 from command.options.connection import Connection, connected, connection_options
 from command.options.operators import OPERATOR_VARIABLE, operator_option, secret_of
-from gateway.journal.interface import JournalUnavailableError
+from gateway.engine.ports import JournalUnavailableError
 from hutong_client.errors import CallError
 from hutong_client.settlement import SettlementClient
 from hutong_contract.errors import HutongError

@@ -13,7 +13,7 @@ from gateway.clearing.model import Window
 from gateway.clearing.reader import ClearingReader
 from gateway.engine.clock import Clock
 from gateway.engine.model import Close
-from gateway.journal.interface import JournalUnavailableError
+from gateway.engine.ports import JournalUnavailableError
 from hutong_contract.errors import HutongError, Reason
 
 log = logging.getLogger(__name__)

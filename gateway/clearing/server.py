@@ -19,7 +19,7 @@ from gateway.clearing.model import Position, Window
 from gateway.clearing.reader import NUMBER_MAX, ClearingReader
 from gateway.clearing.statements import Format, Statement, check, content
 from gateway.directory import Directory
-from gateway.journal.interface import JournalUnavailableError
+from gateway.engine.ports import JournalUnavailableError
 from gateway.operators import Context, Operators
 from hutong.gateway.v1 import settlement_pb2 as pb
 from hutong.gateway.v1 import settlement_pb2_grpc as rpc

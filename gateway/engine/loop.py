@@ -6,14 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from gateway.engine.clock import Clock
 from gateway.engine.core import Core
 from gateway.engine.counts import Counts, together
 from gateway.engine.inbox import Inbox
 from gateway.engine.model import (
-    ENGINE_EVENTS,
     Answered,
     Cancel,
     Capture,
@@ -25,10 +24,17 @@ from gateway.engine.model import (
     Payment,
     Refused,
 )
-from gateway.engine.neighbours import Neighbours
+from gateway.engine.ports import (
+    Call,
+    Intake,
+    Journal,
+    JournalFencedError,
+    JournalUnavailableError,
+    Link,
+    Neighbours,
+    Source,
+)
 from gateway.engine.transitions import Outcome
-from gateway.journal.interface import Journal, JournalFencedError, JournalUnavailableError
-from gateway.links.interface import Link
 from hutong_contract.errors import HutongError, Reason
 
 log = logging.getLogger(__name__)
@@ -59,42 +65,6 @@ GIVEN_UP_S: Final = 5.0
 DRAIN_LOOK_S: Final = 0.1
 
 
-class Call(Protocol):
-    """A caller's request before it was understood."""
-
-    def fail(self, error: HutongError) -> None:
-        """Answers with a typed error."""
-
-
-class Intake(Protocol):
-    """Turns calls into engine events: validates, resolves keys, routes. Answers what it refuses by itself."""
-
-    def prepare(self, calls: Sequence[Call], now_us: int, room: int) -> list[EngineEvent]:
-        """`room` is how many payments may still be admitted; calls beyond it are refused as OVERLOADED. Each call is
-        either answered or stands behind an event, also where the journal cannot be read."""
-        ...
-
-    def refuse(self, call: Call, reason: int) -> None:
-        """Answers a call that is not looked at."""
-        ...
-
-
-class Source(Protocol):
-    """A front that the engine empties by itself (besides its inbox)."""
-
-    def poll(self, at_most: int) -> Sequence[Call]:
-        """Calls that wait, without blocking."""
-        ...
-
-    def idle(self) -> None:
-        """The engine has nothing to do: whoever comes next must wake it through its inbox."""
-        ...
-
-    def end(self, error: HutongError) -> None:
-        """The engine has ended: whoever comes next is refused at once, with this error."""
-        ...
-
-
 class Engine:
     """Runs the core on a journal, with links out and fronts in."""
 
@@ -115,7 +85,8 @@ class Engine:
         """`observe`: told how participants answer: who, whether in time, mean latency in microseconds, when, and how
         many answers. `on_refusal`: told of each payment that the journal did not take, and whether it repeats
         another. `on_step`: told by how many microseconds the clock stepped, before anything is done by its new time."""
-        self.inbox: Inbox[Call | EngineEvent] = Inbox()
+        self.inbox: Inbox[EngineEvent] = Inbox()
+        """Events that other threads bring; calls wait at their fronts."""
         self.counts = Counts()
         self.in_flight_max = in_flight_max
         self._core = core
@@ -132,8 +103,10 @@ class Engine:
         self._sources: list[Source] = []
         self._events: list[EngineEvent] = []
         self._in_hand: list[Call] = []
-        """Calls of the tick under way. They are told too where a defect ends the engine in the midst of it; a transport
-        ignores a second answer."""
+        """Calls that the intake looks at. They are told too where a defect ends the engine in the midst of that, and so
+        are the callers behind `_deciding`; a transport ignores a second answer."""
+        self._deciding: Sequence[EngineEvent] = ()
+        """Events of the tick under way."""
         self._stalled: Outcome | None = None
         self._next_look_us = 0
         self._next_hold_look_us = 0
@@ -233,7 +206,9 @@ class Engine:
         except BaseException as error:
             self.failure = error
             log.critical("the engine stopped by a defect; what is in flight is settled after a restart", exc_info=error)
-            _refuse(self._in_hand, self._farewell())
+            for call in self._in_hand:
+                call.fail(self._farewell())
+            _refuse(self._deciding, self._farewell())
             raise
         finally:
             self.end()
@@ -252,8 +227,9 @@ class Engine:
         error = self._farewell()
         for source in self._sources:
             source.end(error)
+        self._intake.end(error)
         self._refuse_waiting(error)
-        self.inbox.end(lambda items: _refuse(items, error))
+        self.inbox.end(lambda events: _refuse(events, error))
         if self._neighbours is not None:
             self._neighbours.close()
 
@@ -284,10 +260,10 @@ class Engine:
         if self._stalled is not None:
             self._refuse_uncommitted(self._stalled)
         try:
-            items = self._take()
+            events = self._take()
         except JournalFencedError:
-            items = self._take()  # heartbeats noticed too what ended this engine, and say it once
-        _refuse(items, error)
+            events = self._take()  # heartbeats noticed too what ended this engine, and say it once
+        _refuse(events, error)
         for payment in self._core.book.values():
             for waiter, _ in payment.waiters:
                 waiter.fail(error)
@@ -303,16 +279,17 @@ class Engine:
         now_us = self._clock.now_us()
         if self._stalled is not None and not self._commit_again(now_us):
             return False
-        items = self._take()
+        taken = self._take()
         events, self._events = self._events, []
         events.extend(self._link.poll(now_us))
-        calls = [item for item in items if not isinstance(item, ENGINE_EVENTS)]
-        events.extend(item for item in items if isinstance(item, ENGINE_EVENTS))
-        calls.extend(self._take_calls())
-        self._in_hand = calls
+        events.extend(taken)
+        self._deciding = events
+        self._in_hand = calls = self._take_calls()
         look = now_us >= self._next_look_us
-        if calls:
+        prepares = bool(calls) or self._intake.waiting
+        if prepares:
             self._prepare(calls, events, now_us)
+        self._in_hand = []
         try:
             if now_us >= self._next_hold_look_us:
                 events.extend(self._ended_holds(now_us))
@@ -320,7 +297,7 @@ class Engine:
             if missing:
                 self._core.load(self._journal.claim(missing))
                 if self._neighbours is not None:
-                    events = self._neighbours.divert(events)
+                    self._deciding = events = self._neighbours.divert(events)
         except JournalUnavailableError as error:
             self._put_off(events, error)
             return False
@@ -330,7 +307,7 @@ class Engine:
                     event.waiter.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
             raise
         if not events and not (look and self._core.book):
-            return bool(items or calls)
+            return bool(taken) or prepares
         if look:
             self._next_look_us = now_us + LOOK_INTERVAL_US
         self._core.holds_end = self._clock.settled
@@ -370,13 +347,13 @@ class Engine:
                 # It may have been taken up in the journal before that failed: then it is looked at again.
                 self._hold(Expire(event.payment_id))
 
-    def _take(self) -> list[Call | EngineEvent]:
+    def _take(self) -> list[EngineEvent]:
         # First what may raise: nothing is taken then.
-        items: list[Call | EngineEvent] = []
+        events: list[EngineEvent] = []
         if self._neighbours is not None:
-            items.extend(self._neighbours.poll(EVENTS_PER_TICK_MAX))
-        items.extend(self.inbox.take(EVENTS_PER_TICK_MAX))
-        return items
+            events.extend(self._neighbours.poll(EVENTS_PER_TICK_MAX))
+        events.extend(self.inbox.take(EVENTS_PER_TICK_MAX))
+        return events
 
     def _take_calls(self) -> list[Call]:
         """What waits at the fronts that the engine empties itself."""
@@ -384,15 +361,20 @@ class Engine:
 
     def _prepare(self, calls: list[Call], events: list[EngineEvent], now_us: int) -> None:
         if self._draining.is_set():
-            for call in calls:
-                self._intake.refuse(call, Reason.ERROR_REASON_DRAINING)
+            self._turn_away(calls, Reason.ERROR_REASON_DRAINING)
             return
         if self._clock.wrong:
-            for call in calls:
-                self._intake.refuse(call, Reason.ERROR_REASON_CLOCK_WRONG)
+            self._turn_away(calls, Reason.ERROR_REASON_CLOCK_WRONG)
             return
         room = self.in_flight_max - len(self._core.book)
         events.extend(self._intake.prepare(calls, now_us, room))
+
+    def _turn_away(self, calls: Sequence[Call], reason: int) -> None:
+        """Refuses calls without looking at them, and what has come back from the intake's workers."""
+        error = HutongError(reason)
+        for call in calls:
+            call.fail(error)
+        self._intake.refuse(error)
 
     def _commit(self, out: Outcome) -> None:
         if out.writes:
@@ -470,13 +452,12 @@ class Engine:
         """Tries the tick that could not be committed once more; meanwhile refuses new calls and keeps answers."""
         out = self._stalled
         assert out is not None, "called only while stalled"
-        for item in (*self._take(), *self._take_calls()):
-            if isinstance(item, Answered | Expire):
-                self._hold(item)
-            elif isinstance(item, ENGINE_EVENTS):
-                item.waiter.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
+        for event in self._take():
+            if isinstance(event, Answered | Expire):
+                self._hold(event)
             else:
-                self._intake.refuse(item, Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
+                event.waiter.fail(HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
+        self._turn_away(self._take_calls(), Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
         for answer in self._link.poll(now_us):
             self._hold(answer)
         try:
@@ -500,8 +481,8 @@ class Engine:
             self.counts.dropped_answers += 1
 
 
-def _refuse(items: Iterable[Call | EngineEvent], error: HutongError) -> None:
+def _refuse(events: Iterable[EngineEvent], error: HutongError) -> None:
     """Tells those that wait for an answer; participants' answers wait for nothing."""
-    for item in items:
-        if not isinstance(item, Answered | Expire):
-            (item.waiter if isinstance(item, ENGINE_EVENTS) else item).fail(error)
+    for event in events:
+        if not isinstance(event, Answered | Expire):
+            event.waiter.fail(error)

@@ -358,5 +358,3 @@ class Expire(NamedTuple):
 
 
 EngineEvent = Create | Decline | Cancel | Join | Answered | Close | Capture | Expire
-ENGINE_EVENTS: Final = (Create, Decline, Cancel, Join, Answered, Close, Capture, Expire)
-"""The same as a tuple: isinstance takes it four times as fast as the union."""

@@ -1,22 +1,15 @@
-"""What the engine asks of a journal: one durable transaction for each tick, and reading back."""
+"""What a journal shows to queries and watchers, and why one cannot be used. What the engine asks of it is
+gateway.engine.ports.Journal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from gateway.engine.model import Payment, Refused, Writes
+from gateway.engine.model import Payment
+from gateway.engine.ports import JournalFencedError
 from gateway.journal.listing import ListedRow, Scan
 from gateway.journal.refusals import DecisionRow
-
-
-class JournalUnavailableError(Exception):
-    """The journal could not take a tick: disk full, I/O error, no connection. Nothing of the tick is in it."""
-
-
-class JournalFencedError(Exception):
-    """Another gateway has taken over what this engine had in flight. Nothing can be committed any more, so nothing may
-    be acknowledged: the engine ends, and begins anew."""
 
 
 class JournalWentBackError(JournalFencedError):
@@ -66,52 +59,6 @@ def event_rows(rows: Iterable[Sequence[Any]]) -> list[EventRow]:
         else EventRow(row[0], bytes(row[1]), row[2], row[3])
         for row in rows
     ]
-
-
-class Journal(Protocol):
-    """Durable state, written by the engine's thread alone."""
-
-    def commit(self, writes: Writes) -> list[Refused | None]:
-        """Takes a tick in one durable transaction, and says for each admission why it was refused, or None.
-
-        Raises JournalUnavailableError when nothing was taken, or when that could not even be looked up."""
-        ...
-
-    def last_was_taken(self) -> bool:
-        """Whether the tick whose commit raised is in the journal after all (a failed fsync leaves that open). To be
-        asked before anything is committed again; raises JournalUnavailableError while it still cannot be looked up."""
-        ...
-
-    def load_open(self) -> list[Payment]:
-        """Payments of this engine that have not ended, or have reversals under way."""
-        ...
-
-    def load(self, payment_ids: Sequence[bytes]) -> list[Payment]:
-        """Payments by id; those that do not exist are left out."""
-        ...
-
-    def claim(self, payment_ids: Sequence[bytes]) -> list[Payment]:
-        """Those of these payments that this engine may act on: its own, and ended ones that no engine looks after any
-        more, which become its own. On a shared journal also those whose funds are held: they become its own in a
-        durable transaction, which one engine wins, until it puts them down again. On a journal with one engine, all."""
-        ...
-
-    def ended_holds(self, now_us: int, limit: int) -> list[bytes]:
-        """Payments at rest whose hold has ended, the oldest first; whoever claims them, undoes them."""
-        ...
-
-    def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Payment]:
-        """Payments that were admitted under these idempotency hashes."""
-        ...
-
-    def give_up(self) -> None:
-        """From any thread, when the process stops and the journal does not answer: whoever waits for it, here or in a
-        reader that was opened beside it, gets JournalUnavailableError at once, now and ever after."""
-        ...
-
-    def close(self) -> None:
-        """Ends the connection."""
-        ...
 
 
 class Reader(Protocol):

@@ -21,14 +21,10 @@ from psycopg import errors
 
 from gateway.engine.conditions import Decisions, Original
 from gateway.engine.model import Payment, Refused, Writes
+from gateway.engine.ports import JournalFencedError, JournalUnavailableError
 from gateway.journal import leases
 from gateway.journal import postgres_sql as sql
-from gateway.journal.interface import (
-    JournalFencedError,
-    JournalMismatchError,
-    JournalUnavailableError,
-    JournalWentBackError,
-)
+from gateway.journal.interface import JournalMismatchError, JournalWentBackError
 from gateway.journal.kept import KeptTexts
 from gateway.journal.leases import LEASE_US
 from gateway.journal.memory import Memory, Standing, told
@@ -89,7 +85,7 @@ def _reading(read: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]
 
 
 class PostgresJournal:
-    """See gateway.journal.interface.Journal. Holds the lease of its engine number; see gateway.journal.leases."""
+    """See gateway.engine.ports.Journal. Holds the lease of its engine number; see gateway.journal.leases."""
 
     def __init__(
         self,

@@ -22,11 +22,11 @@ from gateway.engine.clock_watch import ClockWatch
 from gateway.engine.core import Core, capture_refusal
 from gateway.engine.inbox import Inbox
 from gateway.engine.model import Answered, Cancel, Capture, EngineEvent, Expire, Join, Payment, Waiter
+from gateway.engine.ports import JournalFencedError, JournalUnavailableError
 from gateway.engine.states import FINAL, RESTING, State
 from gateway.engine.transitions import open_reversals
 from gateway.journal import leases, postgres_clock
 from gateway.journal import postgres_sql as sql
-from gateway.journal.interface import JournalFencedError, JournalUnavailableError
 from gateway.journal.postgres import PostgresJournal
 from gateway.journal.postgres_connection import Connection
 from gateway.journal.postgres_reader import PostgresReader
@@ -78,7 +78,7 @@ class _Nobody:
 
 
 class PostgresNeighbours:
-    """See gateway.engine.neighbours.Neighbours."""
+    """See gateway.engine.ports.Neighbours."""
 
     def __init__(
         self,

@@ -8,9 +8,10 @@ from typing import Any, Final
 import psycopg
 
 from gateway.engine.model import Payment
+from gateway.engine.ports import JournalUnavailableError
 from gateway.journal import listing
 from gateway.journal import postgres_sql as sql
-from gateway.journal.interface import EVENT_COLUMNS, EventRow, JournalUnavailableError, event_rows
+from gateway.journal.interface import EVENT_COLUMNS, EventRow, event_rows
 from gateway.journal.listing import ListedRow, Scan
 from gateway.journal.postgres_arrays import bigints, byteas
 from gateway.journal.postgres_connection import Connect, Connection, connect

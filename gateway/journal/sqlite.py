@@ -14,9 +14,10 @@ from typing import Any, Final
 
 from gateway.engine.conditions import Decisions, Original
 from gateway.engine.model import SUSPENSE, Movement, Payment, Refusal, Refused, Writes
+from gateway.engine.ports import JournalUnavailableError
 from gateway.engine.states import State
 from gateway.journal.closing import closing_statements
-from gateway.journal.interface import JournalMismatchError, JournalUnavailableError
+from gateway.journal.interface import JournalMismatchError
 from gateway.journal.kept import KeptTexts
 from gateway.journal.many import ManyRows
 from gateway.journal.refusals import (
@@ -61,7 +62,7 @@ _ORIGINAL: Final = "SELECT kind, state, amount_minor, refunded_minor FROM paymen
 
 
 class SqliteJournal:
-    """See gateway.journal.interface.Journal."""
+    """See gateway.engine.ports.Journal."""
 
     def __init__(
         self,

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
-from gateway.journal.interface import JournalMismatchError, JournalUnavailableError
+from gateway.engine.ports import JournalUnavailableError
+from gateway.journal.interface import JournalMismatchError
 from gateway.journal.schema import VERSION, sqlite_statements
 from hutong_contract import stored_schema
 

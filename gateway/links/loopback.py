@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from gateway.engine.model import Answered, LegOut
-from gateway.links.interface import by_participant, not_sent
+from gateway.links.frames import by_participant, not_sent
 from hutong_contract.legs import Answer, Leg
 
 

@@ -19,7 +19,8 @@ import grpc
 from gateway.directory import Directory
 from gateway.engine.inbox import Inbox
 from gateway.engine.model import Answered, LegOut
-from gateway.links.interface import Link, answered, framed
+from gateway.engine.ports import Link
+from gateway.links.frames import answered, framed
 from gateway.links.windows import WINDOW, Windows
 from hutong.participant.v1 import participant_pb2 as pb
 from hutong.participant.v1 import participant_pb2_grpc as rpc

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from gateway.engine.model import INQUIRY_NUMBER_MIN, LEG_ID_BYTES, Answered, LegKind, LegOut
-from gateway.links.interface import by_participant, not_sent
+from gateway.links.frames import by_participant, not_sent
 
 WINDOW: Final = 12_288
 """Places at one participant. Three quarters, the share of legs that move money, are more than the payments that a

@@ -11,7 +11,8 @@ from typing import Any, Final, TypeVar
 from gateway.engine.answer import set_time
 from gateway.engine.clock import Clock
 from gateway.engine.model import RISK_HOLD, Cancel, Capture, Payment
-from gateway.journal.interface import JournalUnavailableError, Reader
+from gateway.engine.ports import JournalUnavailableError
+from gateway.journal.interface import Reader
 from gateway.journal.refusals import DecisionRow
 from gateway.operators import Context, Operators, admit_operator
 from gateway.requests import payment_id_bytes

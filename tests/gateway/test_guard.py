@@ -16,7 +16,7 @@ from gateway import requests, watch
 from gateway.barcode import server as barcode_server
 from gateway.budgets import QueryLimits
 from gateway.clearing.server import SettlementServicer
-from gateway.journal.interface import JournalUnavailableError
+from gateway.engine.ports import JournalUnavailableError
 from gateway.journal.sqlite_reader import SqliteReader
 from gateway.links.remote import RemoteLink
 from gateway.risk.server import RiskServicer

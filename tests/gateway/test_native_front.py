@@ -16,9 +16,10 @@ from pygrpc_native import NativeGrpcFront
 
 from gateway.admission import TICK_MAX, WAITING_MIN, Gate
 from gateway.budgets import QueryBudgets, QueryLimits
-from gateway.calls import CREATE, GET, METHODS, RECEIPT, Call
+from gateway.calls import CREATE, GET, METHODS, RECEIPT
 from gateway.engine.core import Core
 from gateway.engine.inbox import Inbox
+from gateway.engine.ports import Call
 from gateway.fronts import native
 from gateway.fronts.native import NativeFront
 from hutong.gateway.v1 import payment_pb2 as pb

@@ -20,7 +20,7 @@ Told = Callable[["SimulatedCall", bytes | HutongError], None]
 
 
 class SimulatedCall:
-    """A request, and what was answered. See gateway.calls.Call."""
+    """A request, and what was answered. See gateway.engine.ports.Call."""
 
     __slots__ = (
         "after_end",

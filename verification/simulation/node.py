@@ -8,21 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from gateway.admission import Gate
+from gateway.calls import payments_in
 from gateway.engine.clock import Clock, PaymentIds
 from gateway.engine.clock_watch import ClockWatch
 from gateway.engine.core import Core
 from gateway.engine.loop import Engine
 from gateway.engine.model import Answered, Close, Create, EngineEvent, Payment
+from gateway.engine.ports import JournalFencedError, JournalUnavailableError
 from gateway.engine.states import State
 from gateway.engine.transitions import Outcome
 from gateway.intake import PaymentIntake
-from gateway.journal.interface import (
-    ClockDiffersError,
-    JournalFencedError,
-    JournalMismatchError,
-    JournalUnavailableError,
-    JournalWentBackError,
-)
+from gateway.journal.interface import ClockDiffersError, JournalMismatchError, JournalWentBackError
 from gateway.queries import Queries
 from gateway.risk.judge import Judge
 from gateway.risk.rule_file import default_rules
@@ -110,6 +107,7 @@ class Node:
         """Payments in flight that the last start found."""
         self._world = world
         self._link: SimulatedLink | None = None
+        self._gate: Gate | None = None
         self._process = world.storage.process(number, self)
         self._crash: Crash | None = None
         self._steps_left = 0
@@ -196,13 +194,15 @@ class Node:
             self.core,
             journal,
             link,
-            intake,  # type: ignore[arg-type]
+            intake,
             clock=self.clock,
             in_flight_max=world.plan.in_flight_max,
             on_commit=self._committed,
             observe=router.observe,
             on_refusal=judge.not_taken,
         )
+        self._gate = gate = Gate(engine.inbox, clock=self.monotonic_s)
+        engine.add_source(gate)
         self.neighbours = self._process.join(engine, self.core)
         self._queries = Queries(self._process.open_reader, _DIRECTORY.merchants, threaded=False)
         self._hub = WatchHub(self._process.open_reader, threaded=False)
@@ -335,7 +335,7 @@ class Node:
             stream.closed = True
             self._world.after(RESTART_US, lambda stream=stream: self._world.watch(stream.watcher))  # type: ignore[misc]
         self._queries = self._hub = None
-        self.engine = self._link = self.tick_at_us = self.neighbours = self.turn_at_us = None
+        self.engine = self._link = self._gate = self.tick_at_us = self.neighbours = self.turn_at_us = None
 
     def _end(self, engine: Engine, error: JournalFencedError) -> None:
         """The engine's lease was taken: it ends, as its own thread does, and is started again."""
@@ -414,7 +414,7 @@ class Node:
     def _plan_tick(self, engine: Engine, busy: bool) -> None:
         now_us = self._world.now_us
         failures, self._failures = self._failures, engine.counts.commit_failures
-        if busy or len(engine.inbox):
+        if busy or len(engine.inbox) or (self._gate is not None and self._gate.waiting):
             self.tick_at_us = now_us + TICK_US
         elif not engine.writable or failures != self._failures:
             self.tick_at_us = now_us + RETRY_US
@@ -536,14 +536,14 @@ class Node:
 
     def submit(self, call: SimulatedCall) -> bool:
         """A request arrives; False where nobody listens."""
-        if self.engine is None:
+        if self.engine is None or self._gate is None:
             call.lost = True
             return False
         call.node = self.number
         call.after_end = self._world.witness.payment_of.get(call.op, b"") in self._world.witness.final
         call.ask = (self.clock.now_us(), *self._world.troubles)
         self.calls.append(call)
-        self.engine.inbox.put([call])
+        self._gate.offer([call], payments_in(call))
         self.wake()
         return True
 

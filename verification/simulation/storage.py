@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from gateway.engine.clock import Clock
 from gateway.engine.core import Core
 from gateway.engine.loop import Engine
+from gateway.engine.ports import Journal
 from gateway.journal.conservation import Report
-from gateway.journal.interface import Journal, Reader
+from gateway.journal.interface import Reader
 from verification.simulation.plan import DiskFault
 
 

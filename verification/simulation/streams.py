@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gateway.engine.model import INQUIRY_NUMBER_MIN, Answered, LegKind, LegOut
-from gateway.links.interface import by_participant
+from gateway.links.frames import by_participant
 from gateway.links.windows import Windows
 from verification.simulation.plan import PARTICIPANTS, SECOND
 
@@ -176,7 +176,7 @@ class Account:
 
 
 class SimulatedLink:
-    """The streams that end at one engine. See gateway.links.interface.Link."""
+    """The streams that end at one engine. See gateway.engine.ports.Link."""
 
     def __init__(self, world: World, node: Node) -> None:
         plan = world.plan

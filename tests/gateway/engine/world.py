@@ -9,9 +9,10 @@ from pathlib import Path
 from gateway.engine.clock import PaymentIds
 from gateway.engine.core import Core
 from gateway.engine.model import Answered, Cancel, Capture, Create, EngineEvent, Expire, Kind, LegOut, LegState, Payment
+from gateway.engine.ports import Journal
 from gateway.engine.states import Event, State
 from gateway.engine.transitions import Timing
-from gateway.journal.interface import Journal, Reader
+from gateway.journal.interface import Reader
 from gateway.journal.sqlite import SqliteJournal
 from gateway.journal.sqlite_reader import SqliteReader
 from gateway.links.loopback import LoopbackLink

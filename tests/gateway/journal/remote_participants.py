@@ -15,7 +15,7 @@ from tests.gateway.journal.shared import CLOCK, open_participants
 
 
 class PipeLink:
-    """An engine's end: sends legs, and wakes the engine when answers come. See gateway.links.interface.Link."""
+    """An engine's end: sends legs, and wakes the engine when answers come. See gateway.engine.ports.Link."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from gateway.engine.clock import Clock, PaymentIds
 from gateway.engine.core import Core
 from gateway.engine.loop import Engine
 from gateway.engine.model import Answered, Cancel, Capture, Create, EngineEvent, Kind, LegOut, Payment
+from gateway.engine.ports import Call
 from gateway.engine.states import State
 from gateway.engine.transitions import Timing
 from gateway.journal.conservation import compare, compare_holds
@@ -108,11 +108,14 @@ class SharedLink:
 class NoCalls:
     """Tests give engines events, not calls."""
 
-    def prepare(self, calls: Sequence[Any], now_us: int, room: int) -> list[EngineEvent]:
+    waiting = False
+
+    def prepare(self, calls: Sequence[Call], now_us: int, room: int) -> list[EngineEvent]:
         raise AssertionError(calls)
 
-    def refuse(self, call: Any, reason: int) -> None:
-        raise AssertionError(call)
+    def refuse(self, error: HutongError) -> None: ...
+
+    def end(self, error: HutongError) -> None: ...
 
 
 class Node:

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 
 from gateway.engine.model import Decline, Payment
+from gateway.engine.ports import Journal
 from gateway.engine.states import State
 from gateway.journal.conservation import examine_database
-from gateway.journal.interface import Journal, Reader
+from gateway.journal.interface import Reader
 from gateway.journal.postgres import PostgresJournal
 from gateway.journal.postgres_reader import PostgresReader
 from gateway.journal.sqlite_connection import connect
 from hutong_contract.errors import HutongError, Reason
 from tests.gateway.engine.world import Caller, World
+from tests.gateway.journal.shared import NoCalls
 from tokenization.interface import Condition
 
 DAILY = int(Reason.ERROR_REASON_DAILY_LIMIT)
@@ -158,14 +160,14 @@ def test_a_decline_whose_tick_fails_is_not_told(world: World) -> None:
             self.journal = journal
 
         def commit(self, writes: Any) -> Any:
-            from gateway.journal.interface import JournalUnavailableError
+            from gateway.engine.ports import JournalUnavailableError
 
             raise JournalUnavailableError("full")
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self.journal, name)
 
-    engine = Engine(world.core, Broken(world.journal), world.link, None)  # type: ignore[arg-type]
+    engine = Engine(world.core, Broken(world.journal), world.link, NoCalls())  # type: ignore[arg-type]
     caller = Caller()
     engine.inbox.put([Decline(world.draft(), caller, HutongError(Reason.ERROR_REASON_RISK_DECLINED))])
     engine.tick()

@@ -12,9 +12,10 @@ import pytest
 from psycopg import errors
 
 from gateway.engine.model import Leg, LegKind, Payment, Refused, Writes
+from gateway.engine.ports import JournalUnavailableError
 from gateway.journal import postgres_schema
 from gateway.journal.conservation import compare
-from gateway.journal.interface import JournalMismatchError, JournalUnavailableError
+from gateway.journal.interface import JournalMismatchError
 from gateway.journal.postgres import ATTEMPTS_MAX, PostgresJournal
 from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_connection import check_durable, safe_url

@@ -19,7 +19,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.engine.model import Writes
-from gateway.journal.interface import JournalUnavailableError
+from gateway.engine.ports import JournalUnavailableError
 from gateway.journal.postgres import PostgresJournal
 from gateway.journal.postgres_reader import PostgresReader
 from gateway.journal.postgres_waiting import READ_SILENT_S, SILENT_S

@@ -12,10 +12,10 @@ import pytest
 from psycopg import errors
 
 from gateway.engine.model import Writes
+from gateway.engine.ports import JournalUnavailableError
 from gateway.journal import leases
 from gateway.journal import postgres_sql as sql
 from gateway.journal.conservation import compare
-from gateway.journal.interface import JournalUnavailableError
 from gateway.journal.postgres import PostgresJournal
 from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_connection import TRANSACTION_MS, connect

@@ -14,10 +14,11 @@ import psycopg
 import pytest
 
 from gateway.engine.model import Leg, LegKind, LegOut, Writes
+from gateway.engine.ports import JournalFencedError
 from gateway.engine.states import State
 from gateway.journal import leases
 from gateway.journal.conservation import compare
-from gateway.journal.interface import JournalFencedError, JournalMismatchError
+from gateway.journal.interface import JournalMismatchError
 from gateway.journal.postgres import PostgresJournal
 from gateway.journal.postgres_check import examine_postgresql
 from gateway.journal.postgres_reader import PostgresReader

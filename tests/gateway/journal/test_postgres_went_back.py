@@ -11,7 +11,8 @@ import grpc
 import psycopg
 import pytest
 
-from gateway.journal.interface import JournalFencedError, JournalWentBackError
+from gateway.engine.ports import JournalFencedError
+from gateway.journal.interface import JournalWentBackError
 from gateway.journal.memory import FILE_NAME, Memory, Standing
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.calls import CREATE, CREATE_BATCH
+from gateway import admission
+from gateway.calls import CREATE, CREATE_BATCH, payments_in
 from gateway.directory import parse
 from gateway.engine.clock import Clock
 from gateway.engine.core import Core
 from gateway.engine.loop import Engine
+from gateway.engine.ports import Journal
 from gateway.intake import PaymentIntake
 from gateway.journal.conservation import examine_database
-from gateway.journal.interface import Journal
 from gateway.journal.refusals import DecisionRow
 from gateway.journal.sqlite import SqliteJournal
 from gateway.journal.sqlite_connection import connect
@@ -116,7 +117,7 @@ class Keys:
 class Gate:
     """One gateway."""
 
-    def __init__(self, folder: Path, rules: str, *, journal: Journal | None = None) -> None:
+    def __init__(self, folder: Path, rules: str, *, journal: Journal | None = None, **intake_options: Any) -> None:
         self.path = folder / "gateway.db"
         self.clock = TurnedClock()
         self.keys = Keys()
@@ -139,15 +140,17 @@ class Gate:
             }
         )
         router = Router(directory, lambda _: True)
-        intake = PaymentIntake(router, self.keys, self.journal, bytes(32), judge=self.judge)
+        intake = PaymentIntake(router, self.keys, self.journal, bytes(32), judge=self.judge, **intake_options)
         self.engine = Engine(
             self.core,
             self.journal,
             self.link,
-            intake,  # type: ignore[arg-type]
+            intake,
             clock=self.clock,
             on_refusal=self.judge.not_taken,
         )
+        self._waiting = admission.Gate(self.engine.inbox)
+        self.engine.add_source(self._waiting)
         self._number = 0
 
     # -- asking ----------------------------------------------------------------------------------------------
@@ -172,12 +175,15 @@ class Gate:
     def ask(self, amount: int = 1000, *, caller: str = "shop", **facts: Any) -> Call:
         """A request arrives; nobody looks at it yet."""
         call = Call(CREATE, self.request(amount, **facts).SerializeToString(), caller)
-        self.engine.inbox.put([call])
-        return call
+        return self.submit(call)
 
     def batch(self, requests: Sequence[pb.CreatePaymentRequest]) -> Call:
         call = Call(CREATE_BATCH, pb.BatchCreatePaymentsRequest(requests=requests).SerializeToString(), "shop")
-        self.engine.inbox.put([call])
+        return self.submit(call)
+
+    def submit(self, call: Call) -> Call:
+        """A call arrives at the front."""
+        assert self._waiting.offer([call], payments_in(call))
         return call
 
     def pay(self, amount: int = 1000, **facts: Any) -> Call:

@@ -233,7 +233,7 @@ def test_what_a_caller_holds_for_itself_is_declined_where_rules_would_hold_it(ga
     request = here.request(6_000)
     request.hold.SetInParent()
     call = Call(CREATE, request.SerializeToString(), "shop")
-    here.engine.inbox.put([call])
+    here.submit(call)
     here.run()
     assert call.outcome == "RISK_DECLINED"
 

@@ -1,10 +1,10 @@
-"""What the engine knows of participants: legs go out, answers come back, and some legs could not be sent at all."""
+"""Legs and answers as frames of participants' streams, and what a link says of a leg that never left."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from gateway.engine.model import LEG_ID_BYTES, NOT_SENT, Answered, LegOut
 from hutong.participant.v1 import participant_pb2 as pb
@@ -13,32 +13,6 @@ CODE_CHARACTERS: Final = 2
 """Length of a response code."""
 UNREADABLE_CODE: Final = "96"
 """Malfunction, as in ISO 8583: the participant gave something that is no response code."""
-
-
-class Link(Protocol):
-    """Carries legs to some participants. Used by the engine's thread alone, unless said otherwise."""
-
-    def reachable(self, participant: str) -> bool:
-        """Whether a leg for this participant could be sent now."""
-        ...
-
-    def send(self, legs: Sequence[LegOut], now_us: int) -> list[Answered]:
-        """Sends legs, all of them durable. What cannot leave comes back as NOT_SENT, and so do earlier legs that still
-        wait for their connection when these ask about them or undo them. That must be certain: a leg that may have left
-        is not reported."""
-        ...
-
-    def poll(self, now_us: int) -> list[Answered]:
-        """Answers that have arrived, and NOT_SENT for legs that waited for their connection until given up."""
-        ...
-
-    def next_due_us(self) -> int | None:
-        """When `poll` will have something without anything being sent; None if that is not known."""
-        ...
-
-    def close(self) -> None:
-        """Ends the connections."""
-        ...
 
 
 def not_sent(leg: LegOut) -> Answered:
