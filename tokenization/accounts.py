@@ -1,4 +1,5 @@
-"""Accounts and their account-unified tokens: requesting, changing, replacing, erasing. Jobs of the vault's writer."""
+"""Accounts and their account-unified tokens: requesting, changing, replacing and erasing them. Each is a job of the
+vault's writer."""
 
 from __future__ import annotations
 
@@ -24,12 +25,12 @@ from tokenization.suite import KEY_BYTES, SealBrokenError
 from tokenization.writing import Change, Writes
 
 LIFETIME_US: Final = 5 * 365 * 86_400_000_000
-"""How long a token lives where nobody says."""
+"""Lifetime of a token whose requestor names none, in microseconds."""
 EXPIRES_MAX_US: Final = 2**62
 REQUESTORS_MAX: Final = 16
-"""Requestors that can share one token."""
+"""Most requestors that share one token."""
 ATTEMPTS_MAX: Final = 100
-"""Random numbers tried before giving up: with a range one millionth full the second attempt is already rare."""
+"""Most random numbers tried for a new token. With a range that is one millionth full, a second try is already rare."""
 _KEYS_OF_ACCOUNT: Final = schema.select("keys", "account = ?")
 
 
@@ -65,8 +66,8 @@ class Accounts:
     def register(
         self, session: Session, enrolments: Sequence[Enrolment], change: Change, *, replacing: bool = False
     ) -> list[Registration]:
-        """Gives every account its token: the one it has, or a new one. Order is kept. `replacing`: the accounts were
-        known before, so their numbers are right as they are. Raises HutongError(FIELD_INVALID)."""
+        """Returns the token of each account, in order: the existing one, or a new one. With `replacing`, the accounts
+        are known already, so their numbers are not checked again. Raises HutongError(FIELD_INVALID)."""
         blinds = [self._blind(item.account) for item in enrolments]
         known: dict[bytes, Registration] = {}
         fresh: list[tuple[bytes, Enrolment]] = []
@@ -100,7 +101,7 @@ class Accounts:
         return self._purposes.blind(account.issuer_id.encode() + b"\0" + number.encode())[: records.REF_BYTES]
 
     def _join(self, session: Session, number: int, item: Enrolment, change: Change) -> Registration:
-        """One more requestor for a token that exists. Its terms stay as they are."""
+        """Adds a requestor to an existing token, whose terms stay as they are."""
         row = self._writes.account(session, number)
         policy = read_policy(session, row.policy)
         new = [trid for trid in item.policy.requestors if trid not in policy.requestors]
@@ -114,7 +115,7 @@ class Accounts:
         return Registration(self.token_of(row), row.ref, row.par, created=False)
 
     def active_kek(self, session: Session) -> int:
-        """The KEK version that wraps new keys, as this transaction sees it: another process may just have rotated."""
+        """The KEK version that wraps new keys, read in this transaction, because another process may have rotated."""
         version: int = session.rows("SELECT value FROM meta WHERE name = 'active_kek'")[0][0]
         if version != self._keks.active():
             self._keks.reload()
@@ -186,7 +187,7 @@ class Accounts:
         return Secret(plain.decode().partition("\n")[0])
 
     def change_state(self, session: Session, number: int, event: Event, change: Change) -> AccountRow:
-        """Moves a token along the lifecycle's table. A token that ends takes its keys with it."""
+        """Applies a lifecycle event to a token. A token that reaches a final state takes its keys with it."""
         row = self._writes.account(session, number)
         if row.erased:
             raise HutongError(Reason.ERROR_REASON_ACCOUNT_ERASED)
@@ -200,7 +201,7 @@ class Accounts:
         return after
 
     def expire(self, session: Session, number: int, change: Change) -> None:
-        """Writes down that a token's time is over; nothing where that is no longer so."""
+        """Records that a token has expired; does nothing if it has not, or no longer is."""
         row = self._writes.account(session, number)
         if not row.erased and row.state is not State.EXPIRED:
             if state_at(row.state, row.expires_us, change.now_us) is not State.EXPIRED:
@@ -220,7 +221,7 @@ class Accounts:
                 self._writes.event(session, account, key.id, Event.DELETE.value, change)
 
     def replace_token(self, session: Session, number: int, change: Change) -> Registration:
-        """A new token for the same account, on the same terms; the old one and its keys end."""
+        """Makes a new token for the same account, on the same terms; the old token and its keys end."""
         old = self._writes.account(session, number)
         plain = self.account_of(old)
         policy = read_policy(session, old.policy)

@@ -1,9 +1,10 @@
-"""One-time payment codes: reserving and provisioning them (jobs), and finding out whose a code is (memory only).
+"""One-time payment codes: handing them out (jobs of the vault's writer), and finding the account of a code (in memory
+only).
 
-Forgery, in numbers. An online code is a random one of 10^17; with n codes live, one guess hits with n / 10^17. An
-offline code's MAC has 8 digits and three steps are accepted, so one guess at a known alias hits with 3 / 10^8; with
-five failures a day allowed, with 1.5 / 10^7 a day. Guessing alias and MAC together hits with a * 3 / 10^17 where a
-aliases are out, and a terminal has 20 guesses in ten minutes.
+The chance of a forged code. An online code is one of 10^17 random ones; with n codes live, one guess succeeds with n /
+10^17. An offline code has a MAC of 8 digits, and three steps are accepted, so one guess for a known alias succeeds with
+3 / 10^8, or 1.5 / 10^7 a day with the five failures that are allowed. Guessing alias and MAC together succeeds with a *
+3 / 10^17 for a aliases, and a terminal has 20 guesses in ten minutes.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from tokenization.store import Session
 from tokenization.writing import Change, Writes
 
 STALE_STEPS: Final = 10
-"""How far back a code is recognised as one of this alias, to be refused as expired and not as a guess: five minutes."""
+"""Steps for which an old offline code is recognised and refused as expired, rather than counted as a guess: five
+minutes."""
 ALIAS_DAYS_KEPT: Final = 2
-"""Days after which an alias is forgotten and may be given out again."""
+"""Days after which an alias is forgotten and may be assigned again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Provisioning:
-    """What a wallet needs to show offline codes for a day; see hutong_contract.payment_code.offline_code."""
+    """What a wallet needs to show offline codes for a day: the arguments of
+    hutong_contract.payment_code.offline_code."""
 
     alias: str
     day_key: Secret[bytes]
@@ -78,7 +81,8 @@ class CodeIssuer:
         raise HutongError(Reason.ERROR_REASON_VAULT_UNAVAILABLE)
 
     def provision(self, session: Session, account: int, device_id: str, day: int, change: Change) -> Provisioning:
-        """The alias and day key of a device; asked again, the same. Today's and tomorrow's are given out."""
+        """The alias and day key of a device. Repeating the request returns the same. Available for today and
+        tomorrow."""
         today = code_format.day_of(change.now_us)
         if not today <= day <= today + 1:
             raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="day", today=str(today))
@@ -109,14 +113,15 @@ class CodeIssuer:
 
 
 def purge(session: Session, now_us: int) -> None:
-    """Deletes what can no longer be used: old codes, aliases, failures."""
+    """Deletes rows that can no longer be used: expired codes, old aliases, old failures."""
     session.run("DELETE FROM codes WHERE expires_us < ?", (now_us - 10 * code_format.ONLINE_LIFETIME_US,))
     session.run("DELETE FROM aliases WHERE day < ?", (code_format.day_of(now_us) - ALIAS_DAYS_KEPT,))
     session.run("DELETE FROM failures WHERE time_us < ?", (now_us - limits.ALIAS_WINDOW_US,))
 
 
 class CodeReader:
-    """Finds whose a shown code is. Memory only; failures are counted, and kept in `failed` for the vault to write."""
+    """Finds the account of a code, in memory only. Counts failures, and keeps them in `failed` for the vault to
+    write."""
 
     def __init__(self, index: Index, purposes: Purposes, failures: Failures) -> None:
         self._index = index
@@ -125,8 +130,8 @@ class CodeReader:
         self.failed: list[tuple[bytes, int]] = []
 
     def read(self, use: KeyUse, now_us: int) -> tuple[KeyEntry, bytes, int]:
-        """The key behind a code, what it spends, and when it was made (microseconds). Raises HutongError: CODE_UNKNOWN,
-        _EXPIRED, _LOCKED."""
+        """The routing key of a code, what it spends, and when it was made (microseconds). Raises HutongError:
+        CODE_UNKNOWN, CODE_EXPIRED or CODE_LOCKED."""
         code = use.value.reveal()
         if not code_format.is_payment_code(code):
             raise HutongError(Reason.ERROR_REASON_CODE_UNKNOWN)
@@ -174,7 +179,7 @@ class CodeReader:
         return key, spend, step * code_format.STEP_US
 
     def _matching_step(self, key: KeyEntry, day: int, shown: int, now_us: int) -> int | None:
-        """The accepted step that the digits belong to. Raises HutongError(CODE_EXPIRED) for one of the last minutes."""
+        """The accepted step that the digits match. Raises HutongError(CODE_EXPIRED) for a step of the last minutes."""
         suite = self._purposes.suite
         day_key = self._purposes.alias_day(day_key_message(key.row.ref, day, key.row.device_id))
         now_step = code_format.step_of(now_us)

@@ -1,4 +1,4 @@
-"""What every request to the token service goes through: who asks, for which token, and what is kept of it."""
+"""The common part of all requests to the token service: who asks, for which token, and what the history records."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tokenization.writing import Change, Writes, system_clock_us
 TokenName = Secret[str] | bytes
 TEXT_MAX: Final = 64
 ISSUERS_NAMED: Final = 8
-"""Issuers that are named to somebody who asked for another."""
+"""Most issuers named in a refusal."""
 
 
 class Desk:
-    """A vault, the jobs on it, and the checks before each."""
+    """A vault, the jobs on it, and the checks before each job."""
 
     def __init__(self, opened: OpenVault, clock_us: Callable[[], int] = system_clock_us) -> None:
         vault = opened.vault
@@ -40,8 +40,8 @@ class Desk:
         self._issuers: frozenset[str] | None = None
 
     def know_issuers(self, issuers: Iterable[str]) -> None:
-        """From now on requestors get tokens for accounts at these issuers only; until it is said, at any. Tokens that
-        exist stay as they are."""
+        """Restricts token requests to accounts at these issuers; before the first call any issuer is accepted. Existing
+        tokens are not affected."""
         self._issuers = frozenset(issuers)
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class Desk:
         return self._vault.purposes.suite.name
 
     def register_requestor(self, requestor: Requestor, secret: Secret[str] | None = None) -> None:
-        """Adds a requestor, or changes one. With a secret, gRPC calls in its name must carry it."""
+        """Adds a requestor, or changes one. With a secret, gRPC calls in its name must carry that secret."""
         if not numbers.is_requestor_id(requestor.trid):
             raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="requestor_id")
         mac = self._secret_mac(requestor.trid, secret.reveal()) if secret else ""
@@ -82,13 +82,13 @@ class Desk:
     def history(
         self, name: TokenName, *, after: int = 0, limit: int = HISTORY_PAGE_MAX, by: str = ""
     ) -> list[HistoryEvent]:
-        """What happened to a token and its keys, oldest first."""
+        """The history of a token and its keys, oldest first."""
         slot = self._locate(name, by, Action.SHOW)
         condition = "account = ? AND id > ? ORDER BY id LIMIT ?"
         return self._events(condition, (slot + 1, after, min(limit, HISTORY_PAGE_MAX)))
 
     def events(self, after: int, limit: int = HISTORY_PAGE_MAX, *, by: str = "") -> tuple[list[HistoryEvent], int]:
-        """Changes of all tokens that a requestor may see, in order, and the sequence to go on from."""
+        """Events of all tokens that a requestor may see, in order, and the sequence number to continue from."""
         self.permit(by, Action.SHOW)
         try:
             self._vault.refresh(self._clock_us())
@@ -130,7 +130,7 @@ class Desk:
         return Change(by, self._clock_us(), reason)
 
     def _check_issuer(self, issuer_id: str, by: str) -> None:
-        """Raises HutongError(PARTICIPANT_UNKNOWN) where a requestor names an issuer that is not here."""
+        """Raises HutongError(PARTICIPANT_UNKNOWN) if a requestor names an issuer that is not in the directory."""
         if by and self._issuers is not None and issuer_id not in self._issuers:
             here = ", ".join(sorted(self._issuers)[:ISSUERS_NAMED])
             raise HutongError(Reason.ERROR_REASON_PARTICIPANT_UNKNOWN, field="issuer_id", issuers=here)

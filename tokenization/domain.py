@@ -1,4 +1,5 @@
-"""Domains: where, for whom and how much a token or a routing key may pay; and the budget that all keys share."""
+"""Domains and budgets. A domain says where, to whom and how much a token or routing key may pay; a budget is shared by
+all keys of a token."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ CHANNELS: Final = frozenset({"qr_merchant_presented", "qr_consumer_presented", "
 ASSURANCE_METHODS: Final = frozenset({"00", "10", "11", "12", "13", "14"})
 """EMV assurance methods: none, account verification, one factor, two factors, risk-based, asserted by the issuer."""
 LIST_ITEMS_MAX: Final = 256
-"""Entries of one list of a domain: enough for a chain's merchants, bounded for the check's cost."""
+"""Most entries in one list of a domain: enough for a chain's merchants, and a bound on the cost of a check."""
 TEXT_MAX: Final = 64
 AMOUNT_MAX_MINOR: Final = 2**53
 DAY_US: Final = 86_400_000_000
@@ -39,26 +40,26 @@ class Domain:
 
 
 OPEN: Final = Domain()
-"""Allows everything; recognised by identity, so that the common case costs nothing."""
+"""The domain that allows everything. Recognised by identity, so that the common case costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What all keys of one token may spend together."""
+    """The sum that all keys of one token may spend together."""
 
     amount_minor: int
     currency: str
     period_days: int = 0
-    """Days after which it begins anew, counted from 1970-01-01 UTC; 0: never."""
+    """Days after which the budget starts again, counted from 1970-01-01 UTC; 0: never."""
 
     def window(self, now_us: int) -> int:
-        """The number of the period that a moment is in."""
+        """The number of the period that contains a moment."""
         return now_us // (self.period_days * DAY_US) if self.period_days else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """All that many tokens or keys have in common; kept once, however many share it."""
+    """The terms of tokens or keys. Stored once, however many tokens and keys have the same."""
 
     issuer_id: str = ""
     requestors: tuple[str, ...] = ()
@@ -95,7 +96,8 @@ _DIMENSIONS: Final[tuple[tuple[str, Callable[[Domain, KeyUse], bool]], ...]] = (
     ("currency", lambda domain, use: not domain.currency or use.currency == domain.currency),
     ("cryptogram", lambda domain, use: not domain.cryptogram_required or use.cryptogram is not None),
 )
-"""Dimension to "allowed". Amount, count, total, device and expiry are checked where their own errors are."""
+"""Each dimension, and whether it allows a use. Amount, count, total, device and expiry are checked elsewhere, by the
+code that raises their errors."""
 
 
 def check_use(domain: Domain, use: KeyUse) -> None:
@@ -120,7 +122,7 @@ def _invalid(name: str) -> HutongError:
 
 
 def check_domain(domain: Domain) -> None:
-    """Whether a domain that somebody sent makes sense. Raises HutongError(FIELD_INVALID) naming the field."""
+    """Checks that a domain in a request is consistent. Raises HutongError(FIELD_INVALID) naming the field."""
     if not domain.channels <= CHANNELS:
         raise _invalid("domain.channels")
     for name, values in (("merchant_ids", domain.merchants), ("merchant_categories", domain.categories)):
@@ -140,7 +142,7 @@ def check_domain(domain: Domain) -> None:
 
 
 def check_budget(budget: Budget) -> None:
-    """Whether a budget that somebody sent makes sense. Raises HutongError(FIELD_INVALID) naming the field."""
+    """Checks that a budget in a request is consistent. Raises HutongError(FIELD_INVALID) naming the field."""
     if not 0 < budget.amount_minor <= AMOUNT_MAX_MINOR:
         raise _invalid("budget.amount_minor")
     if not _is_currency(budget.currency):
@@ -150,7 +152,7 @@ def check_budget(budget: Budget) -> None:
 
 
 def check_assurance(method: str) -> str:
-    """The method, "00" where none is named. Raises HutongError(FIELD_INVALID)."""
+    """The EMV assurance method of a request, "00" if it names none. Raises HutongError(FIELD_INVALID)."""
     if method and method not in ASSURANCE_METHODS:
         raise _invalid("assurance_method")
     return method or "00"

@@ -1,4 +1,4 @@
-"""Why a vault does not open. Refusals of requests are hutong_contract.errors.HutongError."""
+"""Errors of opening a vault. Refused requests are hutong_contract.errors.HutongError."""
 
 from __future__ import annotations
 

@@ -15,16 +15,16 @@ from typing import Any, Final
 from hutong_contract.bounded import Bounded
 
 ALIAS_FAILURES_MAX: Final = 5
-"""Wrong MACs for one alias in its day; the next use of the alias is refused, right or wrong."""
+"""Most wrong MACs for one alias in a day. After that every use of the alias is refused."""
 TERMINAL_FAILURES_MAX: Final = 20
-"""Wrong codes from one terminal within TERMINAL_WINDOW_US."""
+"""Most wrong codes from one terminal within TERMINAL_WINDOW_US."""
 TERMINAL_WINDOW_US: Final = 600_000_000
 ALIAS_WINDOW_US: Final = 2 * 86_400_000_000
-"""An alias lives for a day and the skew around it; its failures are forgotten after two."""
+"""How long failures of an alias count: its day and the permitted clock skew, so two days."""
 AHEAD_US: Final = 60_000_000
-"""Failures counted although they lie ahead: clocks of gateways on one vault differ a little."""
+"""Failures up to this far in the future are counted, because clocks of gateways on one vault differ a little."""
 SUBJECTS_MAX: Final = 100_000
-"""Subjects remembered; the one that failed longest ago is forgotten first."""
+"""Most subjects remembered; the one whose last failure is oldest is dropped first."""
 
 
 class Failures:

@@ -1,8 +1,8 @@
-"""Key-encryption keys in a hardware module, through PKCS#11: they are made there, used there and never leave it.
+"""Key-encryption keys (KEKs) in a hardware module, through PKCS#11: created there, used there, never exported.
 
 Needs the extra `hsm` (python-pkcs11) and the module's own library. A version is an AES-256 key with the label
-`hutong-kek-N`; its id holds the time at which it was made. Retiring destroys the key; the module keeps no trace of it.
-Resolving payments asks the module nothing: it is needed to register, to read an account number back, and to rotate.
+`hutong-kek-N`; its id holds the time of its creation. Retiring a version destroys the key. The module is used to
+register accounts, to read an account number, and to rotate; resolving payments does not need it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class HsmKeks:
         self._keys: dict[int, Any] = {}
         self._made: dict[int, int] = {}
         self.is_new = False
-        """Whether the token was empty: then no other vault depends on its keys."""
+        """Whether the module's token was empty, so that no other vault depends on its keys."""
         try:
             token = pkcs11.lib(library).get_token(token_label=token_label)
             self._session = token.open(rw=True, user_pin=pin.reveal())
@@ -111,7 +111,7 @@ class HsmKeks:
             self.reload()
 
     def reload(self) -> None:
-        """Looks which versions the module has."""
+        """Reads again which versions the module has."""
         with self._lock:
             found: dict[int, Any] = {}
             made: dict[int, int] = {}
@@ -123,7 +123,7 @@ class HsmKeks:
             self._keys, self._made = found, made
 
     def seal_key(self) -> bytes:
-        """The key of the vault file's seal: a constant, enciphered by a key of its own that never leaves the module."""
+        """The key of the vault file's seal: a constant, encrypted with a key that never leaves the module."""
         with self._lock:
             key: Any = self._session.get_key(object_class=ObjectClass.SECRET_KEY, label=SEAL_LABEL)
             sealed: bytes = key.encrypt(_SEAL_INPUT, mechanism=Mechanism.AES_ECB)

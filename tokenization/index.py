@@ -1,9 +1,9 @@
-"""What resolving needs, in memory: columns for accounts, entries for keys, tables for codes and aliases.
+"""The vault in memory, as resolving needs it: columns for accounts, entries for keys, tables for codes and aliases.
 
-Built from the vault's rows alone, and only by `apply_*`, called in the order of the rows: at start with all of them,
-later with what was committed since, by this process or another. A million accounts are about 200 MB: 73 bytes in
-columns and one dictionary entry each. Numbers stay sealed here; a lookup is by 64 bits of a keyed MAC, and the full
-16 bytes are compared.
+Built from the vault's rows by the `apply_*` methods, which are called in the order of the rows: at start for all of
+them, later for what this or another process committed since. A million accounts need about 200 MB: 73 bytes in columns
+and one dictionary entry each. Numbers stay sealed in memory. A lookup uses 64 bits of a keyed MAC, and then compares
+the full 16 bytes.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _HEAD: Final = np.dtype(
     ]
 )  # fmt: skip
 CODE_MEMORY_US: Final = 600_000_000
-"""How long an expired online code is remembered, to be refused as expired and not as unknown."""
+"""How long an expired online code is remembered, so that it is refused as expired rather than unknown."""
 ERASED: Final = 0
-"""State byte of an erased account: none of lifecycle.State."""
+"""State byte of an erased account; not a value of lifecycle.State."""
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ class Index:
         return len(self.states)
 
     def slot_of(self, ref: bytes) -> int | None:
-        """The account whose token has this reference; its id is one more."""
+        """The slot of the account whose token has this reference. An account's id is its slot plus one."""
         slot = self._slots.get(_short(ref))
         if slot is None or self.refs[slot * REF_BYTES : slot * REF_BYTES + REF_BYTES] != ref[:REF_BYTES]:
             return None
@@ -115,12 +115,12 @@ class Index:
         return bytes(self.sealed[slot * SEALED_TOKEN_BYTES : (slot + 1) * SEALED_TOKEN_BYTES])
 
     def key_by_lookup(self, mac: bytes) -> KeyEntry | None:
-        """The key that is presented with this MAC."""
+        """The key with this lookup MAC."""
         entry = self.keys.get(self._by_lookup.get(_short(mac), 0))
         return entry if entry is not None and entry.row.lookup == mac[:REF_BYTES] else None
 
     def key_by_ref(self, ref: bytes) -> KeyEntry | None:
-        """The key of this name."""
+        """The key with this reference."""
         return self.keys.get(self._by_ref.get(ref, 0))
 
     def keys_of(self, slot: int) -> list[KeyEntry]:
@@ -198,7 +198,7 @@ class Index:
             self.aliases[alias] = AliasEntry(key, day)
 
     def forget_codes(self, now_us: int) -> None:
-        """Drops online codes that expired a while ago; a few for each call, so that no batch waits for it."""
+        """Drops expired online codes after a while, a few per call so that no batch is delayed."""
         order = self._code_order
         for _ in range(64):
             if not order or order[0][0] + CODE_MEMORY_US > now_us:
@@ -216,7 +216,7 @@ class Index:
         return State(state) if state else None
 
     def expired(self, now_us: int) -> list[int]:
-        """Slots of accounts whose expiry has passed and is not written down."""
+        """Slots of accounts that have expired, but are not yet recorded as expired."""
         states = np.frombuffer(bytes(self.states), "u1")
         expiries = np.array(self.expiries[: len(states)], "i8")
         waiting = np.isin(states, (State.REQUESTED, State.ACTIVE, State.SUSPENDED))

@@ -1,8 +1,8 @@
-"""What the gateway asks of the token service: where does this key lead, and under which conditions.
+"""The gateway's interface to the token service: what a payer's key resolves to, and under which conditions.
 
-One call carries a batch. Resolving changes nothing that a caller can see: what a payment uses up (a one-time
-code, a budget, a count) is returned as conditions that the gateway settles inside its own journal commit, so
-that a code is single-use also across processes and restarts.
+One call carries a batch. Resolving changes nothing that a caller can see: what a payment uses up (a one-time code, a
+budget, a count) is returned as conditions, which the gateway settles inside its own journal commit. Therefore a code is
+single-use also across processes and restarts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hutong_contract.secret import Secret
 
 
 class PayerKeyKind(enum.StrEnum):
-    """What was presented as the payer's key."""
+    """The kind of key that a payer presented."""
 
     __hash__ = str.__hash__
 
@@ -26,7 +26,7 @@ class PayerKeyKind(enum.StrEnum):
     CONSUMER_CODE = "consumer_code"
     """The credential inside an EMV consumer-presented code (its token and, where there is one, cryptogram)."""
     TOKEN = "token"
-    """A token, with a cryptogram where its domain asks for one."""
+    """A token, with a cryptogram if its domain asks for one."""
     FACE = "face"
     """The opaque reference that the face service gave for a matched subject."""
     TRANSIT = "transit"
@@ -79,20 +79,20 @@ class Condition(NamedTuple):
 
 
 class Resolution(NamedTuple):
-    """Where a payer's key leads."""
+    """What a payer's key resolves to."""
 
     issuer_id: str
     token: Secret[str]
     """The account-unified token, as the issuer knows the account. Never stored by the gateway."""
     token_ref: bytes
-    """16 bytes that name the token in journals and logs without being able to pay."""
+    """16 bytes that name the token in journals and logs. They cannot be used to pay."""
     key_ref: bytes
     """16 bytes that name the routing key used."""
     last_four: str
     """Last four digits of the token, for receipts."""
     assurance_method: str = "00"
     spends: tuple[bytes, ...] = ()
-    """16-byte values that may be spent once for ever (a code and step, a cryptogram's counter)."""
+    """16-byte values that can be spent only once (a code and step, a cryptogram's counter)."""
     counters: tuple[Condition, ...] = ()
     amount_max_minor: int | None = None
     """Largest amount that this key may pay at once, already checked against KeyUse."""
@@ -101,7 +101,7 @@ class Resolution(NamedTuple):
     epoch: int = 0
     """The token's change counter; `still_valid` compares it."""
     made_us: int = 0
-    """When what was presented was made, UTC in microseconds: a code's step, a cryptogram's payment; 0: it does not
+    """When the presented value was made, UTC in microseconds: a code's step, a cryptogram's payment; 0 if it does not
     change."""
     key_since_us: int = 0
     """When the routing key was created; 0 where the token itself was presented."""

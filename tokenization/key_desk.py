@@ -52,7 +52,7 @@ class KeyDesk(Desk):
         return self.add_key(name, KeyKind.FACE, domain, reference=reference)
 
     def view_of_key(self, row: KeyRow) -> KeyView:
-        """What may be shown of a key that was just made."""
+        """The view of a key that was just made."""
         return key_view(row, self._vault.index.policies[row.policy], self._clock_us())
 
     def reserve_code(self, name: TokenName, *, by: str = "") -> Reservation:
@@ -113,7 +113,7 @@ class KeyDesk(Desk):
 
     @property
     def transit_public_key(self) -> ec.EllipticCurvePublicKey:
-        """What gates verify transit certificates with."""
+        """The public key with which gates verify transit certificates."""
         return self._vault.purposes.transit_public
 
 

@@ -11,7 +11,7 @@ from tokenization.numbers import BARCODE_RANGE, DEVICE_RANGE, TokenRange
 
 
 class KeyKind(enum.IntEnum):
-    """What leads to a token. The numbers are stored, and equal hutong.tokenization.v1.TokenKeyKind."""
+    """The kinds of routing keys. The numbers are stored, and equal hutong.tokenization.v1.TokenKeyKind."""
 
     BARCODE = 1
     PAYMENT_CODE = 2
@@ -22,12 +22,12 @@ class KeyKind(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class KindRule:
-    """What a kind of key is like."""
+    """The rules of one kind of key."""
 
     domain: Domain
-    """Filled in where the requestor names no channel or no amount."""
+    """The domain for what the requestor leaves open: channel and amount."""
     numbers: TokenRange | None = None
-    """Where its numbers come from."""
+    """Source of the key's numbers."""
     needs_device: bool = False
 
 
@@ -53,7 +53,7 @@ RULES: Final = {
 
 
 def domain_for(kind: KeyKind, asked: Domain | None) -> Domain:
-    """The domain of a new key: what was asked for, on top of the kind's own rules."""
+    """The domain of a new key: what was requested, combined with the rules of its kind."""
     own = RULES[kind].domain
     if asked is None:
         return own

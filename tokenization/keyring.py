@@ -1,7 +1,7 @@
-"""Key-encryption keys (KEKs): versions of the one key that wraps every account's data key.
+"""Key-encryption keys (KEKs): the versions of the key that wraps every account's data key.
 
-Two stores: a file sealed by a passphrase (here), and a hardware module (`hsm`). A version is *active* (wraps new
-keys), *retiring* (still unwraps, while a rotation re-wraps) or *retired* (its key was destroyed).
+Two stores: a file sealed by a passphrase (here), and a hardware module (`hsm`). A version is *active* (wraps new keys),
+*retiring* (still unwraps, while a rotation re-wraps) or *retired* (its key was destroyed).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tokenization.suite import KEY_BYTES, Aead, SealBrokenError, Suite
 FORMAT: Final = 1
 SALT_BYTES: Final = 16
 FILE_BYTES_MAX: Final = 1 << 20
-"""A key file of more than a mebibyte is not one."""
+"""Most bytes of a key file; a larger file is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class KekVersion:
 
 
 class KekStore(Protocol):
-    """Where KEKs live. Wrapping and unwrapping are safe to call from several threads."""
+    """A store of KEKs. Wrapping and unwrapping are safe to call from several threads."""
 
     name: str
     """`file` or `pkcs11`."""
@@ -99,7 +99,7 @@ def _derive(passphrase: Secret[str], salt: bytes, cost: KdfCost) -> bytes:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Replaces a file so that after a crash its old or its new contents are there; only its owner can read it."""
+    """Replaces a file atomically: after a crash it has its old or its new contents. Only its owner can read it."""
     fresh = path.with_name(path.name + ".new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -160,7 +160,7 @@ class FileKeks:
         return keks
 
     def rename(self, path: Path) -> None:
-        """Gives the file its final name, over nothing."""
+        """Gives the file its final name; fails if a file of that name exists."""
         self._path.replace(path)
         self._path = path
 
@@ -246,7 +246,7 @@ class FileKeks:
 
 
 def suite_name_of(path: Path) -> str:
-    """The suite that a key file was made for. Raises VaultDamagedError."""
+    """The crypto suite of a key file. Raises VaultDamagedError."""
     return str(_read(path)[0]["suite"])
 
 

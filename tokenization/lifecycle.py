@@ -1,4 +1,5 @@
-"""The life of a token or a routing key, as a table: state and event give the next state, or the event is refused."""
+"""The lifecycle of a token or routing key, as a table from state and event to the next state. Other events are
+refused."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from hutong_contract.errors import HutongError, Reason
 
 
 class State(enum.IntEnum):
-    """Where a token or a key stands. The numbers are stored, and equal hutong.tokenization.v1.TokenState."""
+    """The state of a token or key. The numbers are stored, and equal hutong.tokenization.v1.TokenState."""
 
     REQUESTED = 1
     ACTIVE = 2
@@ -48,11 +49,11 @@ TRANSITIONS: Final = {
     (State.EXPIRED, Event.DELETE): State.DELETED,
     (State.EXPIRED, Event.REPLACE): State.REPLACED,
 }
-"""Everything that may happen. What is not here is refused."""
+"""All transitions. An event that is missing here is refused."""
 
 
 def advance(state: State, event: Event) -> State:
-    """The next state. Raises HutongError(TOKEN_TRANSITION) where the table has none."""
+    """The next state. Raises HutongError(TOKEN_TRANSITION) if the table has none."""
     after = TRANSITIONS.get((state, event))
     if after is None:
         raise HutongError(Reason.ERROR_REASON_TOKEN_TRANSITION, state=state.name.lower(), change=event.value)
@@ -60,7 +61,7 @@ def advance(state: State, event: Event) -> State:
 
 
 def state_at(state: State, expires_us: int, now_us: int) -> State:
-    """The state that counts at a moment: expiry takes effect by itself, before anybody writes it down."""
+    """The effective state at a moment: expiry takes effect by time, before it is recorded."""
     if now_us >= expires_us and (state, Event.EXPIRE) in TRANSITIONS:
         return State.EXPIRED
     return state

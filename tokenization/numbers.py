@@ -1,7 +1,7 @@
-"""Numbers that name things: tokens and their check digit, payment account references, requestor ids.
+"""Numbers that name things: tokens and their check digit, payment account references (PAR), requestor ids (TRID).
 
-EMV Payment Tokenisation: a token has 13 to 19 digits, passes the Luhn check and comes from a token BIN, a range
-that no live account number is in. A PAR has 29 upper-case letters and digits, 4 for the controller, 25 for the account.
+EMV Payment Tokenisation: a token has 13 to 19 digits, passes the Luhn check and comes from a token BIN, a range without
+live account numbers. A PAR has 29 upper-case letters and digits: 4 for the controller, 25 for the account.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ ACCOUNT_RULE: Final = (
     f"{ACCOUNT_DIGITS_MIN} to {ACCOUNT_DIGITS_MAX} digits, outside the ranges of tokens; with {PAN_DIGITS_MIN} to "
     f"{PAN_DIGITS_MAX} the last is the check digit of the others (Luhn)"
 )
-"""What `is_account_number` and `is_mistyped` ask for, for whoever gave something else."""
+"""The rule of `is_account_number` and `is_mistyped` in words, for refusals."""
 
 RandomBelow = Callable[[int], int]
-"""n to an unpredictable number in [0, n), as secrets.randbelow."""
+"""Maps n to an unpredictable number in [0, n), as secrets.randbelow does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +87,12 @@ def is_account_number(text: str) -> bool:
 
 
 def is_mistyped(number: str) -> bool:
-    """Whether an account number is as long as a card's (PAN) and does not end in its check digit, as those do."""
+    """Whether an account number has the length of a card number (PAN), but a wrong check digit."""
     return PAN_DIGITS_MIN <= len(number) <= PAN_DIGITS_MAX and not passes_luhn(number)
 
 
 def new_token(source: TokenRange, random_below: RandomBelow) -> str:
-    """A random token of a range. Uniqueness is the vault's to settle, on insertion."""
+    """A random token of a range. It may exist already; the vault finds out when it inserts it."""
     width = source.digits - len(source.bin) - 1
     body = f"{source.bin}{random_below(10**width):0{width}d}"
     return body + check_digit(body)

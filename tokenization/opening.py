@@ -1,11 +1,11 @@
-"""Creating and opening a vault folder. Whatever is wrong is found before a byte is written.
+"""Creating and opening a vault folder. All checks are done before a byte is written.
 
-    kek.sealed    the key-encryption keys, sealed by a passphrase (absent where a hardware module keeps them)
-    vault.db      the vault; beside it its seal while it is closed
-    passphrase    made up at random where nobody gave one, mode 0600
+    kek.sealed    the key-encryption keys, sealed by a passphrase (absent if a hardware module keeps them)
+    vault.db      the vault; its seal stands beside it while it is closed
+    passphrase    random, if nobody gave one; mode 0600
 
-Order: key file (wrong passphrase), seal (any changed bit since the last close), all rows with their tags and, without a
-seal, the database's full check. Only then is the file opened for writing and the seal broken.
+Order of checks: the key file (wrong passphrase), the seal (any bit changed since the last close), all rows with their
+tags and, without a seal, the database's full check. Only then is the file opened for writing and the seal broken.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tokenization.writing import Writes
 VAULT_FILE: Final = "vault.db"
 KEK_FILE: Final = "kek.sealed"
 OPENING_WAIT_S: Final = 60.0
-"""How long to wait while another process opens the same vault: several times what a million accounts take."""
+"""How long to wait while another process opens the same vault: several times what a million accounts need."""
 OPENING_POLL_S: Final = 0.02
 _CREATING: Final = ".creating"
 
@@ -124,7 +124,7 @@ def open_postgres(
 
 
 def populate(session: Session, keks: KekStore, suite: Suite, now_us: int) -> None:
-    """The first rows of a new vault: counters, the service's own keys, the requestors that every vault has."""
+    """Writes the first rows of a new vault: counters, the service's own keys, the built-in requestors."""
     session.run_many("INSERT INTO meta (name, value) VALUES (?, 0)", [(table,) for table in schema.COLUMNS])
     version, wrapped = purpose_keys.new_keys(keks)
     session.run_many(
@@ -159,7 +159,7 @@ def load(opened: Store, keks: KekStore, suite: Suite, *, check_tags: bool) -> Va
 
 @contextlib.contextmanager
 def _exclusively(folder: Path) -> Iterator[None]:
-    """One process at a time creates or opens."""
+    """A lock, so that one process at a time creates or opens the vault."""
     descriptor = os.open(folder / "opening.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         until = time.monotonic() + OPENING_WAIT_S
@@ -183,7 +183,7 @@ def _locked(descriptor: int) -> bool:
 
 
 def _settle_creation(folder: Path, keks: KekStore | None) -> bool:
-    """Whether there is a vault. Finishes or forgets a creation that was interrupted; refuses half a vault."""
+    """Whether there is a vault. Finishes or undoes an interrupted creation; refuses half a vault."""
     vault, kek = folder / VAULT_FILE, folder / KEK_FILE
     made = vault.with_name(VAULT_FILE + _CREATING)
     has_kek = keks is not None or kek.exists()
@@ -220,7 +220,7 @@ def _file_keks(
 
 
 def _create(folder: Path, keks: KekStore, suite: Suite, now_us: int) -> None:
-    """A complete vault under a provisional name; then both names are set, the keys' first."""
+    """Creates a complete vault under a provisional name, then renames both files, the key file first."""
     made = folder / (VAULT_FILE + _CREATING)
     for suffix in ("", "-wal", "-shm"):
         made.with_name(made.name + suffix).unlink(missing_ok=True)
@@ -256,7 +256,7 @@ def _open(path: Path, keks: KekStore, suite: Suite) -> OpenVault:
 
 
 def _load_unsealed(path: Path, first: SqliteStore, keks: KekStore, suite: Suite) -> Vault:
-    """Loads while the database checks itself beside it: the one needs the interpreter, the other does not."""
+    """Loads the rows while the database checks itself in another thread; only the loading needs the GIL."""
     with ThreadPoolExecutor(1) as beside:
         checking = beside.submit(_damage, path)
         try:
@@ -277,5 +277,6 @@ def _damage(path: Path) -> str:
 
 
 def _is_at_rest(path: Path) -> bool:
-    """Whether nobody has the file open and no log waits beside it: then looking at it leaves no file behind either."""
+    """Whether no process has the file open and there is no write-ahead log, so that reading it leaves no file
+    behind."""
     return not path.with_name(path.name + "-wal").exists()

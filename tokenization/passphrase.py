@@ -1,8 +1,8 @@
-"""Where the passphrase of the key file comes from when nobody passes one in.
+"""The passphrase of the key file, if the caller passes none.
 
-First the environment variable HUTONG_PASSPHRASE. Else the file `passphrase` beside the vault, readable by its owner
-only, made up at random when the vault is created: that protects a copied vault file, not a copied folder. Whoever
-needs more sets the variable, or keeps the keys in a hardware module.
+First the environment variable HUTONG_PASSPHRASE. Otherwise the file `passphrase` beside the vault, readable by its
+owner only, which is made up at random when the vault is created. That protects a copied vault file, but not a copied
+folder. For more protection set the variable, or keep the keys in a hardware module.
 """
 
 from __future__ import annotations

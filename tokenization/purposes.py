@@ -1,4 +1,5 @@
-"""The service's own keys: one for each purpose, so that no key does two things. Wrapped by the KEK in the vault."""
+"""The token service's own keys: one per purpose, so that no key is used for two things. Wrapped by the KEK, in the
+vault."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ PURPOSES: Final = (
 
 
 def aad_of(purpose: str, version: int) -> bytes:
-    """What binds a wrapped purpose key to its place."""
+    """The additional data that binds a wrapped key to its purpose."""
     return f"hutong purpose {purpose} {version}".encode()
 
 

@@ -1,4 +1,4 @@
-"""Token requestors: who may ask the token service for what. A TRID has 11 digits and one role."""
+"""Token requestors and their permissions. A requestor has a TRID of 11 digits and one role."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Role(enum.Enum):
 
 
 class Action(enum.Enum):
-    """What may be asked; the value appears in refusals."""
+    """The actions that are permitted or refused; the value appears in refusals."""
 
     REQUEST = "request"
     SHOW = "show"
@@ -44,7 +44,7 @@ class Action(enum.Enum):
     ROTATE_KEYS = "rotate_keys"
     ERASE = "erase"
     OPERATE = "operate"
-    """To run the gateway: settlement, and the rules of risk."""
+    """Run the gateway: settlement and risk rules."""
 
 
 _MANAGE: Final = frozenset(
@@ -59,7 +59,7 @@ ALLOWED: Final = {
         {Action.SHOW, Action.CHANGE_STATE, Action.RESOLVE, Action.ROTATE_KEYS, Action.ERASE, Action.OPERATE}
     ),
 }
-"""Role to what it may ask for."""
+"""Each role's permitted actions."""
 
 SCOPED_TO_ITS_TOKENS: Final = frozenset({Role.WALLET, Role.MERCHANT})
 """Roles that act only on tokens that name them."""

@@ -1,7 +1,7 @@
-"""Where payers' keys lead: the token service's answer to the gateway, from memory alone.
+"""Resolves payers' keys from memory: the token service's answers to the gateway.
 
-One function for each kind of key finds the token and the routing key; then everybody goes through the same checks:
-requestor, states, both domains, device, and what the payment must use up.
+One function for each kind of key finds the token and the routing key. Then all kinds go through the same checks:
+requestor, states, both domains, device, and what the payment uses up.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tokenization.records import REF_BYTES, open_token
 from tokenization.routing_keys import device_message, face_message, number_message
 
 SUBMIT_WITHIN_US: Final = 7 * 86_400_000_000
-"""How late a gate may submit a transit code."""
+"""How late a gate may submit a transit code, in microseconds."""
 CERTIFICATES_MAX: Final = 10_000
-"""Verified transit certificates remembered, oldest forgotten first."""
+"""Most verified transit certificates in the cache; the oldest is dropped first."""
 _CODE_SPENT: Final = int(Reason.ERROR_REASON_CODE_SPENT)
 _CRYPTOGRAM_INVALID: Final = int(Reason.ERROR_REASON_CRYPTOGRAM_INVALID)
 _BUDGET_SPENT: Final = int(Reason.ERROR_REASON_TOKEN_BUDGET_SPENT)
@@ -69,7 +69,7 @@ class Resolver:
         return answers
 
     def still_valid(self, resolution: Resolution) -> bool:
-        """Whether token and key are as they were, or at least both still active."""
+        """Whether token and key are unchanged, or at least both still active."""
         slot = self._index.slot_of(resolution.token_ref)
         if slot is None or self._index.states[slot] != _ACTIVE:
             return False
@@ -132,7 +132,7 @@ class Resolver:
     def _counters(
         self, policy: Policy | None, domain: Domain, ref: bytes, use: KeyUse, now_us: int
     ) -> tuple[Condition, ...]:
-        """What this use adds to the budget, the count and the total of a token or key."""
+        """The conditions of this use: what it adds to the budget, the count and the total of a token or key."""
         budget = policy.budget if policy is not None else None
         if budget is None and not domain.count_max and not domain.total_max_minor:
             return ()
@@ -188,7 +188,8 @@ class Resolver:
         return key
 
     def _check_requestor(self, policy: Policy, use: KeyUse) -> None:
-        """A token that names requestors is presented by one of them; nobody presents one in an unknown name."""
+        """Checks the requestor: a token that names requestors accepts only those, and an unknown requestor is
+        refused."""
         trid = use.requestor_id
         if (policy.requestors and trid not in policy.requestors) or (trid and trid not in self._index.requestors):
             raise HutongError(Reason.ERROR_REASON_REQUESTOR_NOT_ALLOWED, action="present")
@@ -244,7 +245,7 @@ class Resolver:
         return key.slot, key, spend, _CODE_SPENT, code.time_us
 
     def _check_certificate(self, code: transit.TransitCode) -> None:
-        """Verifies a certificate once: 88 microseconds that a commuter's second ride does not cost."""
+        """Verifies a certificate once and caches it: 88 microseconds that a commuter's second ride saves."""
         raw = code.certificate_raw
         if self._certificates.get(raw):
             return
@@ -253,6 +254,7 @@ class Resolver:
 
 
 def _check_device(key: KeyEntry, use: KeyUse) -> None:
-    """A named device must be the key's own; cryptogram, MAC and signature prove the device where none is named."""
+    """Checks that a named device is the key's own. If none is named, the cryptogram, MAC or signature proves the
+    device."""
     if key.row.device_id and use.device_id and use.device_id != key.row.device_id:
         raise HutongError(Reason.ERROR_REASON_TOKEN_DOMAIN, dimension="device")

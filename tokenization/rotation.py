@@ -1,8 +1,8 @@
-"""Rotating the KEK while payments run: a new version, every data key re-wrapped in small jobs, the old one destroyed.
+"""Rotates the KEK while payments run: makes a new version, re-wraps every data key in small jobs, destroys the old
+version.
 
-Each step is durable and can be repeated, so a rotation that was killed goes on at the next start: the vault's
-`rotating` mark stays until the last data key is wrapped by the active version. Resolving never needs a KEK, so it never
-waits.
+Each step is durable and can be repeated, so an interrupted rotation continues at the next start: the vault's `rotating`
+mark stays until the last data key is wrapped by the active version. Resolving never needs a KEK, so it never waits.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tokenization.vault import Vault
 from tokenization.writing import Change, Writes
 
 CHUNK: Final = 1_000
-"""Accounts in one job: a few milliseconds of the interpreter, so that payments beside it feel no pause."""
+"""Accounts per job: a few milliseconds of the GIL, so that payments are not delayed noticeably."""
 SWITCH_INTERVAL_S: Final = 0.001
-"""Longest turn of one thread while a rotation runs."""
+"""Python's thread switch interval during a rotation, in seconds."""
 _WRAPPED_AT: Final = ACCOUNT_HEAD.size - WRAPPED_BYTES
 
 
@@ -76,7 +76,7 @@ class Rotation:
         return version
 
     def resume(self) -> None:
-        """Goes on where a rotation was left, in a thread of its own; nothing where there is none."""
+        """Continues an interrupted rotation in a thread of its own; does nothing if there is none."""
         with self._lock:
             self._cursor = 0
             if self._running:
@@ -87,7 +87,7 @@ class Rotation:
             self._thread.start()
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits until the running rotation has ended; whether it has."""
+        """Waits until the running rotation has ended. Returns whether it has."""
         thread = self._thread
         if thread is not None:
             thread.join(timeout_s)
@@ -99,7 +99,7 @@ class Rotation:
         return self._cursor
 
     def stop(self) -> None:
-        """Ends the thread after the chunk at hand; the rest is done at the next start."""
+        """Ends the thread after its current chunk; the rest is done at the next start."""
         self._stop.set()
         self.wait(60)
 
@@ -121,7 +121,7 @@ class Rotation:
         return KeyStatus(self._keks.name, suite, versions, meta["active_kek"], accounts, remaining, rotating)
 
     def _activate(self, session: Session, version: int) -> None:
-        """New keys are wrapped by this version from here on; the service's own keys at once."""
+        """Makes this version wrap new keys, and re-wraps the service's own keys."""
         for name, kek, wrapped in session.rows("SELECT name, kek, wrapped FROM purposes"):
             key = self._keks.unwrap(kek, wrapped, purpose_keys.aad_of(name, kek))
             again = self._keks.wrap(version, key, purpose_keys.aad_of(name, version))
@@ -145,7 +145,7 @@ class Rotation:
             sys.setswitchinterval(usual)
 
     def _goes_on(self) -> bool:
-        """Whether there may be something to do: at first, and when asked again meanwhile. Else the thread ends."""
+        """Whether there may be work: at first, and after another request. Otherwise the thread ends."""
         with self._lock:
             goes_on, self._again = self._again and not self._stop.is_set(), False
             self._running = goes_on

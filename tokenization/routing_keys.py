@@ -1,4 +1,4 @@
-"""Routing keys: what leads to a token. Adding, changing and finding them. Jobs of the vault's writer."""
+"""Routing keys of tokens: adding, changing and finding them. Each is a job of the vault's writer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class KeyRequest:
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A routing key that was made: the only time that its number and device key are seen."""
+    """A new routing key. Its number and device key are shown only here."""
 
     row: KeyRow
     number: Secret[str] | None = None
@@ -133,7 +133,7 @@ class RoutingKeys:
         return self.add(session, account, KeyRequest(KeyKind.PAYMENT_CODE, device_id=device_id), change).row
 
     def change_state(self, session: Session, number: int, event: Event, change: Change) -> KeyRow:
-        """Moves one key along the lifecycle's table; the token's version grows, so that queued payments feel it."""
+        """Applies a lifecycle event to one key. The token's version grows, so that queued payments notice it."""
         row = self._writes.key(session, number)
         owner = self._writes.account(session, row.account)
         if owner.erased:

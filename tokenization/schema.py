@@ -1,8 +1,8 @@
-"""The vault's tables, in SQL that SQLite and PostgreSQL both read.
+"""The vault's tables, in SQL that both SQLite and PostgreSQL accept.
 
-Rules: ids are given out by the writer, in order, so that a reader follows a table by its last id; rows of accounts and
-keys change under a condition on their version; every row carries a tag, a MAC over all of it, so that a changed byte is
-found when the vault opens. What identifies anybody is sealed or a keyed MAC.
+Rules: the writer assigns ids in order, so that a reader can follow a table by its last id. Rows of accounts and keys
+change under a condition on their version. Every row carries a tag, a MAC over all of it, so that a changed byte is
+found when the vault opens. Whatever identifies a person is sealed or a keyed MAC.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Final
 
 SCHEMA_VERSION: Final = 1
 DIGESTS: Final = {1: "df8990b40e93ae2c"}
-"""Of the text of the tables, by version. A new text is a new version: an entry is added, and none is ever changed."""
+"""Digests of the text of the tables, by version. A new text is a new version: add an entry, never change one."""
 
 VERSION_NAME: Final = "schema_version"
-"""Of the row of `meta` that holds the version; vaults of before it was kept there are of version 1."""
+"""Name of the row of `meta` that holds the version. Vaults without it have version 1."""
 
 TABLES: Final = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value BIGINT NOT NULL)",

@@ -1,8 +1,8 @@
-"""A seal on a vault file at rest: no bit of a file that was closed can change unseen.
+"""The seal of a vault file that is closed: no bit of it can change unnoticed.
 
-The last process to close a vault hashes the whole file with a key and writes the MAC beside it. The next to open it
-checks the seal before the database is touched, and breaks it (removes it) before anything is written. A vault whose
-process was killed has no seal: then every row's own tag and the database's full check stand in, which takes longer.
+The last process to close a vault computes a MAC over the whole file and writes it beside the file. The next process to
+open it checks the seal first, and removes it before anything is written. A vault whose process was killed has no seal;
+then the tag of every row and the database's full check replace it, which takes longer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CHUNK_BYTES: Final = 1 << 20
 
 
 class Seal:
-    """The seal of one vault file, and the lock that tells who is the last to close it."""
+    """The seal of one vault file, and the lock by which a process knows that it is the last one to close it."""
 
     def __init__(self, vault: Path, key: bytes, suite: Suite) -> None:
         self._vault = vault
@@ -46,15 +46,15 @@ class Seal:
         return True
 
     def enter(self) -> None:
-        """Counts this process among those that have the vault open."""
+        """Registers this process among those that have the vault open."""
         fcntl.flock(self._descriptor, fcntl.LOCK_SH)
 
     def break_seal(self) -> None:
-        """Before the first write."""
+        """Removes the seal, before the first write."""
         self._path.unlink(missing_ok=True)
 
     def leave(self) -> None:
-        """Seals the file if nobody else has it open. The database must be closed already."""
+        """Seals the file if no other process has it open. The database must be closed already."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -34,7 +34,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 THREADS: Final = 16
-"""Calls that run at once; they wait for the disk, and share its commits."""
+"""Calls that run at once. They wait for the disk and share its commits."""
 WATCH_INTERVAL_S: Final = 0.1
 """How often a watcher looks for new events."""
 WATCHERS_MAX: Final = 64
@@ -235,7 +235,7 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
 
 
 def registration(service: TokenService) -> Callable[[grpc.aio.Server], Sequence[str]]:
-    """What adds the token service to a server, and names it (for reflection and health)."""
+    """The token service for `serving`: adds it to a server, and names it for reflection and health."""
 
     def register(server: grpc.aio.Server) -> Sequence[str]:
         token_pb2_grpc.add_TokenServiceServicer_to_server(TokenServicer(service), server)

@@ -1,8 +1,8 @@
-"""The token service in this process: everything that its gRPC face and the gateway ask for.
+"""The token service in this process: everything that its gRPC server and the gateway use.
 
-`by` names the requestor (TRID) that asks; its role and its tokens decide what it may do. An empty `by` is the process
-itself, the composition root, which may do everything. Names of tokens are a Secret (the number) or 16 bytes (the
-reference). Every refusal is a hutong_contract.errors.HutongError.
+`by` names the requestor (TRID) that asks; its role and its tokens decide what it may do. An empty `by` is this process
+itself, which may do everything. A token is named by a Secret (the number) or by 16 bytes (the reference). Every refusal
+is a hutong_contract.errors.HutongError.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from tokenization.token_desk import REGISTER_MAX, TokenDesk
 from tokenization.writing import Change, Writes, system_clock_us
 
 HOUSEKEEPING_US: Final = 600_000_000
-"""How often expired tokens are written down and old codes deleted."""
+"""How often expired tokens are recorded and old codes deleted."""
 EXPIRED_PER_ROUND: Final = 1_000
 
 __all__ = ["REGISTER_MAX", "TokenName", "TokenService", "open_service", "open_service_on_postgres"]
 
 
 class TokenService(TokenDesk, KeyDesk):
-    """One vault and all that is done with it. Thread-safe. Implements interface.TokenResolver."""
+    """One vault and all operations on it. Thread-safe. Implements interface.TokenResolver."""
 
     def __init__(
         self,
@@ -58,12 +58,12 @@ class TokenService(TokenDesk, KeyDesk):
         self.rotation.resume()
 
     def close(self) -> None:
-        """Stops a rotation (it goes on at the next start), finishes what is queued, seals the file."""
+        """Stops a rotation (which continues at the next start), finishes queued jobs, seals the file."""
         self.rotation.stop()
         self._opened.close()
 
     def resolve(self, uses: Sequence[KeyUse], now_us: int) -> list[Resolution | HutongError]:
-        """Where keys lead; see interface.TokenResolver."""
+        """Resolves keys (interface.TokenResolver.resolve)."""
         with self._resolving:
             try:
                 self._vault.refresh(now_us)
@@ -80,11 +80,11 @@ class TokenService(TokenDesk, KeyDesk):
         return answers
 
     def resolve_now(self, uses: Sequence[KeyUse]) -> list[Resolution | HutongError]:
-        """`resolve` by the service's own clock, for callers that have none to be trusted."""
+        """`resolve` by the service's own clock, for callers whose clock cannot be trusted."""
         return self.resolve(uses, self._clock_us())
 
     def still_valid(self, resolutions: Sequence[Resolution]) -> list[bool]:
-        """Whether nothing that matters was suspended or deleted since; see interface.TokenResolver."""
+        """Whether nothing relevant was suspended or deleted since (interface.TokenResolver.still_valid)."""
         try:
             self._vault.refresh(self._clock_us())
         except StoreError:
@@ -92,7 +92,7 @@ class TokenService(TokenDesk, KeyDesk):
         return [self._resolver.still_valid(resolution) for resolution in resolutions]
 
     def rotate_keys(self, *, by: str = "") -> KeyStatus:
-        """Starts a rotation of the KEK, which goes on in the background."""
+        """Starts a rotation of the KEK in the background."""
         self.permit(by, Action.ROTATE_KEYS)
         self.rotation.begin(self._change(by, ""))
         return self.rotation.status()
@@ -107,7 +107,7 @@ class TokenService(TokenDesk, KeyDesk):
         self._quietly(lambda session: writes.add(session, "failures", failed))
 
     def _quietly(self, job: Callable[[Session], object]) -> None:
-        """Queues a job that nobody waits for: memory has the facts already, and the next round repeats it."""
+        """Queues a job without waiting: memory has the facts already, and the next round repeats the job."""
         try:
             self._vault.submit(job)
         except HutongError:

@@ -1,6 +1,6 @@
-"""Where the vault's rows are: one writer at a time, any number of readers, the same few statements on every database.
+"""The database of the vault: one writer at a time, any number of readers, the same few statements on every database.
 
-`Store` is the seam. SQLite is here (WAL, synchronous=FULL); PostgreSQL is in `store_postgres`. Statements use `?`.
+`Store` is the interface. SQLite is here (WAL, synchronous=FULL), PostgreSQL in `store_postgres`. Statements use `?`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ BUSY_TIMEOUT_MS: Final = 5_000
 """How long a writer waits for another process's transaction before it gives up."""
 CACHE_KIB: Final = 65_536
 CHECKPOINT_PAGES: Final = 8_000
-"""Pages of write-ahead log (64 MB) before SQLite copies it into the file: new accounts touch pages all over two trees,
-and each page should be copied once and not a hundred times."""
+"""Pages of write-ahead log (64 MB) before SQLite copies it into the file. New accounts touch random pages of two trees,
+so fewer checkpoints copy each page fewer times."""
 Row = tuple[Any, ...]
 _ACCOUNTS_AS_TEXT: Final = (
     "SELECT group_concat(id || ' ' || hex(ref) || ' ' || ifnull(hex(blind), '') || ' ' || version || ' ' || kek || ' ' "
@@ -56,7 +56,7 @@ class Store(Protocol):
     """A database that holds a vault."""
 
     def changed(self) -> bool:
-        """Whether anybody committed anything since this was last asked; cheap enough to ask before each batch."""
+        """Whether anything was committed since the last call; cheap enough to ask before each batch."""
         ...
 
     def reading(self) -> contextlib.AbstractContextManager[Session]:
@@ -72,11 +72,11 @@ class Store(Protocol):
         ...
 
     def scrub(self) -> None:
-        """Makes sure that overwritten bytes are gone from the database's files, as far as the database can."""
+        """Erases overwritten bytes from the database's files, as far as the database can."""
         ...
 
     def close(self) -> None:
-        """Lets go of the database."""
+        """Closes the database."""
         ...
 
 
@@ -175,7 +175,8 @@ class SqliteStore:
                 raise StoreError(str(error)) from error
 
     def scrub(self) -> None:
-        """Freed bytes are zeroed in the file (secure_delete); the log that still holds them is emptied."""
+        """Empties the write-ahead log, which may still hold freed bytes; in the file they are zeroed already
+        (secure_delete)."""
         writer = self._writer
         assert writer is not None, "opened read-only"
         with self._lock:
@@ -190,7 +191,7 @@ class SqliteStore:
         return "" if found == ["ok"] else str(found[0])
 
     def close(self) -> None:
-        """Closes; the last one out folds the log into the file."""
+        """Closes; the last process to close copies the log into the file."""
         for connection in (self._reader, self._viewer, self._writer):
             if connection is not None:
                 connection.close()

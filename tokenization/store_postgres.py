@@ -1,7 +1,7 @@
 """The vault's rows on PostgreSQL, for many gateways with one vault. Needs the extra `postgres` (psycopg).
 
-The same statements as on SQLite. One writer at a time, by an advisory lock that ends with its transaction. Whether
-anybody committed is asked at most every POLL_S, so another process's suspension is felt that much later than on SQLite.
+The same statements as on SQLite. An advisory lock that ends with its transaction admits one writer at a time. Changes
+of other processes are looked for at most every POLL_S, so their suspensions take effect that much later than on SQLite.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from tokenization import schema
 from tokenization.store import Row, Session, StoreError
 
 POLL_S: Final = 0.005
-"""Between two questions whether anything changed: the network's price, paid 200 times a second at most."""
+"""Seconds between two looks for changes: a round trip to the server, at most 200 times a second."""
 _WRITER_LOCK: Final = 7_305_021_126
 _COLUMNS: Final = (
     "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema() "
     "ORDER BY table_name, ordinal_position"
 )
 _SUM: Final = "SELECT COALESCE(SUM(value), 0) FROM meta"
-"""Grows with every row that is added, and every change adds one (an event at least)."""
+"""A sum that grows with every added row; every change adds one (an event at least)."""
 
 
 class _PostgresSession:
@@ -104,7 +104,7 @@ class PostgresStore:
             raise StoreError(stored_schema.refusal_of_unlike("the database", version, unlike))
 
     def changed(self) -> bool:
-        """Whether the sum of all counters has moved; asked at most every POLL_S."""
+        """Whether the sum of all counters has changed; looked up at most every POLL_S."""
         now = time.monotonic()
         if now - self._asked < POLL_S:
             return False
@@ -148,7 +148,7 @@ class PostgresStore:
                 raise StoreError(type(error).__name__) from error
 
     def scrub(self) -> None:
-        """Removes dead rows. The server's own write-ahead log and its archives are beyond reach."""
+        """Removes dead rows. The server's write-ahead log and its archives cannot be reached from here."""
         with self._lock:
             self._writer.execute("VACUUM accounts, keys")
 

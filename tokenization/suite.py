@@ -42,7 +42,8 @@ class Aead(Protocol):
         ...
 
     def seal_many(self, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
-        """`seal` for pairs of plaintext and aad, with one request for randomness: each gives the interpreter away."""
+        """`seal` for pairs of plaintext and aad, with one request for random bytes, since each such request releases
+        the GIL."""
         ...
 
     def open(self, sealed: bytes, aad: bytes) -> bytes:

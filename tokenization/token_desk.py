@@ -1,4 +1,4 @@
-"""Requests about tokens: getting one, showing it, moving it through its life, erasing its account."""
+"""Requests about tokens: requesting one, showing it, changing its state, erasing its account."""
 
 from __future__ import annotations
 
@@ -127,14 +127,14 @@ class TokenDesk(Desk):
         )
 
     def erase(self, name: TokenName, *, by: str = "", reason: str = "") -> None:
-        """Destroys the account's data key and everything that identifies it. Cannot be undone."""
+        """Destroys the account's data key and all that identifies the account. Cannot be undone."""
         slot = self._locate(name, by, Action.ERASE)
         change = self._change(by, reason)
         self._vault.write(lambda session: self._accounts.erase(session, slot + 1, change))
         self._vault.store.scrub()
 
     def detokenize(self, name: TokenName, *, by: str = "") -> Secret[str]:
-        """The account number behind a token; who asked is kept in the history."""
+        """The account number of a token. The history records who asked."""
         slot = self._locate(name, by, Action.DETOKENIZE)
         change = self._change(by, "")
         writes = Writes(self._vault.purposes.row)

@@ -1,8 +1,8 @@
 """The vault: rows on disk, their image in memory, and the one writer.
 
-Writing: jobs wait in a bounded queue; one thread drains it, runs each job inside a savepoint of one exclusive
-transaction, commits once for all of them, lets memory catch up, and only then tells those who wait. Reading: memory
-alone; before each batch `refresh` asks the database, without touching the disk, whether anybody committed anything.
+Writing: jobs wait in a bounded queue. One thread drains it, runs each job inside a savepoint of one exclusive
+transaction, commits once for all of them, updates memory, and only then answers. Reading: from memory only; before each
+batch `refresh` asks the database, without touching the disk, whether anything was committed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ JOBS_MAX: Final = 10_000
 JOBS_PER_COMMIT: Final = 256
 """Jobs that share one commit: enough to hide the disk, few enough to keep the first from waiting long."""
 JOB_TIMEOUT_S: Final = 120.0
-"""Longest wait for a job: a large batch behind a slow disk."""
+"""Longest wait for a job, in seconds: a large batch on a slow disk."""
 ROWS_PER_READ: Final = 10_000
 _SIMPLE: Final = ("policies", "requestors", "codes", "aliases")
 
@@ -69,7 +69,7 @@ class Vault:
             self.index.forget_codes(now_us)
 
     def _follow_up(self) -> None:
-        """Catches up; where that fails, the next call tries again before it answers anything."""
+        """Updates memory; if that fails, the next call tries again before it answers anything."""
         self._behind = True
         try:
             self._catch_up()
@@ -103,7 +103,7 @@ class Vault:
             self._follow_events(session, check_tags=check_tags, starting=starting)
 
     def _check_counters(self) -> None:
-        """Ids must never be given out twice."""
+        """Checks the counters of ids, which must never be assigned twice."""
         with self.store.reading() as session:
             counters: dict[str, int] = dict(session.rows("SELECT name, value FROM meta"))
         for table, cursor in self._cursors.items():
@@ -144,7 +144,7 @@ class Vault:
             self._cursors["keys"] = rows[-1][0]
 
     def _follow_events(self, session: Session, *, check_tags: bool, starting: bool) -> None:
-        """Events say which known rows are newer now."""
+        """Reads again the known rows that events name as changed."""
         statement = schema.select("events", "id > ? ORDER BY id LIMIT ?")
         accounts: set[int] = set()
         keys: set[int] = set()
@@ -203,7 +203,7 @@ class Vault:
             raise HutongError(Reason.ERROR_REASON_VAULT_UNAVAILABLE) from None
 
     def close(self) -> None:
-        """Finishes what was queued and lets go of the database."""
+        """Finishes queued jobs and closes the database."""
         self._closing = True
         if self._thread is not None:
             self._jobs.put(None)
@@ -243,7 +243,7 @@ class Vault:
 
 
 def _run(session: Session, job: Callable[[Session], Any]) -> tuple[Any, BaseException | None]:
-    """One job in its savepoint: a refusal undoes this job and no other."""
+    """Runs one job in its savepoint, so that a refusal undoes this job only."""
     session.run("SAVEPOINT job")
     try:
         result = job(session)

@@ -1,4 +1,4 @@
-"""What may be shown of tokens, keys and their history: never a number."""
+"""What may be shown of tokens, keys and their history. Never a number."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class HistoryEvent:
     time_us: int
     token_ref: bytes
     key_ref: bytes
-    """Empty where the change was of the token."""
+    """The key's reference; empty if the change was of the token."""
     kind: str
     requestor: str
     reason: str

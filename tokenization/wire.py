@@ -1,4 +1,4 @@
-"""Between the service's values and the messages of hutong.tokenization.v1. Pure."""
+"""Conversion between the service's values and the messages of hutong.tokenization.v1. Pure."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def name_from(message: pb.TokenName) -> TokenName:
 
 
 def domain_from(message: pb.TokenDomain) -> Domain:
-    """Reads a domain; its sense is checked by the service."""
+    """Reads a domain; the service checks it."""
     return Domain(
         frozenset(message.channels), frozenset(message.merchant_ids), frozenset(message.merchant_categories),
         message.amount_max_minor, message.currency, message.count_max, message.total_max_minor,
@@ -74,7 +74,7 @@ def domain_message(domain: Domain) -> pb.TokenDomain:
 
 
 def budget_from(message: pb.TokenBudget) -> Budget:
-    """Reads a budget; its sense is checked by the service."""
+    """Reads a budget; the service checks it."""
     return Budget(message.amount_minor, message.currency, message.period_days)
 
 

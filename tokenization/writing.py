@@ -1,4 +1,4 @@
-"""The few writes that every change of the vault is made of. All run inside the writer's transaction."""
+"""The writes that every change of the vault consists of. All run inside the writer's transaction."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def new_ref(now_us: int, random_bytes: Callable[[int], bytes]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Who changes something, when and why: what the history keeps."""
+    """Who changes something, when and why: what the history records."""
 
     requestor: str
     now_us: int
@@ -39,12 +39,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Writes:
-    """Writes with the key that tags rows."""
+    """The writes, with the key that tags rows."""
 
     row_mac: Mac
 
     def take_ids(self, session: Session, table: str, count: int) -> int:
-        """The first of `count` fresh ids; never given out twice, also not after rows were purged."""
+        """The first of `count` fresh ids. An id is never assigned twice, even after rows were purged."""
         session.run("UPDATE meta SET value = value + ? WHERE name = ?", (count, table))
         last: int = session.rows("SELECT value FROM meta WHERE name = ?", (table,))[0][0]
         return last - count + 1
@@ -69,7 +69,7 @@ class Writes:
         self.add(session, "requestors", [(requestor.trid, requestor.encode())])
 
     def event(self, session: Session, account: int, key: int, kind: str, change: Change) -> None:
-        """One line of the history; also tells readers to look at the rows again."""
+        """Adds a line of the history, which also tells readers to read the changed rows again."""
         values = (account, key, change.now_us, kind, change.requestor, change.reason)
         self.add(session, "events", [values])
 
