@@ -1,4 +1,4 @@
-"""Captures that can be trusted: nonces given once, and everything that must hold before a face is looked at."""
+"""Checks of captures: single-use nonces, and everything that must hold before a face is compared."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from hutong_contract.bounded import Bounded
 from hutong_contract.secret import Secret
 
 NONCE_LIFE_US: Final = 60 * 1_000_000
-"""How long a nonce is good: a payer needs some seconds to look and to type a passcode."""
+"""Lifetime of a nonce, in microseconds: a payer needs some seconds to look and to type a passcode."""
 NONCES_MAX: Final = 65_536
-"""Nonces that wait; the oldest go first."""
+"""Most unused nonces; the oldest are dropped first."""
 CLOCK_SKEW_US: Final = 5 * 1_000_000
 """How far ahead a terminal's clock may be."""
 CHALLENGES: Final = ("turn_left", "turn_right", "nod", "blink")
@@ -47,7 +47,7 @@ class Fault(enum.Enum):
 
 
 class BadCapture(Exception):  # noqa: N818 - it is what happened
-    """A capture that cannot be trusted, and why."""
+    """A capture that is refused, and why."""
 
     def __init__(self, fault: Fault, detail: str = "") -> None:
         self.fault = fault
@@ -56,7 +56,7 @@ class BadCapture(Exception):  # noqa: N818 - it is what happened
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What the caller says about where and for how much; empty fields are not checked."""
+    """Where and for how much the caller says the capture was made; empty fields are not checked."""
 
     merchant_id: str = ""
     terminal_id: str = ""
@@ -66,7 +66,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A capture that holds."""
+    """A capture that passed all checks."""
 
     nonce: bytes
     terminal_id: str
@@ -84,15 +84,15 @@ class Checked:
 
 
 class Nonces:
-    """Nonces given and not yet used, in memory: a restart forgets them, and terminals ask again."""
+    """Nonces that were issued and not yet used, in memory. A restart forgets them, and terminals ask again."""
 
     def __init__(self, most: int = NONCES_MAX) -> None:
-        """`most`: so many are kept; the oldest is forgotten first."""
+        """`most`: how many are kept; the oldest is dropped first."""
         self._lock = threading.Lock()
         self._waiting: Bounded[bytes, tuple[str, int, str]] = Bounded(most)
 
     def give(self, terminal_id: str, count: int, now_us: int) -> tuple[list[bytes], str]:
-        """Nonces for a terminal and the challenge that goes with them."""
+        """Issues nonces to a terminal, with the challenge that goes with them."""
         challenge = secrets.choice(CHALLENGES)
         nonces = [secrets.token_bytes(capture.NONCE_BYTES) for _ in range(count)]
         with self._lock:
@@ -101,7 +101,7 @@ class Nonces:
         return nonces, challenge
 
     def take(self, nonce: bytes, terminal_id: str, now_us: int) -> str | None:
-        """Uses a nonce up; its challenge, or None where it is not good."""
+        """Uses a nonce up and returns its challenge, or None if the nonce is unknown, used or too old."""
         with self._lock:
             found = self._waiting.pop(nonce)
         if found is None or found[0] != terminal_id or found[1] < now_us:
@@ -118,8 +118,8 @@ def open_capture(
     now_us: int,
     place: Place,
 ) -> Checked:
-    """Opens a sealed capture and checks all of it. Raises BadCapture. The nonce is used up once the signature holds:
-    a stranger's forgery cannot use up a terminal's nonce."""
+    """Opens a sealed capture and checks all of it. Raises BadCapture. The nonce is used up only after the signature was
+    verified, so that a forged capture cannot use up a terminal's nonce."""
     contents, statement = _parse(sealed, key)
     terminal = terminals.get(statement.terminal_id)
     if terminal is None:

@@ -1,4 +1,5 @@
-"""Deciding what a search means: thresholds that follow N, ambiguity as an answer, and factors by amount. Pure."""
+"""Turns search results into decisions: thresholds that depend on the number enrolled, ambiguity, and factors by amount.
+Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ from facepay.gallery.engine import Candidate
 from facepay.score_model import ScoreModel
 
 LAST_FOUR_VALUES: Final = 10_000
-"""Known last four digits leave one in so many persons."""
+"""Of this many persons, one has the given last four digits."""
 
 
 class Outcome(enum.Enum):
-    """What a search says."""
+    """The outcome of a search."""
 
     MATCHED = "matched"
     NEEDS_PASSCODE = "needs_passcode"
@@ -31,10 +32,10 @@ class Policy:
     """The rules; one default each."""
 
     fpir: float = 1e-4
-    """Share of searches for people who are not enrolled that may find somebody, before the passcode."""
+    """Highest share of searches for people who are not enrolled that may find somebody, before the passcode."""
     fpir_aim: float = 0.2
-    """The threshold aims at this share of the budget: it lies beyond what data reaches, and the budget is to be kept
-    with confidence, not on average."""
+    """The threshold aims at this share of `fpir`: it is extrapolated beyond the data, and the limit has to be kept with
+    confidence, not on average."""
     fmr_verify: float = 1e-6
     """Share of strangers that one comparison (1:1) may accept."""
     margin: float = 0.06
@@ -47,12 +48,12 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What the number enrolled asks for."""
+    """The thresholds for a number of enrolled persons."""
 
     alone: float
-    """Cosine at which a face alone settles who it is."""
+    """Cosine at which a face alone identifies a person."""
     last_four: float
-    """The same once the last four digits are known."""
+    """The same if the last four digits are known."""
     enrolled: int
 
 
@@ -81,7 +82,7 @@ def thresholds(model: ScoreModel, enrolled: int, policy: Policy) -> Thresholds:
 def decide(
     candidates: tuple[Candidate, ...], limits: Thresholds, policy: Policy, *, last_four_known: bool = False
 ) -> Decision:
-    """Who it is, as far as the face goes. Candidates are best first, one for each person."""
+    """Decides who it is, as far as the face alone allows. Candidates are best first, one per person."""
     threshold = limits.last_four if last_four_known else limits.alone
     first = candidates[0] if candidates else None
     second = candidates[1].score if len(candidates) > 1 else -1.0

@@ -1,4 +1,4 @@
-"""What every part of the face service stands on: keys, store, gallery, the score model and its thresholds."""
+"""The common part of the face service: keys, store, gallery, the score model and its thresholds."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from hutong_contract.errors import HutongError, Reason
 from hutong_contract.secret import Secret
 
 MODEL_PERSONS_MIN: Final = 2_000
-"""Fewer persons say too little about strangers; the default model stands."""
+"""With fewer persons there is too little data about strangers, and the default model is used."""
 MODEL_SAMPLE: Final = 16_384
 MODEL_PROBES: Final = 2_048
 """Pairs for fitting: 2,048 x 16,384, a third of a second."""
 
 
 class Desk:
-    """Opens everything; see `service.FaceService` for what is done with it."""
+    """Opens keys, store and gallery, for the parts of `service.FaceService`."""
 
     def __init__(self, folder: Path, dimension: int, options: Options, master: Secret[bytes] | None) -> None:
         self.dimension = dimension
@@ -56,8 +56,8 @@ class Desk:
         self._queue = SearchQueue(self._gallery)
 
     def _open_gallery(self, epoch: int, secret: Secret[bytes]) -> Gallery:
-        """The gallery of an epoch, equal to the store; still being opened where kernels must be compiled first and
-        the options do not wait for that. Raises GalleryUnavailable."""
+        """The gallery of an epoch, equal to the store. If kernels must be compiled first and the options allow it, the
+        gallery is returned while it is still being opened. Raises GalleryUnavailable."""
         place = self.options.gallery or Local(self._folder / "gallery", self.options.threads, self.options.int8_batches)
         empty = not self._store.counts()[1]
         gallery = open_gallery(place, self._keys.name, epoch, secret, self.dimension, self._prepare, empty=empty)
@@ -67,13 +67,13 @@ class Desk:
         return gallery
 
     def _prepare(self, gallery: Gallery) -> None:
-        """Makes a gallery that was just opened equal to the store, and its scores those of who is enrolled."""
+        """Makes a newly opened gallery equal to the store, and fits the score model to the people enrolled."""
         gallery.recover(self._store.templates)
         self._fit(gallery)
 
     def _require_ready(self, within_s: float | None) -> None:
-        """Waits so long until the gallery is open; None: as long as it takes. Raises FACE_NOT_READY with the time to
-        come back after, and FACE_UNAVAILABLE."""
+        """Waits up to this long until the gallery is open; None: without limit. Raises FACE_NOT_READY, which says when
+        to try again, and FACE_UNAVAILABLE."""
         gallery = self._gallery
         if isinstance(gallery, DeferredGallery):
             with self._reaching_gallery():
@@ -81,7 +81,7 @@ class Desk:
 
     @contextmanager
     def _reaching_gallery(self) -> Iterator[None]:
-        """What the gallery raises, as callers are told. Raises FACE_NOT_READY and FACE_UNAVAILABLE."""
+        """Translates errors of the gallery into FACE_NOT_READY and FACE_UNAVAILABLE."""
         try:
             yield
         except GalleryNotReady as error:
@@ -91,8 +91,9 @@ class Desk:
 
     @contextmanager
     def _changing_gallery(self) -> Iterator[None]:
-        """A change of the gallery to what the store says. Where the gallery cannot be reached the caller is told, and
-        `maintain` makes up for it. Raises FACE_UNAVAILABLE, and FACE_NOT_READY where nothing was changed."""
+        """Wraps a change of the gallery that follows a change of the store. If the gallery cannot be reached, the
+        caller gets FACE_UNAVAILABLE, and `maintain` repeats the change. Raises FACE_NOT_READY if nothing was
+        changed."""
         try:
             yield
         except GalleryNotReady as error:
@@ -102,18 +103,18 @@ class Desk:
             raise HutongError(Reason.ERROR_REASON_FACE_UNAVAILABLE) from None
 
     def _catch_up(self) -> None:
-        """Brings a gallery up to date that could not be reached. Raises FACE_UNAVAILABLE."""
+        """Updates a gallery that could not be reached for a while. Raises FACE_UNAVAILABLE."""
         if self._behind:
             with self._changing_gallery():
                 self._gallery.recover(self._store.templates)
             self._behind = False
 
     def thresholds(self) -> Thresholds:
-        """What the number enrolled asks for now."""
+        """The thresholds for the number of people enrolled now."""
         return thresholds(self._model, self._persons, self.options.policy)
 
     def fit_scores(self) -> None:
-        """Fits the score model to who is enrolled, where that is enough and has doubled since it was last done."""
+        """Fits the score model, if there are enough people and twice as many as at the last fit."""
         if not self._gallery.state().ready_in_s:
             self._fit(self._gallery)
 
@@ -127,6 +128,6 @@ class Desk:
 
 
 def not_ready(error: GalleryNotReady) -> HutongError:
-    """What callers are told while the gallery is being opened."""
+    """The error for callers while the gallery is being opened."""
     seconds = f"{error.retry_s:.0f}"
     return HutongError(Reason.ERROR_REASON_FACE_NOT_READY, retry_s=seconds).after(int(error.retry_s * 1e6))

@@ -1,4 +1,4 @@
-"""Embeddings from outside: refused where they cannot be compared, brought to length one where they can."""
+"""Checks embeddings from outside, and normalises them to length one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Vectors = NDArray[np.float32]
 
 LENGTH_MIN: Final = 1e-3
 LENGTH_MAX: Final = 1e3
-"""Networks give lengths from 1 (normalised) to some tens; anything else is a mistake."""
+"""Longest vector that is accepted: networks give lengths from 1 (normalised) to some tens."""
 
 
 class Unusable(ValueError):  # noqa: N818 - it is what happened

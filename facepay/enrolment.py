@@ -1,4 +1,4 @@
-"""Enrolment and its end: who is in the gallery, with which templates and factors, and who no longer is."""
+"""Enrolling and erasing people: which templates and factors are in the gallery, and for how long."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from hutong_contract.limits import TEMPLATES_MAX
 from hutong_contract.secret import Secret
 
 SAME_PERSON_MIN: Final = 0.55
-"""Cosine between enrolment photographs at which two names are one person; siblings stay below, twins do not."""
+"""Cosine between enrolment photographs at which two names count as one person. Siblings are below it, twins are not."""
 EXPIRED_AT_ONCE_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How an enrolment is to be done."""
+    """Options of an enrolment."""
 
     replace: bool = False
-    """Whether it may take the place of who has the name: that face, its factors and its consent are erased."""
+    """Whether it may replace the person who has the name; that face, its factors and its consent are erased."""
     keep_reference: bool = False
-    """With `replace`: whether the new face gets the old one's reference, and so pays from the same account."""
+    """With `replace`: whether the new face keeps the old routing reference, and so pays from the same account."""
     allow_lookalike: bool = False
-    """Whether somebody alike may be enrolled under another name."""
+    """Whether a person who looks like another may be enrolled under another name."""
     ready_within_s: float | None = None
     """How long to wait for a gallery that is being opened; None: as long as it takes."""
     still_wanted: Callable[[], bool] = lambda: True
@@ -50,13 +50,13 @@ HOW: Final = How()
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """Somebody is enrolled."""
+    """The result of an enrolment."""
 
     reference: Secret[str]
     """Opaque routing reference, for the token service."""
     templates: int
     repeated: bool = False
-    """Whether it was done before, so that nothing was changed."""
+    """Whether the same enrolment was done before, so that nothing changed."""
 
 
 class EnrolmentDesk(Desk):
@@ -75,14 +75,12 @@ class EnrolmentDesk(Desk):
         how: How = HOW,
         now_us: int | None = None,
     ) -> Enrolment:
-        """Enrols somebody under a name that is free, or in the place of who has it (`how.replace`).
-
-        May be repeated: where the same embeddings, factors and consent (but for its time) are enrolled under this name
-        already, nothing is changed and the answer is the same.
-        Raises FACE_UNUSABLE, FIELD_INVALID or FIELD_MISSING; FACE_NAME_TAKEN where something else is enrolled under
-        this name, FACE_ALREADY_ENROLLED where somebody alike is under another; FACE_NOT_READY, FACE_UNAVAILABLE (in
-        time enrolled: repeat it), and DEADLINE_PAST where nobody waits for the answer any more.
-        """
+        """Enrols a person under a free name, or in place of the one who has it (`how.replace`). Idempotent: if the same
+        embeddings, factors and consent (apart from its time) are enrolled under this name, nothing changes and the
+        answer is the same. Raises FACE_UNUSABLE, FIELD_INVALID or FIELD_MISSING; FACE_NAME_TAKEN if somebody else has
+        the name; FACE_ALREADY_ENROLLED if the face is enrolled under another name; FACE_NOT_READY; FACE_UNAVAILABLE
+        (the person is enrolled and will be found later: repeat the call); DEADLINE_PAST if the caller has stopped
+        waiting."""
         now_us = time.time_ns() // 1000 if now_us is None else now_us
         vectors = self._vectors(embeddings)
         check_enrolment(subject, passcode, last_four, consent, region, now_us)
@@ -129,7 +127,7 @@ class EnrolmentDesk(Desk):
         how: How = HOW,
         now_us: int | None = None,
     ) -> Enrolment:
-        """The same from a sealed EnrollmentContents."""
+        """`enroll` from a sealed EnrollmentContents."""
         try:
             plain = capture.unseal(self._keys.capture_key, sealed, capture.ENROLMENT_PURPOSE)
             contents = capture_pb2.EnrollmentContents.FromString(plain)
@@ -149,9 +147,9 @@ class EnrolmentDesk(Desk):
         )
 
     def enroll_many(self, subjects: Sequence[NewSubject], now_us: int) -> None:
-        """Moves subjects in from another system in one durable step, without looking for doubles: their names must
-        be new, their vectors of unit length, their passcodes hashed already (or absent: such a face pays only
-        small amounts). Raises FACE_UNAVAILABLE."""
+        """Imports subjects from another system in one durable step, without a search for duplicates: names must be new,
+        vectors of unit length, passcodes hashed already or absent (then the face pays only small amounts). Raises
+        FACE_UNAVAILABLE."""
         self._require_ready(None)
         with self._changing:
             enrolled = self._store.add(subjects, now_us)
@@ -167,7 +165,7 @@ class EnrolmentDesk(Desk):
                 )
 
     def delete(self, subject: str, now_us: int) -> tuple[int, bytes]:
-        """Erases somebody; returns how many templates, and the receipt. Raises FACE_SUBJECT_UNKNOWN."""
+        """Erases a person. Returns the number of templates and the receipt. Raises FACE_SUBJECT_UNKNOWN."""
         with self._changing:
             person = self._store.person_named(subject)
             if person is None:
@@ -175,7 +173,7 @@ class EnrolmentDesk(Desk):
             return self._erase(person, now_us)
 
     def expire(self, now_us: int) -> int:
-        """Erases those whose consent has ended; returns how many. For a background thread, until it returns 0."""
+        """Erases people whose consent has ended, and returns how many. For a background thread, until it returns 0."""
         with self._changing:
             gone = self._store.expired(now_us, EXPIRED_AT_ONCE_MAX)
             for person in gone:
@@ -198,7 +196,7 @@ class EnrolmentDesk(Desk):
                 raise HutongError(Reason.ERROR_REASON_FACE_ALREADY_ENROLLED, score=f"{candidate.score:.3f}")
 
     def _repeated(self, person: int, new: NewSubject, passcode: Secret[str]) -> Enrolment | None:
-        """The answer of an enrolment that was done before; None where this is another one."""
+        """The answer if the same enrolment was done before; None otherwise."""
         if not self._store.holds(person, new):
             return None
         known = self._store.subject(person)

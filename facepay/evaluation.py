@@ -1,4 +1,4 @@
-"""What a set of photographs says about models: genuine and impostor scores, ROC, open-set errors. Pure."""
+"""Evaluates models on a set of photographs: genuine and impostor scores, ROC, open-set errors. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images from outside: sizes are bounded before anything is decoded."""
+"""Decodes images from outside. Their size is checked before anything is decoded."""
 
 from __future__ import annotations
 

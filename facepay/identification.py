@@ -1,4 +1,4 @@
-"""Identification: from a sealed capture to whose face it is, and whether that is enough to pay."""
+"""Identification: whose face a sealed capture shows, and whether that is enough to pay."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _REASONS: Final = {
 
 
 class SearchDesk(Desk):
-    """The part of `service.FaceService` that looks at captures."""
+    """The part of `service.FaceService` that handles captures."""
 
     def identify(self, asked: Asked, now_us: int) -> Identified:
         """Opens a capture, checks it, and says whose face it is. Never raises for a bad capture: that is an
@@ -92,7 +92,7 @@ class SearchDesk(Desk):
         return Decision(outcome, person if outcome is Outcome.MATCHED else -1, score, -1.0, threshold, 1)
 
     def resolve(self, uses: Sequence[FaceUse], now_us: int) -> list[FaceMatch | HutongError]:
-        """facepay.interface.FaceResolver: who pays, with the factors that the amount asks for."""
+        """Who pays (facepay.interface.FaceResolver), if the capture has the factors that the amount needs."""
         asked = [
             Asked(use.sealed, Place(use.merchant_id, use.terminal_id, use.amount_minor, use.currency)) for use in uses
         ]
@@ -103,7 +103,7 @@ class SearchDesk(Desk):
         return [self._settled(answer, use, now_us) for answer, use in zip(answers, uses, strict=True)]
 
     def _opened(self, sealed: bytes, place: Place, now_us: int) -> Checked | Decision:
-        """A capture that holds and is live, or why not."""
+        """Opens and checks a capture, or says why it is refused."""
         try:
             opened = open_capture(
                 sealed, self._keys.capture_key, self._terminals, self._nonces, self.dimension, now_us, place
@@ -126,7 +126,7 @@ class SearchDesk(Desk):
         return judge(combine(opened.cues, seen), policy)
 
     def _submit(self, opened: Checked, limits: Thresholds, asked: Asked) -> Future[tuple[Candidate, ...]]:
-        """Starts a search; a sub-gallery is answered at once."""
+        """Starts a search; a sub-gallery is searched at once."""
         last_four = opened.last_four.reveal() if opened.last_four else ""
         if last_four or asked.merchant_id:
             among = self._store.templates.known_by(last_four, asked.merchant_id)

@@ -1,6 +1,6 @@
-"""What the gateway asks of the face service: whose face is this, and is it enough to pay.
+"""The gateway's interface to the face service: whose face is this, and is it enough to pay.
 
-The gateway passes on a sealed capture that it cannot read and gets an opaque reference, which the token service
+The gateway passes on a sealed capture that it cannot read, and gets an opaque reference, which the token service
 resolves like any other key. The face service never learns an account number; the gateway never sees a template.
 """
 
@@ -28,7 +28,7 @@ class FaceUse:
 
 @dataclass(frozen=True, slots=True)
 class FaceMatch:
-    """Somebody was found, live, and with the factors that the amount asks for."""
+    """A person who was found, is live, and has the factors that the amount needs."""
 
     reference: Secret[str]
     """The subject's opaque routing reference, registered with the token service as a key of kind FACE."""

@@ -36,7 +36,7 @@ STATEMENTS: Final = tuple(stored_schema.split(_SCHEMA))
 VERSION: Final = 1
 """Of these tables, kept as the file's `user_version`; a file of another version is refused."""
 DIGESTS: Final = {1: "566934b8ef6a50c5"}
-"""Of the text of the tables, by version. A new text is a new version: an entry is added, and none is ever changed."""
+"""Digests of the text of the tables, by version. A new text is a new version: add an entry, never change one."""
 
 
 class KeyFileInvalid(Exception):  # noqa: N818 - it is what happened
@@ -65,14 +65,14 @@ class Keyring:
 
     @property
     def service_key(self) -> ServiceKey:
-        """What terminals seal to."""
+        """The public key to which terminals seal captures."""
         public = self.capture_key.public_key().public_bytes_raw()
         return ServiceKey(key_id_of(public), public)
 
     @property
     def name(self) -> str:
-        """A name for what this keyring protects, for places that several services share: it derives from the master
-        key, and tells nothing of it."""
+        """A name of this keyring, derived from the master key, for places that several services share. It reveals
+        nothing of the key."""
         return self._derive(b"name")[:8].hex()
 
     def create(self, persons: Sequence[int]) -> list[AESGCM]:
@@ -92,12 +92,12 @@ class Keyring:
         return AESGCM(self._unwrapped(row[0], b"subject%d" % person)) if row else None
 
     def erase(self, person: int) -> None:
-        """Destroys a person's key: whatever it sealed is noise from now on."""
+        """Destroys a person's key, so that whatever it sealed can no longer be read."""
         with self._lock:
             self._db.execute("DELETE FROM subject_key WHERE person = ?", (person,))
 
     def epoch(self) -> tuple[int, Secret[bytes]]:
-        """The current gallery epoch and its secret; the first is made when asked for."""
+        """The current gallery epoch and its secret; creates the first one."""
         with self._lock:
             row = self._db.execute("SELECT epoch, wrapped FROM epoch ORDER BY epoch DESC LIMIT 1").fetchone()
         if row is None:
@@ -119,7 +119,7 @@ class Keyring:
             self._db.execute("DELETE FROM epoch WHERE epoch < ?", (epoch,))
 
     def last_four_tag(self, last_four: str) -> bytes:
-        """A keyed name of four digits, to find rows by without keeping the digits."""
+        """A keyed tag of four digits, by which rows are found without storing the digits."""
         return hmac.new(self._last_four, last_four.encode(), hashlib.sha256).digest()[:16]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What goes into and comes out of the face service: options, captures asked about, answers, status."""
+"""Inputs and outputs of the face service: options, captures, answers, status."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILING_FACES: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a service behaves; one default each."""
+    """Options of the face service."""
 
     policy: Policy = field(default_factory=Policy)
     liveness: LivenessPolicy = field(default_factory=LivenessPolicy)
@@ -31,14 +31,14 @@ class Options:
     filing_faces: int = FILING_FACES
     threads: int = 2
     upkeep_every_s: float = 60.0
-    """How often segments are merged, scores fitted again and ended consents erased; 0: never by itself."""
+    """How often segments are merged, scores fitted and expired consents erased, in seconds; 0: never."""
     gallery: GalleryPlace | None = None
-    """Where the gallery lives; None: in the service's own folder."""
+    """Where the gallery is kept; None: in the service's own folder."""
     int8_batches: bool = False
     """Whether batches of strangers go through int8 matrix products; doubles the memory."""
     wait_for_kernels: bool = True
-    """Whether opening a service with faces waits until search kernels are compiled, where this machine has none yet.
-    Otherwise callers are refused with FACE_NOT_READY meanwhile."""
+    """Whether opening a service with faces waits until search kernels are compiled, if this machine has none yet.
+    Otherwise callers get FACE_NOT_READY until then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How things are."""
+    """The state of the face service."""
 
     persons: int
     templates: int
@@ -85,7 +85,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """An answer to a capture."""
+    """The answer to a capture."""
 
     decision: Decision
     subject: Subject | None = None
@@ -95,7 +95,7 @@ class Identified:
 def check_enrolment(
     subject: str, passcode: Secret[str], last_four: str, consent: Consent, region: int, now_us: int
 ) -> None:
-    """Refuses what no enrolment may have. Raises FIELD_MISSING or FIELD_INVALID."""
+    """Refuses enrolments that are never allowed. Raises FIELD_MISSING or FIELD_INVALID."""
     missing = [name for name, value in (("subject", subject), ("consent.purpose", consent.purpose)) if not value]
     if missing:
         raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field=missing[0])

@@ -1,7 +1,7 @@
-"""Who may enrol, erase and register terminals over gRPC: the operator of the face service, and nobody by default.
+"""Operators of the face service: only they may enrol, erase and register terminals over gRPC.
 
-An operator proves it by the name in a client certificate (mutual TLS), or by a secret in the call's metadata. Only
-where neither is asked for, and the port can be reached from this machine alone, does reaching it suffice.
+An operator proves itself by the name in a client certificate (mutual TLS), or by a secret in the call's metadata. If
+neither is configured and the port can be reached from this machine only, every caller counts as the operator.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ class Operators:
     """Who is an operator. Raises ValueError for a secret that is too short."""
 
     identities: frozenset[str] = frozenset()
-    """Names in client certificates."""
+    """Names in client certificates that are operators."""
     secret: Secret[str] | None = field(default=None, repr=False)
     whoever_reaches: bool = False
-    """Everybody who reaches the port, where neither names nor a secret are set: for a port on loopback."""
+    """Whether every caller counts as an operator, if neither names nor a secret are configured: for a port on
+    loopback."""
 
     def __post_init__(self) -> None:
         if self.secret is not None and len(self.secret.reveal()) < SECRET_MIN:
@@ -45,6 +46,6 @@ class Operators:
 
 
 def _same(given: str, expected: str) -> bool:
-    """Compares digests: how long it takes tells nothing of the secret, its length included."""
+    """Compares digests in constant time, so that the duration reveals neither the secret nor its length."""
     one, other = (hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in (given, expected))
     return hmac.compare_digest(one, other)

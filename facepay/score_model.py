@@ -1,10 +1,10 @@
-"""How strangers score: a model of the upper tail, fitted from pairs, and the threshold that N asks for.
+"""A model of how strangers score: the upper tail, fitted from pairs, and the threshold for N people.
 
-Among N enrolled strangers a search exceeds t with probability 1 - (1 - F)^N, F being the chance of one pair. N and a
-budget thus ask for an F far beyond what can be counted (3e-10 at 325,500), so the logarithm of the tail is fitted
-as a parabola over the part that can be, and read further out. Relatives are no strangers: the window ends before the
-few pairs in a million that twins and siblings make. A bootstrap over probes gives the confidence limits, and the upper
-one is used.
+Among N enrolled strangers a search exceeds t with probability 1 - (1 - F)^N, where F is the chance of one pair. N and a
+false-positive budget together require an F far below what can be counted (3e-10 at 325,500). Therefore the logarithm of
+the tail is fitted as a parabola where there is data, and extrapolated. Relatives are not strangers: the fit ends before
+the few pairs in a million that twins and siblings make. A bootstrap over probes gives confidence limits, of which the
+upper one is used.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ Vectors = NDArray[np.float32]
 BINS: Final = 800
 """Bins over -1..1: a quarter of a hundredth each."""
 TAIL_FROM: Final = 1e-2
-"""The fit starts where this share of pairs lies above."""
+"""The fit starts at the score that this share of pairs exceeds."""
 TAIL_COUNT_MIN: Final = 40
-"""And ends where so few pairs are left that their number says little,"""
+"""The fit ends where fewer pairs than this are left, because their number says little."""
 RELATIVES_SHARE: Final = 0.1
-"""or where those of relatives would bend it: at most one person in ten is taken to have one among those enrolled,"""
+"""The fit also ends where pairs of relatives would distort it: at most one person in ten is assumed to have one among
+those enrolled."""
 RELATIVES_WEIGHT: Final = 10
-"""and there must be so many times more pairs."""
+"""Factor by which pairs of strangers must outnumber those of relatives."""
 RESAMPLES: Final = 100
 SCORE_MAX: Final = 0.98
 """No threshold is higher: photographs of one person rarely score more."""

@@ -1,4 +1,4 @@
-"""FaceService over grpc.aio: blocking work in a bounded pool, errors from the contract's table."""
+"""FaceService over grpc.aio: blocking work in a bounded pool of threads, errors from the contract's table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hutong_contract.serving import abort, proven_identities
 THREADS: Final = 32
 """Calls worked on at once; they mostly wait for a shared search, which serves up to 64 together."""
 BATCHES_AT_ONCE: Final = 2
-"""While one batch is searched the next one's captures are opened."""
+"""Batches at once: while one is searched, the captures of the next are opened."""
 READY_WAIT_S: Final = 5.0
 """Longest wait of an enrolment for the search to be loaded, and never more than half of its deadline: then its caller
 is told when to come back."""
@@ -75,7 +75,7 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
             self._in_flight -= 1
 
     async def _operate(self, context: Context, work: Callable[[], Answer]) -> Answer:
-        """The same for calls that are the operator's alone."""
+        """As `_run`, for calls that only the operator may make."""
         secret = dict(context.invocation_metadata() or ()).get(FACE_OPERATOR_SECRET_METADATA, "")
         try:
             self._operators.check(proven_identities(context), str(secret))
@@ -160,7 +160,7 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
         return _identified(found.decision, found.subject.reference.reveal() if found.subject else "")
 
     def _start_batch(self) -> None:
-        """Hands what waits to a thread, unless as many batches as help are being worked on."""
+        """Hands the queued captures to a thread, unless BATCHES_AT_ONCE are being worked on."""
         if self._batches >= BATCHES_AT_ONCE or not self._waiting:
             return
         taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]

@@ -1,7 +1,7 @@
 """The face service: enrolment, identification, payment, erasure, renewal. Blocking; safe from many threads.
 
-Order of truth: keys, then store, then gallery. Enrolment is durable before it is findable; erasure makes somebody
-unfindable before it destroys the key. `resolve` is the gateway's interface, everything else is for `server`.
+Order of truth: keys, then store, then gallery. An enrolment is durable before it can be found; an erasure makes a
+person unfindable before it destroys the key. `resolve` is the gateway's interface, everything else is for `server`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class FaceService(EnrolmentDesk, SearchDesk):
 
     @property
     def service_key(self) -> capture.ServiceKey:
-        """What terminals and enrolment desks seal to."""
+        """The public key to which terminals and enrolment desks seal."""
         return self._keys.service_key
 
     def register_terminal(self, terminal_id: str, merchant_id: str, algorithm: int, public_key: bytes) -> None:
@@ -119,7 +119,7 @@ class FaceService(EnrolmentDesk, SearchDesk):
             return epoch
 
     def status(self) -> Status:
-        """How things are."""
+        """The state of the service."""
         persons, templates = self._store.counts()
         gallery = self._gallery.state()
         return Status(
@@ -146,7 +146,7 @@ class FaceService(EnrolmentDesk, SearchDesk):
                 _log.warning("upkeep of the face gallery is put off: %s", error)
 
     def close(self) -> None:
-        """Answers what waits and closes files."""
+        """Answers queued calls and closes the files."""
         self._closing.set()
         self._upkeep.join()
         self._queue.close()

@@ -1,8 +1,8 @@
-"""The store of record: who is enrolled, with which consent, templates sealed with each subject's own key.
+"""The store of record: who is enrolled, with which consent, and templates sealed with each subject's own key.
 
-SQLite in WAL mode, synchronous=FULL: what a call did is on disk when it returns. Knows no account number and no token.
-Person and template numbers are given once and never again, so that a number in the gallery can never come to
-mean somebody else.
+SQLite in WAL mode, synchronous=FULL: what a call did is on disk when it returns. It has no account numbers and no
+tokens. Numbers of persons and templates are never reused, so that a number in the gallery cannot come to mean another
+person.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from hutong_contract import stored_schema
 from hutong_contract.secret import Secret
 
 ERASED_AGAIN: Final = 16
-"""Keys of the last persons erased are erased again at the start: a crash may have come between rows and key."""
+"""How many of the last erased persons' keys are erased again at the start, because a crash may have come between rows
+and key."""
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS subject (
   person INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, reference BLOB NOT NULL,
@@ -51,7 +52,7 @@ STATEMENTS: Final = tuple(stored_schema.split(_SCHEMA))
 VERSION: Final = 1
 """Of these tables, kept as the file's `user_version`; a file of another version is refused."""
 DIGESTS: Final = {1: "a9b216a772c71689"}
-"""Of the text of the tables, by version. A new text is a new version: an entry is added, and none is ever changed."""
+"""Digests of the text of the tables, by version. A new text is a new version: add an entry, never change one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +127,8 @@ class Store:
             return templates, receipt
 
     def holds(self, person: int, subject: NewSubject) -> bool:
-        """Whether somebody is enrolled with just these templates, digits, region, merchants and this consent, but for
-        the time when it was given. Passcodes are not compared."""
+        """Whether a person is enrolled with exactly these templates, digits, region, merchants and this consent, apart
+        from the time of the consent. Passcodes are not compared."""
         with self._lock:
             row = self._db.execute(
                 "SELECT last_four, region, purpose, text_version, consent_expires_us FROM subject WHERE person = ?",
@@ -151,7 +152,7 @@ class Store:
         return int(row[0]) if row else None
 
     def subject(self, person: int) -> Subject | None:
-        """Somebody enrolled; None where they are gone."""
+        """A subject, or None if it is not enrolled."""
         with self._lock:
             row = self._db.execute(
                 "SELECT name, reference, passcode, last_four IS NOT NULL, failures, locked_until_us, purpose,"
@@ -184,7 +185,7 @@ class Store:
             return until
 
     def clear_failures(self, person: int) -> None:
-        """The passcode was right."""
+        """Resets the failures of a person after a right passcode."""
         with self._lock:
             self._db.execute("UPDATE subject SET failures = 0, locked_until_us = 0 WHERE person = ?", (person,))
 

@@ -1,9 +1,9 @@
-"""A gallery that is opened in the background, so that no caller's deadline and no start of a network waits for it.
+"""A gallery that is opened in the background, so that neither a caller's deadline nor the start of a network waits for
+it.
 
-Opening loads the search kernels (some 2 seconds of a processor) and, at a machine's first start, compiles them. Where
-nobody is enrolled, that begins with the first enrolment: a network without faces, or a restart after a crash, never
-pays for it. Where somebody is, it begins at once, and until it has ended nobody is told anything: every call raises
-GalleryNotReady, so that no face that was erased is found.
+Opening loads the search kernels (some 2 seconds of CPU) and compiles them at the first start on a machine. If nobody is
+enrolled, it starts with the first enrolment, so that a network without faces never pays for it. If somebody is, it
+starts at once. Until the gallery is open every call raises GalleryNotReady, so that an erased face is never found.
 """
 
 from __future__ import annotations

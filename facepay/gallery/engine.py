@@ -1,4 +1,4 @@
-"""What every gallery engine offers, whatever stands behind it: this process, Milvus or a GPU."""
+"""The interface of every gallery engine: in this process, on Milvus or on a GPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH_MAX: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Queries that are searched together."""
+    """Queries that are searched as one batch."""
 
     vectors: Vectors
     """[Q, D] float32, unit length."""
@@ -91,7 +91,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What opening found."""
+    """The result of opening a gallery."""
 
     quarantined: tuple[str, ...] = ()
     """Files that were damaged; moved to `quarantine/` and rebuilt."""
@@ -103,7 +103,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How a gallery is."""
+    """The state of a gallery."""
 
     epoch: int
     """Counts renewals of the secret rotation."""
@@ -129,8 +129,8 @@ class GalleryNotReady(GalleryUnavailable):
 
 
 class Gallery(Engine, Protocol):
-    """What the face service keeps templates in: an engine that is derived from a store of record, and that store's
-    answer to every difference. All may raise GalleryUnavailable."""
+    """A gallery: an engine that is derived from a store of record, and can be made equal to it again. Every method may
+    raise GalleryUnavailable."""
 
     def search_among(self, batch: Batch, templates: Sequence[int]) -> list[tuple[Candidate, ...]]:
         """Searches these templates only (a merchant's, or those with the same last four digits)."""
@@ -149,7 +149,7 @@ class Gallery(Engine, Protocol):
         ...
 
     def state(self) -> State:
-        """How it is."""
+        """The state of the gallery."""
         ...
 
     def destroy(self) -> None:

@@ -1,9 +1,9 @@
 """The gallery in this process: sealed, memory-mapped segments, a small mutable tail, tombstones.
 
-Readers take a snapshot (a tuple) and never wait. Writers take a lock, publish a new tuple, and are visible to the
-next search. The gallery is derived: a `Source` (the encrypted store) holds the truth. Opening compares the two,
-drops rows that the source no longer knows, and adds those that are missing: that is how a crash in the middle of
-an enrolment, an erasure or a merge, and a damaged file, all end.
+Readers take a snapshot (a tuple) and never wait. Writers take a lock, publish a new tuple, and are visible to the next
+search. The gallery is derived from a `Source` (the encrypted store). Opening compares the two, drops rows that the
+source no longer has, and adds those that are missing. That also repairs an interrupted enrolment, erasure or merge, and
+a damaged file.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class Gallery:
             return (*self._parts, replace(self._tail))
 
     def _still_there(self, parts: tuple[Rows, ...], found: list[tuple[Candidate, ...]]) -> list[tuple[Candidate, ...]]:
-        """Sealing and merging copy rows: what was erased in the copy during a search is taken out of its answer."""
+        """Removes rows from an answer that were erased during the search. Sealing and merging copy rows, so an erasure
+        may have happened in the copy."""
         with self._lock:
             now = (*self._parts, self._tail)
             same = parts[:-1] == self._parts

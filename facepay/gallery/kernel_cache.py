@@ -1,10 +1,9 @@
-"""Where compiled search kernels are kept, whether they are there already, and compiling them apart.
+"""The cache of compiled search kernels, and compiling them in a process of its own.
 
-Compiling takes some 5 seconds of a processor, or a minute on a busy machine, and holds the interpreter's lock while it
-does. So it is done once for a machine, in a process of its own with low priority, into a folder that outlives
-checkouts and upgrades: `$HUTONG_CACHE`, else `$CACHE_DIRECTORY` (systemd), else `$XDG_CACHE_HOME/hutong`, else
-`~/.cache/hutong`. The cache is keyed by the kernels' sources; numba keys each entry by the processor as well. This
-module loads neither numba nor the kernels.
+Compiling takes some 5 seconds of CPU, or a minute on a busy machine, and holds the GIL. Therefore it is done once per
+machine, in a process of low priority, into a folder that outlives checkouts and upgrades: `$HUTONG_CACHE`, else
+`$CACHE_DIRECTORY` (systemd), else `$XDG_CACHE_HOME/hutong`, else `~/.cache/hutong`. The cache is keyed by the kernels'
+sources; numba also keys each entry by the processor. This module loads neither numba nor the kernels.
 """
 
 from __future__ import annotations

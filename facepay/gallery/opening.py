@@ -1,4 +1,4 @@
-"""Which gallery a service uses, and how it is opened: this process on its own files, or Milvus."""
+"""Chooses and opens the gallery of a service: in this process on its own files, or on Milvus."""
 
 from __future__ import annotations
 
