@@ -203,7 +203,7 @@ def _routing(decoded: barcode.Decoded) -> barcode.Routing:
 
 def _payer_code(decoded: barcode.Decoded) -> tuple[PayerKeyKind, Secret[str], str, Cryptogram | None]:
     """The payer's credential in what a terminal scanned."""
-    if decoded.kind in ("emv_mpm", "link"):
+    if decoded.kind in ("emv_mpm", "link", "bill", "credit_transfer"):
         raise HutongError(Reason.ERROR_REASON_KEY_NOT_PAYER, key=decoded.kind)
     routing = _routing(decoded)
     if decoded.credential is None or routing.scheme != "hutong":

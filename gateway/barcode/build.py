@@ -1,4 +1,5 @@
-"""Writes barcodes: merchant codes of every scheme that has a `build` table, and Hutong's consumer codes.
+"""Writes barcodes: merchant codes of every scheme that has a `build` table, bills and credit transfers of every format
+in `formats/`, and Hutong's consumer codes.
 
 What is written is decoded again before it is handed out, so a builder cannot produce what this package would refuse.
 """
@@ -12,11 +13,12 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
-from gateway.barcode import cpm_spec, tips
+from gateway.barcode import cpm_spec, form_write, tips
 from gateway.barcode.ber import Item
 from gateway.barcode.ber import join as join_ber
 from gateway.barcode.consumer import decode as decode_consumer
 from gateway.barcode.decode import decode
+from gateway.barcode.forms import FORMS, Form
 from gateway.barcode.model import Decoded, Pair
 from gateway.barcode.profile import KIND_CODES, PROFILES, Build, Part, Profile
 from gateway.barcode.recognise import written_moment
@@ -84,6 +86,8 @@ def build_merchant_code(code: MerchantCode, scheme: str = HUTONG) -> str:
         HutongError: FIELD_INVALID, with the field or the violations, where the scheme cannot be written or a field does
             not fit it.
     """
+    if scheme in FORMS:
+        return _form(code, FORMS[scheme])
     profile = PROFILES.get(scheme)
     if profile is None or profile.build is None:
         raise _invalid("scheme", f"{scheme} cannot be written; these can: {', '.join(writable())}")
@@ -142,13 +146,37 @@ def _slice_of(wanted: Part, found: Mapping[Part, str]) -> str:
 
 def says_when_it_ends(scheme: str) -> bool:
     """Whether a scheme's codes, as they are written here, have a place for the moment when they end."""
-    build = PROFILES[scheme].build
+    build = PROFILES[scheme].build if scheme in PROFILES else None
     return build is not None and any("{expires}" in pattern for _, pattern in (*build.fields, *build.extra))
 
 
 def writable() -> list[str]:
-    """Names of the schemes whose merchant codes can be written."""
-    return sorted(name for name, profile in PROFILES.items() if profile.build is not None)
+    """Names of the schemes and formats whose codes can be written."""
+    return sorted([*(name for name, profile in PROFILES.items() if profile.build is not None), *FORMS])
+
+
+def _form(code: MerchantCode, form: Form) -> str:
+    """A bill or credit transfer, proven by reading it."""
+    if code.tip != tips.NONE:
+        raise _invalid("tip", f"{form.name} has no place for a tip or a fee")
+    if code.expires_us is not None:
+        raise _invalid("expires_us", f"codes of {form.name} do not say when they end")
+    said = {
+        "account": code.account,
+        "participant": code.participant,
+        "merchant_name": code.merchant_name,
+        "merchant_city": code.merchant_city,
+        "postal_code": code.postal_code,
+        "country": code.country,
+        "reference": code.reference,
+        "bill_number": code.bill_number,
+    }
+    try:
+        fields = form_write.fields_of(form, said, code.amount_minor, code.currency)
+        text = form_write.write(form, fields)
+    except (ValueError, KeyError) as error:
+        raise _invalid("code", str(error)) from error
+    return _proven(text, form.name)
 
 
 def _values(code: MerchantCode) -> dict[str, str]:

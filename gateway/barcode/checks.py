@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from gateway.barcode import references
+
 Check = Callable[[str, Mapping[str, str]], bool]
 
 _VPA: Final = re.compile(r"[A-Za-z0-9._-]{2,64}@[A-Za-z][A-Za-z0-9.-]{1,63}").fullmatch
@@ -20,7 +22,9 @@ _PIX_PHONE: Final = re.compile(r"\+[1-9][0-9]{6,14}").fullmatch
 _PIX_URL: Final = re.compile(r"[A-Za-z0-9.-]{3,63}(:[0-9]{1,5})?(/[!-~]{1,76})").fullmatch
 _IFSC: Final = re.compile(r"[A-Za-z]{4}0[A-Za-z0-9]{6}[0-9A-Za-z]{1,26}").fullmatch
 _BIC: Final = re.compile(r"[A-Z0-9]{4}[A-Z]{2}[A-Z0-9]{2}([A-Z0-9]{3})?").fullmatch
-_IBAN: Final = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}").fullmatch
+_OGM: Final = re.compile(
+    r"(\+{3}[0-9]{3}/[0-9]{4}/[0-9]{5}\+{3}|\*{3}[0-9]{3}/[0-9]{4}/[0-9]{5}\*{3}|[0-9]{12})"
+).fullmatch
 _NRIC: Final = re.compile(r"[STFGM][0-9]{7}[A-Z]").fullmatch
 _PAYNOW_VPA: Final = re.compile(r"[^#\s]{1,60}#[A-Za-z0-9]{2,12}").fullmatch
 _UEN: Final = re.compile(r"([0-9]{8,9}|[STR][0-9]{2}[A-Z]{2}[0-9]{4})[A-Z][A-Z0-9]{0,8}").fullmatch
@@ -72,20 +76,20 @@ def cnpj(number: str) -> bool:
     return number[12:] == first + _modulo_11(number[:12] + first, _CNPJ_WEIGHTS)
 
 
+def cuit(number: str) -> bool:
+    """Argentina's tax number: eleven digits, the last a check digit modulo 11."""
+    if not digits(number, 11, 11):
+        return False
+    total = sum(int(d) * w for d, w in zip(number, (5, 4, 3, 2, 7, 6, 5, 4, 3, 2), strict=False))
+    return (11 - total % 11) % 11 == int(number[10])
+
+
 def thai_id(number: str) -> bool:
     """Thailand's national or tax id: thirteen digits, the last a check digit."""
     if not digits(number, 13, 13):
         return False
     total = sum(int(digit) * weight for digit, weight in zip(number[:12], range(13, 1, -1), strict=True))
     return (11 - total % 11) % 10 == int(number[12])
-
-
-def iban(text: str) -> bool:
-    """ISO 13616: two check digits, modulo 97."""
-    if not _IBAN(text):
-        return False
-    moved = text[4:] + text[:4]
-    return int("".join(str(int(character, 36)) for character in moved)) % 97 == 1
 
 
 def _pix_key(value: str, _: Mapping[str, str]) -> bool:
@@ -122,8 +126,28 @@ def _calendar(value: str, _: Mapping[str, str]) -> bool:
     return "01" <= value[month : month + 2] <= "12" and "01" <= value[month + 2 : month + 4] <= "31"
 
 
+def _structured(value: str, _: Mapping[str, str]) -> bool:
+    """A creditor reference (RF) or Belgium's structured communication by its check digits; others have none here."""
+    if value.upper().startswith("RF"):
+        return references.creditor_reference(value)
+    found = _OGM(value)
+    if found is None:
+        return True
+    digits = re.sub("[^0-9]", "", value)
+    return (int(digits[:10]) % 97 or 97) == int(digits[10:])
+
+
+def _epc_version(value: str, fields: Mapping[str, str]) -> bool:
+    """Version 001 needs the bank's BIC; 002 works without."""
+    return value != "001" or bool(fields.get("participant"))
+
+
 def _simple(match: Callable[[str], object]) -> Check:
     return lambda value, _: bool(match(value))
+
+
+def _text(check: Callable[[str], bool]) -> Check:
+    return lambda value, _: check(value)
 
 
 def _sized(shortest: int, longest: int) -> Check:
@@ -134,27 +158,42 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
     {
         "bic": _simple(_BIC),
         "calendar": _calendar,
+        "creditor_reference": _text(references.creditor_reference),
+        "croatian_reference": references.croatian_reference,
+        "cuit": _text(cuit),
         "digits_3": _sized(3, 3),
         "digits_6": _sized(6, 6),
         "digits_8": _sized(8, 8),
         "digits_13": _sized(13, 13),
         "digits_15": _sized(15, 15),
         "digits_16": _sized(16, 16),
+        "epc_version": _epc_version,
         "epoch_ms": _sized(13, 13),
         "fps_id": _sized(7, 9),
         "hk_mobile": _simple(_HK_MOBILE),
         "email": _simple(_EMAIL),
-        "iban": lambda value, _: iban(value),
+        "iban": lambda value, _: references.iban(value),
         "ifsc_account": _simple(_IFSC),
+        "iban_and_bic": _text(references.iban_and_bic),
         "luhn": lambda value, _: luhn(value),
+        "nip": _text(references.nip),
         "nmid": _simple(_NMID),
         "pakistan_id": _simple(_PAKISTAN_ID),
         "paynow_proxy": _paynow_proxy,
         "pix_key": _pix_key,
         "pix_url": _simple(_PIX_URL),
+        "polish_account": _text(references.polish_account),
         "promptpay_mobile": _promptpay_mobile,
         "promptpay_number": _promptpay_number,
         "qris_pan": lambda value, _: digits(value, 12, 19) and value.startswith("9360"),
+        "russian_account": references.russian_account,
+        "serbian_account": _text(references.serbian_account),
+        "serbian_reference": references.serbian_reference,
+        "slovenian_reference": references.slovenian_reference,
+        "structured_reference": _structured,
+        "swiss_account": _text(references.swiss_account),
+        "swiss_any_reference": _text(lambda v: references.qr_reference(v) or references.creditor_reference(v)),
+        "swiss_reference": references.swiss_reference,
         "thai_id": lambda value, _: thai_id(value),
         "vpa": _simple(_VPA),
     }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.barcode import form_read
 from gateway.barcode.model import Decoded
 
 
@@ -25,7 +26,7 @@ class Family:
     """Text and artefacts to what it says; None where it is none after all. Never raises for bad input."""
 
 
-FAMILIES: Final[tuple[Family, ...]] = ()
+FAMILIES: Final[tuple[Family, ...]] = (Family("bills and credit transfers", form_read.looks, form_read.decode),)
 """In the order in which they are asked; the first that answers is believed."""
 
 

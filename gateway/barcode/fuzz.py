@@ -16,6 +16,7 @@ from gateway.barcode import cpm
 from gateway.barcode.artefacts import clean
 from gateway.barcode.build import ConsumerCode, MerchantCode, build_consumer_code, build_merchant_code
 from gateway.barcode.decode import decode, forget
+from gateway.barcode.forms import FORMS
 from gateway.barcode.model import Decoded
 from gateway.barcode.payload import UTF8_BYTES
 from gateway.barcode.profile import PROFILES
@@ -24,7 +25,7 @@ from hutong_contract.secret import Secret
 
 SLOWEST_US: Final = 5_000
 """No text may take longer, whatever it holds."""
-_KINDS: Final = frozenset({"emv_mpm", "emv_cpm", "payment_code", "link", "unknown"})
+_KINDS: Final = frozenset({"emv_mpm", "emv_cpm", "payment_code", "link", "bill", "credit_transfer", "unknown"})
 _ODD: Final = "\x00\x07\x1b\x7f\u00e9\u0301\u200f最ក😀\ud800\udfff٣\ufeff\n\t %&=@/\\.,+-eE"
 _AMOUNTS: Final = (
     "1,00",
@@ -50,6 +51,7 @@ Mutation = Callable[[str, random.Random], str]
 def seeds() -> list[str]:
     """Real codes of every kind and scheme, to be mutated."""
     texts = [example for profile in PROFILES.values() for example in profile.examples]
+    texts += [example for form in FORMS.values() for example in form.examples]
     texts.append(build_merchant_code(MerchantCode("merchant-1", "Noodle House", "Beijing", amount_minor=1250)))
     texts.append(build_merchant_code(MerchantCode("merchant-1", "最佳运输", "北京", terminal_id="t-1")))
     code = ConsumerCode(Secret("6212345678901234565"), cryptogram=b"12345678", counter=7, unpredictable_number=9)

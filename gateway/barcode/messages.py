@@ -21,6 +21,8 @@ _KINDS: Final = {
     "emv_cpm": pb.BARCODE_KIND_EMV_CPM,
     "payment_code": pb.BARCODE_KIND_PAYMENT_CODE,
     "link": pb.BARCODE_KIND_LINK,
+    "bill": pb.BARCODE_KIND_BILL,
+    "credit_transfer": pb.BARCODE_KIND_CREDIT_TRANSFER,
     "unknown": pb.BARCODE_KIND_UNKNOWN,
 }
 _PLACARD_FORMATS: Final[dict[int, str]] = {

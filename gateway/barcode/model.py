@@ -71,7 +71,8 @@ PAYMENT: Final = "payment"
 MANDATE: Final = "mandate"
 PURPOSES: Final = frozenset({PAYMENT, MANDATE, "withdrawal", "deposit", "transfer", "refund", "donation", "bill"})
 """What a code asks of who scans it. `mandate`: leave to take money later. `withdrawal`, `deposit`: cash against money,
-and money against cash. `transfer`: to a person. `bill`: to a biller, under the customer's reference."""
+and money against cash. `transfer`: to a person, or to an account
+whose owner the code does not call a merchant. `bill`: to a biller, under the customer's reference."""
 PAYABLE: Final = frozenset({PAYMENT, "donation", "bill", "transfer"})
 """Purposes that a payment to the payee whom the code names fulfils. A transfer is one of them: shops print the code of
 a person's account too, and whether the payee is a merchant here is the directory's to say."""
@@ -129,11 +130,11 @@ class Decoded:
     """Everything that a payment barcode says. None stands wherever a field does not apply."""
 
     kind: str
-    """`emv_mpm`, `emv_cpm`, `payment_code`, `link` or `unknown`."""
+    """`emv_mpm`, `emv_cpm`, `payment_code`, `link`, `bill`, `credit_transfer` or `unknown`."""
     scheme: str | None
     """The scheme that fits best."""
     strict: Verdict | None
-    """Right by EMVCo's standard; None where the standard does not speak of this kind of code."""
+    """Right by EMVCo's standard, a bill or credit transfer by its format's own document; None for other kinds."""
     profile: Verdict | None
     """Right by the scheme's own practice."""
     routing: Routing | None = None
@@ -178,6 +179,8 @@ class Decoded:
     """Root objects of an EMV merchant code in their order, byte for byte; empty for other kinds."""
     link: Mapping[str, str] | None = field(default=None, repr=False)
     """Named parts of a link."""
+    form: Mapping[str, str] | None = field(default=None, repr=False)
+    """Fields of a bill or credit transfer, named as in the table of its format."""
 
 
 def excerpt(value: str) -> str:

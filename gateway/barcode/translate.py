@@ -20,6 +20,7 @@ from gateway.barcode.build import (
     says_when_it_ends,
 )
 from gateway.barcode.decode import decode
+from gateway.barcode.forms import FORMS
 from gateway.barcode.model import PAYABLE, Decoded, Routing, covered, excerpt
 from gateway.barcode.mpm_spec import ROOT, TEMPLATES
 from gateway.barcode.profile import PROFILES
@@ -32,6 +33,7 @@ from hutong_contract.errors import HutongError, Reason
 NAME_CHARACTERS: Final = 25
 CITY_CHARACTERS: Final = 15
 POSTAL_CHARACTERS: Final = 10
+REFERENCE_CHARACTERS: Final = 25
 _CARRIED: Final = frozenset({"00", "01", "52", "53", "54", "55", "56", "57", "58", "59", "60", "61", "63"})
 """Root objects whose meaning the target's builder writes anew."""
 _LINK_DEFAULTS: Final = {
@@ -92,6 +94,10 @@ def translate(
     losses: list[Loss] = []
     key = _target_key(decoded, target, directory, account)
     code = _merchant_code(decoded, key, losses)
+    if target not in FORMS and len(code.reference) > REFERENCE_CHARACTERS:
+        # Half a reference would be another one.
+        losses.append(Loss("62/05", "reference", "no_place", code.reference))
+        code = replace(code, reference="")
     if says_when_it_ends(target):
         code = replace(code, expires_us=decoded.expires_us)
     if target == HUTONG and key.scheme != HUTONG:
@@ -133,14 +139,16 @@ def _target_key(decoded: Decoded, target: str, directory: Directory | None, acco
     assert decoded.routing is not None
     key = decoded.routing
     if account is not None:
-        return Routing(target, "merchant_account", account, key.participant, key.terminal_id)
+        return Routing(_space(target), "merchant_account", account, key.participant, key.terminal_id)
     merchant = directory.merchant(key.scheme, key.payee) if directory is not None else None
     if target == HUTONG:
         return Routing(HUTONG, "merchant_account", merchant.id, "", key.terminal_id) if merchant is not None else key
     found = _key_in(decoded, target)
     if found is not None:
         return found
-    known = directory.account_of(merchant.id, target) if directory is not None and merchant is not None else None
+    known = (
+        directory.account_of(merchant.id, _space(target)) if directory is not None and merchant is not None else None
+    )
     if known is None:
         raise HutongError(
             Reason.ERROR_REASON_FIELD_INVALID,
@@ -148,17 +156,25 @@ def _target_key(decoded: Decoded, target: str, directory: Directory | None, acco
             problem=f"{decoded.scheme} names no account of {target}, and the directory knows none for its merchant",
         )
     named, participant = account_and_participant(target, known)
-    return Routing(target, "merchant_account", named, participant, key.terminal_id, known if named != known else "")
+    return Routing(
+        _space(target), "merchant_account", named, participant, key.terminal_id, known if named != known else ""
+    )
 
 
 def _key_in(decoded: Decoded, target: str) -> Routing | None:
     """A key of the target scheme, or of one that shares its accounts, inside the code itself."""
-    space = PROFILES[target].account_space if target in PROFILES else target
     keys = [decoded.routing, *(candidate.routing for candidate in decoded.candidates)]
     for key in keys:
-        if key is not None and key.scheme in PROFILES and PROFILES[key.scheme].account_space == space:
+        if key is not None and _space(key.scheme) == _space(target):
             return key
     return None
+
+
+def _space(scheme: str) -> str:
+    """Whose accounts a scheme's or a format's codes hold: `iban` of many formats."""
+    if scheme in FORMS:
+        return FORMS[scheme].space
+    return PROFILES[scheme].account_space if scheme in PROFILES else scheme
 
 
 def _merchant_code(decoded: Decoded, key: Routing, losses: list[Loss]) -> MerchantCode:
@@ -184,10 +200,15 @@ def _merchant_code(decoded: Decoded, key: Routing, losses: list[Loss]) -> Mercha
     )
     additional = _inside(decoded, "62")
     language = _inside(decoded, "64")
+    # Forms and bills have their references elsewhere than in object 62.
+    profile = PROFILES.get(decoded.scheme or "")
+    own = decoded.form is not None or (profile is not None and profile.reference is not None)
     code = replace(
         code,
-        reference=additional.get("05") or ("" if additional else decoded.reference or ""),
-        bill_number=additional.get("01", ""),
+        reference=decoded.reference or ""
+        if own
+        else additional.get("05") or ("" if additional else decoded.reference or ""),
+        bill_number=decoded.bill_number or "" if own else additional.get("01", ""),
         postal_code=dict(decoded.objects).get("61", ""),
         alternate_language=language.get("00", ""),
         alternate_name=language.get("01", ""),
@@ -217,6 +238,7 @@ def _left_behind(decoded: Decoded, key: Routing, payload: str) -> list[Loss]:
     """Every object of the original that the translation does not say: compared with what was really written."""
     written = decode(payload)
     spoken = {value for root, _ in written.objects for value in _inside(written, root).values()}
+    spoken |= set((written.form or {}).values())
     losses = [
         Loss("", f"account of {candidate.scheme}", "other_scheme", covered(candidate.routing.account))
         for candidate in decoded.candidates
@@ -239,9 +261,25 @@ def _left_behind(decoded: Decoded, key: Routing, payload: str) -> list[Loss]:
             losses.append(Loss(root, ROOT[root].name, "no_place", covered(value)))
     if decoded.expires_us is not None and written.expires_us is None:
         losses.append(Loss("", "time of expiry", "no_place", str(decoded.expires_us)))
+    if decoded.form is not None:
+        known = {*spoken, *(value for _, value in written.objects), key.account, key.participant, decoded.merchant_name}
+        losses += [
+            Loss(name, name, "no_place", covered(value))
+            for name, value in decoded.form.items()
+            if value not in known and _says_something(decoded, name)
+        ]
     if decoded.link is not None:
         said = {"account", "participant", "amount", "currency", "merchant_name", "merchant_category", "reference"}
         losses += [
             Loss(name, name, "no_place", covered(value)) for name, value in decoded.link.items() if name not in said
         ]
     return losses
+
+
+def _says_something(decoded: Decoded, name: str) -> bool:
+    """Whether a field of a form holds what its writer chose, and not the format's own marks or what is said anyway."""
+    field = next((field for field in FORMS[decoded.scheme or ""].fields if field.name == name), None)
+    if field is None:
+        return True
+    said = {"account", "amount", "currency", "country"}
+    return not field.fixed and field.role not in said and not field.derive

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from gateway.barcode import Decoded, decode, forget
 from gateway.barcode.build import MerchantCode, build_merchant_code
-from gateway.barcode.checks import cnpj, cpf, iban, luhn, thai_id
+from gateway.barcode.checks import cnpj, cpf, luhn, thai_id
 from gateway.barcode.decode import REMEMBERED_MAX
 from gateway.barcode.payment_codes import PREFIXES
 from gateway.barcode.profile import PROFILES
+from gateway.barcode.references import iban
 from gateway.barcode.routing import EMPTY, NO_ROUTE, ROUTED, best_route
 from gateway.barcode.shape import to_json
 from gateway.barcode.tlv import join, seal

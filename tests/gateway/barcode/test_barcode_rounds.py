@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.barcode import PAYABLE as PAYABLE_PURPOSES
 from gateway.barcode import Decoded, Routing, decode, translate
 from gateway.barcode.build import MerchantCode, build_merchant_code, says_when_it_ends, writable
+from gateway.barcode.forms import FORMS
 from gateway.barcode.profile import PROFILES
 from gateway.barcode.recognise import moment_us, written_moment
 from gateway.barcode.tips import FIXED
@@ -67,7 +68,7 @@ ACCOUNTS: Final[dict[str, tuple[st.SearchStrategy[str], st.SearchStrategy[str]]]
 
 
 def test_every_writable_scheme_goes_there_and_back() -> None:
-    assert set(ACCOUNTS) == set(writable())
+    assert set(ACCOUNTS) | set(FORMS) == set(writable())
 
 
 def _again(decoded: Decoded, routing: Routing, created_us: int) -> MerchantCode:

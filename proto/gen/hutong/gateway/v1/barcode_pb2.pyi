@@ -37,6 +37,10 @@ class _BarcodeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BarcodeKi
     """A URL."""
     BARCODE_KIND_UNKNOWN: _BarcodeKind.ValueType  # 5
     """None of these."""
+    BARCODE_KIND_BILL: _BarcodeKind.ValueType  # 6
+    """A bill to a biller, under the customer's reference."""
+    BARCODE_KIND_CREDIT_TRANSFER: _BarcodeKind.ValueType  # 7
+    """A credit transfer to a bank account, as invoices carry it."""
 
 class BarcodeKind(_BarcodeKind, metaclass=_BarcodeKindEnumTypeWrapper):
     """What a text is."""
@@ -52,6 +56,10 @@ BARCODE_KIND_LINK: BarcodeKind.ValueType  # 4
 """A URL."""
 BARCODE_KIND_UNKNOWN: BarcodeKind.ValueType  # 5
 """None of these."""
+BARCODE_KIND_BILL: BarcodeKind.ValueType  # 6
+"""A bill to a biller, under the customer's reference."""
+BARCODE_KIND_CREDIT_TRANSFER: BarcodeKind.ValueType  # 7
+"""A credit transfer to a bank account, as invoices carry it."""
 Global___BarcodeKind: _TypeAlias = BarcodeKind  # noqa: Y015
 
 class _SymbolFormat:
@@ -233,7 +241,7 @@ class Barcode(_message.Message):
     """The bill that is paid, where the code names it beside the reference."""
     @_builtins.property
     def strict(self) -> Global___BarcodeVerdict:
-        """Right by EMVCo's standard; unset where the standard does not speak of this kind."""
+        """Right by EMVCo's standard, a bill or credit transfer by its format's own document; unset for other kinds."""
 
     @_builtins.property
     def profile(self) -> Global___BarcodeVerdict:
