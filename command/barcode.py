@@ -3,7 +3,6 @@ asked where codes lead."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from command.options.amounts import exponent_of, minor_units
+from command.options.folders import FILE, NEW_FILE, NEW_FOLDER
+from command.options.formats import json_lines_option
 from command.options.groups import Group
 from command.options.leads import leads_options
-from command.printing.said import say, say_exact
+from command.printing.said import say, say_either, say_exact, say_json
 from command.printing.screen import Screen, add_row
 from command.printing.verdict import failed
 from gateway.barcode import tips
@@ -42,10 +43,9 @@ SCAN_LIMITS = Limits(cpu_s=10, wall_s=60.0)
 _directory_option = click.option(
     "--directory",
     "directory_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FILE,
     help="The gateway's directory (JSON), so that routes lead to participants.",
 )
-_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
 @click.group(cls=Group)
@@ -60,7 +60,7 @@ def barcode() -> None:
     "moment",
     help='Judge whether the code has ended: at this moment (2026-01-31T12:00:00+08:00, a zone is needed) or "now".',
 )
-@_json_option
+@json_lines_option
 @leads_options
 def decode(payload: str | None, moment: str | None, as_json: bool, leads: OpenLeads) -> None:
     """Say what PAYLOAD is, whether it is right, and where it leads.
@@ -73,7 +73,7 @@ def decode(payload: str | None, moment: str | None, as_json: bool, leads: OpenLe
     with leads() as known:
         for text in _payloads(payload):
             shape = known.shape(text, decode_text(text, now_us=now_us))
-            click.echo(json.dumps(shape) if as_json else _page(shape), nl=as_json)
+            say_either(shape, "" if as_json else _page(shape), as_json=as_json)
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -121,8 +121,8 @@ def _moment_us(moment: str | None, option: str = "--now") -> int | None:
 @click.option("--participant", default="", help="BIN, BIC or organisation id, where the scheme asks for one.")
 @click.option("--reference", default="", help="Reference label.")
 @click.option("--text", help="Draw this text as it is instead; - reads it from standard input.")
-@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Also draw it into this PNG file.")
-@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Also draw it into this SVG file.")
+@click.option("--png", type=NEW_FILE, help="Also draw it into this PNG file.")
+@click.option("--svg", type=NEW_FILE, help="Also draw it into this SVG file.")
 @click.option("--terminal-symbol", is_flag=True, help="Also draw it in the terminal.")
 @click.option("--symbology", default="qr", show_default=True, type=click.Choice(["qr", "code128"]))
 @click.option("--scale", default=6, show_default=True, type=click.IntRange(1, 64), help="Pixels a module.")
@@ -203,7 +203,7 @@ def _tip(given: dict[str, Any]) -> dict[str, Any]:
 @click.option("--logo", type=click.Path(path_type=Path), help="A picture for the code's middle.")
 @click.option("--rounded", is_flag=True, help="Round corners where dark modules end.")
 @click.option("--size", default="a6", show_default=True, type=click.Choice(["a6", "a5", "a4"]))
-@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("out", type=NEW_FILE)
 def placard(
     payload: str, name: str, takes: tuple[str, ...], logo: Path | None, rounded: bool, size: str, out: Path
 ) -> None:
@@ -228,7 +228,7 @@ def placard(
 @barcode.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--thorough", is_flag=True, help="Try everything, also after something was read: for several bad codes.")
-@_json_option
+@json_lines_option
 @leads_options
 def scan(images: tuple[Path, ...], thorough: bool, as_json: bool, leads: OpenLeads) -> None:
     """Read the symbols of IMAGES (QR, Code 128 and others) and decode each.
@@ -243,7 +243,7 @@ def scan(images: tuple[Path, ...], thorough: bool, as_json: bool, leads: OpenLea
             shape = _scanned(path, reader, Effort.THOROUGH if thorough else Effort.LADDER, known)
             if shape["error"] is not None:
                 unread.append(f"{path}: {shape['error']}")
-            click.echo(json.dumps(shape) if as_json else _found(shape), nl=as_json)
+            say_either(shape, "" if as_json else _found(shape), as_json=as_json)
     if unread:
         failed(f"{len(unread)} of {len(images)} files could not be read", unread)
 
@@ -266,7 +266,7 @@ def _scanned(path: Path, reader: Reader, effort: Effort, known: Leads) -> dict[s
 @click.argument("payload")
 @click.option("--to", "target", default=HUTONG, show_default=True, type=click.Choice(writable()), help="Target scheme.")
 @click.option("--account", help="The account in the target scheme, where the code and the directory do not know it.")
-@_json_option
+@json_lines_option
 @_directory_option
 def translate(payload: str, target: str, account: str | None, as_json: bool, directory_file: Path | None) -> None:
     """Write the merchant code PAYLOAD in another scheme's encoding, and tell what that loses."""
@@ -282,7 +282,7 @@ def translate(payload: str, target: str, account: str | None, as_json: bool, dir
         from gateway.barcode.routing import resolve
 
         shape = {"payload": said.payload, "scheme": said.scheme, "source": said.source}
-        click.echo(json.dumps({**shape, "route": route_json(resolve(said.routing, directory)), "losses": losses}))
+        say_json({**shape, "route": route_json(resolve(said.routing, directory)), "losses": losses})
         return
     say_exact(said.payload)
     for loss in losses:
@@ -303,7 +303,7 @@ def translate(payload: str, target: str, account: str | None, as_json: bool, dir
     type=click.Path(path_type=Path),
     help="Where npm put the other libraries: npm install --prefix build/barcode-bench emvqr emvco-merchant-parse",
 )
-@_json_option
+@json_lines_option
 def bench(codes: int, pictures: int, empty: int, seed: int, node_modules: Path, as_json: bool) -> None:
     """Measure decoding against other libraries, and reading pictures against zxing-cpp alone."""
     from command.printing.barcodes import bench_page
@@ -312,14 +312,14 @@ def bench(codes: int, pictures: int, empty: int, seed: int, node_modules: Path, 
 
     with beginning() as begin:
         report = measured.measure(codes, pictures, empty, seed, node_modules, begin)
-    click.echo(json.dumps(report) if as_json else bench_page(report), nl=as_json)
+    say_either(report, "" if as_json else bench_page(report), as_json=as_json)
 
 
 @barcode.command()
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", type=NEW_FOLDER)
 @click.option("--generate", type=click.IntRange(1, 100_000), help="First write so many pictures of every kind there.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="The same seed, the same pictures.")
-@_json_option
+@json_lines_option
 def corpus(folder: Path, generate: int | None, seed: int, as_json: bool) -> None:
     """Read the pictures of FOLDER and compare with zxing-cpp alone and OpenCV alone, in the same run.
 
@@ -338,7 +338,7 @@ def corpus(folder: Path, generate: int | None, seed: int, as_json: bool) -> None
             report = barcode_corpus.measure(folder, begin)
     except barcode_corpus.CorpusError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(json.dumps(report) if as_json else corpus_page(report), nl=as_json)
+    say_either(report, "" if as_json else corpus_page(report), as_json=as_json)
     if report["unread_files"]:
         failed(f"{report['unread_files']} pictures could not be judged", [str(one) for one in report["problems"]])
 
@@ -346,7 +346,7 @@ def corpus(folder: Path, generate: int | None, seed: int, as_json: bool) -> None
 @barcode.command()
 @click.option("--inputs", default=1_000_000, show_default=True, type=click.IntRange(1), help="How many texts to try.")
 @click.option("--seed", default=1, show_default=True, type=int, help="The same seed tries the same texts.")
-@_json_option
+@json_lines_option
 def fuzz(inputs: int, seed: int, as_json: bool) -> None:
     """Decode mutations of real codes: no crash, no untyped answer, nothing slower than 5 ms, round trips exact."""
     from command.printing.barcodes import fuzz_page
@@ -355,7 +355,7 @@ def fuzz(inputs: int, seed: int, as_json: bool) -> None:
 
     with beginning() as begin:
         report = measured.fuzz(inputs, seed, begin)
-    click.echo(json.dumps(report) if as_json else fuzz_page(report), nl=as_json)
+    say_either(report, "" if as_json else fuzz_page(report), as_json=as_json)
     if report["failures"]:
         failed("inputs failed", [f"input {one['input']}: {one['problem']}" for one in report["failures"]])
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
+from command.options.folders import journal_option
+from command.options.formats import json_option
 from command.printing import benches
+from command.printing.said import say_json
 from command.printing.screen import Screen
 from command.printing.verdict import failed
 from loadtest import bench as payments
@@ -24,11 +25,8 @@ RECOVERY_MAX = 1_000_000
     "--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True, help="For each of three parts."
 )
 @click.option("--front", type=click.Choice(["native", "aio"]), default="native", show_default=True)
-@click.option(
-    "--journal",
-    default="",
-    metavar="URL",
-    help="Also measure on a database: postgresql://… (an empty one), or `postgres` to start a server for this run.",
+@journal_option(
+    "Also measure on a database: postgresql://… (an empty one), or `postgres` to start a server for this run."
 )
 @click.option("--storm", "kind", flag_value="storm", help="Instead: payments in a storm of status queries.")
 @click.option("--overload", "kind", flag_value="overload", help="Instead: twice as many payments as can be done.")
@@ -41,7 +39,7 @@ RECOVERY_MAX = 1_000_000
     metavar="N",
     help="Instead: kill -9 with N payments in flight, and the time until they are settled.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def bench(
     seconds: float, front: str, journal: str, kind: str | None, generators: int, recovery: int | None, as_json: bool
 ) -> None:
@@ -69,7 +67,7 @@ def bench(
         except (JournalError, BenchError) as error:
             raise click.ClickException(str(error)) from None
     if as_json:
-        click.echo(json.dumps(result))
+        say_json(result)
     else:
         show(result, Screen())
     if not result["conserved"]:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 from rich.text import Text
 
+from command.options.folders import FOLDER, journal_option
+from command.options.formats import json_option
+from command.printing.said import say_json
 from command.printing.screen import Screen
-from command.printing.verdict import failed
+from command.printing.verdict import failed, said_plainly
 from gateway.journal.conservation import Report
 from sandbox.checking import check_folder
 from sandbox.journals import SQLITE_FILE, JournalError, remembered_url
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--journal",
-    default="",
-    metavar="URL",
-    help="PostgreSQL URL of the journal; without it the one that the folder remembers, or SQLite in the folder.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@journal_option("PostgreSQL URL of the journal. Default: the one that the folder remembers, or SQLite in the folder.")
+@json_option
 def check(folder: Path, journal: str, as_json: bool) -> None:
     """Check on a data directory that no money was lost.
 
@@ -38,24 +35,19 @@ def check(folder: Path, journal: str, as_json: bool) -> None:
             f"{folder} holds no {SQLITE_FILE}; name the folder given to `hutong up --data`, and the --journal, if it "
             "had one with a password"
         )
-    try:
-        with Screen(stderr=True).status("adding up the journal and the books"):
-            report = check_folder(folder, journal)
-    except JournalError as error:
-        raise click.ClickException(str(error)) from None
+    with said_plainly(JournalError), Screen(stderr=True).status("adding up the journal and the books"):
+        report = check_folder(folder, journal)
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "conserved": report.conserved,
-                    "payments": report.payments,
-                    "in_flight": report.in_flight,
-                    "held": len(report.held),
-                    "by_state": report.by_state,
-                    "postings": report.postings,
-                    "findings": report.findings,
-                }
-            )
+        say_json(
+            {
+                "conserved": report.conserved,
+                "payments": report.payments,
+                "in_flight": report.in_flight,
+                "held": len(report.held),
+                "by_state": report.by_state,
+                "postings": report.postings,
+                "findings": report.findings,
+            }
         )
     else:
         print_report(report, Screen())

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 import click
 
 from command.options.connection import Connection, connection_options
+from command.options.folders import NEW_FILE
+from command.options.formats import json_option
 from command.options.groups import Group
-from command.token_calls import json_option, name_argument, plain, requestor_option, token_name, token_service
+from command.printing.said import say_json
+from command.token_calls import name_argument, plain, requestor_option, token_name, token_service
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong_contract.payment_code import STEP_US, offline_code, step_of
 
@@ -32,7 +34,7 @@ def code() -> None:
 @click.option("--offline", is_flag=True, help="Compute it as a phone without a network does.")
 @click.option("--device", default=DEVICE_DEFAULT, show_default=True, help="With --offline: the device's id.")
 @click.option("--qr", is_flag=True, help="Draw the QR symbol in the terminal.")
-@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Write the QR symbol to this file.")
+@click.option("--png", type=NEW_FILE, help="Write the QR symbol to this file.")
 @json_option
 def show(
     connection: Connection,
@@ -58,7 +60,7 @@ def show(
             reserved = service.call(service.stub.ReserveCode, pb.ReserveCodeRequest(requestor_id=requestor, name=named))
             digits, expires_us = reserved.code, reserved.expire_time.ToMicroseconds()
     if as_json:
-        click.echo(json.dumps({"code": digits, "expire_time_us": expires_us, "offline": offline}))
+        say_json({"code": digits, "expire_time_us": expires_us, "offline": offline})
     else:
         click.echo(digits)
     _draw(digits, qr=qr, png=png)
@@ -77,7 +79,7 @@ def provision(connection: Connection, requestor: str, name: str, device: str, da
     with token_service(connection, as_json=as_json) as service:
         made = service.call(service.stub.ProvisionCodes, asked)
     if as_json:
-        click.echo(json.dumps(plain(made)))
+        say_json(plain(made))
         return
     click.echo(f"alias   {made.alias}\nday     {made.day}\nsuite   {made.suite}\nday key {made.day_key.hex()}")
 

@@ -11,6 +11,8 @@ from typing import Final
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from command.options.folders import NEW_FILE, data_option
+from command.options.formats import json_option
 from command.printing.demonstration import picture, show
 from command.printing.said import say_json
 from command.printing.screen import Screen
@@ -30,15 +32,9 @@ MERCHANTS_PER_ACQUIRER: Final = 1
 
 @click.command()
 @click.option("--seed", type=int, default=SEED_DEFAULT, show_default=True, help="Seed of people, shops and prices.")
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Keep the network here: a folder that is new or empty.",
-)
-@click.option(
-    "--picture", "svg", type=click.Path(dir_okay=False, path_type=Path), help="Also write the result as an SVG image."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@data_option("Keep the network here: a folder that is new or empty.", new=True)
+@click.option("--picture", "svg", type=NEW_FILE, help="Also write the result as an SVG image.")
+@json_option
 def demo(seed: int, data: Path | None, svg: Path | None, *, as_json: bool) -> None:
     """Let every wallet pay every merchant, and check the books.
 

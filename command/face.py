@@ -9,8 +9,11 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from command.options.folders import FILE, FOLDER, NEW_FOLDER, data_option
+from command.options.formats import json_option
 from command.options.groups import Group
 from command.printing.progress import beginning
+from command.printing.said import say_json
 from command.printing.screen import Screen
 from command.printing.verdict import said_plainly
 
@@ -36,9 +39,9 @@ def face() -> None:
     "Default: some 10,000.",
 )
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--data", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Where to put the files.")
+@data_option("Where to put the files.")
 @click.option("--grpc/--no-grpc", "grpc_too", default=None, help="Also over gRPC; default: up to 400,000 people.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@json_option
 def bench_command(
     n: int, engine: str, queries: int | None, seed: int, data: Path | None, grpc_too: bool | None, as_json: bool
 ) -> None:
@@ -60,16 +63,14 @@ def bench_command(
 @click.option(
     "--images",
     required=True,
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    type=FOLDER,
     help="One folder a person.",
 )
 @click.option(
     "--models", "models_folder", required=True, type=click.Path(path_type=Path), help="Folder of ONNX models."
 )
-@click.option(
-    "--plots", type=click.Path(file_okay=False, path_type=Path), help="Draw the scores and the ROC into this folder."
-)
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--plots", type=NEW_FOLDER, help="Draw the scores and the ROC into this folder.")
+@json_option
 def evaluate_command(images: Path, models_folder: Path, plots: Path | None, as_json: bool) -> None:
     """Measure models on photographs: detection, quality, genuine and impostor scores, equal error, ROC, FNIR at FPIR.
     Exit status 1 where too few can be used for scores of both kinds."""
@@ -85,13 +86,13 @@ def evaluate_command(images: Path, models_folder: Path, plots: Path | None, as_j
 
 
 @face.command("liveness")
-@click.argument("images", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("images", nargs=-1, type=FILE)
 @click.option("--models", "models_folder", type=click.Path(path_type=Path), help="Folder of ONNX models.")
 @click.option(
     "--simulate", type=click.IntRange(1, 100_000), help="Report errors on so many simulated captures instead."
 )
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@json_option
 def liveness_command(
     images: tuple[Path, ...], models_folder: Path | None, simulate: int | None, seed: int, as_json: bool
 ) -> None:
@@ -115,7 +116,7 @@ def liveness_command(
 @click.option("--strangers", type=click.IntRange(100), default=30_000, show_default=True, help="Probes of strangers.")
 @click.option("--mated", type=click.IntRange(100), default=10_000, show_default=True, help="Probes of the enrolled.")
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@json_option
 def open_set_command(n: int, strangers: int, mated: int, seed: int, as_json: bool) -> None:
     """Measure FNIR and FPIR, with confidence limits, on simulated people whom the threshold was not fitted on."""
     from loadtest.faces_openset import measure
@@ -127,7 +128,7 @@ def open_set_command(n: int, strangers: int, mated: int, seed: int, as_json: boo
 def show(result: Mapping[str, object], as_json: bool, title: str) -> None:
     """Prints a result for machines or people."""
     if as_json:
-        click.echo(json.dumps(result, indent=1))
+        say_json(result)
         return
     table = Table("figure", "value", title=title)
     for name, value in result.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +13,10 @@ from numpy.typing import NDArray
 
 from command.options.connection import Connection, connected, connection_options
 from command.options.faces import SECRET_VARIABLE
+from command.options.folders import FILE
+from command.options.formats import json_option
 from command.options.operators import secret_of
-from command.printing.said import say
+from command.printing.said import say, say_json
 from command.printing.screen import Screen
 from command.printing.verdict import failed, said_plainly
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
@@ -38,13 +39,12 @@ RENEWAL_S: Final = 3_600.0
 CUES_OF_FILE: Final = {"texture": 0.8, "frequency": 0.8, "specular": 0.8}
 """What this command states of an image file: no camera looked. It says so in its answer."""
 
-json_option = click.option("--json", "as_json", is_flag=True, help="For machines.")
 person_option = click.option("--person", type=click.IntRange(0), help="A simulated person's number.")
 image_option = click.option(
     "--image",
     "images",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FILE,
     help="A photo.",
 )
 models_option = click.option("--models", type=click.Path(path_type=Path), help="Folder of ONNX models, for --image.")
@@ -288,7 +288,7 @@ def status(connection: Connection, as_json: bool) -> None:
 
 def _say(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(result))
+        say_json(result)
         return
     for name, value in result.items():
         if value not in ("", {}):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +12,13 @@ import click
 from rich.table import Table
 
 from command.options.connection import Connection, connection_options, stop
+from command.options.folders import data_option
+from command.options.formats import json_option
 from command.options.groups import Group
 from command.options.vaults import module_options
+from command.printing.said import say_either, say_json
 from command.printing.screen import Screen, add_row
-from command.token_calls import json_option, name_argument, plain, reason_option, token_name, token_service
+from command.token_calls import name_argument, plain, reason_option, token_name, token_service
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong_contract.errors import HutongError
 from hutong_contract.names import OPERATOR_TRID
@@ -30,10 +32,9 @@ ROTATION_S: Final = 3_600.0
 """Longest wait for a rotation."""
 POLL_S: Final = 0.2
 
-data_option = click.option(
-    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Work on this data folder instead of a running network; HUTONG_PASSPHRASE or the folder's own file opens it.",
-)  # fmt: skip
+vault_folder_option = data_option(
+    "Work on this data folder instead of a running network; HUTONG_PASSPHRASE or the folder's own file opens it."
+)
 operator_option = click.option(
     "--requestor", default=OPERATOR_TRID, show_default=True, help="The operator (TRID) that asks, 11 digits."
 )
@@ -47,7 +48,7 @@ def keys() -> None:
 @keys.command()
 @connection_options
 @operator_option
-@data_option
+@vault_folder_option
 @module_options
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every account is re-wrapped.")
 @json_option
@@ -78,7 +79,7 @@ def rotate(
 @keys.command()
 @connection_options
 @operator_option
-@data_option
+@vault_folder_option
 @module_options
 @json_option
 def status(
@@ -97,7 +98,7 @@ def status(
 @keys.command()
 @connection_options
 @operator_option
-@data_option
+@vault_folder_option
 @module_options
 @name_argument
 @reason_option
@@ -120,7 +121,7 @@ def erase(
         asked = pb.EraseAccountRequest(requestor_id=requestor, name=named, reason=reason)
         with token_service(connection, as_json=as_json) as service:
             ref = service.call(service.stub.EraseAccount, asked).view.token_ref
-    click.echo(json.dumps({"token_ref": ref.hex(), "erased": True}) if as_json else f"erased {ref.hex()}")
+    say_either({"token_ref": ref.hex(), "erased": True}, f"erased {ref.hex()}", as_json=as_json)
 
 
 def _follow(service: Any, requestor: str, found: pb.KeyStatus, *, as_json: bool) -> pb.KeyStatus:
@@ -158,7 +159,7 @@ def _vault(data: Path, key_module: KeyModule | None, *, as_json: bool) -> Iterat
 
 def _print_status(found: pb.KeyStatus, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(plain(found) | {"remaining": found.remaining, "rotating": found.rotating}))
+        say_json(plain(found) | {"remaining": found.remaining, "rotating": found.rotating})
         return
     console = Screen()
     console.print(f"store {found.store}, suite {found.suite}, {found.accounts} accounts, {found.remaining} to re-wrap")

@@ -16,7 +16,10 @@ import click
 
 from command.options.amounts import CURRENCY_DEFAULT, minor_units
 from command.options.connection import checked_target
+from command.options.folders import FILE, FOLDER, data_option, vault_option
+from command.options.formats import json_option
 from command.options.groups import Group
+from command.options.population import PopulationChoice, population_options
 from command.options.serving import served_tls
 from command.options.vaults import module_options
 from command.printing.conformance import say_outcome, say_report
@@ -42,17 +45,16 @@ from verification.conformance.session import Subject
 from verification.conformance.started import Started
 
 LISTEN_DEFAULT: Final = "127.0.0.1:50060"
-_PEM: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+
 LOOK_S: Final = 0.5
 """Between looks at whether one has ended."""
 
 
 @click.group(cls=Group, invoke_without_command=True)
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder with their books, in participants/, and with the vault, unless --vault says otherwise: a gateway's.  "
+@data_option(
+    "Folder with their books, in participants/, and with the vault, unless --vault says otherwise: a gateway's. "
     "[required]",
+    new=True,
 )
 @click.option(
     "--target",
@@ -60,22 +62,15 @@ LOOK_S: Final = 0.5
     multiple=True,
     help="A gateway's address, HOST:PORT or unix:/PATH; once for each. Default: the one that last ran on the folder.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="As of the gateways.")
-@click.option("--wallets", type=click.IntRange(1, 10_000), default=3, show_default=True, help="As of the gateways.")
-@click.option("--merchants", type=click.IntRange(1, 100), default=2, show_default=True, help="As of the gateways.")
-@click.option("--magic/--no-magic", default=True, show_default=True, help="Whether magic amounts make trouble.")
+@population_options
+@vault_option
 @click.option(
-    "--vault",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the token vault, which gives accounts their tokens. Default: vault in the data folder.",
-)
-@click.option(
-    "--tls-ca", type=_PEM, help="Use TLS, and expect certificates of gateways signed by this authority (PEM)."
+    "--tls-ca", type=FILE, help="Use TLS, and expect certificates of gateways signed by this authority (PEM)."
 )
 @click.option("--tls-name", default="", help="The name in the gateways' certificates, if it is not the target's.")
 @click.option(
     "--tls-certs",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Folder with ID.pem and ID.key of each participant, by which it proves who it is. Default: by its secret.",
 )
 @module_options
@@ -84,11 +79,8 @@ def participants(
     context: click.Context,
     data: Path | None,
     targets: Sequence[str],
-    seed: int,
-    wallets: int,
-    merchants: int,
+    population: PopulationChoice,
     *,
-    magic: bool,
     vault: Path | None,
     tls_ca: Path | None,
     tls_name: str,
@@ -119,7 +111,14 @@ def participants(
     confinement.keep_to_owner()
     confinement.without_dumps()
     institutions = Institutions(
-        populate(seed, wallets_per_issuer=wallets, merchants_per_acquirer=merchants), data, magic, tls=tls
+        populate(
+            population.seed,
+            wallets_per_issuer=population.wallets_per_issuer,
+            merchants_per_acquirer=population.merchants_per_acquirer,
+        ),
+        data,
+        population.magic_amounts,
+        tls=tls,
     )
     if tls is not None and (missing := tls.missing(one.id for one in institutions.population.institutions)):
         raise click.UsageError(f"{len(missing)} files are not there, such as {missing[0]}")
@@ -191,11 +190,11 @@ def _remembered(data: Path) -> tuple[str]:
     "and started again. Default: somebody else starts it.",
 )
 @click.option("--only", "only", multiple=True, metavar="CHECK", help="Only this check; once for each.")
-@click.option("--tls-cert", type=_PEM, help="PEM certificate chain; without it plaintext.")
-@click.option("--tls-key", type=_PEM, help="PEM private key.")
-@click.option("--tls-client-ca", type=_PEM, help="The participant must be certified by it.")
+@click.option("--tls-cert", type=FILE, help="PEM certificate chain; without it plaintext.")
+@click.option("--tls-key", type=FILE, help="PEM private key.")
+@click.option("--tls-client-ca", type=FILE, help="The participant must be certified by it.")
 @click.option("--plaintext-anywhere", is_flag=True, help="Allow plaintext from other machines.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def conform(
     participant_id: str,
     role: str,

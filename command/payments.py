@@ -5,24 +5,25 @@ from __future__ import annotations
 import functools
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from command.options.amounts import CURRENCY_DEFAULT, exponent_of, minor_units
 from command.options.connection import Connection, connected, connection_options
+from command.options.durations import Period
+from command.options.folders import FILE
+from command.options.formats import json_option
 from command.printing.columns import facts, table
 from command.printing.said import say, say_json
 from hutong.gateway.v1 import payment_pb2 as pb
-from hutong_client import keys
+from hutong_client import keys, wording
 from hutong_client.client import SETTLED_STATES, HutongClient
-from hutong_client.wording import as_json, key_name, money, state_name
+from hutong_client.wording import key_name, money, state_name
 from hutong_contract.currencies import EXPONENT_OF
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.response_codes import in_words, meaning
 
-UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-json_option = click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
 wait_option = click.option(
     "--wait/--no-wait", default=True, show_default=True, help="Wait until a payment of unknown fate is settled."
 )
@@ -35,16 +36,16 @@ key_option = click.option("--idempotency-key", default="", help="To repeat a req
 @click.option("--token", help="Payer: a token; - reads it from standard input.")
 @click.option("--requestor", default="", help="Payer: the token requestor (TRID) that presents the token.")
 @click.option("--payer-barcode", help="Payer: the text of a code that a wallet shows; - reads it.")
-@click.option("--payer-image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Payer: its image.")
+@click.option("--payer-image", type=FILE, help="Payer: its image.")
 @click.option("--merchant", help="Payee: a merchant's id.")
 @click.option("--terminal", default="", help="Payee: the merchant's terminal.")
 @click.option("--barcode", help="Payee: the text of a merchant's code; - reads it.")
-@click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Payee: its image.")
+@click.option("--image", type=FILE, help="Payee: its image.")
 @click.option("--amount", default="", help="Such as 12.50. Default: what the payee's code says.")
 @click.option("--currency", default="", help="ISO 4217, such as CNY. Default: the payee's code's; CNY with --amount.")
 @click.option("--reference", default="", help="An order number, kept with the payment.")
 @click.option("--hold", is_flag=True, help="Only hold the amount (pre-authorisation); `hutong capture` takes it.")
-@click.option("--hold-for", default="", metavar="TIME", help="How long, such as 90s, 45m, 1h or 7d. Default: 7d.")
+@click.option("--hold-for", type=Period(), metavar="TIME", help="How long, such as 90s, 45m, 1h or 7d. Default: 7d.")
 @key_option
 @wait_option
 @json_option
@@ -54,11 +55,11 @@ def pay(
     currency: str,
     reference: str,
     idempotency_key: str,
-    hold_for: str,
+    hold_for: int | None,
     *,
     hold: bool,
     wait: bool,
-    as_json_: bool,
+    as_json: bool,
     **ends: Any,
 ) -> None:
     """Make a payment on a running network.
@@ -74,7 +75,7 @@ def pay(
     if currency:
         exponent_of(currency)
     amount_minor = minor_units(amount, currency) if amount else 0
-    with connected(connection, as_json=as_json_) as client:
+    with connected(connection, as_json=as_json) as client:
         try:
             payment = client.create_payment(
                 payer=payer,
@@ -83,14 +84,14 @@ def pay(
                 currency=currency,
                 idempotency_key=idempotency_key,
                 reference=reference,
-                hold_s=_seconds(hold_for) if hold or hold_for else None,
+                hold_s=(hold_for or 0) // 1_000_000 if hold or hold_for else None,
             )
         except HutongError as error:
             if not amount and _lacks_amount(error):
                 raise click.UsageError("Give --amount: the payee's code says none.") from None
             raise
         good = pb.PAYMENT_STATE_HELD if hold or hold_for else pb.PAYMENT_STATE_SUCCEEDED
-        _finish(client, payment, good, wait=wait, as_json_=as_json_)
+        _finish(client, payment, good, wait=wait, as_json=as_json)
 
 
 @click.command()
@@ -109,10 +110,10 @@ def refund(
     idempotency_key: str,
     *,
     wait: bool,
-    as_json_: bool,
+    as_json: bool,
 ) -> None:
     """Refund a payment on a running network, in part or what is left of it. Exits with 1 unless it succeeded."""
-    with connected(connection, as_json=as_json_) as client:
+    with connected(connection, as_json=as_json) as client:
         currency = client.get_payment(payment_id).payment.currency if amount else ""
         made = client.refund_payment(
             payment_id,
@@ -120,7 +121,7 @@ def refund(
             idempotency_key=idempotency_key,
             reference=reference,
         )
-        _finish(client, made, pb.PAYMENT_STATE_SUCCEEDED, wait=wait, as_json_=as_json_)
+        _finish(client, made, pb.PAYMENT_STATE_SUCCEEDED, wait=wait, as_json=as_json)
 
 
 @click.command()
@@ -129,40 +130,40 @@ def refund(
 @click.option("--amount", default="", help="Such as 12.50. Default: all that is held.")
 @wait_option
 @json_option
-def capture(connection: Connection, payment_id: str, amount: str, *, wait: bool, as_json_: bool) -> None:
+def capture(connection: Connection, payment_id: str, amount: str, *, wait: bool, as_json: bool) -> None:
     """Take what a payment holds: all of it, or an --amount; the rest is freed.
 
     Done once: the same amount may be asked for again, and gets the same answer. Exits with 1 unless the payment
     succeeded.
     """
-    with connected(connection, as_json=as_json_) as client:
+    with connected(connection, as_json=as_json) as client:
         currency = client.get_payment(payment_id).payment.currency if amount else ""
         amount_minor = minor_units(amount, currency) if amount else 0
         payment = client.capture_payment(payment_id, amount_minor=amount_minor)
-        _finish(client, payment, pb.PAYMENT_STATE_SUCCEEDED, wait=wait, as_json_=as_json_)
+        _finish(client, payment, pb.PAYMENT_STATE_SUCCEEDED, wait=wait, as_json=as_json)
 
 
 @click.command()
 @connection_options
 @click.argument("payment_id")
 @json_option
-def void(connection: Connection, payment_id: str, *, as_json_: bool) -> None:
+def void(connection: Connection, payment_id: str, *, as_json: bool) -> None:
     """Free what a payment holds, or cancel a payment that has not ended. Exits with 1 unless it was cancelled."""
-    with connected(connection, as_json=as_json_) as client:
+    with connected(connection, as_json=as_json) as client:
         payment = client.cancel_payment(payment_id)
-        _finish(client, payment, pb.PAYMENT_STATE_CANCELLED, wait=False, as_json_=as_json_)
+        _finish(client, payment, pb.PAYMENT_STATE_CANCELLED, wait=False, as_json=as_json)
 
 
 @click.command()
 @connection_options
 @click.argument("payment_id")
 @json_option
-def show(connection: Connection, payment_id: str, *, as_json_: bool) -> None:
+def show(connection: Connection, payment_id: str, *, as_json: bool) -> None:
     """Show a payment with its legs, its refunds, and why it took its route."""
-    with connected(connection, as_json=as_json_) as client:
+    with connected(connection, as_json=as_json) as client:
         found = client.get_payment(payment_id)
-    if as_json_:
-        say_json(as_json(found))
+    if as_json:
+        say_json(wording.as_json(found))
         return
     echo = functools.partial(click.echo, nl=False)
     echo(_facts(found.payment))
@@ -222,27 +223,17 @@ def _lacks_amount(error: HutongError) -> bool:
     return error.reason == Reason.ERROR_REASON_AMOUNT_NOT_POSITIVE or error.fields.get("field") == "amount_minor"
 
 
-def _seconds(lasts: str) -> int:
-    """A time such as 90s, 45m, 1h or 7d in seconds; nothing means the gateway's default."""
-    unit = UNITS_S.get(lasts[-1:])
-    if not lasts:
-        return 0
-    if unit is None or not (lasts[:-1].isascii() and lasts[:-1].isdigit()) or not int(lasts[:-1]):
-        raise click.UsageError(f"--hold-for {lasts}: write it as 90s, 45m, 1h or 7d.")
-    return int(lasts[:-1]) * unit
-
-
-def _finish(client: HutongClient, payment: pb.Payment, good: int, *, wait: bool, as_json_: bool) -> None:
+def _finish(client: HutongClient, payment: pb.Payment, good: int, *, wait: bool, as_json: bool) -> None:
     """Waits where asked to, prints the payment, and exits with 1 unless it is in the state that was wanted."""
     if wait and payment.state not in SETTLED_STATES:
         from command.printing.screen import Screen  # few payments need it, and it takes long to import
 
-        with Screen(stderr=True, quiet=as_json_).status(
+        with Screen(stderr=True, quiet=as_json).status(
             f"{payment.payment_id} is {state_name(payment.state)}; waiting until it is settled"
         ):
             payment = client.settled(payment)
-    if as_json_:
-        say_json(as_json(payment))
+    if as_json:
+        say_json(wording.as_json(payment))
     else:
         click.echo(_facts(payment), nl=False)
     if payment.state != good:

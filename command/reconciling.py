@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +9,10 @@ from typing import Any, Final
 import click
 from rich.table import Table
 
+from command.options.folders import FILE, NEW_FILE
+from command.options.formats import json_option
 from command.options.settlement import OpenDesk, desk_options
+from command.printing.said import say_json
 from command.printing.screen import Screen, add_row
 from command.printing.verdict import failed
 from gateway.clearing.reconcile import Difference, Result
@@ -35,11 +37,11 @@ SHOWN_MAX: Final = 50
     help=f"A {FILE_NAME}, or a folder with some below it. Default: those of the --data folder.",
 )  # fmt: skip
 @click.option(
-    "--statement", "handed_in", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "--statement", "handed_in", type=FILE,
     help="A CSV that the participant wrote instead; see hutong settle statement.",
 )  # fmt: skip
 @desk_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def reconcile(
     desk: OpenDesk, number: int | None, whose: tuple[str, ...], books: Path | None, handed_in: Path | None, *,
     as_json: bool,
@@ -64,7 +66,7 @@ def reconcile(
         except (StatementError, BooksError) as error:
             raise click.ClickException(f"{handed_in or books}: {error}") from None
     if as_json:
-        click.echo(json.dumps({name: _as_json(result) for name, result in results.items()}))
+        say_json({name: _as_json(result) for name, result in results.items()})
     else:
         _print(results)
     if differing := [name for name, result in results.items() if not result.agrees]:
@@ -81,7 +83,7 @@ def _folder() -> Path | None:
 @click.command()
 @click.argument("books", metavar="BOOKS", type=click.Path(exists=True, path_type=Path))
 @click.option("--participant", required=True, help="Whose statement.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
+@click.option("--output", type=NEW_FILE, help="Default: standard output.")
 @click.option("--windows/--no-windows", "with_windows", default=False, help="Say which window each line counts in.")
 @desk_options
 def statement(desk: OpenDesk, books: Path, participant: str, output: Path | None, *, with_windows: bool) -> None:

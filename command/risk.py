@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,20 +15,22 @@ from rich.text import Text
 
 from command.options.amounts import minor_units
 from command.options.connection import Connection, connected, connection_options
+from command.options.folders import FILE
+from command.options.formats import json_option
 from command.options.groups import Group
 from command.options.operators import OPERATOR_VARIABLE, operator_option, secret_of
-from command.printing.said import say, say_json
+from command.printing.said import say, say_either, say_json
 from command.printing.screen import Screen, add_row
 from gateway.risk.rule_fields import KINDS
 from gateway.risk.rule_file import RulesError, describe, read_rules
 from hutong.gateway.v1 import payment_pb2, risk_pb2
+from hutong_client import wording
 from hutong_client.risk import RiskClient
-from hutong_client.wording import as_json, key_name, money, state_name
+from hutong_client.wording import key_name, money, state_name
 from hutong_contract.currencies import EXPONENT_OF
 
 Command = Callable[..., None]
 OpenDesk = Callable[[bool], Any]
-json_option = click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
 
 
 def desk_options(command: Command) -> Command:
@@ -41,8 +42,8 @@ def desk_options(command: Command) -> Command:
     @functools.wraps(command)
     def with_desk(connection: Connection, operator: str, **rest: Any) -> None:
         @contextmanager
-        def opened(as_json_: bool) -> Iterator[RiskClient]:
-            with connected(connection, as_json=as_json_) as client:
+        def opened(as_json: bool) -> Iterator[RiskClient]:
+            with connected(connection, as_json=as_json) as client:
                 yield RiskClient(client, requestor=operator, secret=secret_of(OPERATOR_VARIABLE))
 
         command(desk=opened, **rest)
@@ -56,18 +57,18 @@ def risk() -> None:
 
 
 @risk.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=FILE)
 @json_option
-def check(file: Path, *, as_json_: bool) -> None:
+def check(file: Path, *, as_json: bool) -> None:
     """Check a file of rules. Exits with 1 if it has errors."""
     try:
         facts = describe(read_rules(file))
     except RulesError as error:
-        if as_json_:
+        if as_json:
             say_json({"valid": False, "problems": error.problems})
             raise click.exceptions.Exit(1) from None
         raise click.ClickException(f"the file cannot be used:\n{error}") from None
-    if as_json_:
+    if as_json:
         say_json({"valid": True, **facts})
         return
     click.echo(f"{file} is right: version {facts['version']}, {len(facts['rules'])} rules, days of {facts['zone']}")
@@ -76,11 +77,11 @@ def check(file: Path, *, as_json_: bool) -> None:
 @risk.command()
 @desk_options
 @json_option
-def status(desk: OpenDesk, *, as_json_: bool) -> None:
+def status(desk: OpenDesk, *, as_json: bool) -> None:
     """Show which rules are in force, and how often they acted."""
-    with desk(as_json_) as client:
+    with desk(as_json) as client:
         found = client.status()
-    if as_json_:
+    if as_json:
         say_json(_plain(found))
         return
     console = Screen()
@@ -99,22 +100,22 @@ def status(desk: OpenDesk, *, as_json_: bool) -> None:
 @risk.command(name="reload")
 @desk_options
 @json_option
-def reload_(desk: OpenDesk, *, as_json_: bool) -> None:
+def reload_(desk: OpenDesk, *, as_json: bool) -> None:
     """Read the file of rules again. Where it has errors the old rules stay, and this exits with 1."""
-    with desk(as_json_) as client:
+    with desk(as_json) as client:
         version = client.reload()
-    click.echo(json.dumps({"version": version}) if as_json_ else f"version {version} is in force")
+    say_either({"version": version}, f"version {version} is in force", as_json=as_json)
 
 
 @risk.command()
 @desk_options
 @click.option("--limit", "most", type=click.IntRange(1), default=50, show_default=True, help="How many, newest first.")
 @json_option
-def decisions(desk: OpenDesk, most: int, *, as_json_: bool) -> None:
+def decisions(desk: OpenDesk, most: int, *, as_json: bool) -> None:
     """List payments of which a rule fired or that were refused, newest first."""
-    with desk(as_json_) as client:
+    with desk(as_json) as client:
         found = list(client.decisions(most))
-    if as_json_:
+    if as_json:
         say_json([_plain(one) for one in found])
         return
     table = Table(
@@ -146,25 +147,25 @@ def _row(one: risk_pb2.RiskDecision) -> tuple[str, ...]:
 @desk_options
 @click.argument("payment_id")
 @json_option
-def release(desk: OpenDesk, payment_id: str, *, as_json_: bool) -> None:
+def release(desk: OpenDesk, payment_id: str, *, as_json: bool) -> None:
     """Let a payment go on that the rules hold: its merchant is paid. Exits with 1 unless it succeeded."""
-    with desk(as_json_) as client:
-        _tell_end(client.release(payment_id), as_json_, payment_pb2.PAYMENT_STATE_SUCCEEDED)
+    with desk(as_json) as client:
+        _tell_end(client.release(payment_id), as_json, payment_pb2.PAYMENT_STATE_SUCCEEDED)
 
 
 @risk.command()
 @desk_options
 @click.argument("payment_id")
 @json_option
-def reject(desk: OpenDesk, payment_id: str, *, as_json_: bool) -> None:
+def reject(desk: OpenDesk, payment_id: str, *, as_json: bool) -> None:
     """Reject a payment that the rules hold: its payer's funds are freed. Exits with 1 unless it was cancelled."""
-    with desk(as_json_) as client:
-        _tell_end(client.reject(payment_id), as_json_, payment_pb2.PAYMENT_STATE_CANCELLED)
+    with desk(as_json) as client:
+        _tell_end(client.reject(payment_id), as_json, payment_pb2.PAYMENT_STATE_CANCELLED)
 
 
-def _tell_end(payment: payment_pb2.Payment, as_json_: bool, wanted: int) -> None:
-    if as_json_:
-        say_json(as_json(payment))
+def _tell_end(payment: payment_pb2.Payment, as_json: bool, wanted: int) -> None:
+    if as_json:
+        say_json(wording.as_json(payment))
     else:
         say(f"{payment.payment_id} is {state_name(payment.state)}")
     if payment.state != wanted:
@@ -190,7 +191,7 @@ def _tell_end(payment: payment_pb2.Payment, as_json_: bool, wanted: int) -> None
     "--at", type=click.DateTime(["%Y-%m-%dT%H:%M:%S%z"]), help="Such as 2026-11-22T02:30:00+0800. Default: now."
 )
 @json_option
-def explain(desk: OpenDesk, amount: str, at: datetime | None, *, as_json_: bool, **facts: Any) -> None:
+def explain(desk: OpenDesk, amount: str, at: datetime | None, *, as_json: bool, **facts: Any) -> None:
     """Say which rules would fire for a payment, without making it.
 
     Also prints the references of the payer's account and key, to put into rules.
@@ -215,9 +216,9 @@ def explain(desk: OpenDesk, amount: str, at: datetime | None, *, as_json_: bool,
     )
     if at is not None:
         request.time.FromDatetime(at)
-    with desk(as_json_) as client:
+    with desk(as_json) as client:
         found = client.explain(request)
-    if as_json_:
+    if as_json:
         say_json(_plain(found))
         return
     _print_explained(found)
@@ -238,7 +239,7 @@ def _print_explained(found: risk_pb2.ExplainRiskResponse) -> None:
 
 def _plain(message: Any) -> dict[str, Any]:
     """Plain JSON, with every field of the message's own and 64-bit numbers as numbers."""
-    plain = as_json(message)
+    plain = wording.as_json(message)
     for field in message.DESCRIPTOR.fields:
         if field.cpp_type == field.CPPTYPE_INT64 and not field.is_repeated:
             plain[field.name] = getattr(message, field.name)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.table import Table
 
+from command.options.folders import NEW_FOLDER
+from command.options.formats import json_option
 from command.options.groups import Group
 from command.options.settlement import OpenDesk, desk_options
 from command.printing.progress import telling
+from command.printing.said import say_json
 from command.printing.screen import Screen, add_row
 from command.reconciling import reconcile, statement
 from gateway.clearing.files import folder_name
@@ -19,7 +21,6 @@ from gateway.clearing.model import Position, Window
 from gateway.clearing.text import signed, utc
 from sandbox.settlement import Desk
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 number_argument = click.argument("number", metavar="[WINDOW]", type=click.IntRange(1), required=False)
 
 
@@ -59,7 +60,7 @@ def windows(desk: OpenDesk, limit: int, *, as_json: bool) -> None:
     with desk() as opened:
         found = [window for _, window in zip(range(limit), opened.windows(), strict=False)]
     if as_json:
-        click.echo(json.dumps([window_json(window) for window in found]))
+        say_json([window_json(window) for window in found])
         return
     table = Table("window", "closed", "carried over")
     for window in found:
@@ -80,7 +81,7 @@ def show(desk: OpenDesk, number: int | None, *, as_json: bool) -> None:
 @settle.command()
 @number_argument
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("settlement"), show_default=True,
+    "--out", type=NEW_FOLDER, default=Path("settlement"), show_default=True,
     help="Folder below which a folder for the window is made.",
 )  # fmt: skip
 @click.option("--participant", "whose", default="", help="Only this participant's statements.")
@@ -104,7 +105,7 @@ def files(desk: OpenDesk, number: int | None, out: Path, whose: str, *, as_json:
     target = out / folder_name(window.number)
     if as_json:
         listed = [{"name": one.name, "size_bytes": one.size_bytes, "sha256": one.sha256} for one in entries]
-        click.echo(json.dumps({"window": window.number, "folder": str(target), "files": listed}))
+        say_json({"window": window.number, "folder": str(target), "files": listed})
         return
     table = Table("file", "bytes")
     for entry in entries:
@@ -126,7 +127,7 @@ def _show(desk: Desk, window: Window, *, as_json: bool) -> None:
     with telling(quiet=as_json) as tell:
         positions = desk.positions(window, lambda done, total: tell("adding up", done, total))
     if as_json:
-        click.echo(json.dumps(window_json(window) | {"positions": [position_json(one) for one in positions]}))
+        say_json(window_json(window) | {"positions": [position_json(one) for one in positions]})
         return
     console = Screen()
     carried = _carried(window)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +9,8 @@ from typing import Any, Final
 import click
 from rich.progress import Progress
 
+from command.options.formats import json_option
+from command.printing.said import say_json
 from command.printing.screen import Screen
 from command.printing.verdict import failed
 from sandbox.journals import JournalError
@@ -38,7 +39,7 @@ SEEDS_DEFAULT: Final = 50
     type=click.Path(exists=True, path_type=Path),
     help="Plant the bug of each *.patch of this folder, or of this file, and look for it.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def simulate(
     seeds: int | None,
     seed: int | None,
@@ -97,7 +98,7 @@ def _run(seeds: int | None, seed: int | None, jobs: int, url: str, as_json: bool
     with Screen(stderr=True).status("") as status:
         least = shortest(summary, url, status.update)
     if as_json:
-        click.echo(json.dumps(report | ({"shortest": least} if least else {})))
+        say_json(report | ({"shortest": least} if least else {}))
     else:
         _print(report, summary, least)
     if summary.failures:
@@ -155,7 +156,7 @@ def _hunt(path: Path, first_seed: int, seeds: int, url: str, as_json: bool) -> N
             {"name": found.name, "about": found.about, "seeds": found.seeds, "rule": found.rule, "text": found.text}
             for found in hunted
         ]
-        click.echo(json.dumps({"mutations": len(hunted), "found": len(hunted) - len(missed), "by_mutation": rows}))
+        say_json({"mutations": len(hunted), "found": len(hunted) - len(missed), "by_mutation": rows})
     else:
         for found in hunted:
             verdict = f"found in run {found.seeds}: {found.rule}" if found.rule else "NOT FOUND"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,12 +13,14 @@ from rich.text import Text
 
 from command.options.amounts import CURRENCY_DEFAULT, exponent_of, minor_units
 from command.options.connection import Connection, connection_options, stop
+from command.options.folders import data_option, journal_option
+from command.options.formats import json_option
 from command.options.groups import Group
 from command.printing.progress import telling
+from command.printing.said import say_json
 from command.printing.screen import Screen, add_row
 from command.printing.verdict import failed
 from command.token_calls import (
-    json_option,
     kind_word,
     name_argument,
     plain,
@@ -103,7 +104,7 @@ def request(connection: Connection, requestor: str, issuer: str, account: str, *
     with token_service(connection, as_json=as_json) as service:
         made = service.call(service.stub.RequestToken, asked)
     if as_json:
-        click.echo(json.dumps(plain(made)))
+        say_json(plain(made))
         return
     click.echo(made.token)
     Screen(stderr=True).print(_token_table(made.view))
@@ -119,7 +120,7 @@ def show(connection: Connection, requestor: str, name: str, *, as_json: bool) ->
     with token_service(connection, as_json=as_json) as service:
         found = service.call(service.stub.GetToken, pb.GetTokenRequest(requestor_id=requestor, name=token_name(name)))
     if as_json:
-        click.echo(json.dumps(plain(found)))
+        say_json(plain(found))
         return
     console = Screen()
     console.print(_token_table(found.view))
@@ -144,7 +145,7 @@ def _changing(word: str, change: pb.StateChange.ValueType, text: str) -> None:
         with token_service(connection, as_json=as_json) as service:
             view = service.call(service.stub.ChangeState, asked).view
         if as_json:
-            click.echo(json.dumps(plain(view)))
+            say_json(plain(view))
         else:
             Screen().print(_token_table(view))
 
@@ -179,7 +180,7 @@ def keys(
             asked = pb.GetTokenRequest(requestor_id=requestor, name=token_name(name))
             found = service.call(service.stub.GetToken, asked).keys
             if as_json:
-                click.echo(json.dumps([plain(key) for key in found]))
+                say_json([plain(key) for key in found])
             else:
                 Screen().print(_keys_table(found))
             return
@@ -191,7 +192,7 @@ def keys(
             wanted.domain.CopyFrom(pb.TokenDomain(amount_max_minor=amount_max, count_max=count_max))
         made = service.call(service.stub.CreateKey, wanted)
     if as_json:
-        click.echo(json.dumps(plain(made)))
+        say_json(plain(made))
         return
     if made.number:
         click.echo(made.number)
@@ -209,7 +210,7 @@ def history(connection: Connection, requestor: str, name: str, *, as_json: bool)
     with token_service(connection, as_json=as_json) as service:
         events = service.call(service.stub.ListHistory, asked).events
     if as_json:
-        click.echo(json.dumps([plain(event) for event in events]))
+        say_json([plain(event) for event in events])
         return
     table = Table("#", "time", _reference_column(), "event", "requestor", "reason", box=None, padding=(0, 1))
     for event in events:
@@ -226,7 +227,7 @@ def history(connection: Connection, requestor: str, name: str, *, as_json: bool)
 @click.option("--accounts", type=click.IntRange(1_000, 10_000_000), default=1_000_000, show_default=True)
 @click.option("--suite", type=click.Choice(["international", "sm"]), default="international", show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the account numbers.")
-@click.option("--data", type=click.Path(path_type=Path), help="An empty folder to build the vault in, and keep.")
+@data_option("An empty folder to build the vault in, and keep.", new=True)
 @json_option
 def bench(accounts: int, suite: str, seed: int, data: Path | None, *, as_json: bool) -> None:
     """Measure a vault: resolving, codes, start, memory, re-wrapping. Local; takes minutes for a million accounts."""
@@ -241,7 +242,7 @@ def bench(accounts: int, suite: str, seed: int, data: Path | None, *, as_json: b
         figures = measured.run(data or Path(made), accounts, suite, seed, show_progress)
     report = figures.as_json()
     if as_json:
-        click.echo(json.dumps(report))
+        say_json(report)
     else:
         _print_figures(report)
     if figures.missed():
@@ -257,12 +258,7 @@ def bench(accounts: int, suite: str, seed: int, data: Path | None, *, as_json: b
     metavar="ROUNDS",
     help="Instead: show each of ROUNDS codes 100 times at once at two gateways on one journal and one vault.",
 )
-@click.option(
-    "--journal",
-    default="",
-    metavar="URL",
-    help="With --presentations: an empty PostgreSQL database. Default: a server is started for the run.",
-)
+@journal_option("With --presentations: an empty PostgreSQL database. Default: a server is started for the run.")
 @json_option
 def check(count: int, rounds: int | None, journal: str, *, as_json: bool) -> None:
     """Check what tokens and codes promise.
@@ -306,7 +302,7 @@ def _check_presentations(rounds: int, journal: str, *, as_json: bool) -> None:
 
 def _print_found(found: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(found))
+        say_json(found)
         return
     for name, value in found.items():
         click.echo(f"{name:16} {value}")

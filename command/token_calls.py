@@ -19,7 +19,6 @@ from hutong_contract.names import WALLET_TRID
 
 REF_DIGITS: Final = 32
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 requestor_option = click.option(
     "--requestor", default=WALLET_TRID, show_default=True, help="The token requestor (TRID) that asks, 11 digits."
 )

@@ -14,6 +14,9 @@ from typing import Any, Final
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from command.options.folders import NEW_FOLDER
+from command.options.formats import json_option
+from command.printing.said import say_json
 from command.printing.screen import Screen
 from command.printing.verdict import failed
 from verification.torture.disk import Disk, small_disk
@@ -41,10 +44,10 @@ MINUTE_BYTES: Final = 128 << 20
 )
 @click.option(
     "--keep",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NEW_FOLDER,
     help="Where journal, books, logs and record are kept where something is wrong. Default: hutong-torture-SEED.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def torture(
     minutes: float,
     seed: int,
@@ -80,7 +83,7 @@ def torture(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if as_json:
-        click.echo(json.dumps(report))
+        say_json(report)
     else:
         _print(report, Screen())
     if report["losses"] or report["findings"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from typing import Any, Final, NoReturn
 import click
 import grpc
 
+from command.options.folders import FILE
+from command.printing.said import say_json
 from hutong_client.client import HutongClient
 from hutong_client.errors import CallError, DeadlineExceeded, Unreachable, typed
 from hutong_client.options import ClientOptions, TlsOptions, check_target, is_local
@@ -25,7 +26,6 @@ CALL_S: Final = 30.0
 """Deadline of each call."""
 
 Command = Callable[..., None]
-_PEM: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ def connection_options(command: Command) -> Command:
     @click.option(
         "--target", envvar="HUTONG_TARGET", default=TARGET_DEFAULT, show_default=True, help="HOST:PORT or unix:/PATH."
     )
-    @click.option("--tls-ca", type=_PEM, help="Use TLS, and expect a certificate signed by this authority (PEM).")
-    @click.option("--tls-cert", type=_PEM, help="This client's own certificate chain (PEM), for mutual TLS.")
-    @click.option("--tls-key", type=_PEM, help="Its private key (PEM).")
+    @click.option("--tls-ca", type=FILE, help="Use TLS, and expect a certificate signed by this authority (PEM).")
+    @click.option("--tls-cert", type=FILE, help="This client's own certificate chain (PEM), for mutual TLS.")
+    @click.option("--tls-key", type=FILE, help="Its private key (PEM).")
     @click.option("--tls-name", default="", help="The name in the gateway's certificate, if it is not the target's.")
     @click.option("--plaintext-anywhere", is_flag=True, help="Allow plaintext to another machine.")
     @functools.wraps(command)
@@ -133,7 +133,7 @@ def _unreachable(connection: Connection, error: Unreachable) -> str:
 def stop(reason: str, text: str, fields: Mapping[str, str], *, as_json: bool) -> NoReturn:
     """Ends the command with exit status 1: the reason and its fields for a program, or in words."""
     if as_json:
-        click.echo(json.dumps({"error": {"reason": reason, "text": text, "fields": dict(fields)}}))
+        say_json({"error": {"reason": reason, "text": text, "fields": dict(fields)}})
         sys.exit(1)
     facts = "".join(f"\n  {name}: {printable(value)}" for name, value in sorted(fields.items()))
     raise click.ClickException(f"{reason}: {text}{facts}")

@@ -1,4 +1,4 @@
-"""Lengths of time on the command line: 90s, 15m, 6h, 1d."""
+"""Lengths of time on the command line: 90s, 45m, 1h, 7d."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LONGEST_US: Final = 366 * _UNITS_US["d"]
 
 
 class Period(click.ParamType[int]):
-    """A number and a unit; the command gets microseconds."""
+    """A number of seconds, minutes, hours or days, up to 366 days; the command gets microseconds."""
 
     name = "time"
 
@@ -23,5 +23,5 @@ class Period(click.ParamType[int]):
         match = re.fullmatch(r"([0-9]{1,9})([smhd])", str(value))
         length_us = int(match[1]) * _UNITS_US[match[2]] if match else 0
         if not 0 < length_us <= LONGEST_US:
-            self.fail(f"{value!r} is not a length of time such as 90s, 15m, 6h or 1d", param, ctx)
+            self.fail(f"{value!r} is no length of time: write it as 90s, 45m, 1h or 7d.", param, ctx)
         return length_us

@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 
 from command.options.connection import Connection, check_connection, connected, connection_options
+from command.options.folders import FILE, data_option
 from command.printing.said import say
 from gateway.barcode.routing import Directory
 from gateway.directory import DirectoryError, load
@@ -37,14 +38,10 @@ def leads_options(command: Command) -> Command:
     @click.option(
         "--directory",
         "directory_file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=FILE,
         help="Say where codes lead by this directory (JSON) instead of asking the network at --target.",
     )
-    @click.option(
-        "--data",
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
-        help="Or by the directory in this data folder.",
-    )
+    @data_option("Or by the directory in this data folder.")
     @click.option("--offline", is_flag=True, help="Or ask nobody where they lead.")
     @connection_options
     @functools.wraps(command)

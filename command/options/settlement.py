@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 
 from command.options.connection import Connection, connected, connection_options
+from command.options.folders import data_option, journal_option
 from command.options.operators import OPERATOR_VARIABLE, operator_option, secret_of
 from gateway.engine.ports import JournalUnavailableError
 from hutong_client.errors import CallError
@@ -30,14 +31,8 @@ OpenDesk = Callable[[], Any]
 def desk_options(command: Command) -> Command:
     """Adds the options that say where settlement is and who asks; the command gets a context manager as `desk`."""
 
-    @click.option(
-        "--data",
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
-        help="Work on this data folder instead of a running gateway; to close a window none may run on it.",
-    )
-    @click.option(
-        "--journal", default="", metavar="URL", help="Of the folder's journal, where it does not remember it."
-    )
+    @data_option("Work on this data folder instead of a running gateway; to close a window none may run on it.")
+    @journal_option("Of the folder's journal, where it does not remember it.")
     @operator_option
     @click.option(
         "--as",

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from command.options.folders import NEW_FILE
 from hutong_contract.secret import Secret
 from sandbox.vaults import PIN_VARIABLE, KeyModule
 
@@ -19,7 +20,7 @@ def module_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @click.option(
         "--hsm-library",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=NEW_FILE,
         help=f"PKCS#11 library of the hardware module that keeps the vault's keys; its PIN is in {PIN_VARIABLE}.",
     )
     @click.option("--hsm-token", default="", metavar="LABEL", help="With --hsm-library: label of the module's token.")

@@ -20,6 +20,14 @@ def say_json(value: Any) -> None:
     click.echo(json_text(value))
 
 
+def say_either(value: Any, page: str, *, as_json: bool) -> None:
+    """Prints a value as JSON, or its page, which is printable, for a person."""
+    if as_json:
+        say_json(value)
+    else:
+        click.echo(page, nl=not page.endswith("\n"))
+
+
 def say_exact(text: str) -> None:
     """Prints a text that another program may read: exactly, unless a person reads it on a terminal."""
     click.echo(printable_lines(text) if sys.stdout.isatty() else text)

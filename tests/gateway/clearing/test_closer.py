@@ -126,4 +126,4 @@ def test_an_engine_that_does_not_answer_is_waited_for_so_long(world: World) -> N
 def test_a_wrong_period_is_a_usage_error(wrong: str) -> None:
     result = CliRunner().invoke(up, ["--settle-every", wrong])
     assert result.exit_code == 2
-    assert "is not a length of time" in result.output
+    assert "is no length of time" in result.output
