@@ -10,7 +10,7 @@ import click
 
 from command.options.groups import Group
 from hutong_contract.cleaning import printable, printable_lines
-from hutong_contract.extras import MissingExtraError
+from hutong_contract.extras import MissingExtraError, check_installed
 
 COMMANDS: Final = {
     "barcode": ("command.barcode", "Read, write, scan and translate payment barcodes."),
@@ -37,6 +37,10 @@ COMMANDS: Final = {
 """Command name to the module that defines a click command of the same name, and its line in the help text."""
 
 
+EXTRAS: Final = {"bench": "bench", "demo": "faces", "face": "faces"}
+"""Command name to the extra without which nothing of it works; others say what they miss when they come to it."""
+
+
 class _Lazy(Group):
     """Imports a command's module when it is used; the help text needs none of them."""
 
@@ -46,6 +50,8 @@ class _Lazy(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name in EXTRAS:
+            check_installed(EXTRAS[cmd_name])
         command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
         return command
 

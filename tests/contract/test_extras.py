@@ -14,13 +14,14 @@ from hutong_contract.extras import EXTRAS, MissingExtraError, check_installed, n
 ROOT = Path(__file__).parents[2]
 WITHOUT = """
 import sys
+from importlib.machinery import PathFinder
 
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {modules!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+find = PathFinder.find_spec
 
-sys.meta_path.insert(0, Missing())
+def find_others(name, path=None, target=None):
+    return None if name.partition(".")[0] in {modules!r} else find(name, path, target)
+
+PathFinder.find_spec = find_others
 """
 """Begins a program that runs as if these modules were not installed."""
 
@@ -68,7 +69,7 @@ def test_an_extra_that_is_installed_passes_the_check(monkeypatch: pytest.MonkeyP
         ("faces", ["demo"]),
         ("faces", ["face", "--help"]),
         ("postgres", ["check", ".", "--journal", "postgresql://localhost/x"]),
-        ("postgres", ["up", "--journal", "postgresql://localhost/x"]),
+        ("postgres", ["up", "--listen", "127.0.0.1:0", "--journal", "postgresql://localhost/x"]),
     ],
 )
 def test_a_command_whose_part_is_missing_says_how_to_install_it(extra: str, arguments: list[str]) -> None:
@@ -76,6 +77,19 @@ def test_a_command_whose_part_is_missing_says_how_to_install_it(extra: str, argu
     assert done.returncode == 1, done.stderr
     assert f"pip install 'hutong[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.process
+def test_a_network_that_lacks_only_faces_says_how_to_do_without_and_leaves_no_folder(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    program = "from command.main import main\nmain()"
+    done = run_without(
+        {"numba", "llvmlite", "onnxruntime"}, program, "up", "--listen", "127.0.0.1:0", "--data", str(data)
+    )
+    assert done.returncode == 1, done.stderr
+    assert "pip install 'hutong[faces]'" in done.stderr
+    assert "--no-faces" in done.stderr
+    assert not data.exists()
 
 
 @pytest.mark.process
