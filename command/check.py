@@ -12,7 +12,7 @@ from command.options.formats import json_option
 from command.printing.said import say_json
 from command.printing.screen import Screen
 from command.printing.verdict import failed, said_plainly
-from gateway.journal.conservation import Report
+from gateway.journal.report import Report
 from sandbox.checking import check_folder
 from sandbox.journals import SQLITE_FILE, JournalError, remembered_url
 

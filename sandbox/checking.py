@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.journal.conservation import Report, disagreements, hold_disagreements
+from gateway.journal.conservation import disagreements, hold_disagreements
+from gateway.journal.report import Report
 from sandbox.journals import examine_journal
 from sandbox.participants.books import FILE_NAME, holds, totals
 

@@ -19,10 +19,11 @@ from gateway.engine.clock import Clock
 from gateway.engine.core import Core
 from gateway.engine.inbox import Inbox
 from gateway.engine.ports import Journal, Neighbours
-from gateway.journal.conservation import Report, examine
+from gateway.journal.conservation import examine
 from gateway.journal.interface import JournalMismatchError, JournalWentBackError, Reader
 from gateway.journal.memory import FILE_NAME as MEMORY_FILE
 from gateway.journal.memory import Memory
+from gateway.journal.report import Report
 from gateway.journal.sqlite import SqliteJournal
 from gateway.journal.sqlite_reader import SqliteReader
 from hutong_contract.extras import needs

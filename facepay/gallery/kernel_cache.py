@@ -3,7 +3,8 @@
 Compiling takes some 5 seconds of CPU, or a minute on a busy machine, and holds the GIL. Therefore it is done once per
 machine, in a process of low priority, into a folder that outlives checkouts and upgrades: `$HUTONG_CACHE`, else
 `$CACHE_DIRECTORY` (systemd), else `$XDG_CACHE_HOME/hutong`, else `~/.cache/hutong`. The cache is keyed by the kernels'
-sources; numba also keys each entry by the processor. This module loads neither numba nor the kernels.
+sources; numba also keys each entry by the processor. This module loads neither numba nor the kernels;
+facepay.gallery.compile_kernels is what that process runs.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ COMPILE_S: Final = 15.0
 """What compiling usually takes, in seconds, for the message and for callers who are told when to come back."""
 COMPILE_MAX_S: Final = 600.0
 """A compiler that takes longer is stopped, and the kernels are compiled in this process when they are needed."""
-NICENESS: Final = 10
 _SOURCES: Final = ("kernels.py", "instructions.py", "compiled.py")
 _POLL_S: Final = 0.1
 
@@ -105,7 +105,7 @@ class Compilation:
         self._started = time.monotonic()
         log.info("compiling face search kernels, once, about %.0f s", COMPILE_S)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "facepay.gallery.kernel_cache"],
+            [sys.executable, "-m", "facepay.gallery.compile_kernels"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -146,27 +146,3 @@ class Compilation:
         if not self._done.is_set():
             self._process.terminate()
         self._thread.join()
-
-
-def compile_all() -> None:
-    """Compiles every kernel into the cache, unless somebody else does or did: one process of a machine at a time."""
-    place = folder()
-    if place is None:
-        raise OSError(f"{root()} cannot be written")
-    import fcntl
-
-    with (place / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if is_warm():
-            return
-        from facepay.gallery.gallery import warm_up
-        from facepay.gallery.sketch import Projection
-        from hutong_contract.secret import Secret
-
-        warm_up(Projection(Secret(b"only its shapes matter"), 512))
-        mark_warm()
-
-
-if __name__ == "__main__":
-    os.nice(NICENESS)
-    compile_all()

@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final
 
 from gateway.engine.answer import id_text
 from gateway.engine.model import SUSPENSE, Kind, LegKind, LegState
 from gateway.engine.states import FINAL, State
 from gateway.journal import repeats
+from gateway.journal.report import Database, Nets, Report
 from gateway.journal.sqlite_connection import check_version
 from gateway.journal.windows_check import check_windows
-
-FINDINGS_MAX: Final = 100
-"""Findings kept; a broken journal would otherwise fill the screen."""
-
-Nets = dict[tuple[str, bytes, str], int]
-"""(account, payment id, currency) -> net of its postings in minor units, without zeros."""
 
 _FINAL: Final = ", ".join(str(int(state)) for state in sorted(FINAL))
 _PROBLEMS: Final = (
@@ -108,39 +102,6 @@ _PROBLEMS: Final = (
         "SELECT payment_id FROM payments WHERE refunded_minor > amount_minor",
     ),
 )
-
-
-@dataclass(slots=True)
-class Report:
-    """The result of the conservation check: totals of the journal, and what is wrong with it."""
-
-    payments: int = 0
-    in_flight: int = 0
-    by_state: dict[str, int] = field(default_factory=dict)
-    postings: int = 0
-    findings: list[str] = field(default_factory=list)
-    nets: Nets = field(default_factory=dict, repr=False)
-    held: dict[tuple[str, bytes, str], int] = field(default_factory=dict, repr=False)
-    """(issuer, payment id, currency) -> minor units held by pre-authorised payments."""
-    open_payments: frozenset[bytes] = field(default_factory=frozenset, repr=False)
-
-    @property
-    def conserved(self) -> bool:
-        """Whether the check has no findings."""
-        return not self.findings
-
-    def find(self, sentence: str) -> None:
-        """Adds a finding; beyond FINDINGS_MAX it is dropped."""
-        if len(self.findings) < FINDINGS_MAX:
-            self.findings.append(sentence)
-
-
-class Database(Protocol):
-    """A connection to a journal on SQLite or PostgreSQL, inside a transaction that sees one snapshot."""
-
-    def execute(self, query: str, /) -> Any:
-        """Runs a query and returns its rows as an iterable cursor."""
-        ...
 
 
 def examine(path: Path) -> Report:

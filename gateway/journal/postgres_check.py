@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.journal.conservation import Report, examine_database
+from gateway.journal.conservation import examine_database
 from gateway.journal.postgres_connection import CHECK_MS, connect
 from gateway.journal.postgres_setup import check_version
+from gateway.journal.report import Report
 
 UNOWNED = (
     "SELECT payment_id FROM payments WHERE open = 1 AND NOT EXISTS "

@@ -4,14 +4,12 @@ open one, and the postings of all windows, the open one included, are all the po
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.engine.answer import id_text
 from gateway.engine.model import SUSPENSE
 from gateway.engine.states import RESTING, State
-
-if TYPE_CHECKING:
-    from gateway.journal.conservation import Database, Report
+from gateway.journal.report import Database, Report
 
 _WINDOWS: Final = "SELECT number, after_sequence, last_sequence, closed_us FROM windows ORDER BY number"
 _CARRIED: Final = "SELECT number, sum(payments) FROM carried GROUP BY number"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.journal.conservation import Report
+from gateway.journal.report import Report
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_client import keys
 from hutong_client.client import HutongClient

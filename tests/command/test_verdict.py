@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from command.main import main
 from command.printing import verdict
-from gateway.journal.conservation import Report
+from gateway.journal.report import Report
 from loadtest import barcodes as barcode_bench
 from loadtest import tokens as bench
 

@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from gateway.engine.core import Core
 from gateway.engine.loop import Engine
-from gateway.journal.conservation import Report, examine
+from gateway.journal.conservation import examine
 from gateway.journal.interface import Reader
+from gateway.journal.report import Report
 from gateway.journal.sqlite import SqliteJournal
 from gateway.journal.sqlite_reader import SqliteReader
 from verification.simulation.plan import DiskFault

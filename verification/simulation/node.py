@@ -6,7 +6,7 @@ import random
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.admission import Gate
 from gateway.calls import payments_in
@@ -14,7 +14,7 @@ from gateway.engine.clock import Clock, PaymentIds
 from gateway.engine.clock_watch import ClockWatch
 from gateway.engine.core import Core
 from gateway.engine.loop import Engine
-from gateway.engine.model import Answered, Close, Create, EngineEvent, Payment
+from gateway.engine.model import Answered, Close, Create, EngineEvent, Payment, Waiter
 from gateway.engine.ports import JournalFencedError, JournalUnavailableError
 from gateway.engine.states import State
 from gateway.engine.transitions import Outcome
@@ -26,14 +26,12 @@ from gateway.risk.rule_file import default_rules
 from gateway.routing import Router
 from gateway.watch import WatchHub
 from verification.simulation.callers import SimulatedCall, directory
+from verification.simulation.closings import SimulatedClosing
 from verification.simulation.plan import SECOND, Crash, Pause
 from verification.simulation.readers import Query, Stream, Watcher
+from verification.simulation.scene import Scene
 from verification.simulation.storage import CrashError, GoneError, LostError, Neighbour, TornError
 from verification.simulation.streams import SimulatedLink
-from verification.simulation.windows import SimulatedClosing
-
-if TYPE_CHECKING:
-    from verification.simulation.world import World
 
 START_US: Final = 1_790_000_000 * SECOND
 """When runs begin, microseconds since the Unix epoch."""
@@ -65,7 +63,7 @@ class VirtualClock(Clock):
 class WatchedCore(Core):
     """The core, whose creates and transitions are noted."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Scene) -> None:
         super().__init__(world.plan.timing, trace=True)
         self._world = world
 
@@ -88,7 +86,7 @@ class WatchedCore(Core):
 class Node:
     """One engine, from start to start."""
 
-    def __init__(self, world: World, number: int) -> None:
+    def __init__(self, world: Scene, number: int) -> None:
         self.number = number
         self.engine: Engine | None = None
         self.core = WatchedCore(world)
@@ -184,7 +182,7 @@ class Node:
         if not world.storage.has_clock:
             world.believed_us[self.number] = self.clock.ahead_us  # there is nothing to compare with
         journal = self._process.open_journal()
-        link = self._link = SimulatedLink(world, self)
+        link = self._link = SimulatedLink(world, self, self.write)
         router = Router(_DIRECTORY, link.reachable)
         ids = PaymentIds(random.Random(f"{world.plan.seed}/{self.number}/{self._lives}").randbytes)
         judge = Judge(default_rules())
@@ -306,7 +304,7 @@ class Node:
             self._names += crash.renamed
             world.result.faults["machine_lost"] += 1
         if planned is not None and planned.clock_us:
-            world.set_clock(self, planned.clock_us)
+            world.set_clock(self.number, planned.clock_us)
             world.witness.clocks_differ = True
             world.result.faults["clock_set"] += 1
         if power:
@@ -500,6 +498,12 @@ class Node:
                 stream.full = False
             if self.streams:
                 self.read_soon(POLL_US)
+
+    def closing_answered(self, closing: Waiter) -> bool:
+        """A request to close a settlement window is answered. False if it does not wait for an answer."""
+        waits = closing in self.closings
+        self.closings = [one for one in self.closings if one is not closing]
+        return waits
 
     # -- participants' streams -------------------------------------------------------------------------------
 

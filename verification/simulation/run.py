@@ -14,7 +14,8 @@ from verification.simulation.disk import Disk
 from verification.simulation.draw import draw, draw_shared
 from verification.simulation.finish import finish
 from verification.simulation.plan import Plan
-from verification.simulation.world import Result, World
+from verification.simulation.result import Result
+from verification.simulation.world import World
 
 if TYPE_CHECKING:
     from verification.simulation.database import Database

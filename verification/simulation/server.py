@@ -19,7 +19,6 @@ from gateway.engine.clock import PaymentIds
 from gateway.engine.core import Core
 from gateway.engine.loop import Engine
 from gateway.journal import postgres_clock
-from gateway.journal.conservation import Report
 from gateway.journal.interface import Reader
 from gateway.journal.memory import Memory
 from gateway.journal.postgres import PostgresJournal
@@ -28,6 +27,7 @@ from gateway.journal.postgres_connection import Connection
 from gateway.journal.postgres_neighbours import BEAT_S, LOOK_S, PostgresNeighbours
 from gateway.journal.postgres_reader import PostgresReader
 from gateway.journal.postgres_waiting import SILENT_S, SilentServerError
+from gateway.journal.report import Report
 from verification.simulation.database import CommittedRows, Database
 from verification.simulation.lines import LOCK_WAIT_US, LOOK_US, Lines
 from verification.simulation.plan import LINE_MODES, DiskFault

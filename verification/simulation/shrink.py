@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from verification.simulation.plan import Fate, Item, Plan
+from verification.simulation.result import Result
 from verification.simulation.run import Runner
-from verification.simulation.world import Result
 
 RUNS_MAX: Final = 400
 """Runs spent on looking for a shorter one; each takes some hundredths of a second."""

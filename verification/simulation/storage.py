@@ -9,8 +9,8 @@ from gateway.engine.clock import Clock
 from gateway.engine.core import Core
 from gateway.engine.loop import Engine
 from gateway.engine.ports import Journal
-from gateway.journal.conservation import Report
 from gateway.journal.interface import Reader
+from gateway.journal.report import Report
 from verification.simulation.plan import DiskFault
 
 

@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.engine.model import INQUIRY_NUMBER_MIN, Answered, LegKind, LegOut
 from gateway.links.frames import by_participant
 from gateway.links.windows import Windows
 from verification.simulation.plan import PARTICIPANTS, SECOND
-
-if TYPE_CHECKING:
-    from verification.simulation.node import Node
-    from verification.simulation.world import World
+from verification.simulation.scene import Process, Scene
 
 WRITE_US: Final = 50
 """From a leg's being offered until its stream's thread takes it, and from one frame to the next."""
@@ -178,11 +175,13 @@ class Account:
 class SimulatedLink:
     """The streams that end at one engine. See gateway.engine.ports.Link."""
 
-    def __init__(self, world: World, node: Node) -> None:
+    def __init__(self, world: Scene, node: Process, turn: Callable[[SimulatedLink, str], None]) -> None:
+        """`turn`: has the thread that writes to a participant take its turn, where it can."""
         plan = world.plan
         self.arrived: list[Answered] = []
         self._world = world
         self._node = node
+        self._turn = turn
         self._windows = Windows(plan.window, frame_legs_max=plan.frame_legs_max)
         self._account = Account(plan.window, plan.frame_legs_max, world.witness.complain)
         self._epochs: dict[str, int] = {}
@@ -255,6 +254,11 @@ class SimulatedLink:
             self._world.say(f"the stream of {participant} at engine {self._node.number} stands still")
             self._stalled.add(participant)
 
+    def take_over(self, participant: str) -> None:
+        """The participant opens another stream, while the one before is still read for a while."""
+        self.open(participant)
+        self._world.after(STALE_US, lambda: self.former_ends(participant))
+
     def go_on(self, participant: str) -> None:
         """It moves again."""
         if participant in self._stalled:
@@ -264,11 +268,11 @@ class SimulatedLink:
     def _write_soon(self, participant: str) -> None:
         if participant not in self._writing:
             self._writing.add(participant)
-            self._world.after(WRITE_US, lambda: self._node.write(self, participant))
+            self._world.after(WRITE_US, lambda: self._turn(self, participant))
 
     def postpone(self, participant: str, delay_us: int) -> None:
         """The process stands still."""
-        self._world.after(delay_us, lambda: self._node.write(self, participant))
+        self._world.after(delay_us, lambda: self._turn(self, participant))
 
     def write(self, participant: str) -> None:
         """One turn of the stream's thread: one frame. The process may end between any two legs."""
@@ -288,7 +292,7 @@ class SimulatedLink:
             self._world.network.send(leg, self._node.number, epoch)
             if leg.kind in _FIRST and participant in self._armed:
                 self._armed.discard(participant)
-                self._world.after(TAKE_OVER_US, lambda: self._world.take_over(self, participant))
+                self._world.after(TAKE_OVER_US, lambda: self.take_over(participant))
 
     # -- the engine's side -----------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gateway.engine.states import FINAL, TABLE, Event, State
 from verification.simulation.plan import SECOND
-from verification.simulation.world import Result
+from verification.simulation.result import Result
 
 _CREDIT_EVENTS: Final = frozenset(
     {

@@ -8,51 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.clearing.model import Window
 from gateway.clearing.reader import ClearingReader
 from gateway.engine.states import State
-from hutong_contract.errors import HutongError
 from verification.simulation.storage import Rows
 
-if TYPE_CHECKING:
-    from verification.simulation.node import Node
-    from verification.simulation.world import World
-
 Row = tuple[Any, ...]
-
-
-class SimulatedClosing:
-    """An operator who asked an engine to close a window. See gateway.engine.model.Waiter."""
-
-    def __init__(self, world: World, node: Node, number: int) -> None:
-        self.lost = False
-        """The connection ended; nobody hears an answer any more."""
-        self.number = number
-        self._due = number <= world.witness.windows.last + 1
-        self._world = world
-        self._node = node
-
-    def answer(self, payload: bytes) -> None:
-        self._end()
-        self._world.say(f"whether window {self.number} was to be closed is decided")
-        self._world.witness.windows.told(self.number, due=self._due)
-
-    def fail(self, error: HutongError) -> None:
-        self._end()
-        self._world.say(f"closing window {self.number} is refused: {error.name}")
-        witness = self._world.witness
-        witness.disk_failed |= bool(self._world.storage.failed)
-        if error.name != "JOURNAL_UNAVAILABLE" or not witness.disk_failed:
-            witness.complain("refusals have their reason", f"{error.name} for the closing of window {self.number}")
-
-    def _end(self) -> None:
-        self._node.step()
-        if self.lost or self not in self._node.closings:
-            self._world.witness.complain("each request has one answer", f"the closing of window {self.number} got more")
-        else:
-            self._node.closings.remove(self)
 
 
 class Windows:

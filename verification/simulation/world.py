@@ -7,13 +7,11 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.calls import CANCEL, CAPTURE
 from gateway.engine.clock_watch import AHEAD_US, BACK_US
 from gateway.engine.model import Answered, Payment
-from gateway.engine.states import Event, State
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.errors import HutongError
 from verification.simulation import plan as plans
@@ -27,11 +25,12 @@ from verification.simulation.callers import (
 )
 from verification.simulation.links import Network
 from verification.simulation.node import ENGINE, NEIGHBOURS, START_US, Node
-from verification.simulation.plan import DAY, SECOND, Fate, Pay, Plan, Refund
+from verification.simulation.plan import DAY, SECOND, Pay, Plan, Refund
 from verification.simulation.readers import Query, Reading, Watcher
+from verification.simulation.result import Result
 from verification.simulation.storage import Storage
-from verification.simulation.streams import STALE_US, SimulatedLink
-from verification.simulation.witness import Violation, Witness
+from verification.simulation.streams import SimulatedLink
+from verification.simulation.witness import Witness
 
 SET_RIGHT_US: Final = 8 * SECOND
 """After this somebody sets a wrong clock right, where it is noticed."""
@@ -48,22 +47,6 @@ SKIP_US: Final = 4 * SECOND
 """Idle time from which engines are taken to have kept their leases, instead of playing each heartbeat."""
 TAKEN_OVER_US: Final = 60 * SECOND
 """Idle time after which everything that an engine left must have been taken over."""
-
-
-@dataclass(slots=True)
-class Result:
-    """What a run showed."""
-
-    seed: int
-    payments: int = 0
-    violations: list[Violation] = field(default_factory=list)
-    faults: Counter[str] = field(default_factory=Counter)
-    states: set[State] = field(default_factory=set)
-    transitions: set[tuple[State, Event]] = field(default_factory=set)
-    fates: dict[str, Fate] = field(default_factory=dict)
-    digest: str = ""
-    """Two runs that are the same have the same."""
-    trace: list[str] = field(default_factory=list)
 
 
 class World:
@@ -467,12 +450,7 @@ class World:
         self.say(f"{name} is back")
         for node in self.nodes:
             if node.link is not None:
-                self.take_over(node.link, name)
-
-    def take_over(self, link: SimulatedLink, name: str) -> None:
-        """A participant opens another stream, while the one before is still read for a while."""
-        link.open(name)
-        self.after(STALE_US, lambda: link.former_ends(name))
+                node.link.take_over(name)
 
     def _link_of(self, item: plans.StreamBreak | plans.StreamStall | plans.SecondStream) -> SimulatedLink | None:
         return self.nodes[item.node % len(self.nodes)].link
@@ -498,7 +476,7 @@ class World:
             if item.armed:
                 link.arm(item.participant)
             else:
-                self.take_over(link, item.participant)
+                link.take_over(item.participant)
 
     def _play_slow(self, item: plans.Slow) -> None:
         self.result.faults["participant_slow"] += 1
@@ -515,11 +493,12 @@ class World:
         self.say(f"the clock leaps by {item.by_us / SECOND} s")
         self.witness.clocks_differ = True
         for node in self.nodes:
-            self.set_clock(node, item.by_us)
+            self.set_clock(node.number, item.by_us)
 
-    def set_clock(self, node: Node, by_us: int) -> None:
+    def set_clock(self, number: int, by_us: int) -> None:
         """A machine's clock is set. Where there is another to compare it with, somebody sets it right after a while;
         else whoever runs there looks at it each second, which is played where it matters."""
+        node = self.nodes[number]
         ahead_us = node.clock.ahead_us = node.clock.ahead_us + by_us
         if self.storage.has_clock:
             self.after(SET_RIGHT_US, lambda: self._set_right(node))

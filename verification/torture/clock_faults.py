@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from verification.torture.processes import START_S, GatewayProcess, TortureError
-
-if TYPE_CHECKING:
-    from verification.torture.faults import Stage
+from verification.torture.stage import Stage
 
 AHEAD_US: Final = (8 * 86_400_000_000, -8 * 86_400_000_000, 3_600_000_000, 5_000_000, -5_000_000)
 """Eight days end every hold of a week; five seconds are soon beyond what is allowed."""

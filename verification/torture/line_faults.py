@@ -9,9 +9,10 @@ from contextlib import suppress
 from typing import Final
 
 from hutong_contract.extras import needs
-from verification.torture.faults import Fault, Hurt, Stage
+from verification.torture.faults import Fault, Hurt
 from verification.torture.line import Line
 from verification.torture.processes import PostgresProcess, TortureError
+from verification.torture.stage import Stage
 
 with needs("bench"):
     import psutil

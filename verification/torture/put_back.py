@@ -18,9 +18,9 @@ from hutong_client.client import HutongClient
 from hutong_client.errors import CallError
 from hutong_contract.errors import HutongError
 from hutong_contract.names import WALLET_TRID as WALLET
-from verification.torture.faults import Stage
 from verification.torture.load import CURRENCY, Payer, Shop
 from verification.torture.processes import START_S, GatewayProcess, PostgresProcess, TortureError
+from verification.torture.stage import Stage
 
 WENT_BACK: Final = "has lost commits"
 """What a gateway says of such a database."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.journal.conservation import Report
+from gateway.journal.report import Report
 from sandbox.checking import check_folder
 from sandbox.institutions import BOOKS_FOLDER
 from sandbox.journals import JournalError

@@ -19,7 +19,6 @@ from sandbox.population import Population, populate
 from sandbox.vaults import open_vault
 from verification.presentations import SHARED_FILES
 from verification.torture.disk import Disk
-from verification.torture.faults import Stage
 from verification.torture.line import Line
 from verification.torture.load import Payer, Plan, Shop
 from verification.torture.processes import (
@@ -32,6 +31,7 @@ from verification.torture.processes import (
     free_ports,
 )
 from verification.torture.record import Record
+from verification.torture.stage import Stage
 
 POLL_S: Final = 0.05
 TOKEN_CALL_S: Final = 20.0

@@ -10,7 +10,8 @@ import pytest
 
 from gateway.engine.model import Close
 from gateway.engine.states import FINAL, TABLE, Action, State
-from gateway.journal.conservation import Report, compare, examine
+from gateway.journal.conservation import compare, examine
+from gateway.journal.report import Report
 from sandbox.participants.script import Behaviour, Plan
 from tests.gateway.engine.world import Caller, World
 

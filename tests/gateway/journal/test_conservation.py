@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.journal.conservation import Report, compare, compare_holds, examine
+from gateway.journal.conservation import compare, compare_holds, examine
+from gateway.journal.report import Report
 from hutong_contract.errors import Reason
 from sandbox.participants.books import holds, totals
 from sandbox.participants.script import Behaviour, Plan

@@ -1,0 +1,102 @@
+"""The simulated world as its engines, and what runs in them, know it: protocols, so that these do not import what is
+made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from gateway.engine.model import Payment, Waiter
+from verification.simulation.callers import SimulatedTokens
+from verification.simulation.links import Network
+from verification.simulation.plan import Plan
+from verification.simulation.readers import Stream, Watcher
+from verification.simulation.result import Result
+from verification.simulation.storage import Storage
+from verification.simulation.witness import Witness
+
+
+class Process(Protocol):
+    """A gateway's process, as its streams and its callers know it."""
+
+    number: int
+
+    def closing_answered(self, closing: Waiter) -> bool:
+        """A request to close a settlement window is answered. False if it does not wait for an answer."""
+        ...
+
+    def step(self, *, pause: bool = True) -> None:
+        """Called between any two steps that the world could see: the process may end here, or stand still."""
+        ...
+
+    def wake(self) -> None:
+        """Something waits for the engine."""
+        ...
+
+
+class Watched(Protocol):
+    """A gateway's process, as the other processes on its journal know it."""
+
+    @property
+    def streams(self) -> Sequence[Stream]:
+        """Watchers that it serves."""
+        ...
+
+    def read_soon(self, delay_us: int) -> None:
+        """The threads that read are woken."""
+        ...
+
+
+class Scene(Protocol):
+    """The world around one gateway's process."""
+
+    plan: Plan
+    result: Result
+    now_us: int
+    """True time, in microseconds since the run began."""
+    witness: Witness
+    network: Network
+    storage: Storage
+    tokens: SimulatedTokens
+    lost: set[int]
+    """Engines whose commits the journal lost."""
+    believed_us: dict[int, int]
+    """By engine, how far ahead of true time a clock is that it has to believe."""
+
+    @property
+    def nodes(self) -> Sequence[Watched]:
+        """All processes on the journal."""
+        ...
+
+    @property
+    def troubles(self) -> tuple[int, int, int]:
+        """What may keep a caller waiting: how often the disk failed, the clocks leapt, and engines stood still."""
+        ...
+
+    def after(self, delay_us: int, do: Callable[[], None]) -> None:
+        """Plans something."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Adds a line to the trace."""
+        ...
+
+    def stand_still(self, number: int, lasts_us: int) -> None:
+        """A process stands still; everything else goes on."""
+        ...
+
+    def cut_power(self, down_us: int) -> None:
+        """The machine of all processes loses its power for a while."""
+        ...
+
+    def set_clock(self, number: int, by_us: int) -> None:
+        """The clock of a process's machine is set."""
+        ...
+
+    def look_at_ended_hold(self, payment: Payment) -> None:
+        """A process has ended a hold because its time is over."""
+        ...
+
+    def watch(self, watcher: Watcher) -> None:
+        """A watcher looks for somebody who listens."""
+        ...
