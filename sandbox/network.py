@@ -262,6 +262,8 @@ class Network:
         """Writes down where the network is."""
         said = {
             "seed": self.options.seed,
+            "wallets_per_issuer": self.options.wallets_per_issuer,
+            "merchants_per_acquirer": self.options.merchants_per_acquirer,
             "target": self.target,
             "pid": os.getpid(),
             "journal": remembered(self.options.journal),

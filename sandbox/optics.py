@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.barcode.build import MerchantCode, build_merchant_code
 from gateway.barcode.read import read_image
 from gateway.barcode.symbols import render_png
 from hutong_client.optics import QR
 from sandbox.cameras import SeenSymbol
+from sandbox.codes import merchant_code
 from sandbox.population import Merchant
 
 
@@ -30,15 +30,4 @@ class MerchantPrinter:
 
     def merchant_code(self, merchant: Merchant, terminal_id: str, amount_minor: int | None) -> str:
         """A code in the merchant's scheme: static, or dynamic for an amount."""
-        code = MerchantCode(
-            account=merchant.account,
-            merchant_name=merchant.name,
-            merchant_city=merchant.city,
-            country=merchant.country,
-            currency=merchant.currency,
-            merchant_category=merchant.mcc,
-            amount_minor=amount_minor,
-            terminal_id=terminal_id,
-            participant=merchant.scheme_participant,
-        )
-        return build_merchant_code(code, merchant.scheme)
+        return merchant_code(merchant, terminal_id, amount_minor)
