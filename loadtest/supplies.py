@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from hutong.tokenization.v1 import token_pb2
+from hutong_contract.names import WALLET_TRID
 from loadtest.h2 import UnaryLoad
 from loadtest.operations import Supply
 from sandbox.codes import merchant_code
 from sandbox.population import Population, populate
-from tokenization.requestors import WALLET_TRID
 
 REQUEST_PATH: Final = "/hutong.tokenization.v1.TokenService/RequestToken"
 WALLETS_DEFAULT: Final = 3
