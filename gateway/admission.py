@@ -89,7 +89,7 @@ class Gate:
 
     @property
     def waiting(self) -> int:
-        """Payments that wait now."""
+        """Payments in the queue now."""
         return self._waiting
 
     @property
@@ -117,7 +117,7 @@ class Gate:
         return self._shut
 
     def turned_away(self, calls: int) -> None:
-        """So many calls were refused by a front that found no room."""
+        """Counts calls that a front refused because there was no room."""
         with self._lock:
             self.refused += calls
 
@@ -146,7 +146,7 @@ class Gate:
         return calls
 
     def wake(self) -> None:
-        """Lets the engine look."""
+        """Wakes the engine, so that it looks at the queue."""
         self._inbox.wake()
 
     def idle(self) -> None:
@@ -163,7 +163,8 @@ class Gate:
 
 
 def _first(calls: list[Call], payments: int) -> tuple[list[Call], list[Call], int]:
-    """The first calls that ask for so many payments, at least one; the others; and how many the first ask for."""
+    """Splits the queue: the first calls, with up to so many payments (at least one call); the other calls; and the
+    number of payments of the first."""
     taken = at = 0
     for at, call in enumerate(calls):
         size = payments_in(call)

@@ -1,8 +1,8 @@
-"""Query budgets: how often each caller may ask, so that a storm of status queries leaves payments alone.
+"""Query budgets: how often each caller may ask, so that a storm of status queries does not slow payments.
 
-A token bucket for each caller, refilled by time. The rate grows with the payments that do not end, so that whoever asks
-about each of them every POLL_S seconds never meets it. Callers that prove no identity (mTLS) could take a new name or
-connection for each query; so they also draw on one bucket that all of them share.
+Each caller has a token bucket, refilled by time. Its rate grows with the number of payments that have been in flight
+for long, so that polling each of those every POLL_S seconds never exceeds it. A caller without a proven identity (mTLS)
+could use a new name or connection for each query; therefore such callers also draw on one shared bucket.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from hutong_contract.bounded import Bounded
 from hutong_contract.errors import HutongError, Reason
 
 POLL_S: Final = 3.0
-"""The pace at which the field asks about a payment that has not ended."""
+"""Seconds between status queries about a payment in flight, as is usual in the field."""
 CALLERS_MAX: Final = 10_000
-"""Buckets remembered, about 2 MB; the one that was not used for longest goes first, and is full when it comes back."""
+"""Most buckets, about 2 MB. The least recently used one is dropped; a dropped caller starts again with a full
+bucket."""
 SHARED: Final = 10
-"""Callers without proof together have the budget of so many callers."""
+"""The shared bucket of callers without proof is as large as this many buckets."""
 RETRY_STEP_US: Final = 50_000
-"""Advice when to ask again is rounded up to this, so that few refusals have to be written."""
+"""The advised delay of a retry is rounded up to a multiple of this, so that few different refusals have to be
+serialized."""
 RETRY_MAX_US: Final = 10_000_000
 
 
@@ -32,9 +34,9 @@ class QueryLimits:
     """How often one caller may ask."""
 
     rate_per_s: float = 100.0
-    """Queries a second in the long run, besides one each POLL_S for each payment that takes long."""
+    """Queries per second on average, in addition to one each POLL_S for each payment that is in flight for long."""
     burst: int = 100
-    """Queries at once, after a pause."""
+    """Queries at once after a pause."""
 
 
 class _Bucket:
@@ -51,7 +53,7 @@ class _Bucket:
 
 
 class QueryBudgets:
-    """What every caller has left. For any thread."""
+    """The query budgets of all callers. For any thread."""
 
     def __init__(
         self,
@@ -61,8 +63,8 @@ class QueryBudgets:
         clock: Callable[[], float] = time.monotonic,
         callers_max: int = CALLERS_MAX,
     ) -> None:
-        """`lingering` gives the number of payments that have been in flight for some time; `clock` seconds that never
-        run backwards."""
+        """`lingering` returns the number of payments that have been in flight for long; `clock` returns seconds and
+        never runs backwards."""
         self._limits = limits
         self._lingering = lingering
         self._clock = clock
@@ -77,7 +79,8 @@ class QueryBudgets:
         return len(self._buckets)
 
     def refusal(self, caller: str, *, proven: bool) -> HutongError | None:
-        """Takes one query from the caller's budget: None, or the error to answer with if there is none left."""
+        """Takes one query from the caller's budget. Returns None, or the error to answer with if the budget is
+        spent."""
         limits, now_s = self._limits, self._clock()
         more = self._lingering() / POLL_S
         rate = limits.rate_per_s + more

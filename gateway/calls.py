@@ -1,4 +1,4 @@
-"""Calls as both fronts hand them to the engine: raw bytes in, raw bytes or a typed error out."""
+"""Calls, as both fronts pass them to the engine: raw bytes in; raw bytes or a typed error out."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ METHODS: Final = (
     "/hutong.gateway.v1.PaymentService/WatchPayments",
     "/hutong.gateway.v1.PaymentService/ListPayments",
 )
-"""The paths of the methods, indexed by the numbers above; the engine takes those before GET."""
+"""Paths of the methods, indexed by the numbers above. The engine serves those before GET."""
 QUERIES: Final = frozenset({GET, RECEIPT, WATCH, LIST})
 """Methods that count against their caller's query budget."""
 NEW_WORK: Final = frozenset({CREATE, CREATE_BATCH, REFUND})
-"""Methods that begin payments or refunds: refused first in an overload."""
+"""Methods that begin payments or refunds. In an overload they are refused first."""
 
 
 _REQUEST_TAG: Final = 0x0A

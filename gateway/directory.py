@@ -1,4 +1,4 @@
-"""Who is here: participants, merchants, and which scheme's accounts lead to whom. Read from one JSON file."""
+"""The directory: participants, merchants, and which scheme's account names which of them. Read from one JSON file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any, Final
 from hutong_contract.limits import SECRET_CHARACTERS_MIN
 
 WEIGHT_MAX: Final = 1e9
-"""Shares are computed with such numbers; larger ones would swallow small ones."""
+"""Largest weight. Shares are computed in proportion, and a much larger number would round small ones to nothing."""
 MERCHANTS_MAX: Final = 5_000_000
-"""More than this does not belong into one process's memory (about 1 KB each)."""
+"""Most merchants; more do not fit one process's memory (about 1 KB each)."""
 
 
 ISSUER: Final = "issuer"
@@ -34,9 +34,9 @@ class Participant:
     """`ISSUER` or `acquirer`."""
     name: str
     secret: str = ""
-    """What it must show in its Hello where the channel does not prove who it is; empty: nothing is asked."""
+    """The secret that it must send in its Hello if the channel does not prove its identity; empty: none is needed."""
     currencies: frozenset[str] = frozenset()
-    """What it settles in; empty: everything."""
+    """Currencies that it settles; empty: all."""
 
     def __repr__(self) -> str:
         return f"Participant({self.id!r}, {self.role!r})"
@@ -44,13 +44,13 @@ class Participant:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """An acquirer that serves a merchant."""
+    """An acquirer that serves a merchant, and on what terms."""
 
     acquirer_id: str
     cost_bp: float
     """What it costs, in basis points of the amount."""
     weight: float
-    """Share of the traffic among equals; 0: only when nobody else can."""
+    """Share of the traffic among acquirers of equal score; 0: used only if no other can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +83,19 @@ class Directory:
         self._routes = routes
 
     def merchant(self, scheme: str, account: str) -> Merchant | None:
-        """The merchant that a scheme's account leads to."""
+        """The merchant that an account of a scheme names."""
         merchant_id = self._accounts.get((scheme, account))
         return self.merchants.get(merchant_id) if merchant_id is not None else None
 
     def participant_for(self, scheme: str, participant: str = "") -> str | None:
-        """The participant here that serves a scheme's own participant id (BIN, BIC, organisation), or the scheme."""
+        """The participant that serves a scheme's own participant id (BIN, BIC, organisation), or else the whole
+        scheme."""
         found = self._routes.get((scheme, participant))
         return found if found is not None else self._routes.get((scheme, ""))
 
     def account_of(self, merchant_id: str, scheme: str) -> str | None:
-        """The account that a merchant has in a scheme. Looks through all: for translating codes, not paying."""
+        """A merchant's account in a scheme. Searches all accounts, so it is for translating codes and not for
+        payments."""
         return next(
             (key[1] for key, known in self._accounts.items() if known == merchant_id and key[0] == scheme), None
         )
@@ -108,7 +110,7 @@ def load(path: Path) -> Directory:
 
 
 def parse(data: Mapping[str, Any]) -> Directory:
-    """Builds a directory from what JSON gives; see docs/directory.md for the keys. Raises DirectoryError."""
+    """Builds a directory from parsed JSON, whose keys docs/directory.md describes. Raises DirectoryError."""
     try:
         for row in data["participants"]:
             if 0 < len(row.get("secret", "")) < SECRET_CHARACTERS_MIN:

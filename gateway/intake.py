@@ -1,8 +1,9 @@
-"""From a caller's request to an engine event: validate, resolve both keys, route. Answers what it refuses itself.
+"""Turns a caller's request into an event of the engine: validates it, resolves both keys, chooses a route. Answers
+refusals itself.
 
-Works on batches, on the engine's thread, and before the tick: nothing here is durable. A request that would be
-refused is looked up first: if it repeats one that was admitted, that one's answer is given instead, since a code may
-have expired since.
+Works on batches, on the engine's thread, before the tick; nothing here is durable. Before a request is refused, its
+idempotency key is looked up: if it repeats a request that was admitted, that answer is given, because a code may have
+expired in the meantime.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ from tokenization.interface import KeyUse, Resolution, TokenResolver
 log = logging.getLogger(__name__)
 
 DECLINES_PER_TICK_MAX: Final = 1_000
-"""Payments that risk rules refuse in one tick, each a row of the journal; further ones are told to come back."""
+"""Payments that risk rules decline in one tick, each a row of the journal. Further ones are told to try again."""
 RETURNED_PER_TICK_MAX: Final = 4096
-"""Payments that come back from workers and are taken up in one tick."""
+"""Most payments that are taken back from workers in one tick."""
 CURRENCIES_SHOWN_MAX: Final = 20
-"""Currencies that an error names."""
+"""Most currencies named in an error."""
 
 _PAYMENT: Final = Kind.PAYMENT
 
@@ -65,12 +66,12 @@ class Draft:
     currency: str = ""
     payee: Payee | None = None
     face: FaceMatch | HutongError | None = None
-    """What the face service said; set when the draft comes back from it."""
+    """The face service's answer; set when the draft comes back from it."""
     payment: Payment | None = None
-    """The payment that risk rules refused, to be kept with their decision."""
+    """The payment that risk rules declined, to be stored with their decision."""
 
     def fail(self, error: HutongError) -> None:
-        """Answers the caller."""
+        """Answers the caller with an error."""
         self.waiter.fail(error)
 
 
@@ -90,7 +91,7 @@ class PaymentIntake:
         ids: PaymentIds | None = None,
         judge: Judge | None = None,
     ) -> None:
-        """`faces` works on `workers`; `wake` wakes the engine when they have finished something. `judge` holds the risk
+        """`faces` runs on `workers`; `wake` wakes the engine when they have finished something. `judge` has the risk
         rules; without it the package's own are in force."""
         self._router = router
         self._tokens = tokens
@@ -102,7 +103,7 @@ class PaymentIntake:
         self._returned: Inbox[Draft] = Inbox()
         """Drafts that workers have finished."""
         self._in_hand: list[Draft] = []
-        """Those of them that `prepare` looks at."""
+        """Those of them that `prepare` is working on."""
         self._ids = ids or PaymentIds()
         self._judge = judge or Judge(default_rules())
         self._payees = Payees(router.directory)
@@ -115,7 +116,7 @@ class PaymentIntake:
         _fail(self._returned.take(len(self._returned)), error)
 
     def end(self, error: HutongError) -> None:
-        """Also answers those that `prepare` was at work on when a defect ended the engine."""
+        """Also answers those that `prepare` was working on when a defect ended the engine."""
         _fail(self._in_hand, error)
         self._returned.end(lambda drafts: _fail(drafts, error))
 
@@ -126,7 +127,7 @@ class PaymentIntake:
         return events
 
     def _prepare(self, calls: Sequence[Call], drafts: list[Draft], now_us: int, room: int) -> list[EngineEvent]:
-        """`drafts`: those that came back from workers; what calls ask for is added to them."""
+        """`drafts`: those that came back from workers; the payments that calls ask for are added."""
         events: list[EngineEvent] = []
         refunds: list[tuple[pb.RefundPaymentRequest, Call]] = []
         self._judge.begin()
@@ -221,7 +222,7 @@ class PaymentIntake:
             self._refuse(refused, events)
 
     def _resolve(self, uses: list[KeyUse], now_us: int) -> Sequence[Resolution | HutongError]:
-        """What the token service says of each key; of all of them that it failed, where it did."""
+        """The token service's answer for each key, or its failure for all of them."""
         try:
             return self._tokens.resolve(uses, now_us)
         except Exception as error:  # noqa: BLE001 - as above
@@ -310,7 +311,7 @@ class PaymentIntake:
         return Create(payment, draft.waiter, min(draft.reply_by_us, draft.deadline_us + REPLY_MAX_US))
 
     def _no_acquirer(self, merchant: Merchant, currency: str) -> HutongError:
-        """Why no acquirer can serve a merchant: for good, which says what to change, or just now."""
+        """The error if no acquirer can serve a merchant: permanent, with what to change, or temporary."""
         if not merchant.acquirers:
             return HutongError(Reason.ERROR_REASON_NO_ROUTE, merchant_id=merchant.id)
         served = self._router.currencies(merchant)
@@ -328,7 +329,7 @@ class PaymentIntake:
         return []
 
     def _resolve_faces(self, faces: FaceResolver, drafts: list[Draft], now_us: int) -> None:
-        """Runs on a worker; every draft waits for the next `prepare` then, with a match or an error."""
+        """Runs on a worker thread. Every draft then waits for the next `prepare`, with a match or an error."""
         try:
             matches = faces.resolve([_face_use(draft) for draft in drafts], now_us)
             for draft, match in zip(drafts, matches, strict=True):
@@ -412,7 +413,7 @@ class PaymentIntake:
 
 
 def _put_off(drafts: Iterable[Draft]) -> None:
-    """The journal cannot be read, so nobody knows whether these repeat something."""
+    """Answers requests that cannot be compared with earlier ones, because the journal cannot be read."""
     _fail(drafts, HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE))
 
 

@@ -31,7 +31,7 @@ PAYEES_MAX: Final = 16_384
 PAYEE_BYTES_MAX: Final = 512
 """Longer keys are not cached."""
 PAYEE_SHOWN_MAX: Final = 120
-"""Most characters of what a code leads to that a refusal shows."""
+"""Most characters of a code's payee that a refusal shows."""
 _TOKEN: Final = PayerKeyKind.TOKEN
 _CHANNELS: Final = {
     PayerKeyKind.PAYMENT_CODE: "qr_consumer_presented",
@@ -49,24 +49,26 @@ class Payee:
     terminal_id: str
     kind: int
     amount_minor: int | None = None
-    """What the code asks for in all: its amount with its fee; None where the payer enters the amount."""
+    """Total amount that the code asks for, its fee included; None if the payer enters the amount."""
     currency: str | None = None
     least_minor: int | None = None
-    """Where the payer may pay another amount than `amount_minor` (a tip is asked for): the least."""
+    """Smallest amount, if the payer may pay another amount than `amount_minor` (the code asks for a tip)."""
     fee_minor: int = 0
-    """A fixed fee that is part of the amount which the payer enters."""
+    """Fixed fee, part of the amount that the payer enters."""
     reference: str = ""
     static: bool = False
-    """The payer scanned a code that does not change. A dynamic code past its time is refused, not taken for one."""
+    """Whether the payer scanned a code that does not change. A dynamic code past its time is refused, not taken for a
+    static one."""
     lasting: bool = True
-    """Whether this key leads here at any time: it names the merchant, or is a code that neither changes nor ends."""
+    """Whether this key always resolves to this payee: it names the merchant, or is a code that neither changes nor
+    expires."""
 
 
 class Payees:
     """Caches resolved payee keys whose target never changes."""
 
     def __init__(self, directory: Directory, most: int = PAYEES_MAX) -> None:
-        """`most`: so many are remembered."""
+        """`most`: how many are cached."""
         self._directory = directory
         self._known: Bounded[bytes, Payee] = Bounded(most)
 
@@ -128,8 +130,8 @@ def _payee_of_barcode(text: str, directory: Directory, now_us: int) -> Payee:
 
 
 def _elsewhere(decoded: barcode.Decoded, directory: Directory) -> tuple[Merchant, barcode.Routing] | None:
-    """The merchant whom a further scheme of a code leads to: a label of several schemes is paid by one that is known
-    here. A code that only points to its payment says nothing that would hold for another scheme."""
+    """The merchant that another scheme's part of the code names: a label of several schemes is paid by the first one
+    that is known here. A code that only points to its payment says nothing that holds for another scheme."""
     if decoded.candidates and decoded.candidates[0].remote:
         return None
     for candidate in decoded.candidates[1:]:
@@ -142,8 +144,8 @@ def _elsewhere(decoded: barcode.Decoded, directory: Directory) -> tuple[Merchant
 
 
 def key_use(payer: pb.RoutingKey, payee: Payee, amount_minor: int, currency: str, face: FaceMatch | None) -> KeyUse:
-    """The payer's key with the facts that its domain is checked against. `face`: whom the face service found, where the
-    key is a face. Raises HutongError."""
+    """The payer's key, with the facts that its domain is checked against. `face`: the face service's match, if the key
+    is a face. Raises HutongError."""
     named = payer.WhichOneof("key")
     requestor = assurance = ""
     cryptogram: Cryptogram | None = None
@@ -202,7 +204,7 @@ def _routing(decoded: barcode.Decoded) -> barcode.Routing:
 
 
 def _payer_code(decoded: barcode.Decoded) -> tuple[PayerKeyKind, Secret[str], str, Cryptogram | None]:
-    """The payer's credential in what a terminal scanned."""
+    """The payer's credential in the code that a terminal scanned."""
     if decoded.kind in ("emv_mpm", "link", "bill", "credit_transfer"):
         raise HutongError(Reason.ERROR_REASON_KEY_NOT_PAYER, key=decoded.kind)
     routing = _routing(decoded)

@@ -1,4 +1,4 @@
-"""Where a gateway listens, and the rule that plaintext stays on this machine."""
+"""The address that a gateway listens on, and the rule that plaintext stays on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Tls:
     certificate: Path
     key: Path
     client_authority: Path | None = None
-    """Where set, callers must show a certificate of this authority (mTLS)."""
+    """If set, callers must present a certificate of this authority (mTLS)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Address:
 
     @property
     def stays_here(self) -> bool:
-        """Whether nobody outside this machine can connect."""
+        """Whether only this machine can connect."""
         if self.path or self.host == "localhost":
             return True
         try:
@@ -65,8 +65,8 @@ def parse(text: str) -> Address:
 
 
 def certified_name(certificate: Path) -> str:
-    """A host name or address that the first certificate of a PEM file certifies; empty where it certifies none, for
-    a CN is no name of a host. Raises ListenError where the file is no certificate."""
+    """A host name or address in the subject alternative names of the first certificate of a PEM file; empty if there is
+    none (a CN is no host name). Raises ListenError if the file is no certificate."""
     try:
         found = x509.load_pem_x509_certificate(certificate.read_bytes())
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -79,7 +79,7 @@ def certified_name(certificate: Path) -> str:
 
 
 def check(address: Address, *, secured: bool, plaintext_allowed: bool) -> None:
-    """Refuses plaintext where others could read it, unless that was said explicitly."""
+    """Refuses plaintext that others could read, unless it was allowed explicitly."""
     if not (secured or plaintext_allowed or address.stays_here):
         raise ListenError(
             f"{address.target} would be reachable in plaintext from other machines. Listen on 127.0.0.1 or a Unix "

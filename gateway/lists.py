@@ -35,16 +35,16 @@ from hutong_contract.paging import page_size
 log = logging.getLogger(__name__)
 
 WAITING_MAX: Final = 256
-"""Calls that may wait; further ones are refused at once."""
+"""Most calls that wait; further ones are refused."""
 SCAN_MAX: Final = 1000
-"""Rows of an index that one call looks at where it must look for those that fit: a few milliseconds."""
+"""Most rows of an index that one call reads: a few milliseconds."""
 FOLLOW_S: Final = 1.0
-"""How often the thread looks whether there is something new to follow."""
+"""How often the thread looks for new events to index, in seconds."""
 FOLLOW_SHARE: Final = 0.02
-"""Of the gateway's CPU time that following takes while payments are made and want all of it; what is left then is done
-when a call needs it, or when there is time."""
+"""Share of the gateway's CPU time for indexing while payments need all of it. The rest is indexed when a call needs it,
+or when there is time."""
 STEPS_PER_CALL_MAX: Final = 8
-"""Steps that one call follows before it is refused and told to come back: about half a second."""
+"""Indexing steps that one call does before it is refused and told to try again: about half a second."""
 BEHIND_RETRY_US: Final = 500_000
 _CREDITING: Final = int(State.CREDITING)
 _SAID_BY_LEGS: Final = frozenset({int(State.DEBITING), int(State.DEBIT_UNKNOWN)})
@@ -102,7 +102,7 @@ class Lists:
         self._give_up_reader()
 
     def turn(self) -> bool:
-        """Answers one call or, where none waits, follows the journal a step. Returns whether there is more to do."""
+        """Answers one call or, if none waits, does one indexing step. Returns whether there is more to do."""
         if not self._calls:
             return self._follow()
         call = self._calls.popleft()
@@ -141,7 +141,7 @@ class Lists:
         return self._reader
 
     def _give_up_reader(self) -> None:
-        """The next call opens another one."""
+        """Closes the reader, which may be broken; the next call opens another one."""
         reader, self._reader = self._reader, None
         if reader is not None:
             with contextlib.suppress(Exception):  # it may be broken
@@ -165,7 +165,7 @@ class Lists:
 
 
 def page(reader: Reader, wanted: PaymentFilter, size: int, before_id: bytes) -> pb.ListPaymentsResponse:
-    """The page of payments that fit and are older than `before_id`. Raises HutongError LIST_BEHIND,
+    """The page of payments that match the filter and are older than `before_id`. Raises HutongError LIST_BEHIND,
     JournalUnavailableError."""
     scan = _scan(wanted, size, before_id)
     if scan.merchant_id or scan.token_ref:
@@ -200,7 +200,7 @@ def page(reader: Reader, wanted: PaymentFilter, size: int, before_id: bytes) -> 
 
 
 def _scan(wanted: PaymentFilter, size: int, before_id: bytes) -> Scan:
-    """The reading of the index that serves a filter best."""
+    """The index, and how to read it, that serves a filter best."""
     if wanted.token_ref:
         decided = not (wanted.merchant_id or wanted.states or wanted.kind)
         return _limited(Scan(wanted.first_id, before_id, size, token_ref=wanted.token_ref), decided=decided)

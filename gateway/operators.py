@@ -1,4 +1,4 @@
-"""Who may ask what only an operator may: settlement, and the rules of risk."""
+"""Authorisation of operators: settlement and risk rules are for them alone."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from hutong_contract.errors import HutongError, Reason
 from hutong_contract.names import REQUESTOR_SECRET_METADATA
 
 Operators = Callable[[str, str], None]
-"""Raises HutongError unless a TRID and its secret may run the gateway."""
+"""Raises HutongError unless a TRID and its secret may operate the gateway."""
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def secret_from(context: Context, name: str) -> str:
-    """A secret that a caller sends in its metadata; empty where there is none."""
+    """The secret in a call's metadata; empty if there is none."""
     return str(dict(context.invocation_metadata() or ()).get(name, ""))
 
 
 def admit_operator(trid: str, context: Context, operators: Operators, field: str = "requestor_id") -> None:
-    """Lets an operator's call pass. Raises HutongError: FIELD_MISSING, of this field, where nobody is named, and
+    """Admits an operator's call. Raises HutongError: FIELD_MISSING (naming this field) if nobody is named, and
     REQUESTOR_NOT_ALLOWED."""
     if not trid:
         raise HutongError(Reason.ERROR_REASON_FIELD_MISSING, field=field)

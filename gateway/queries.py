@@ -1,4 +1,4 @@
-"""GetPayment and GetReceipt: read committed state on a thread of their own, many at once, and leave payments alone."""
+"""GetPayment and GetReceipt: reads committed state on a thread of its own, in batches, without slowing payments."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from hutong_contract.incidents import incident
 log = logging.getLogger(__name__)
 
 WAITING_MAX: Final = 2048
-"""Queries that may wait; further ones are refused at once."""
+"""Most queries that wait; further ones are refused."""
 BATCH_MAX: Final = 64
-"""Queries answered from one reading of the journal: the statements are shared, and so are the turns at the GIL."""
+"""Most queries answered from one read of the journal; they share its statements and its turns at the GIL."""
 SHARE: Final = 0.1
-"""Of the gateway's CPU time that queries may take while payments are in flight and want all of it: after each batch the
-thread rests until the others have had the rest."""
+"""Share of the gateway's CPU time for queries while payments are in flight and need all of it. After each batch the
+thread rests until the other threads have had the rest."""
 IDLE_WEIGHT: Final = 9.0
-"""What a second counts in which the others could have run and did not: with nobody else at work queries take half of
-the time."""
+"""Weight of time that other threads could have used and left idle. When no other thread works, queries take half of the
+time."""
 REST_MAX_S: Final = 0.25
-"""Longest rest, where the others do not want their part."""
+"""Longest rest in seconds, if the other threads do not need their share."""
 LOOK_MIN_S: Final = 0.0005
 LOOK_MAX_S: Final = 0.005
-"""Between looks at what the others have had."""
+"""Longest time between two looks at the other threads' CPU time, in seconds."""
 FAILED_REST_S: Final = 0.1
-"""After a defect of the thread itself, until it goes on."""
+"""Rest after a defect of the thread itself, in seconds."""
 IDLE_WAIT_S: Final = 60.0
 
 
@@ -60,8 +60,8 @@ class Queries:
         busy: Callable[[], bool] = lambda: False,
         threaded: bool = True,
     ) -> None:
-        """`merchants`: whose names receipts show; `busy`: whether payments are in flight, which come first. Without a
-        thread (`threaded`) its maker takes the turns."""
+        """`merchants`: their names, for receipts; `busy`: whether payments are in flight, which have priority. Without
+        a thread (`threaded`) the owner calls `turn`."""
         self._merchants = merchants
         self._open_reader = open_reader
         self._busy = busy
@@ -74,7 +74,7 @@ class Queries:
             self._thread.start()
 
     def submit(self, call: Call) -> None:
-        """Has the call answered by the thread, or refuses it now."""
+        """Queues the call for the thread, or refuses it."""
         if self._stopped:
             call.fail(HutongError(Reason.ERROR_REASON_DRAINING))
         elif len(self._calls) >= WAITING_MAX:
@@ -100,7 +100,7 @@ class Queries:
         self._give_up_reader()
 
     def turn(self) -> bool:
-        """Answers a batch of those that wait. Returns whether more wait."""
+        """Answers a batch of waiting queries. Returns whether more wait."""
         calls = [self._calls.popleft() for _ in range(min(len(self._calls), BATCH_MAX))]
         try:
             self._answer(calls)
@@ -114,7 +114,7 @@ class Queries:
         return bool(self._calls)
 
     def _give_up_reader(self) -> None:
-        """The next query opens another one."""
+        """Closes the reader, which may be broken; the next query opens another one."""
         reader, self._reader = self._reader, None
         if reader is not None:
             with contextlib.suppress(Exception):  # it may be broken
@@ -162,9 +162,9 @@ class Queries:
 
 
 def rest(own_s: float, share: float, busy: Callable[[], bool]) -> None:
-    """Waits while payments are in flight (`busy`), until the others have had their part for the CPU time `own_s` that
-    this thread has just used and may have `share` of. What the others left of it idle counts too: who does not want the
-    time is not waited for."""
+    """Rests while payments are in flight (`busy`), until other threads have had their share for the CPU time `own_s`
+    that this thread has just used, of which it may have `share`. Idle time counts too, so that the thread does not wait
+    for others that need no CPU."""
     owed_s = own_s * (1.0 / share - 1.0)
     begun_s, used_s = time.monotonic(), time.process_time()
     while busy():

@@ -1,4 +1,4 @@
-"""Receipts: what a terminal or wallet prints of a payment, in printable texts. Pure: from what GetPayment shows."""
+"""Receipts: the printable facts of a payment, for a terminal or wallet. Pure: made from what GetPayment returns."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from hutong_contract.currencies import EXPONENT_OF
 from hutong_contract.errors import HutongError, Reason
 
 NUMBER_BYTES: Final = 10
-"""Of a receipt number: 16 characters, so that a million receipts share none (odds of 1 to 10^12)."""
+"""Bytes of a receipt number: 16 characters, so that a million receipts have different ones (odds of 1 to 10^12)."""
 
 
 def receipt_of(found: pb.GetPaymentResponse, merchant: Merchant | None) -> pb.Receipt:
-    """The receipt of a payment or refund as it stands. Raises PAYMENT_NOT_SETTLED while it is under way."""
+    """The receipt of a payment or refund. Raises PAYMENT_NOT_SETTLED while it is in flight."""
     payment = found.payment
     state = State(payment.state)
     if state not in RESTING:

@@ -1,4 +1,5 @@
-"""A refund is a payment the other way: the acquirer is debited, the issuer credited, by the same state machine."""
+"""Refunds. A refund is a payment in the other direction: the acquirer is debited and the issuer credited, by the same
+state machine."""
 
 from __future__ import annotations
 

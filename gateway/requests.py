@@ -1,4 +1,4 @@
-"""What a request may look like: its key, amount, currency, deadline, and the fingerprint of what it asks for. Pure."""
+"""Checks of requests: idempotency key, amount, currency, deadline; and the fingerprint of a request. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hutong_contract.limits import (
 )
 
 CURRENCY_LOOKED_AT: Final = 8
-"""Characters of an unknown currency that are compared with known ones."""
+"""Characters of an unknown currency that are compared with known ones, for a suggestion."""
 
 
 def check_key(key: str) -> None:
@@ -51,7 +51,7 @@ def payment_id_bytes(text: str) -> bytes:
 
 
 def reply_by(call: Call, now_us: int) -> int:
-    """When the caller must have an answer, final or not."""
+    """When the caller must have an answer, final or not, in microseconds."""
     if call.time_left_us is None:
         return now_us + REPLY_MAX_US
     margin = min(REPLY_MARGIN_US, call.time_left_us // 4)
@@ -70,7 +70,7 @@ def check_reference(reference: str) -> None:
 
 
 def deadline(request: pb.CreatePaymentRequest, now_us: int) -> int:
-    """When the payment must have ended. Raises if that is past or too far ahead."""
+    """When the payment must have ended. Raises if that is in the past or too far ahead."""
     if not request.HasField("deadline"):
         return now_us + DEADLINE_DEFAULT_US
     deadline_us = request.deadline.seconds * 1_000_000 + request.deadline.nanos // 1000
@@ -82,7 +82,7 @@ def deadline(request: pb.CreatePaymentRequest, now_us: int) -> int:
 
 
 def hold_until(request: pb.CreatePaymentRequest, now_us: int) -> int:
-    """When the hold that is asked for ends by itself; 0 where none is. Raises if its lifetime is not allowed."""
+    """When the requested hold expires; 0 if no hold is requested. Raises if its lifetime is not allowed."""
     if not request.HasField("hold"):
         return 0
     lifetime = request.hold.lifetime
@@ -144,8 +144,8 @@ def amount(
 def fingerprint(
     key: bytes, payer: bytes, payee: bytes, amount_minor: int, currency: str, reference: str, hold: bytes | None = None
 ) -> bytes:
-    """16 bytes over what was asked for; keyed, since a payment code or token is in it. The deadline is not: a
-    repeat has another. `hold`: the hold that was asked for."""
+    """16 bytes that identify the content of a request, for comparison with a repeat. Keyed, because a payment code or
+    token is part of it. The deadline is not part of it, since a repeat has another. `hold`: the requested hold."""
     if hold is not None:
         payee += b"hold" + hold
     text = f"{len(payer)} {len(payee)} {amount_minor} {currency} {reference}".encode("utf-8", "surrogatepass")

@@ -1,11 +1,11 @@
-"""Which acquirer serves a payment: eligible ones by cost, weight and health, with the reasons kept.
+"""Chooses the acquirer of a payment: eligible ones by cost, weight and health, and records the reasons.
 
-Equals share a merchant's payments by their weights: over any hundred payments each share holds within some points,
-however slowly or fast they come.
+Acquirers of equal score share a merchant's payments by their weights: over any hundred payments each share is kept
+within some points, at any rate of payments.
 
-Health is what the engine observed: answers in time and their latency, as exponentially weighted means, and a circuit
-breaker. An open circuit lets nothing through until its time is over; then it is half open: a probe at a time, until one
-succeeds (closed) or fails (open again, for twice as long).
+Health is what the engine observed: the share of answers in time and their latency, as exponentially weighted means, and
+a circuit breaker. An open circuit admits nothing until its time is over. Then it is half open: it admits one probe at a
+time, until one succeeds (closed) or fails (open again, for twice as long).
 """
 
 from __future__ import annotations
@@ -22,33 +22,34 @@ from gateway.directory import Acceptance, Directory, Merchant
 from gateway.engine.model import ACQUIRERS_MAX
 
 SMOOTHING: Final = 0.05
-"""Weight of one observation in the means: about the last 20 count."""
+"""Weight of one observation in the means: about the last 20 observations count."""
 FAILURES_TO_OPEN: Final = 5
 """Failures in a row that open a circuit."""
 SUCCESS_TO_STAY_CLOSED: Final = 0.5
-"""A mean success below this opens it too, once there are OBSERVATIONS_MIN."""
+"""A mean success rate below this opens the circuit too, after OBSERVATIONS_MIN observations."""
 OBSERVATIONS_MIN: Final = 20
 OPEN_US: Final = 5_000_000
 OPEN_US_MAX: Final = 60_000_000
 PROBE_US: Final = 1_000_000
-"""In a half-open circuit: the time between two probes."""
+"""Time between two probes of a half-open circuit, in microseconds."""
 REFRESH_US: Final = 1_000_000
-"""How long a computed order is used again: health moves slowly, payments do not. A circuit that opens ends it."""
+"""How long a computed order is used again, in microseconds. Health changes slowly; an opening circuit ends it at
+once."""
 EQUAL_BP: Final = 1.0
-"""Scores that differ by less share the traffic by weight."""
+"""Acquirers whose scores differ by less than this share the traffic by weight, in basis points."""
 STARTS: Final = 32
-"""A merchant's turns begin at one of so many places, by its id: of many merchants with one payment each, the acquirers
-get their shares too."""
+"""Number of places at which a merchant's turns may begin, chosen by its id, so that acquirers get their shares also of
+many merchants with one payment each."""
 CACHE_MAX: Final = 100_000
-"""Merchants whose order and turns are kept; beyond it both start anew."""
+"""Merchants whose order and turns are kept; beyond it both start again."""
 
 FAILURE_COST_BP: Final = 1000.0
-"""A sure failure counts as much as this many basis points."""
+"""Cost of a certain failure in the score, in basis points."""
 LATENCY_COST_BP_PER_S: Final = 20.0
 
 
 class Circuit(enum.Enum):
-    """State of a breaker."""
+    """The state of a circuit breaker."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -57,7 +58,7 @@ class Circuit(enum.Enum):
 
 @dataclass(slots=True)
 class Health:
-    """What was observed of one participant."""
+    """The observed health of one participant."""
 
     success: float = 1.0
     latency_us: float = 0.0
@@ -69,7 +70,7 @@ class Health:
     probe_after_us: int = 0
 
     def observe(self, well: bool, latency_us: int, now_us: int, count: int = 1) -> None:
-        """Takes an answer in time (or not) into account, or several in a row with their mean latency."""
+        """Adds an observation: an answer in time or not, or several alike with their mean latency."""
         weight = SMOOTHING if count == 1 else 1.0 - (1.0 - SMOOTHING) ** count
         self.observations += count
         self.success += weight * (float(well) - self.success)
@@ -93,7 +94,7 @@ class Health:
         self.open_until_us = now_us + self.open_us
 
     def admits(self, now_us: int) -> bool:
-        """Whether a payment may go there now; in a half-open circuit this takes the probe."""
+        """Whether a payment may be sent there now. In a half-open circuit this uses up the probe."""
         if self.circuit is Circuit.OPEN and now_us >= self.open_until_us:
             self.circuit, self.probe_after_us = Circuit.HALF_OPEN, now_us
         if self.circuit is Circuit.HALF_OPEN and now_us >= self.probe_after_us:
@@ -104,13 +105,13 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The acquirers to try, in order, and why."""
+    """The acquirers to try, in order, and the reasons."""
 
     acquirers: tuple[str, ...]
     explanation: str
-    """JSON: [[acquirer id, score, [reasons]], ...], best first, those not eligible too."""
+    """JSON: [[acquirer id, score, [reasons]], ...], best first, including those that are not eligible."""
     route_id: int
-    """63-bit name of the explanation, by which the journal keeps it once."""
+    """63-bit id of the explanation, under which the journal stores it once."""
 
 
 class Router:
@@ -122,15 +123,15 @@ class Router:
         self._health: dict[str, Health] = {}
         self._cache: dict[tuple[str, str], _Plan] = {}
         self._turns: dict[tuple[str, str], dict[str, float]] = {}
-        """What each acquirer is owed, in weights, by merchant and currency: it outlives the plans, which are computed
-        anew each second, so that a share holds however few payments there are in a second."""
+        """What each acquirer is owed, in weights, by merchant and currency. It outlives the plans, which are computed
+        again each second, so that shares are kept however few payments there are in a second."""
 
     def health(self, participant: str) -> Health:
-        """What was observed of a participant."""
+        """The health of a participant."""
         return self._health.setdefault(participant, Health())
 
     def observe(self, participant: str, well: bool, latency_us: int, now_us: int, count: int = 1) -> None:
-        """Takes an observation of the engine, or several alike; a circuit that changes makes all orders stale."""
+        """Adds observations of the engine. A circuit that changes makes all computed orders stale."""
         health = self.health(participant)
         before = health.circuit
         health.observe(well, latency_us, now_us, count)
@@ -138,7 +139,7 @@ class Router:
             self._cache.clear()
 
     def shift(self, by_us: int) -> None:
-        """The clock stepped by so many microseconds: a circuit stays open for as long as it had left."""
+        """Adjusts to a step of the clock: a circuit stays open for the time that it had left."""
         for health in self._health.values():
             health.open_until_us += by_us
             health.probe_after_us += by_us
@@ -155,12 +156,13 @@ class Router:
         return plan.next()
 
     def currencies(self, merchant: Merchant) -> frozenset[str]:
-        """The currencies that a merchant's acquirers settle, whether they can be reached now or not; empty: all."""
+        """The currencies that a merchant's acquirers settle, reachable or not; empty: all."""
         settled = [self.directory.participants[served.acquirer_id].currencies for served in merchant.acquirers]
         return frozenset().union(*settled) if all(settled) else frozenset()
 
     def _plan(self, merchant: Merchant, currency: str, now_us: int) -> _Plan:
-        """An order for each acquirer that may lead, to use for a while; with a probe to send, for one payment only."""
+        """An order for each acquirer that may be first, to be used for a while; or an order with a probe, for one
+        payment."""
         rated = [self._rate(acceptance, currency, now_us) for acceptance in merchant.acquirers]
         eligible = sorted((entry for entry in rated if entry.eligible), key=lambda entry: entry.score)
         equals = [entry for entry in eligible if entry.score - eligible[0].score < EQUAL_BP]
@@ -183,7 +185,7 @@ class Router:
     def _owed(
         self, merchant: Merchant, currency: str, weights: Sequence[tuple[str, float]], total: float
     ) -> dict[str, float]:
-        """The turns of a merchant's acquirers, which go on where they were."""
+        """The turns of a merchant's acquirers, continued from the former plan."""
         key = (merchant.id, currency)
         owed = self._turns.get(key)
         if owed is None:
@@ -234,8 +236,8 @@ class _Rated:
 
 
 def _turn(weights: Sequence[tuple[str, float]], total: float, owed: dict[str, float]) -> str:
-    """Who leads next, in proportion to weights and spread evenly (smooth weighted round robin): everybody's claim grows
-    by its weight, whoever has the largest leads and pays for all. `total` is the sum of the weights."""
+    """The next acquirer, in proportion to weights and evenly spread (smooth weighted round robin): every claim grows by
+    its weight; the largest claim wins and pays `total`, the sum of the weights."""
     first, most = "", float("-inf")
     for name, weight in weights:
         claim = owed[name] = owed[name] + weight
@@ -249,9 +251,9 @@ def _turn(weights: Sequence[tuple[str, float]], total: float, owed: dict[str, fl
 class _Plan:
     until_us: int
     routes: dict[str, Route]
-    """By who leads."""
+    """Routes by their first acquirer."""
     only: Route | None
-    """Where there is no choice."""
+    """The route, if there is no choice."""
     weights: list[tuple[str, float]]
     total: float
     owed: dict[str, float]

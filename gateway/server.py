@@ -1,4 +1,4 @@
-"""One gateway process: engine, front, services, from start to drain."""
+"""One gateway process: engine, front and services, from start to drain."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ FACE_WORKERS: Final = 4
 START_S: Final = 30.0
 STOP_S: Final = 5.0
 GIVE_UP_S: Final = 3.0
-"""After the time for what is in flight: until no thread waits for the journal any more."""
+"""After the drain: how long to wait for threads that use the journal, in seconds."""
 HEALTH_S: Final = 0.25
-"""How often health service and gate follow the journal's state."""
+"""How often the health service and the gate follow the journal's state, in seconds."""
 LOOKS: Final = 2
-"""So many looks in a row must find the journal silent: a busy machine may keep both threads waiting."""
+"""Successive looks that must find the journal silent, because a busy machine may delay both threads."""
 RETRY_US: Final = 1_000_000
-"""When to try again, as a refusal says while the journal does not answer."""
+"""Advised delay of a retry while the journal does not answer, in microseconds."""
 KEEPALIVE_MS: Final = 30_000
 
 Register = Callable[[grpc.aio.Server], Sequence[str]]
@@ -71,7 +71,7 @@ Register = Callable[[grpc.aio.Server], Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
-    """How a gateway runs."""
+    """Options of a gateway."""
 
     listen: Address
     front: str = "native"
@@ -87,7 +87,7 @@ class GatewayOptions:
 
 
 class Gateway:
-    """Built from its parts by the composition; `start`, then `stop`."""
+    """A gateway, made of the parts that its owner passes. Call `start`, then `stop`."""
 
     def __init__(
         self,
@@ -107,10 +107,9 @@ class Gateway:
         risk: RuleBook | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """`operators`: who may ask what only an operator may. `neighbours`: how the engine joins others on the same
-        journal. `risk`: the rules by which payments are let in; without it the package's own.
-        `clock`: one for the whole process, that it may step everywhere at once; where `neighbours` join, they compare
-        it with the journal's."""
+        """`operators`: authorises operators. `neighbours`: the other engines on the same journal. `risk`: the risk
+        rules; without it the package's own. `clock`: one for the whole process, which steps everywhere at once;
+        `neighbours` compare it with the journal's."""
         secured = options.tls is not None
         check(options.listen, secured=secured, plaintext_allowed=options.plaintext_anywhere)
         if secured and options.front == "native":
@@ -173,7 +172,7 @@ class Gateway:
     # -- start -----------------------------------------------------------------------------------------
 
     def start(self) -> int:
-        """Recovers what was in flight, opens the port, and returns how many payments were recovered."""
+        """Recovers payments in flight, opens the port, and returns how many payments were recovered."""
         recovered = self.engine.recover()
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(START_S)
@@ -233,7 +232,7 @@ class Gateway:
         self.engine.add_source(native)
 
     def _ask(self, call: Call) -> None:
-        """A query goes to the thread that answers its kind."""
+        """Passes a query to the thread that answers its kind."""
         (self.lists if call.method == LIST else self.queries).submit(call)
 
     def _bind(self, server: grpc.aio.Server, listen: Address) -> int:
@@ -259,17 +258,18 @@ class Gateway:
         return self._link.reachable(participant)
 
     def unanswered(self, participant: str) -> int:
-        """Places that are taken in the window of a participant that dialled in."""
+        """Places in use in the window of a participant that connected."""
         return self._remote.unanswered(participant)
 
     @property
     def serving(self) -> bool:
-        """Whether payments can be received and acknowledged."""
+        """Whether payments can be accepted and acknowledged."""
         received = self._front is None or self._front.failure is None
         return received and self.engine.serving and not self.gate.is_shut
 
     async def _follow_health(self) -> None:
-        """SERVING while payments can be acknowledged. While the journal does not answer the gate is shut."""
+        """Keeps health SERVING while payments can be acknowledged. While the journal does not answer, the gate is
+        shut."""
         serving: bool | None = None
         silent = 0
         while self._server is not None:
@@ -298,7 +298,7 @@ class Gateway:
             self.gate.open()
 
     async def _follow_rules(self) -> None:
-        """Reads the file of risk rules again when it changes; parsing keeps neither calls nor ticks waiting."""
+        """Reads the file of risk rules again when it changes. Parsing delays neither calls nor ticks."""
         while self._server is not None:
             await asyncio.sleep(RULES_POLL_S)
             try:
@@ -315,9 +315,9 @@ class Gateway:
     # -- stop ------------------------------------------------------------------------------------------
 
     def stop(self) -> bool:
-        """Drains: health says NOT_SERVING, new requests are refused, what is in flight has `drain_s` to end. Returns
-        whether everything ended; the rest is settled after the next start. Waits for no journal that does not
-        answer."""
+        """Drains the gateway: health becomes NOT_SERVING, new requests are refused, and payments in flight have
+        `drain_s` to end. Returns whether all ended; the others are settled after the next start. Does not wait for a
+        journal that does not answer."""
         given_up = threading.Timer(self.options.drain_s + GIVE_UP_S, self._journal.give_up)
         given_up.daemon = True
         given_up.start()
@@ -352,7 +352,7 @@ class Gateway:
 
 
 def _known(error: Exception) -> HutongError | None:
-    """What callers are told of a journal that cannot be read: that is no defect."""
+    """Translates the failure of a journal that cannot be read, which is no defect."""
     if not isinstance(error, JournalUnavailableError):
         return None
     log.error("a call could not read the journal: %s", error)
@@ -360,7 +360,7 @@ def _known(error: Exception) -> HutongError | None:
 
 
 async def _cancel_others() -> None:
-    """Ends what still runs on this loop, so that it can be closed."""
+    """Cancels the other tasks of this loop, so that it can be closed."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()

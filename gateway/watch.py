@@ -1,13 +1,13 @@
-"""WatchPayments: events from the journal to subscribers, in order, at least once, never ahead of what is durable.
+"""WatchPayments: sends events from the journal to subscribers, in order, at least once, never before they are durable.
 
-One thread serves all subscribers from committed rows, in turns of bounded work. A turn first serves those who watch one
-payment (one read of those payments' own events for up to WATCHED_PER_READ_MAX of them), then those who watch all and
-have caught up (they share a read), then, in rotation, those who are behind, as far as the turn's work goes. So nobody
-waits longer for a new event because somebody else reads years of old ones. A subscriber whose connection is full is
-tried again later.
+One thread serves all subscribers from committed rows, in turns of bounded work. A turn first serves subscribers of one
+payment (one read of those payments' events for up to WATCHED_PER_READ_MAX of them), then subscribers of all payments
+that have caught up (they share a read), then, in rotation, those that are behind, until the turn's work is used up. So
+nobody waits longer for a new event because another subscriber reads years of old ones. A subscriber whose connection is
+full is tried again later.
 
-A filter costs nothing to those without one: reads are shared all the same, and of each read a subscriber gets what
-fits, found by token or merchant. Where nothing fits it moves on unseen, and is told now and then how far it has come.
+Filters cost nothing for subscribers without one: reads are shared, and a subscriber gets the matching events of each
+read, found by token or merchant. If none match, its position moves on, and it is told now and then how far it has come.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ log = logging.getLogger(__name__)
 
 EVENTS_PER_MESSAGE_MAX: Final = 500
 WATCHED_PER_READ_MAX: Final = 200
-"""Watched payments whose events are read by one statement."""
+"""Most payments whose events are read by one statement."""
 EVENTS_PER_READ_MAX: Final = 4000
 """Most events that such a statement returns; a payment has about ten in its life."""
 WORK_PER_TURN_MAX: Final = 32
-"""What a turn spends on subscribers who are behind: READ_WORK for each read of EVENTS_PER_MESSAGE_MAX events (a
+"""Work that a turn spends on subscribers that are behind: READ_WORK for each read of EVENTS_PER_MESSAGE_MAX events (a
 millisecond or two), 1 for each message that was read before."""
 READ_WORK: Final = 4
 FULL_PER_TURN_MAX: Final = 64
-"""Full connections that a turn tries again; each holds the message that it did not take."""
+"""Full connections that a turn tries again; each holds the message that it did not accept."""
 SUBSCRIBERS_MAX: Final = 1000
 SUBSCRIBERS_OF_ONE_MAX: Final = 100
-"""Streams that one caller may have open."""
+"""Most open streams of one caller."""
 BEHIND_REST: Final = 4.0
-"""While payments are made, those behind are left alone for so many times the CPU time that a turn took: a fifth of one
-processor goes to their catching up."""
+"""While payments are made, the thread rests after serving those that are behind, for this many times the CPU time of
+the turn: catching up takes at most a fifth of one processor."""
 PROGRESS_EVENTS: Final = 5_000
-"""A subscriber for whom so many events in a row were of no interest is told how far it has come, so that it need not
-begin before them when its stream breaks."""
+"""After this many events in a row that do not match, a subscriber is told its position, so that it need not start
+before them if its stream breaks."""
 POLL_S: Final = 0.2
-"""How often subscribers that are full, and journals that others write, are looked at again."""
+"""How often full subscribers, and journals that other engines write, are looked at again, in seconds."""
 
 
 class Subscriber(Protocol):
     """A caller's stream."""
 
     asker: str
-    """Whose query budget it is."""
+    """The caller whose query budget counts."""
 
     def try_send(self, message: bytes) -> bool:
         """Sends a message; False if the stream is full now."""
@@ -109,11 +109,11 @@ class _Position:
         self.served = 0
         """When it was served last, as a count of what the hub has served; the lowest is next."""
         self.held: _Batch | None = None
-        """What its full connection did not take."""
+        """The message that its full connection did not accept."""
 
     @property
     def gone(self) -> bool:
-        """Whether its caller left, or its stream is broken."""
+        """Whether the caller has left or the stream is broken."""
         try:
             return self.broken or self.subscriber.closed
         except Exception as error:  # one broken stream must not end those of the others
@@ -122,8 +122,8 @@ class _Position:
             return True
 
     def offer(self, batch: _Batch) -> bool:
-        """Sends a batch and moves behind it; False if the connection is full or gone: then the batch is held. Where
-        nothing fits, that is said only once in a while."""
+        """Sends a batch and moves the position behind it; False if the connection is full or closed, and then the batch
+        is held. If no event matches, the position is sent only now and then."""
         if not batch.fitting and batch.last - self.told < PROGRESS_EVENTS and not self.from_now:
             self.after = batch.last
             return True
@@ -143,7 +143,7 @@ class _Position:
 
 
 class _Batch:
-    """What a subscriber gets of events in a row, as one message."""
+    """The events of one message to a subscriber."""
 
     __slots__ = ("fitting", "last", "message")
 
@@ -155,7 +155,8 @@ class _Batch:
 
 
 class _Read:
-    """Events in a row as they were read, and what each subscriber gets of them. Equal positions share a batch."""
+    """Consecutive events of one read, and what each subscriber gets of them. Subscribers at equal positions share a
+    batch."""
 
     def __init__(self, rows: Sequence[EventRow]) -> None:
         self.rows = rows
@@ -167,7 +168,7 @@ class _Read:
         self._by_merchant: dict[str, list[EventRow]] | None = None
 
     def batch(self, one: _Position) -> _Batch:
-        """What this subscriber gets: of the events after its position those that fit."""
+        """The matching events after the subscriber's position."""
         key = (one.after, one.wanted)
         found = self._batches.get(key)
         if found is None:
@@ -199,7 +200,7 @@ class WatchHub:
     """Serves all subscribers of one gateway."""
 
     def __init__(self, open_reader: Callable[[], Reader], *, threaded: bool = True) -> None:
-        """Without a thread (`threaded`) its maker takes the turns."""
+        """Without a thread (`threaded`) the owner calls `turn`."""
         self._open_reader = open_reader
         self._reader: Reader | None = None
         self._positions: list[_Position] = []
@@ -217,7 +218,7 @@ class WatchHub:
             self._thread.start()
 
     def notify(self) -> None:
-        """There may be new events. Called by the engine after each commit."""
+        """Tells the thread that there may be new events. Called by the engine after each commit."""
         if self._positions or self._new:
             self._paid = True
             self._wake.set()
@@ -262,8 +263,8 @@ class WatchHub:
             self._reader.close()
 
     def turn(self, *, behind: bool = True) -> bool:
-        """Sends what there is to those who are there, as far as one turn's work goes; without `behind` to none of those
-        who are behind. Returns whether there is more to send at once."""
+        """Sends pending events to subscribers, up to one turn's work; without `behind` none to those that are behind.
+        Returns whether there is more to send at once."""
         try:
             self._reader = self._reader or self._open_reader()
             more = self._serve(self._reader, behind=behind)
@@ -312,7 +313,7 @@ class WatchHub:
         one.served = self._served
 
     def _serve_watched(self, reader: Reader, ones: Sequence[_Position]) -> None:
-        """Those who watch one payment each."""
+        """Serves subscribers of one payment each."""
         after: dict[bytes, int] = {}
         for one in ones:
             assert one.payment_id is not None, "these watch one payment"
@@ -326,8 +327,8 @@ class WatchHub:
                 one.offer(_Batch([row for row in news if _fits(one.wanted, row)], news[-1].sequence))
 
     def _serve_caught_up(self, reader: Reader, ones: Sequence[_Position]) -> None:
-        """Those who watch all payments and are near the newest event: one read for all of them. Whoever does not get
-        to its end counts as behind."""
+        """Serves subscribers of all payments that are near the newest event, with one read for all. Those that do not
+        reach its end count as behind."""
         if not ones:
             return
         read = _Read(reader.events(min(one.after for one in ones), EVENTS_PER_MESSAGE_MAX))
@@ -338,8 +339,8 @@ class WatchHub:
                 one.caught_up = False
 
     def _serve_behind(self, reader: Reader, ones: Sequence[_Position]) -> bool:
-        """Those who watch all payments and are behind, in this order and again, until the turn's work is done. Returns
-        whether somebody is left who can be served at once."""
+        """Serves subscribers of all payments that are behind, in this order and again, until the turn's work is used
+        up. Returns whether another one could be served at once."""
         waiting = deque(ones)
         reads: dict[int, _Read] = {}
         work = 0

@@ -21,7 +21,7 @@ from hutong_contract.names import CALLER_METADATA
 from hutong_contract.serving import abort, proven_identities
 
 STREAM_QUEUE_MAX: Final = 64
-"""Messages of a watcher that wait in this process; then it is full."""
+"""Most messages to a watcher that wait in this process; then its connection counts as full."""
 
 _SERVICE: Final = METHODS[0].split("/")[1]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -74,7 +74,7 @@ class AioStream:
 
 
 class AioFront:
-    """Serves calls into the gate, which the engine empties."""
+    """Passes calls to the gate, which the engine empties."""
 
     def __init__(
         self,
@@ -133,7 +133,8 @@ class AioFront:
             stream.closed = True
 
     async def _charge(self, context: Context) -> str:
-        """Takes a query from the caller's budget and returns whose that is; ends the call where nothing is left."""
+        """Takes a query from the caller's budget and returns whose budget it is; ends the call if the budget is
+        spent."""
         asker, proven = asker_of(context)
         refusal = self._budgets.refusal(asker, proven=proven)
         if refusal is not None:
@@ -141,7 +142,7 @@ class AioFront:
         return asker
 
     def deliver(self, future: asyncio.Future[bytes], payload: bytes, error: HutongError | None) -> None:
-        """Takes an answer from any thread; they reach their callers together, soon after."""
+        """Takes an answer from any thread. Answers are sent to their callers in batches, soon after."""
         with self._lock:
             self._answers.append((future, payload, error))
             if self._scheduled:
@@ -166,8 +167,8 @@ class AioFront:
 
 
 def caller_of(context: Context) -> str:
-    """Whose idempotency keys these are: the identity that mTLS proves, or else what the caller says of itself. Never
-    a reason to let anybody in."""
+    """The owner of the caller's idempotency keys: the identity proven by mTLS, or else the name that the caller gives.
+    Never used for authorisation."""
     identities = proven_identities(context)
     if identities:
         return min(identities)
@@ -178,8 +179,8 @@ def caller_of(context: Context) -> str:
 
 
 def asker_of(context: Context) -> tuple[str, bool]:
-    """Whose query budget counts, and whether that is proven: the identity of mTLS, or else the name that the caller
-    says, or else the connection."""
+    """The owner of the query budget, and whether it is proven: the identity of mTLS, or else the caller's name, or else
+    its connection."""
     identities = proven_identities(context)
     if identities:
         return min(identities), True

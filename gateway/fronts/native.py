@@ -1,9 +1,9 @@
 """The native front: HTTP/2 and gRPC in Rust, outside the GIL; calls reach the engine in batches.
 
-Plaintext only: for loopback, or a Unix socket behind a TLS proxy. Methods other than PaymentService's go to a grpc.aio
-server on a Unix socket. While the engine is busy it empties this front itself, once a tick; only when it is idle does a
-thread wait here in its place, so that under load no thread is woken for a call. In an overload, when more has come in
-a tick than may wait, the thread takes over: it looks each PACE_S, so that what is refused does not wait for a tick.
+Plaintext only: for loopback, or a Unix socket behind a TLS proxy. Methods other than PaymentService's are forwarded to
+a grpc.aio server on a Unix socket. While the engine is busy it empties this front itself, once a tick. While it is idle
+a thread waits here in its place, so that under load no thread is woken for a call. In an overload, when more calls have
+come in a tick than may wait, the thread takes over and looks each PACE_S, so that a refusal does not wait for a tick.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ EVENTS_MAX: Final = 4096
 IO_THREADS: Final = 1
 IDLE_WAIT_MS: Final = 100
 PACE_S: Final = 0.002
-"""How often the thread looks in an overload: a refusal waits half of it, and each look costs the engine a turn."""
+"""Seconds between two looks in an overload. A refusal waits half of it on average; each look costs the engine a turn at
+the GIL."""
 SWITCH_S: Final = 0.001
-"""How long this thread waits for the engine to let go of the GIL; Python's own 5 ms would be most of a refusal."""
+"""How long this thread waits for the GIL, in seconds. Python's own 5 ms would be most of the time of a refusal."""
 CALM_S: Final = 0.25
-"""Without a refusal for so long, the engine empties this front again."""
+"""After this many seconds without a refusal, the engine empties this front again."""
 STREAMS_PER_CONNECTION_MAX: Final = 10_000
 RETRY_S: Final = 0.1
-"""After a failure of the transport, how long until calls are looked for again."""
+"""Delay before calls are received again after a failure of the transport, in seconds."""
 ANONYMOUS: Final = ""
 
 
@@ -48,15 +49,16 @@ class TransportError(Exception):
 
 
 class _Came(enum.Enum):
-    """What one look at the front brought."""
+    """The result of one look at the front."""
 
     NOTHING = enum.auto()
     ASIDE = enum.auto()
-    """Only what is not the engine's: queries, callers who left, calls that were refused here. The engine sleeps on."""
+    """Only what is not for the engine: queries, callers that left, calls that were refused here. The engine is not
+    woken."""
     CALLS = enum.auto()
-    """Calls that the gate took; the engine was woken."""
+    """Calls that the gate accepted; the engine was woken."""
     OVERLOAD = enum.auto()
-    """Calls that did not all fit."""
+    """More calls than fit the gate."""
 
 
 class NativeCall:
@@ -122,11 +124,11 @@ class NativeFront:
         self._query = query
         self._watch = watch
         self._turn = threading.Event()
-        """Set where the thread is to wait for calls: the engine is idle, or overloaded."""
+        """Set when the thread must wait for calls: the engine is idle, or overloaded."""
         self._shedding = False
         self._closed = False
         self._ended = False
-        """The engine takes nothing any more: this thread refuses whoever comes."""
+        """Set when the engine has ended: this thread refuses all calls."""
         self.failure: TransportError | None = None
         """Why calls cannot be received now; None while they can."""
         self._thread = threading.Thread(target=self._run, name="native-front", daemon=True)
@@ -137,7 +139,7 @@ class NativeFront:
         return self._front.bound_port
 
     def start(self) -> None:
-        """Takes connections."""
+        """Starts to accept connections."""
         self._front.start()
         self._thread.start()
 
@@ -161,12 +163,12 @@ class NativeFront:
         self._turn.set()
 
     def relieve(self) -> None:
-        """The gate is shut, and the engine may not come for a while: the thread answers in its place."""
+        """Makes the thread answer in the engine's place: the gate is shut, and the engine may not come for a while."""
         self._shedding = True
         self._turn.set()
 
     def _receive(self, wait_ms: int) -> _Came:
-        """Takes what has come to where it belongs. Raises TransportError."""
+        """Receives calls and passes each to where it belongs. Raises TransportError."""
         try:
             events = self._front.recv_batch_details(EVENTS_MAX, wait_ms)
         except BaseException as error:  # a panic of the library is no Exception
@@ -191,23 +193,23 @@ class NativeFront:
         return _Came.CALLS if calls else _Came.ASIDE
 
     def _refuse_all(self, events: list[Any], error: Exception) -> None:
-        """A defect ended the handling of a batch in the midst of it. Some may be in the gate: what is done for them is
-        found by their idempotency keys, as after any lost answer; the transport ignores a second one."""
+        """Answers all calls of a batch whose handling a defect ended. Some may be in the gate already; what is done for
+        them is found by their idempotency keys, as after any lost answer. The transport ignores a second answer."""
         code, text, details = incident(log, "the native front", error).packed()
         for event in events:
             if event[0] == EVENT_CALL:
                 self._front.fail(event[1], code, text, [(DETAILS_METADATA_KEY, details)])
 
     def _broken(self, error: TransportError) -> None:
-        """Health follows `failure`; the log has the first of a row."""
+        """Sets `failure`, which health follows, and logs the first of successive failures."""
         if self.failure is None and not self._closed:
             log.critical("%s; it is tried again each %s s", error, RETRY_S, exc_info=error)
         self.failure = error
         self._turn.set()
 
     def _turn_away(self, events: list[Any]) -> list[Any]:
-        """In an overload: rejects excess calls before building call objects, and returns the rest. What this thread
-        does the engine cannot do meanwhile, since both need the GIL."""
+        """In an overload: rejects excess calls before building call objects, and returns the rest. The engine cannot
+        work at the same time, since both need the GIL."""
         fail = self._front.fail
         code, text, details = self._gate.refusal.packed()
         trailers = [(DETAILS_METADATA_KEY, details)]
@@ -239,14 +241,14 @@ class NativeFront:
                 time.sleep(RETRY_S)
 
     def _wait_for_calls(self) -> None:
-        """The engine is idle: waits in its place until there is something for it. A query alone does not wake it."""
+        """Waits in place of the idle engine until there is a call for it. A query alone does not wake it."""
         while not self._closed and not self._turn.is_set():
             if self._receive(IDLE_WAIT_MS) in (_Came.CALLS, _Came.OVERLOAD):
                 return
 
     def _shed(self) -> None:
-        """The engine is overloaded, or the gate is shut: takes what may wait, and refuses the rest, until nothing had
-        to be refused."""
+        """In an overload, or with the gate shut: accepts what may wait and refuses the rest, until nothing had to be
+        refused."""
         while not self._closed and self._gate.is_shut:
             self._receive(IDLE_WAIT_MS)
         interval_s = sys.getswitchinterval()
@@ -263,7 +265,7 @@ class NativeFront:
             self._gate.wake()
 
     def _calls(self, events: list[Any]) -> tuple[list[NativeCall], int]:
-        """What is for the engine, and how many payments that asks for; queries go their own way."""
+        """The calls for the engine, and the number of payments they ask for. Queries are passed on to their thread."""
         calls: list[NativeCall] = []
         more = 0
         for event in events:
@@ -281,7 +283,7 @@ class NativeFront:
         return calls, len(calls) + more
 
     def _call(self, event: Any) -> NativeCall | None:
-        """What is for the engine; None where it was refused, or was a query."""
+        """The call for the engine; None if it was refused or is a query."""
         _, call_id, method, payload, key, details = event
         left = details[2] if details is not None else None
         # Bytes are what the caller says of itself. Text is its address, which changes with every connection: an
@@ -298,7 +300,7 @@ class NativeFront:
         return None
 
     def _ask(self, call: NativeCall, asker: str) -> None:
-        """A query, if its caller's budget has one left."""
+        """Passes on a query, if its caller's budget allows."""
         refusal = self._budgets.refusal(asker, proven=False)
         if refusal is not None:
             call.fail(refusal)

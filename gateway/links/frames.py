@@ -1,4 +1,4 @@
-"""Legs and answers as frames of participants' streams, and what a link says of a leg that never left."""
+"""Converts between legs and frames of participants' streams; and the event for a leg that was never sent."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from hutong.participant.v1 import participant_pb2 as pb
 CODE_CHARACTERS: Final = 2
 """Length of a response code."""
 UNREADABLE_CODE: Final = "96"
-"""Malfunction, as in ISO 8583: the participant gave something that is no response code."""
+"""Response code for an answer without a valid one: malfunction, as in ISO 8583."""
 
 
 def not_sent(leg: LegOut) -> Answered:
-    """The certainty that a leg had no effect."""
+    """The event that a leg was certainly not sent, so it had no effect."""
     return Answered(leg.participant, leg.leg_id, NOT_SENT, "")
 
 
 def by_participant(legs: Sequence[LegOut]) -> dict[str, list[LegOut]]:
-    """Legs with those of the same participant, in their order."""
+    """Groups legs by participant, in their order."""
     sent: defaultdict[str, list[LegOut]] = defaultdict(list)
     for leg in legs:
         sent[leg.participant].append(leg)
@@ -29,7 +29,7 @@ def by_participant(legs: Sequence[LegOut]) -> dict[str, list[LegOut]]:
 
 
 def framed(legs: Sequence[LegOut]) -> pb.LegFrame:
-    """Legs for one participant as a frame."""
+    """A frame of legs for one participant."""
     frame = pb.LegFrame()
     for leg in legs:
         # An unset field costs nothing; an empty one as much as a full one.
@@ -54,17 +54,17 @@ def framed(legs: Sequence[LegOut]) -> pb.LegFrame:
 
 
 def answered(participant: str, frame: pb.AnswerFrame) -> list[Answered]:
-    """A frame of answers as events; what is no response code counts as UNREADABLE_CODE."""
+    """A frame of answers as events. An invalid response code becomes UNREADABLE_CODE."""
     return [Answered(participant, _leg_id(a.leg_id), int(a.result), _code(a.response_code)) for a in frame.answers]
 
 
 def _leg_id(given: bytes) -> bytes:
-    """A leg's id from outside; what is longer than one is none of ours, and is not kept whole."""
+    """A leg's id from outside. A longer one is not ours, and is cut."""
     return given if len(given) <= LEG_ID_BYTES else given[: LEG_ID_BYTES + 1]
 
 
 def _code(text: str) -> str:
-    """A response code from outside: it is journaled, and shown to callers and operators."""
+    """A response code from outside. It is stored in the journal and shown to callers and operators."""
     if not text or (len(text) == CODE_CHARACTERS and text.isascii() and text.isalnum()):
         return text
     return UNREADABLE_CODE

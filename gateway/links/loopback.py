@@ -1,4 +1,4 @@
-"""Participants in this process: a function from legs to answers, called on the engine's thread."""
+"""The link to participants in this process: a function from legs to answers, called on the engine's thread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class LocalParticipants(Protocol):
         ...
 
     def handle_many(self, legs: Mapping[str, Sequence[Leg]], now_us: int) -> list[tuple[str, int, list[Answer]]]:
-        """Carries out legs, by participant, durably: (participant id, delay in microseconds, answers)."""
+        """Carries out legs, durably, and returns for each participant (participant id, delay in microseconds,
+        answers)."""
         ...
 
 

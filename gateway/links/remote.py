@@ -1,7 +1,7 @@
-"""Participants over gRPC: each opens one bidirectional stream and keeps it; frames carry batches both ways.
+"""The link to participants over gRPC: each opens one bidirectional stream; frames carry batches both ways.
 
-What may be sent when is decided in `gateway.links.windows`; here are the streams, and the lock between their thread and
-the engine's.
+`gateway.links.windows` decides what may be sent when. This module has the streams, and the lock between their thread
+and the engine's.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ log = logging.getLogger(__name__)
 
 HELLO_S: Final = 10.0
 EXPIRE_US: Final = 500_000
-"""How often the engine's ticks look for places that were given up; each leg that is sent looks too."""
+"""How often the engine's ticks look for expired places, in microseconds. Sending a leg looks too."""
 ANSWERS_WAITING_MAX: Final = 100_000
-"""Answers that may wait for the engine; beyond them streams are not read, so that participants have to wait."""
+"""Most answers that wait for the engine; beyond them streams are not read, so that participants have to wait."""
 READ_AGAIN_S: Final = 0.01
 UNASKED_PER_S: Final = 2_000
-"""Answers that nobody waits for are read at this rate, once as many as a window has places came at once: each costs
-the engine what one that is waited for costs."""
+"""Rate at which unexpected answers are read, per second, after a burst of as many as a window has places. Each costs
+the engine as much as an expected one."""
 WRONG_S: Final = 1.0
-"""A wrong secret is refused after so long."""
+"""Delay before a wrong secret is refused, in seconds."""
 WRONG_MAX: Final = 1_000
-"""Refusals that wait so at a time; beyond them they are given at once."""
+"""Most refusals that are delayed at a time; beyond them they are sent at once."""
 REPORT_S: Final = 10.0
-"""How often the log says that somebody tries to connect as a participant and may not."""
+"""How often the log reports attempts to connect that were refused, in seconds."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Pace:
-    """So many of something a second, after a number at once. Pure: the time is passed in."""
+    """A rate limit: so many per second, after an initial burst. Pure: the time is passed in."""
 
     def __init__(self, per_s: float, at_once: float) -> None:
         self._per_s = per_s
@@ -59,7 +59,7 @@ class Pace:
         self._at_s: float | None = None
 
     def take(self, count: int, now_s: float) -> float:
-        """Counts some. Returns the seconds after which the next may come."""
+        """Counts some. Returns the seconds until the next may come."""
         if self._at_s is not None:
             self._left = min(self._at_once, self._left + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s
@@ -68,7 +68,7 @@ class Pace:
 
 
 class Refused:
-    """Reports of those who try to connect as a participant and may not: one entry of the log each REPORT_S."""
+    """Reports attempts to connect as a participant that were refused: one entry of the log each REPORT_S."""
 
     def __init__(self) -> None:
         self._since: dict[str, int] = {}
@@ -76,7 +76,7 @@ class Refused:
         self._next_s: dict[str, float] = {}
 
     def report(self, participant: str, why: str, context: Context) -> None:
-        """Counts a refusal, and says it if none was said lately."""
+        """Counts a refusal, and logs it if none was logged lately."""
         count = self._since[participant] = self._since.get(participant, 0) + 1
         now_s = time.monotonic()
         if now_s >= self._next_s.get(participant, 0.0):
@@ -95,11 +95,11 @@ class _Stream:
         self.epoch = epoch
         self.woken = asyncio.Event()
         self.idle = False
-        """Whether the writer waits for legs, and nobody has called it yet."""
+        """Whether the writer waits for legs and was not woken yet."""
         self._loop = loop
 
     def wake(self) -> None:
-        """There is something to send, or the stream is to end."""
+        """Tells the writer that there is something to send, or that the stream must end."""
         if self.idle:
             self.idle = False
             try:
@@ -112,21 +112,21 @@ class RemoteLink(rpc.ParticipantServiceServicer):
     """The link to participants that connect to this gateway, and the gRPC service that they connect to."""
 
     def __init__(self, directory: Directory, *, window: int = WINDOW) -> None:
-        """`window`: legs that may be unanswered at one participant. Raises ValueError where that is too few."""
+        """`window`: legs that may be unanswered at one participant. Raises ValueError if it is too small."""
         self._directory = directory
         self._inbox: Inbox[Any] = Inbox()
         self._lock = threading.Lock()
         self._windows = Windows(window)
         self._streams: dict[str, _Stream] = {}
-        """The stream that counts, of each participant. Both under the lock."""
+        """The current stream of each participant. Guarded by the lock, as `_windows` is."""
         self._closed = False
         self._next_expiry_us = 0
         self._refusing = 0
-        """Refusals of wrong secrets that wait."""
+        """Delayed refusals of wrong secrets."""
         self._refused = Refused()
 
     def use(self, inbox: Inbox[Any]) -> None:
-        """Where answers go: the engine's inbox. Before anybody connects."""
+        """Sets the engine's inbox, which receives the answers. Called before any participant connects."""
         self._inbox = inbox
 
     # -- the engine's side -------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class RemoteLink(rpc.ParticipantServiceServicer):
         return participant in self._streams
 
     def unanswered(self, participant: str) -> int:
-        """Places that are taken in a participant's window."""
+        """Places in use in a participant's window."""
         with self._lock:
             return self._windows.taken(participant)
 
@@ -195,7 +195,7 @@ class RemoteLink(rpc.ParticipantServiceServicer):
             raise error  # a frame that is none, or a defect: the server's guard says it to the participant
 
     def _open(self, participant: str, installation: str) -> _Stream | None:
-        """This stream counts from now on; None where one of another installation does."""
+        """Makes this stream the current one; None if a stream of another installation is current."""
         with self._lock:
             epoch = self._windows.connect(participant, installation)
             if epoch is None:
@@ -208,7 +208,7 @@ class RemoteLink(rpc.ParticipantServiceServicer):
         return stream
 
     def _take(self, participant: str, stream: _Stream) -> list[LegOut] | None:
-        """What to send now; None where the stream is to end."""
+        """The legs to send now; None if the stream must end."""
         with self._lock:
             legs = None if self._closed else self._windows.take(participant, stream.epoch)
             if legs is not None and not legs:
@@ -217,7 +217,7 @@ class RemoteLink(rpc.ParticipantServiceServicer):
         return legs
 
     def _ended(self, participant: str, stream: _Stream) -> None:
-        """The participant left, or the stream broke: what was not given to it will not be."""
+        """The participant left, or the stream broke: gives up what was not sent."""
         with self._lock:
             lost = self._windows.disconnect(participant, stream.epoch)
             if self._streams.get(participant) is stream:
@@ -234,7 +234,7 @@ class RemoteLink(rpc.ParticipantServiceServicer):
         self._ended(participant, stream)
 
     async def _hello(self, requests: AsyncIterator[pb.ConnectRequest], context: Context) -> pb.Hello:
-        """The Hello of somebody who is who it says. Ends the call where there is none."""
+        """Reads and authenticates the Hello. Ends the call if there is none, or if it is refused."""
         try:
             first = await asyncio.wait_for(anext(requests), HELLO_S)
         except (StopAsyncIteration, TimeoutError):
@@ -253,8 +253,8 @@ class RemoteLink(rpc.ParticipantServiceServicer):
         return first.hello
 
     async def _refuse(self, participant: str, context: Context) -> NoReturn:
-        """A wrong secret: the log says it, and the caller waits. The participant itself is never locked out by others'
-        guesses: its right secret lets it in at once."""
+        """Refuses a wrong secret: logs it and delays the answer. The participant itself is not locked out by others'
+        guesses; its right secret is accepted at once."""
         self._refused.report(participant, "wrong credentials", context)
         if self._refusing < WRONG_MAX:
             self._refusing += 1

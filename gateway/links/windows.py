@@ -1,21 +1,22 @@
-"""What may be on its way to each participant: places, order, batches, and which of its streams counts.
+"""The window of each participant: which legs may be unanswered, in which order they are sent, and which stream is
+current.
 
 Every leg that is sent takes a place in its participant's window, by its leg id. The place is free again when
 
 - the leg is answered on the stream that carries it;
 - an inquiry about it, or its reversal, is answered: nobody waits for the leg's own answer any more;
-- the participant opens another stream, or its stream ends: what the old stream carried is not expected on the new one;
-- PLACE_US have passed since it was sent last: it was given up, wherever its answer went.
+- the participant opens another stream, or its stream ends: answers of the old stream are not expected on the new one;
+- PLACE_US have passed since it was last sent: it was given up, wherever its answer went.
 
-A leg sent again under its id keeps its place. Answers for legs without a place (late, doubled, never asked for) change
-nothing here; what they say is the engine's business.
+A leg that is sent again under its id keeps its place. Answers to legs without a place (late, repeated, never asked for)
+change nothing here; the engine judges what they say.
 
-Reversals end what is under way, so they leave first and always find a place: a share of the window is theirs alone, and
-another share nobody's but theirs and the inquiries'. Inquiries leave next; how many may be unanswered is bounded, so
-that a participant that lost its answers is not buried in questions.
+Reversals end payments in flight, so they are sent first and always find a place: one share of the window is theirs
+alone, and another is for them and inquiries only. Inquiries are sent next. The number of unanswered ones is bounded, so
+that a participant that lost its answers is not flooded with questions.
 
 Pure: the time is passed in, nothing is sent, nothing waits. `gateway.links.remote` puts gRPC around it, and the
-simulator streams that break.
+simulator puts streams around it that break.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from gateway.engine.model import INQUIRY_NUMBER_MIN, LEG_ID_BYTES, Answered, Leg
 from gateway.links.frames import by_participant, not_sent
 
 WINDOW: Final = 12_288
-"""Places at one participant. Three quarters, the share of legs that move money, are more than the payments that a
-gateway has in flight unless it is told otherwise (8,192)."""
+"""Places at one participant. Three quarters, the share of legs that move money, are more than the payments in flight at
+a gateway by default (8,192)."""
 WINDOW_MIN: Final = 4
-"""With less, a share of the window is nothing."""
+"""Smallest window; with less, a share would be empty."""
 SHARES: Final = 8
-"""The window is so many shares: one for reversals alone, one for reversals and inquiries, the rest for all."""
+"""Number of shares in a window: one for reversals alone, one for reversals and inquiries, the rest for all."""
 INQUIRY_SHARES: Final = 2
-"""Shares that unanswered inquiries may take at most."""
+"""Most shares that unanswered inquiries may take."""
 PLACE_US: Final = 60_000_000
-"""The longest that an unanswered leg keeps its place after it was sent last. Much longer than the engine waits for an
-answer before it inquires, so that a slow participant is not sent more than its window."""
+"""Longest time that an unanswered leg keeps its place after it was last sent, in microseconds. Much longer than the
+engine waits before it inquires, so that a slow participant is not sent more than its window."""
 FRAME_LEGS_MAX: Final = 1000
 """Legs in one frame: some 100 KB."""
 
@@ -49,7 +50,7 @@ _KIND_OF: Final = dict.fromkeys(LegKind, MONEY) | {LegKind.REVERSAL: REVERSALS, 
 
 
 class Bounds(NamedTuple):
-    """How many places of a window may be taken."""
+    """The limits of a window of some size."""
 
     total: int
     ordinary: int
@@ -67,7 +68,7 @@ def bounds(window: int) -> Bounds:
 
 
 class _Place:
-    """A leg that has a place."""
+    """A leg's place."""
 
     __slots__ = ("asked_us", "kind", "leaving", "left", "leg")
 
@@ -76,9 +77,9 @@ class _Place:
         self.kind = kind
         self.asked_us = asked_us
         self.left = False
-        """Whether it ever was given to a stream."""
+        """Whether the leg was ever sent on a stream."""
         self.leaving = True
-        """Whether it waits to be taken."""
+        """Whether the leg waits to be sent."""
 
 
 class _Window:
@@ -86,19 +87,19 @@ class _Window:
 
     def __init__(self, most: Bounds, installation: str) -> None:
         self.installation = installation
-        """Whose streams take over from each other; empty: nobody's."""
+        """The installation of the participant; its streams take over from each other. Empty: none is known."""
         self.epoch = 0
-        """Which stream carries the legs."""
+        """Number of the current stream."""
         self.places: OrderedDict[bytes, _Place] = OrderedDict()
         """By leg id, the one sent longest ago first."""
         self.used = [0, 0, 0]
         """Places by kind."""
         self.waiting: tuple[OrderedDict[bytes, _Place], ...] = (OrderedDict(), OrderedDict(), OrderedDict())
-        """Places whose leg is not taken yet, by kind and leg id."""
+        """Places whose leg is not sent yet, by kind and leg id."""
         self._most = most
 
     def offer(self, leg: LegOut, now_us: int, lost: list[Answered]) -> None:
-        """Gives the leg a place, or adds to `lost`."""
+        """Gives the leg a place, or adds it to `lost`."""
         kind = _KIND_OF[leg.kind]
         place = self.places.get(leg.leg_id)
         if place is not None:  # sent again: the former copy was given up
@@ -126,7 +127,7 @@ class _Window:
         self.waiting[place.kind].setdefault(place.leg.leg_id, place)
 
     def has_room(self, kind: int) -> bool:
-        """Whether one more leg of this kind finds a place."""
+        """Whether there is a place for one more leg of this kind."""
         reversals, inquiries, money = self.used
         most = self._most
         if reversals + inquiries + money >= most.total:
@@ -138,7 +139,7 @@ class _Window:
         return inquiries < most.inquiries if kind == INQUIRIES else money < most.money
 
     def free(self, place: _Place) -> None:
-        """The place is free; its leg is not sent, if it was not yet."""
+        """Frees the place; if its leg was not sent yet, it never is."""
         leg_id = place.leg.leg_id
         del self.places[leg_id]
         self.used[place.kind] -= 1
@@ -156,7 +157,7 @@ class _Window:
         return taken
 
     def answered(self, leg_id: bytes) -> bool:
-        """An answer came for this leg id, whatever it says. Returns whether it was waited for."""
+        """Takes an answer to this leg id, whatever it says. Returns whether it was expected."""
         place = self.places.get(leg_id)
         if place is None or not place.left:
             return False
@@ -177,7 +178,7 @@ class _Window:
             self.free(place)
 
     def expire(self, now_us: int, lost: list[Answered]) -> None:
-        """Frees places that were given up. The clock may leap, either way."""
+        """Frees expired places. The clock may jump, either way."""
         places = self.places
         while places:
             place = next(iter(places.values()))
@@ -200,9 +201,9 @@ class Windows:
         self._epochs = itertools.count(1)
 
     def connect(self, participant: str, installation: str = "") -> int | None:
-        """A stream of this participant is open, and takes over from the one before, if there is one of the same
-        installation: legs that wait go with it. Returns the epoch by which it is known here; None where a stream of
-        another installation is open, which stays: nothing changes."""
+        """Opens a stream of this participant. It takes over from the former one of the same installation, with the legs
+        that wait. Returns the stream's number (epoch); None, with no change, if a stream of another installation is
+        open."""
         window = self._windows.get(participant)
         if window is None:
             window = self._windows[participant] = _Window(self._most, installation)
@@ -215,8 +216,8 @@ class Windows:
         return window.epoch
 
     def disconnect(self, participant: str, epoch: int) -> list[Answered]:
-        """That stream ended. Returns legs that were never given to any stream, as NOT_SENT; nothing where another
-        stream has taken over."""
+        """Ends that stream. Returns the legs that were never sent on any stream, as NOT_SENT; nothing if another stream
+        has taken over."""
         window = self._windows.get(participant)
         if window is None or window.epoch != epoch:
             return []
@@ -228,9 +229,9 @@ class Windows:
         return participant in self._windows
 
     def offer(self, legs: Sequence[LegOut], now_us: int) -> tuple[list[Answered], list[str]]:
-        """Queues legs for their participants' streams. Returns what is certain not to leave, as NOT_SENT: legs that
-        find no stream or no place, and earlier ones that still waited when these asked about them or undid them; and
-        the participants for whom something waits."""
+        """Queues legs for their participants' streams. Returns the legs that will certainly not be sent, as NOT_SENT
+        (those without a stream or place, and earlier ones that still waited when these asked about them or undid them);
+        and the participants for which something waits."""
         lost: list[Answered] = []
         woken: list[str] = []
         for participant, some in by_participant(legs).items():
@@ -245,15 +246,15 @@ class Windows:
         return lost, woken
 
     def take(self, participant: str, epoch: int) -> list[LegOut] | None:
-        """Legs to send on that stream now, at most a frame; empty where none wait, None where the stream no longer
-        counts and is to end."""
+        """Legs to send on that stream now, one frame at most; empty if none wait, None if the stream is no longer
+        current and must end."""
         window = self._windows.get(participant)
         if window is None or window.epoch != epoch:
             return None
         return window.take(self._frame_legs_max)
 
     def answered(self, participant: str, epoch: int, leg_ids: Sequence[bytes]) -> int:
-        """Answers came on that stream. Returns how many of them were not waited for."""
+        """Takes answers that came on that stream. Returns how many were not expected."""
         waited_for = 0
         window = self._windows.get(participant)
         if window is not None and window.epoch == epoch:
@@ -262,13 +263,13 @@ class Windows:
         return len(leg_ids) - waited_for
 
     def expire(self, now_us: int) -> list[Answered]:
-        """Frees what was given up. Returns legs among it that never left, as NOT_SENT."""
+        """Frees expired places. Returns those of their legs that were never sent, as NOT_SENT."""
         lost: list[Answered] = []
         for window in self._windows.values():
             window.expire(now_us, lost)
         return lost
 
     def taken(self, participant: str) -> int:
-        """Places that are taken at a participant."""
+        """Places in use at a participant."""
         window = self._windows.get(participant)
         return 0 if window is None else sum(window.used)
