@@ -14,6 +14,7 @@ For operators there are `hutong_client.risk` and `hutong_client.settlement`. Mes
 that both ends compute, such as offline codes and sealed face captures, are in `hutong_contract`.
 """
 
+from hutong.gateway.v1.payment_pb2 import PaymentFilter
 from hutong_client import keys
 from hutong_client.aio import AsyncHutongClient
 from hutong_client.calls import BATCH_MAX, FINAL_STATES, SETTLED_STATES, new_idempotency_key
@@ -50,6 +51,7 @@ __all__ = [
     "NoOpticsError",
     "NotActivatedError",
     "Optics",
+    "PaymentFilter",
     "Reason",
     "RetryOptions",
     "Secret",
