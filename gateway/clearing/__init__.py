@@ -1,6 +1,6 @@
-"""Clearing and settlement: who owes whom after each window, the files that say so, and holding them against books.
+"""Clearing and settlement: net positions of each window, statements, and reconciliation with participants' books.
 
-Imports the engine's words and the journal's readers; the engine and the journal know nothing of it. A window itself is
-made by the journal (`gateway.journal.closing`), in a tick of the engine. All else here is computed from what never
-changes again: the successes that lie in a closed window, and their payments.
+Imports the engine's values and the journal's readers; the engine and the journal do not know this package. The journal
+closes a window (`gateway.journal.closing`) in a tick of the engine. Everything here is computed from what never changes
+again: the successful payments of a closed window.
 """

@@ -1,4 +1,4 @@
-"""Who may ask what of the settlement service."""
+"""Authorisation of callers of the settlement service."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hutong_contract.serving import proves
 
 
 def admit(asked: pb.SettlementCaller, context: Context, directory: Directory, operators: Operators) -> str:
-    """The participant that asks; empty for an operator. Raises HutongError: FIELD_MISSING where nobody is named,
-    FIELD_INVALID where both are, REQUESTOR_NOT_ALLOWED, PARTICIPANT_UNKNOWN, PARTICIPANT_REFUSED."""
+    """The participant that calls; empty for an operator. Raises HutongError: FIELD_MISSING if nobody is named,
+    FIELD_INVALID if both are, REQUESTOR_NOT_ALLOWED, PARTICIPANT_UNKNOWN, PARTICIPANT_REFUSED."""
     if asked.requestor_id and asked.participant_id:
         raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="caller", allowed="requestor_id or participant_id")
     if not asked.participant_id:
@@ -37,6 +37,6 @@ def check_operator(participant: str) -> None:
 
 
 def check_own(participant: str, whose: str) -> None:
-    """Raises HutongError(PARTICIPANT_REFUSED) where a participant asks for another's."""
+    """Raises HutongError(PARTICIPANT_REFUSED) if a participant asks for another's data."""
     if participant and participant != whose:
         raise HutongError(Reason.ERROR_REASON_PARTICIPANT_REFUSED, allowed=participant)

@@ -103,5 +103,5 @@ def _indicator(amount_minor: int) -> str:
 
 
 def _text(text: str) -> str:
-    """What was not printable could not stand in XML 1.0 either (section 2.2)."""
+    """A text without unprintable characters, most of which XML 1.0 (section 2.2) does not allow either."""
     return escape(printable(text))

@@ -1,4 +1,4 @@
-"""Asking the engine to close a window, and doing so at every turn of a period."""
+"""Closes settlement windows: on request, and at the end of every period."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from hutong_contract.errors import HutongError, Reason
 log = logging.getLogger(__name__)
 
 CLOSE_S: Final = 10.0
-"""How long the engine may take: some ticks, or as long as the journal cannot be written."""
+"""How long the engine may take, in seconds: some ticks, or as long as the journal cannot be written."""
 LOOK_S: Final = 1.0
-"""Between looks at the clock."""
+"""Seconds between two looks at the clock."""
 RETRY_S: Final = 5.0
-"""After a closing that failed."""
+"""Delay after a failed closing, in seconds."""
 
 Put = Callable[[Iterable[Close]], None]
 """Gives the engine an event: its inbox."""
@@ -43,8 +43,8 @@ class _Waiter:
 
 
 def close_window(number: int, reader: ClearingReader, put: Put, *, wait_s: float = CLOSE_S) -> Window:
-    """The window of this number, closed by this call or before it. Raises HutongError: WINDOW_NOT_NEXT,
-    JOURNAL_UNAVAILABLE, DRAINING."""
+    """Closes the window with this number and returns it; returns it too if it was closed before. Raises HutongError:
+    WINDOW_NOT_NEXT, JOURNAL_UNAVAILABLE, DRAINING."""
     if number < 1:
         raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="number", least="1")
     last = reader.last()
@@ -62,14 +62,15 @@ def close_window(number: int, reader: ClearingReader, put: Put, *, wait_s: float
 
 
 def turn_us(now_us: int, every_us: int) -> int:
-    """The last turn of a period. Turns are its multiples since the epoch: a day turns at midnight UTC."""
+    """The last end of a period before this moment. Periods end at multiples of their length since the epoch: a day ends
+    at midnight UTC."""
     return now_us - now_us % every_us
 
 
 class Closer:
-    """Closes a window after every turn of a period before which something succeeded that no window holds yet. So no
-    window is empty, and one makes up for all turns that were missed. Several gateways on one journal may each have a
-    closer: whoever is first closes the window, and the others find nothing to do."""
+    """Closes a window at the end of every period in which a payment succeeded that no window holds yet. So no window is
+    empty, and one makes up for all ends that were missed. Several gateways on one journal may each have a closer: the
+    first one closes the window, and the others find nothing to do."""
 
     def __init__(
         self, every_us: int, open_reader: Callable[[], ClearingReader], put: Put, clock: Clock | None = None
@@ -83,7 +84,7 @@ class Closer:
         self._thread = threading.Thread(target=self._run, name="clearing", daemon=True)
 
     def start(self) -> None:
-        """Begins; a turn that was missed while nothing ran is made up for at once."""
+        """Starts the thread. An end that was missed while nothing ran is made up for at once."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -103,7 +104,7 @@ class Closer:
                 pause_s = RETRY_S
 
     def look(self) -> None:
-        """Closes a window if it is time; each turn is looked at once."""
+        """Closes a window if it is time. Each end of a period is handled once."""
         turn = turn_us(self._clock.now_us(), self._every_us)
         if turn == self._seen_us or not self._clock.settled:  # earlier, where the clock was set back
             return

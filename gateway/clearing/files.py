@@ -1,4 +1,5 @@
-"""A window's statements as files, with a manifest: each whole or not there, and the same bytes each time.
+"""Writes a window's statements as files, with a manifest. Each file is complete or absent, and the same bytes each
+time.
 
 FOLDER/window-000001/PARTICIPANT.csv
 FOLDER/window-000001/PARTICIPANT.CURRENCY.camt053.xml
@@ -37,7 +38,7 @@ def folder_name(window: int) -> str:
 
 
 class FileSink:
-    """A file that appears under its name when it is complete: written beside it, synced, renamed."""
+    """A file that appears under its name when it is complete: it is written under another name, synced, and renamed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -98,8 +99,8 @@ def write_files(
     settled: Iterable[Settled],
     folder: Path,
 ) -> list[FileEntry]:
-    """Writes statements of a window below `folder` in one pass over its payments. Raises OSError; then no file is there
-    that is not whole."""
+    """Writes statements of a window below `folder` in one pass over its payments. Raises OSError; then every file that
+    is there is complete."""
     target = folder / folder_name(window.number)
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     written: dict[Statement, _Open] = {}
@@ -135,7 +136,7 @@ def write_manifest(target: Path, window: int, entries: Iterable[FileEntry]) -> N
 
 
 def verify(target: Path) -> Iterator[str]:
-    """What is wrong with a window's folder: files that are missing or are not what the manifest says."""
+    """The faults of a window's folder: files that are missing or differ from the manifest."""
     manifest = json.loads((target / MANIFEST).read_text())
     for entry in manifest["files"]:
         path = target / entry["name"]

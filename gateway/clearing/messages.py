@@ -1,4 +1,4 @@
-"""Windows and positions as messages, and pages of them (AIP-158). Pure."""
+"""Windows and positions as messages, and their pages (AIP-158). Pure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def position(one: Position) -> pb.SettlementPosition:
 
 
 def page_start(token: str, first: int) -> int:
-    """Where a page begins: what the token of the page before says. Raises HutongError(FIELD_INVALID)."""
+    """The start of a page, from the token of the previous one. Raises HutongError(FIELD_INVALID)."""
     if not token:
         return first
     if not (token.isascii() and token.isdigit() and len(token) <= 18):

@@ -1,4 +1,4 @@
-"""What clearing speaks of: windows, settled payments, positions. Values, no behaviour beyond sums."""
+"""The values of clearing: windows, settled payments, positions. No behaviour beyond sums."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.engine.model import Kind
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What was in flight in one currency as a window closed."""
+    """The payments in flight in one currency when a window closed."""
 
     currency: str
     payments: int
@@ -19,10 +19,10 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A closed settlement window: the successes behind `after_sequence` up to `last_sequence`."""
+    """A closed settlement window: the successful payments after event `after_sequence`, up to `last_sequence`."""
 
     number: int
-    """From 1, without a gap."""
+    """From 1, without gaps."""
     after_sequence: int
     last_sequence: int
     opened_us: int
@@ -50,13 +50,13 @@ class Settled(NamedTuple):
     created_us: int
 
     def signed(self, participant: str) -> int:
-        """Minor units that this gives to a participant, negative where it takes; 0 where it is no party."""
+        """Minor units that this payment gives to a participant: positive, negative, or 0 if it is no party."""
         return self.amount_minor * ((participant == self.creditor) - (participant == self.debtor))
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many, and how much together."""
+    """A number of payments and their sum."""
 
     count: int = 0
     amount_minor: int = 0

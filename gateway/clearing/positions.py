@@ -1,4 +1,4 @@
-"""Net positions from groups of settled payments. Pure."""
+"""Net positions, computed from groups of settled payments. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from gateway.clearing.model import Position, Tally, is_refund
 
 Group = tuple[int, str, str, str, int, int]
-"""(kind, currency, debtor, creditor, count, minor units) of settled payments that are alike."""
+"""(kind, currency, debtor, creditor, count, minor units): settled payments with equal kind, currency and parties."""
 
 _PARTS: Final = {
     (False, True): "debits",
@@ -20,7 +20,7 @@ _PARTS: Final = {
 
 
 class Positions:
-    """Adds groups up; memory is one entry for each participant and currency."""
+    """Sums up groups. Memory is one entry for each participant and currency."""
 
     def __init__(self) -> None:
         self._tallies: dict[tuple[str, str], dict[str, Tally]] = {}

@@ -1,7 +1,7 @@
-"""What closed windows hold, read from a journal in bounded pieces.
+"""Reads the content of closed windows from a journal, in bounded pieces.
 
-What lies in a closed window never changes again, so the pieces need no common snapshot, and no reader holds the journal
-up: each piece is a query of its own over a range of event numbers.
+The content of a closed window never changes, so the pieces need no common snapshot, and no reader holds up the journal:
+each piece is a query of its own over a range of event numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gateway.engine.states import State
 from hutong_contract.errors import HutongError, Reason
 
 SPAN: Final = 40_000
-"""Event numbers that one query looks at: about ten thousand payments, some megabytes."""
+"""Event numbers per query: about ten thousand payments, some megabytes."""
 NUMBER_MAX: Final = 2**62
 
 _SUCCESSES: Final = (
@@ -41,11 +41,11 @@ _CARRIED: Final = (
 _WAITING: Final = "SELECT time_us FROM events WHERE sequence > ? AND state = ? ORDER BY sequence LIMIT 1"
 
 Progress = Callable[[int, int], None]
-"""Told how many event numbers of a window were looked at, and how many there are."""
+"""Receives how many event numbers of a window were read, and how many there are."""
 
 
 class Rows(Protocol):
-    """Committed rows of a journal, whichever database it is in."""
+    """Committed rows of a journal on SQLite or PostgreSQL."""
 
     def rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         """The rows of a query that has `?` for its values. Raises JournalUnavailableError."""
@@ -63,7 +63,7 @@ class ClearingReader:
         self._rows = rows
 
     def windows(self, before: int = NUMBER_MAX, limit: int = 1) -> list[Window]:
-        """Closed windows, the last first."""
+        """Closed windows, newest first."""
         found = self._rows.rows(_WINDOWS, (before, limit))
         if not found:
             return []
@@ -88,7 +88,7 @@ class ClearingReader:
         return found[0]
 
     def waiting_since_us(self, last: Window | None) -> int | None:
-        """When the first payment succeeded that no window holds yet; None where there is none."""
+        """When the first payment succeeded that no window holds yet; None if there is none."""
         rows = self._rows.rows(_WAITING, (last.last_sequence if last else 0, int(State.SUCCEEDED)))
         return rows[0][0] if rows else None
 

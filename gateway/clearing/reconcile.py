@@ -1,8 +1,7 @@
-"""Reconciliation (对账): what a participant's own statement says, held against what the gateway settled.
+"""Reconciliation (对账): compares a participant's own statement with what the gateway settled, payment by payment.
 
-Payment by payment. Both sides are put into a temporary database on disk first, so memory is bounded whatever their
-size, and then walked through in the order of payment ids: the same statements give the same differences, in the same
-order, each time.
+Both sides are put into a temporary database on disk first, so that memory is bounded whatever their size, and are then
+read in the order of payment ids. The same statements give the same differences in the same order.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from gateway.clearing.theirs import REVERSAL, Line
 BATCH: Final = 5_000
 """Rows written at once."""
 DIFFERENCES_MAX: Final = 10_000
-"""Differences that are kept; all are counted."""
+"""Most differences that are kept; all are counted."""
 _TABLES: Final = """
 CREATE TABLE ours (payment_id BLOB PRIMARY KEY, window INTEGER, currency TEXT, amount INTEGER) WITHOUT ROWID;
 CREATE TABLE theirs (place INTEGER PRIMARY KEY, leg_id BLOB, kind TEXT, currency TEXT, amount INTEGER, booked TEXT,
@@ -35,9 +34,9 @@ class DifferenceKind(enum.StrEnum):
     """How the two sides differ about a payment."""
 
     MISSING_THERE = "missing_there"
-    """The gateway settled it; the participant's statement does not have it."""
+    """The gateway settled it, but the participant's statement does not have it."""
     MISSING_HERE = "missing_here"
-    """The participant moved money for it; the gateway knows of no reason."""
+    """The participant moved money for it, but the gateway has not settled it."""
     AMOUNT = "amount"
     CURRENCY = "currency"
     DUPLICATE = "duplicate"
@@ -45,7 +44,7 @@ class DifferenceKind(enum.StrEnum):
     SIGN = "sign"
     """The participant booked it the wrong way round."""
     REVERSED_THERE = "reversed_there"
-    """The participant undid it; the gateway did not."""
+    """The participant reversed it, but the gateway did not."""
     TIMING = "timing"
     """Both have it, and count it in different windows."""
 
@@ -80,12 +79,12 @@ class Difference:
 
 @dataclass(slots=True)
 class Result:
-    """What a reconciliation found."""
+    """The result of a reconciliation."""
 
     ours: int = 0
-    """Settled payments looked at."""
+    """Number of settled payments that were compared."""
     theirs: int = 0
-    """Lines of the participant looked at."""
+    """Number of the participant's lines that were compared."""
     agreed: int = 0
     pending: int = 0
     """Payments that the participant has and no closed window holds yet."""
@@ -105,11 +104,11 @@ class Result:
 
 
 IsPending = Callable[[bytes], bool]
-"""Whether a payment that no closed window holds may still be settled with this participant, or be undone there."""
+"""Whether a payment that no closed window holds may still be settled with this participant, or be reversed there."""
 
 
 def judge(ours: Ours, lines: list[Line]) -> DifferenceKind | None:
-    """How a participant's lines about a settled payment differ from it; None where they agree."""
+    """The difference between a participant's lines and a settled payment; None if they agree."""
     nets = _nets(lines)
     once = len({line.leg_id for line in lines}) == len(lines)
     if nets == {ours.currency: ours.amount_minor} and once:
@@ -141,12 +140,12 @@ def _nets(lines: Iterable[Line]) -> dict[str, int]:
 
 
 def _claimed(lines: list[Line]) -> int | None:
-    """The window that the participant counts a payment in: that of its last line."""
+    """The window in which the participant counts a payment: that of its last line."""
     return lines[-1].window if lines else None
 
 
 class Reconciliation:
-    """Takes both sides, then compares. A context manager: its temporary file goes with it."""
+    """Takes both sides, then compares them. A context manager, which removes its temporary file."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="hutong-reconcile-")
@@ -165,11 +164,11 @@ class Reconciliation:
         self._folder.cleanup()
 
     def take_ours(self, settled: Iterable[Ours]) -> None:
-        """What the gateway settled with the participant, in all windows that are closed."""
+        """Takes what the gateway settled with the participant, in all closed windows."""
         self._fill("INSERT INTO ours VALUES (?, ?, ?, ?)", settled)
 
     def take_theirs(self, lines: Iterable[Line]) -> None:
-        """What the participant's statement says."""
+        """Takes the lines of the participant's statement."""
         self._fill("INSERT INTO theirs (leg_id, kind, currency, amount, booked, window) VALUES (?,?,?,?,?,?)", lines)
 
     def _fill(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -180,8 +179,8 @@ class Reconciliation:
         self._database.execute("COMMIT")
 
     def compare(self, is_pending: IsPending, window: int | None = None) -> Result:
-        """Every difference, in the order of payment ids. `window`: only what belongs to it on either side, and what the
-        gateway knows nothing of."""
+        """Every difference, in the order of payment ids. `window`: only payments that belong to it on either side, and
+        those that the gateway does not know."""
         result = Result()
         for ours, lines in self._pairs():
             kind = self._kind(ours, lines, is_pending, result)

@@ -1,5 +1,5 @@
-"""Serves hutong.gateway.v1.SettlementService on grpc.aio. What reads the journal runs on threads of its own, so that
-payments beside it do not wait."""
+"""Serves hutong.gateway.v1.SettlementService on grpc.aio. Reads the journal on threads of its own, so that payments do
+not wait."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from hutong_contract.serving import abort
 log = logging.getLogger(__name__)
 
 THREADS: Final = 2
-"""Reads at the same time; what is more waits for its turn."""
+"""Reads at the same time; further ones wait."""
 WAITING_MAX: Final = 64
-"""Calls that may wait or be under way; further ones are refused at once."""
+"""Most calls that wait or run; further ones are refused."""
 POSITIONS_KEPT_MAX: Final = 64
-"""Windows whose positions are remembered: they never change again."""
+"""Windows whose positions are cached; they never change."""
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -86,11 +86,11 @@ class SettlementServicer(rpc.SettlementServiceServicer):
         return admit(request.caller, context, self._directory, self._operators)
 
     def turn(self) -> _Turn:
-        """A place among the calls under way. Raises HutongError(OVERLOADED)."""
+        """Takes a place among the running calls. Raises HutongError(OVERLOADED)."""
         return _Turn(self._turns)
 
     async def on_thread(self, work: Callable[[], Response]) -> Response:
-        """Runs something beside the event loop."""
+        """Runs a function on a thread, beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def read(
@@ -107,7 +107,7 @@ class SettlementServicer(rpc.SettlementServiceServicer):
             reader.close()
 
     def positions(self, reader: ClearingReader, window: Window) -> list[Position]:
-        """A window's positions, from memory where they were asked for lately."""
+        """A window's positions, from the cache if possible."""
         known = self._positions.get(window.number)
         if known is None:
             known = reader.positions(window)
@@ -186,7 +186,7 @@ class SettlementServicer(rpc.SettlementServiceServicer):
         return check(Statement(request.participant_id, shape, request.currency))
 
     def _pieces(self, statement: Statement, number: int) -> Generator[pb.ReadStatementResponse, None, None]:
-        """Runs on threads, see _Pieces."""
+        """The pieces of a generator that runs on threads (_Pieces)."""
         reader = self._open_reader()
         try:
             window = reader.window(number)
@@ -202,7 +202,7 @@ class SettlementServicer(rpc.SettlementServiceServicer):
 
 
 class _Pieces:
-    """A generator that several threads run in turn; it may be closed while it still makes a piece for a caller who
+    """A generator that several threads run in turn. It may be closed while it still makes a piece for a caller that
     left."""
 
     def __init__(self, pieces: Generator[pb.ReadStatementResponse, None, None]) -> None:

@@ -31,23 +31,23 @@ COLUMNS: Final = (
     "created",
     "settled",
 )
-"""`direction` is what happens to this participant's account with the others: debit where it pays, credit where it is
-paid."""
+"""`direction` is the effect on this participant's account with the others: debit if it pays, credit if it is paid."""
 
 
 class Writer(Protocol):
-    """Makes a statement's bytes piece by piece; what it writes depends on its window and lines alone."""
+    """Makes a statement piece by piece. What it writes depends only on its window and lines."""
 
     def begin(self) -> str:
-        """What stands before the lines."""
+        """The part before the lines."""
         ...
 
     def line(self, settled: Settled) -> str:
-        """One payment or refund to which the participant is a party; empty where this statement leaves it out."""
+        """The line of a payment or refund to which the participant is a party; empty if this statement leaves it
+        out."""
         ...
 
     def end(self) -> str:
-        """What stands behind them."""
+        """The part after the lines."""
         ...
 
 

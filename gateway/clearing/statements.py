@@ -1,4 +1,4 @@
-"""Which statements a window has, and their bytes as a stream in bounded memory."""
+"""The statements of a window, and their content as a stream in bounded memory."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def statements(positions: Iterable[Position]) -> list[Statement]:
 
 
 def check(statement: Statement) -> Statement:
-    """Raises HutongError where currency and format do not fit."""
+    """Raises HutongError if currency and format do not fit together."""
     if statement.format is Format.CAMT053 and statement.currency not in EXPONENT_OF:
         raise HutongError(Reason.ERROR_REASON_CURRENCY_UNKNOWN, currency=statement.currency[:3])
     if statement.format is Format.CSV and statement.currency:
@@ -60,7 +60,7 @@ def check(statement: Statement) -> Statement:
 
 
 def writer(statement: Statement, window: Window, positions: Iterable[Position]) -> Writer:
-    """What makes a statement's bytes. `positions` are those of the window, or at least this participant's."""
+    """The writer of a statement. `positions` are those of the window, or at least this participant's."""
     if statement.format is Format.CSV:
         return CsvWriter(window, statement.participant)
     name = (statement.participant, statement.currency)

@@ -1,4 +1,4 @@
-"""Amounts, times and names as statements write them. Pure."""
+"""Amounts, times and names as they stand in statements. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def utc(time_us: int) -> str:
 
 
 def short_name(*parts: str) -> str:
-    """Parts joined by hyphens in at most NAME_MAX characters; where that is too long, the end is a hash of it all."""
+    """Joins parts by hyphens into at most NAME_MAX characters; if that is too long, it ends with a hash of the
+    whole."""
     name = "-".join(parts)
     if len(name) <= NAME_MAX:
         return name

@@ -1,4 +1,4 @@
-"""A participant's own statement, as it hands it in for reconciliation: CSV of hutong_contract.statement. Pure."""
+"""Parses a participant's own statement for reconciliation: the CSV of hutong_contract.statement. Pure."""
 
 from __future__ import annotations
 

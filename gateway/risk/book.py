@@ -1,6 +1,7 @@
-"""The rules in force: read from their file, and read again when it changes, without a restart.
+"""The rules in force: read from their file, and again when it changes, without a restart.
 
-A file with an error is refused as a whole and the old rules stay: that is logged, counted, and shown by `status`.
+A file with an error is refused as a whole and the old rules stay in force; that is logged, counted, and shown by
+`status`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Signature = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Which rules are in force."""
+    """The state of the rules in force."""
 
     path: str
     """Empty where they are the package's own."""
@@ -34,11 +35,11 @@ class Status:
     loaded_us: int
     refused_files: int
     problems: tuple[str, ...]
-    """Of the file as it is now; empty where it is in force."""
+    """Mistakes in the file as it is now; empty if it is in force."""
 
 
 class RuleBook:
-    """A file of rules and the judge that holds them. From any thread."""
+    """A file of rules, and the judge that applies them. For any thread."""
 
     def __init__(self, path: Path | None = None, *, now_us: Callable[[], int] | None = None) -> None:
         """Without a path: the package's own rules. Raises RulesError."""
@@ -53,7 +54,7 @@ class RuleBook:
         self._problems: tuple[str, ...] = ()
 
     def status(self) -> Status:
-        """What is in force now."""
+        """The state of the rules in force now."""
         with self._lock:
             return Status(
                 str(self._path or ""),
@@ -82,16 +83,16 @@ class RuleBook:
             return rules.version
 
     def ask(self) -> None:
-        """The next `poll` reads the file, changed or not. From a signal's handler too: takes no lock."""
+        """Makes the next `poll` read the file, changed or not. May be called from a signal handler: takes no lock."""
         self._asked = True
 
     @property
     def stale(self) -> bool:
-        """Whether `poll` would read the file. Costs a look at the file's times."""
+        """Whether `poll` would read the file. Costs one stat() of the file."""
         return self._asked or (self._path is not None and self._look() != self._signature)
 
     def poll(self) -> None:
-        """Reads the file again if it has changed since it was last read, or if that was asked for."""
+        """Reads the file again if it has changed since the last read, or if `ask` was called."""
         if self.stale:
             self._asked = False
             try:
@@ -100,7 +101,7 @@ class RuleBook:
                 return  # logged, counted, and shown by status
 
     def _look(self) -> Signature | None:
-        """What changes when the file does; None where it is not there."""
+        """Values that change when the file changes; None if there is no file."""
         try:
             found = (self._path or DEFAULT_FILE).stat()
         except OSError:

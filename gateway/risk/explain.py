@@ -1,4 +1,4 @@
-"""Trying a payment on the rules without making it. Reads what the judge remembers, changes nothing."""
+"""Tries a payment on the rules without making it. Reads the judge's memory, changes nothing."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _NOBODY = Payment(bytes(16), 1, 1, "CNY", "", ("",), 0, 0)  # type: ignore[arg-t
 def explain(
     judge: Judge, request: risk_pb2.ExplainRiskRequest, payment: Payment | None, now_us: int
 ) -> risk_pb2.ExplainRiskResponse:
-    """Which rules would fire for what is described: `payment`, where there is one, changed by the request's fields.
-    Raises HutongError."""
+    """Which rules would fire for a described payment: `payment`, if given, changed by the request's fields. Raises
+    HutongError."""
     facts = _facts(judge, request, payment or _NOBODY, now_us)
     judgement = judge.find(facts)
     error = refusal_of(judgement, payment or _NOBODY)

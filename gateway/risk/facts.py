@@ -1,4 +1,4 @@
-"""What rules are asked about: the facts of one payment, as values."""
+"""The facts of one payment that rules are evaluated on, as values."""
 
 from __future__ import annotations
 

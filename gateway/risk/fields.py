@@ -1,4 +1,4 @@
-"""Reading the tables of a rules file, value by value; what is wrong is noted with its line, and reading goes on."""
+"""Reads the tables of a rules file, value by value. Mistakes are noted with their lines, and reading goes on."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hutong_contract.currencies import EXPONENT_OF
 from hutong_contract.limits import AMOUNT_MINOR_MAX
 
 PROBLEMS_MAX: Final = 20
-"""Mistakes named at once."""
+"""Most mistakes that are reported at once."""
 REFERENCE_HEX: Final = 32
-"""Digits of an account's or key's reference."""
+"""Hexadecimal digits of an account's or key's reference."""
 LIST_MAX: Final = 100_000
-"""Entries of a blocklist."""
+"""Most entries of a blocklist."""
 DAY_MAX_MINOR: Final = AMOUNT_MINOR_MAX * 1_000
 _PRINTED: Final = "the reference that `hutong risk explain --payment ID` prints"
 _HEX: Final = re.compile(r"[0-9a-f]+")
@@ -23,7 +23,7 @@ _DIGITS: Final = re.compile(r"\d{12,19}")
 
 
 class Problems:
-    """What is wrong with a file."""
+    """The mistakes in a file."""
 
     def __init__(self, name: str, lines: dict[Path, int]) -> None:
         self.found: list[str] = []
@@ -31,13 +31,13 @@ class Problems:
         self._lines = lines
 
     def note(self, path: Path, sentence: str) -> None:
-        """A mistake at a place of the file, once for each place."""
+        """Notes a mistake at a place of the file; the first for each place counts."""
         if len(self.found) < PROBLEMS_MAX:
             self.found.append(f"{self._name}, line {line_at(self._lines, path)}: {sentence}")
 
 
 class Section:
-    """One table. Every reader answers None (or nothing) for what is missing or wrong."""
+    """One table of the file. Every reader returns None (or nothing) for what is missing or wrong."""
 
     def __init__(self, tree: dict[str, Any], path: Path, problems: Problems) -> None:
         self._tree = tree
@@ -152,7 +152,7 @@ class Section:
         return bytes.fromhex(found[0]) if found else None
 
     def references(self, key: str, *, digits_min: int = REFERENCE_HEX) -> tuple[str, ...] | None:
-        """References in lower-case hexadecimal, or their beginnings of at least so many digits."""
+        """References in lower-case hexadecimal, or prefixes of at least so many digits."""
         value = self.texts(key)
         return None if value is None else self._references(key, list(value), digits_min)
 
@@ -186,7 +186,7 @@ class Section:
 
 
 def _shown(path: Path) -> str:
-    """A place in words: `rule 3 points`, counted from one."""
+    """A place of the file in words: `rule 3 points`, counted from one."""
     return " ".join(str(part + 1) if isinstance(part, int) else part for part in path) or "the file"
 
 

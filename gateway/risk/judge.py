@@ -1,8 +1,9 @@
-"""Judging payments before they are committed: which rules fire, what that asks for, which limits the commit must hold.
+"""Judges payments before they are committed: which rules fire, what they require, and which limits the commit must
+check.
 
-On the engine's thread, in memory alone. A payment that no rule is asked about and no limit holds for costs a look into
-one table. What a velocity rule counts here are payments that were let in, by this gateway, since it started; what must
-be exact over all gateways becomes a condition of the commit.
+Runs on the engine's thread, in memory alone. A payment that no rule and no limit concerns costs one look-up in a table.
+Velocity rules count, here, the payments that this gateway admitted since it started; what must be exact over all
+gateways becomes a condition of the commit.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from tokenization.interface import Condition, KeyUse, Resolution
 
 COUNTER_BYTES: Final = 16
 SEEN_MAX: Final = 65_536
-"""Codes remembered that were presented and not paid, oldest forgotten first; they live about a minute."""
+"""Most codes remembered that were presented and not paid; the oldest is dropped first. A code lives about a minute."""
 COUNTERS_MAX: Final = 65_536
-"""Names of counters of this day that are remembered; beyond it they are made anew. About 20 MB."""
+"""Most names of this day's counters in the cache; beyond it the cache is cleared. About 20 MB."""
 _TRANSIT: Final = int(pb.KEY_KIND_TRANSIT)
 _MERCHANT_CODE: Final = int(pb.KEY_KIND_MERCHANT_CODE)
 _DAILY_LIMIT: Final = int(Reason.ERROR_REASON_DAILY_LIMIT)
@@ -35,22 +36,22 @@ _DECLINED: Final = int(Reason.ERROR_REASON_RISK_DECLINED)
 
 
 class Judgement(NamedTuple):
-    """What rules make of a payment."""
+    """The result of judging a payment."""
 
     action: str
     finding: Finding
     tier: str
     factor: str = ""
-    """What a step-up asks for."""
+    """The factor that a step-up requires."""
     limits: tuple[Condition, ...] = ()
-    """Conditions of the commit, each with its limit's name."""
+    """Conditions of the commit, each with the name of its limit."""
     counted: tuple[Subject, ...] = ()
-    """Windows that the payment counts in, if it is let in."""
+    """Windows that count the payment if it is admitted."""
     fired: tuple[Rule, ...] = ()
 
 
 class Judge:
-    """Holds the rules in force against payments."""
+    """Applies the rules in force to payments."""
 
     def __init__(self, rules: RuleSet) -> None:
         self.rules = rules
@@ -60,14 +61,14 @@ class Judge:
         self.fired: Counter[str] = Counter()
         self._seen: Bounded[bytes, bytes] = Bounded(SEEN_MAX)
         self._batch: dict[bytes, tuple[Judgement, bytes]] = {}
-        """Judgements of the batch by request, with the payment that was counted: a request that is in it twice is
-        judged once, so that both get the same answer."""
+        """Judgements of the batch by request, with the payment that was counted. A request that is in the batch twice
+        is judged once, so that both get the same answer."""
         self._counted_spends: set[bytes] = set()
         self._days: tuple[int, dict[tuple[bytes, str, str], tuple[str, bytes]]] = (0, {})
-        """A day, and by account, tier and currency the name and counter of its limit; replaced as a whole."""
+        """A day, and for each account, tier and currency the name and counter of its limit; replaced as a whole."""
 
     def begin(self) -> None:
-        """A batch of payments begins, which will be committed together."""
+        """Begins a batch of payments that will be committed together."""
         if self._batch:
             self._batch.clear()
             self._counted_spends.clear()
@@ -75,8 +76,8 @@ class Judge:
     def judge(
         self, payment: Payment, use: KeyUse, resolution: Resolution, payee: Payee, now_us: int
     ) -> HutongError | None:
-        """Judges a payment that is about to be committed: notes on it what was found and which limits hold, and says
-        why it must not be committed, if it must not."""
+        """Judges a payment that is about to be committed. Sets its finding and limits, and returns the refusal if it
+        must not be committed."""
         rules = self.rules
         kind, account = payment.payer_key, payment.account_ref
         static_code = counts_as_static(
@@ -142,7 +143,7 @@ class Judge:
         return error
 
     def find(self, facts: Facts) -> Judgement:
-        """What the rules in force make of these facts. Changes nothing."""
+        """Evaluates the rules in force on these facts. Changes nothing."""
         rules = self.rules
         fired: list[Rule] = []
         limits: list[Condition] = []
@@ -182,7 +183,7 @@ class Judge:
         return Judgement(action, finding, facts.tier, factor, tuple(limits), tuple(counted), found)
 
     def _daily(self, facts: Facts, rules: RuleSet, cap: int) -> Condition:
-        """What a payer spends in a day, of payments of this tier and currency."""
+        """The condition of a payer's daily limit for payments of this tier and currency."""
         day = rules.zone.day(facts.now_us)
         of_day, named = self._days
         if of_day != day or len(named) >= COUNTERS_MAX:
@@ -196,8 +197,8 @@ class Judge:
         return Condition(counter, facts.amount_minor, cap, _DAILY_LIMIT, limit)
 
     def _count(self, payment: Payment, judgement: Judgement, now_us: int) -> bool:
-        """Counts what is let in, so that the next payment of the same batch sees it. One code pays once, however often
-        it is shown."""
+        """Counts an admitted payment, so that the next one of the same batch is judged with it. A code counts once,
+        however often it is shown."""
         if judgement.action not in (APPROVE, HOLD) or not self._counted_spends.isdisjoint(payment.spends):
             return False
         self._counted_spends.update(payment.spends)
@@ -217,8 +218,8 @@ class Judge:
                 self._seen.put(spend, payment.idempotency)
 
     def not_taken(self, payment: Payment, repeat: bool) -> None:
-        """The journal did not take this payment of the last batch: it does not count. `repeat`: the request was made
-        before; otherwise its code was seen, and is a screenshot when it comes again."""
+        """Uncounts a payment of the last batch that the journal did not admit. `repeat`: the request was made before;
+        otherwise its code has been seen, and counts as a screenshot when it is presented again."""
         judgement, counted = self._batch.get(payment.idempotency + payment.fingerprint, (None, b""))
         if judgement is not None and counted == payment.payment_id:
             for subject in judgement.counted:
@@ -228,7 +229,7 @@ class Judge:
 
 
 def refusal_of(judgement: Judgement, payment: Payment) -> HutongError | None:
-    """What a caller is told: not which rule it was, which is the operator's business."""
+    """The error for the caller. It does not name the rule, which is the operator's business."""
     if judgement.action == STEP_UP:
         decision = id_text(payment.payment_id)
         return HutongError(Reason.ERROR_REASON_STEP_UP_NEEDED, factor=judgement.factor, decision=decision)

@@ -1,4 +1,4 @@
-"""What the journal keeps of a judgement, as messages."""
+"""The journal's records of judgements, as messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hutong_contract.errors import HutongError
 
 
 def judgement_message(text: str) -> payment_pb2.RiskJudgement:
-    """The message of a kept text; see gateway.risk.rules.Finding."""
+    """The message of a stored judgement; see gateway.risk.rules.Finding for its text."""
     told = json.loads(text)
     return payment_pb2.RiskJudgement(
         action=told["action"],

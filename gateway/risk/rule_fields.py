@@ -1,4 +1,4 @@
-"""One [[rule]] of the file: its conditions, its velocity, its consequence."""
+"""One [[rule]] of the file: its conditions, its velocity and its action."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ PAYMENTS_MAX: Final = 1_000_000
 POINTS_MAX: Final = 1_000
 AGE_HOURS_MAX: Final = 24 * 366
 KEY_PREFIX_HEX_MIN: Final = 6
-"""Digits of a key's reference that a beginning must have: fewer would meet strangers by chance."""
+"""Fewest digits of a prefix of a key's reference; a shorter prefix would match strangers by chance."""
 MINUTE_US: Final = 60_000_000
 HOUR_US: Final = 3_600_000_000
 _TIME: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
 
 def read_rule(section: Section, names: set[str], zone: Zone) -> Rule | None:
-    """One rule; None where it has no name of its own."""
+    """Reads one rule; None if it has no name of its own."""
     section.allow(*_FIELDS)
     name = section.text("name")
     if name is None or name in names:
@@ -68,7 +68,7 @@ def read_rule(section: Section, names: set[str], zone: Zone) -> Rule | None:
 
 
 def _check(section: Section, velocity: Velocity | None, points: int, action: str, conditional: bool) -> None:
-    """What several fields say together."""
+    """Checks that depend on several fields."""
     if not section.has("points") and not section.has("action"):
         section.problem("", 'needs a consequence: points = 30, or action = "decline"')
     if velocity is not None and velocity.exact and (points or action != DECLINE):
@@ -100,7 +100,7 @@ def _velocity(section: Section) -> Velocity | None:
 
 
 def _between(section: Section, zone: Zone) -> Condition | None:
-    """A part of the day in the file's zone, which may go over midnight; its end is outside."""
+    """A period of the day in the file's zone, which may include midnight; its end is excluded."""
     times = section.texts("between")
     if times is None:
         return None
@@ -184,7 +184,7 @@ _CONDITIONS: Final[dict[str, Callable[[Section], Condition | None]]] = {
     "categories": _listed("categories", lambda facts: facts.category),
     "callers": _listed("callers", lambda facts: facts.caller),
 }
-"""Field to condition: all must hold, and those that mostly do not are asked first."""
+"""Each field's condition. All must hold; those that rarely hold are evaluated first."""
 _FIELDS: Final = (
     *("name", "keys", *_CONDITIONS, "between"),
     *("per", "within_seconds", "payments_above", "sum_above", "exact", "points", "action"),

@@ -19,20 +19,21 @@ from gateway.risk.zone import Zone
 from hutong_contract.limits import HOLD_MAX_S
 
 DEFAULT_FILE: Final = File(__file__).with_name("default.toml")
-"""The rules that hold where nobody gives others."""
+"""The rules in force if no file is given."""
 _PLACE: Final = re.compile(r"line (\d+), column")
 FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 RULES_MAX: Final = 500
 ZONE_DEFAULT: Final = "UTC+8"
 FRESH_S_DEFAULT: Final = 40
-"""A wallet draws a new code each 30 seconds; ten more for the scanner and the way."""
+"""Default of how long a dynamic code counts as fresh, in seconds: a wallet draws a new code each 30 seconds; ten more
+for the scanner and the way."""
 FRESH_S_MAX: Final = 300
 HOLD_HOURS_DEFAULT: Final = 24
 SCORE_MAX: Final = 1_000
 
 
 class RulesError(Exception):
-    """A file of rules cannot be used. `problems` are sentences, each with its line."""
+    """A file of rules that cannot be used. `problems` are sentences, each with its line."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
@@ -57,7 +58,7 @@ def read_rules(path: File) -> RuleSet:
 
 
 def parse_rules(content: bytes, name: str) -> RuleSet:
-    """Reads a file's content. `name` stands in messages. Raises RulesError."""
+    """Parses a file's content. `name` stands in messages. Raises RulesError."""
     try:
         text = content.decode("utf-8")
         tree = tomllib.loads(text)
@@ -73,7 +74,7 @@ def parse_rules(content: bytes, name: str) -> RuleSet:
 
 
 def _not_toml(name: str, content: bytes, said: str) -> str:
-    """What the standard library says, with the line in front as in every other message."""
+    """The standard library's message, with the line in front as in every other message."""
     what, _, where = said.rpartition(" (at ")
     place = _PLACE.match(where)
     line = place[1] if place is not None else str(len(content.splitlines()))
@@ -163,7 +164,7 @@ def _rules(root: Section, zone: Zone) -> tuple[Rule, ...]:
 
 
 def describe(rules: RuleSet) -> dict[str, Any]:
-    """A rule set in a few facts, for people."""
+    """A summary of a rule set, for people."""
     return {
         "version": rules.version,
         "zone": rules.zone.name,

@@ -1,4 +1,4 @@
-"""Rules as values: what fires, what that adds, and which limits a payer has. Pure; made by `rule_file`."""
+"""Rules as values: when each fires, what it adds, and which limits a payer has. Pure; made by `rule_file`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ STEP_UP: Final = "step_up"
 HOLD: Final = "hold"
 DECLINE: Final = "decline"
 ACTIONS: Final = (APPROVE, STEP_UP, HOLD, DECLINE)
-"""Mildest first."""
+"""From the mildest to the strictest."""
 FINDINGS_MAX: Final = 4096
-"""Different texts remembered of one rule set; beyond it they are made anew."""
+"""Most different findings cached for one rule set; beyond it the cache is cleared."""
 
 Condition = Callable[[Facts], bool]
 Subject = Callable[[Facts], str | bytes]
@@ -32,34 +32,35 @@ class Velocity:
     subject: Subject
     window_us: int
     payments: int = 0
-    """Most payments in the window; 0: any number."""
+    """Most payments in the window; 0: no limit."""
     amount_minor: int = 0
-    """Most in the window, minor units of the rule's currency; 0: any sum."""
+    """Most in the window, in minor units of the rule's currency; 0: no limit."""
     exact: bool = False
-    """Decided in the commit, over all gateways on one journal, in windows that begin at multiples of their length."""
+    """Whether it is decided in the commit, over all gateways on one journal, in windows that begin at multiples of
+    their length."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """Fires when all its conditions hold, and its velocity, where it has one, is exceeded."""
+    """A rule. It fires when all its conditions hold and its velocity, if it has one, is exceeded."""
 
     name: str
     kinds: frozenset[int]
-    """Kinds of payer's keys that it is asked about."""
+    """Kinds of payers' keys that the rule applies to."""
     conditions: tuple[Condition, ...] = ()
     """All must hold; the velocity is another question."""
     velocity: Velocity | None = None
     points: int = 0
     action: str = ""
-    """What it demands by itself, whatever the score; empty: only its points count."""
+    """Action that the rule demands whatever the score; empty: it only adds points."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the journal keeps of a judgement: a text, and its name."""
+    """The journal's record of a judgement: a text and its id."""
 
     risk_id: int
-    """64 bits; negative where no rule fired, so that an index need not hold it."""
+    """64 bits; negative if no rule fired, so that an index can leave it out."""
     text: str
 
 
@@ -73,16 +74,16 @@ class RuleSet:
     fresh_us: int
     """How old a dynamic code may be; an older one is a screenshot."""
     hold_us: int
-    """How long the operator has for a payment that rules hold; then it expires."""
+    """How long the operator has for a payment that rules hold, in microseconds; then it expires."""
     thresholds: Mapping[str, int]
-    """Score from which an action is taken; actions without one are taken only where a rule demands them."""
+    """Score from which an action is taken; an action without a threshold is taken only if a rule demands it."""
     limits: Mapping[tuple[str, str], int]
     """(tier, currency) -> minor units that a payer may spend in a day."""
     agreements: Mapping[tuple[bytes, str], int]
-    """(account, currency) -> the same for tier A by agreement."""
+    """(account, currency) -> daily limit of tier A by agreement, in minor units."""
     rules: tuple[Rule, ...]
     by_kind: dict[int, tuple[Rule, ...]] = field(init=False, default_factory=dict)
-    """Kind of the payer's key -> the rules that are asked about it."""
+    """Kind of the payer's key -> the rules that apply to it."""
     _findings: dict[tuple[object, ...], Finding] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -90,7 +91,7 @@ class RuleSet:
         self.by_kind.update({kind: tuple(rule for rule in self.rules if kind in rule.kinds) for kind in kinds})
 
     def action_of(self, score: int, fired: tuple[Rule, ...]) -> str:
-        """The strictest of what rules demand and what the score asks for."""
+        """The strictest of the actions that rules demand and that the score reaches."""
         if not fired:
             return APPROVE
         wanted = {rule.action for rule in fired}
@@ -98,13 +99,13 @@ class RuleSet:
         return next((action for action in reversed(ACTIONS) if action in wanted), APPROVE)
 
     def limit(self, tier: str, currency: str, account: bytes) -> int | None:
-        """What a payer may spend in a day; None: no limit is set here."""
+        """A payer's daily limit; None: no limit is set."""
         if tier == "A" and (account, currency) in self.agreements:
             return self.agreements[account, currency]
         return self.limits.get((tier, currency))
 
     def finding(self, tier: str, action: str, fired: tuple[Rule, ...]) -> Finding:
-        """The text of a judgement; the same for all payments that are judged the same."""
+        """The record of a judgement; one object for all payments that are judged the same."""
         key = (tier, action, fired)
         found = self._findings.get(key)
         if found is None:

@@ -1,4 +1,4 @@
-"""Serves hutong.gateway.v1.RiskService on grpc.aio, to operators. Reads committed state on threads of its own."""
+"""Serves hutong.gateway.v1.RiskService on grpc.aio, to operators only. Reads committed state on threads of its own."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from hutong_contract.limits import DECISIONS_PAGE_DEFAULT, DECISIONS_PAGE_MAX
 from hutong_contract.serving import abort
 
 RELEASE_US: Final = 20_000_000
-"""How long a release is waited for; the payment is answered as it stands then."""
+"""How long to wait for the end of a released payment, in microseconds; after that it is returned as it is."""
 END_S: Final = 25.0
-"""The same for whatever else does not come."""
+"""How long to wait for any other answer of the engine, in seconds."""
 PROBLEMS_TOLD_MAX: Final = 5
-"""Mistakes of a file that an error names; the status names all that were found."""
+"""Most mistakes of a file that an error names; the status names all."""
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -65,7 +65,7 @@ class RiskServicer(rpc.RiskServiceServicer):
         put: Callable[[Iterable[Capture | Cancel]], None],
         clock: Clock,
     ) -> None:
-        """`put` gives the engine an event."""
+        """`put` passes an event to the engine."""
         self._book = book
         self._operators = operators
         self._open_reader = open_reader
@@ -134,7 +134,7 @@ class RiskServicer(rpc.RiskServiceServicer):
     async def ReleaseHeldPayment(  # noqa: N802 - gRPC's name
         self, request: pb.ReleaseHeldPaymentRequest
     ) -> pb.ReleaseHeldPaymentResponse:
-        """Lets a held payment go on, and answers with its end."""
+        """Releases a held payment, and answers when it has ended."""
         key = payment_id_bytes(request.payment_id)
         reply_by_us = self._clock.now_us() + RELEASE_US
         ended = await self._ended(lambda waiter: Capture(key, 0, waiter, reply_by_us, operator=True))
@@ -145,7 +145,7 @@ class RiskServicer(rpc.RiskServiceServicer):
     async def RejectHeldPayment(  # noqa: N802 - gRPC's name
         self, request: pb.RejectHeldPaymentRequest
     ) -> pb.RejectHeldPaymentResponse:
-        """Cancels a payment that rules hold, or held until it was cancelled, and answers with its end."""
+        """Cancels a payment that rules hold, or that was held until it was cancelled, and answers when it has ended."""
         payment = await self._payment(request.payment_id)
         if payment.reason != RISK_HOLD:
             named = {"payment_id": request.payment_id, "state": payment.state.name}
@@ -161,7 +161,7 @@ class RiskServicer(rpc.RiskServiceServicer):
         return payment
 
     async def _ended(self, event: Callable[[_Waiter], Capture | Cancel]) -> bytes:
-        """Gives the engine an event, and waits for its answer."""
+        """Passes an event to the engine, and waits for its answer."""
         waiter = _Waiter(asyncio.get_running_loop())
         self._put((event(waiter),))
         try:
@@ -170,7 +170,7 @@ class RiskServicer(rpc.RiskServiceServicer):
             raise HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE) from None
 
     def _read(self, ask: Callable[[Reader], Any]) -> Any:
-        """Asks the one reader, on whatever thread; one question at a time."""
+        """Queries the one reader, on some thread, one query at a time."""
         with self._lock:
             try:
                 if self._reader is None:
@@ -188,7 +188,7 @@ class RiskServicer(rpc.RiskServiceServicer):
 
 
 class _Waiter:
-    """Hears of the end on the engine's thread and tells the caller's loop."""
+    """Receives the end of a payment on the engine's thread and passes it to the caller's loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

@@ -1,7 +1,7 @@
-"""How well a payer was verified, as one of four tiers (银发〔2017〕296号): A is the strongest. Pure.
+"""How well a payer was verified, as one of four tiers (银发〔2017〕296号); A is the strongest. Pure.
 
-The regulation's limits of a day are for bar codes. A token that its requestor presents without any bar code is paid by
-the agreement between issuer and requestor: tier A, whose number is the agreement's own.
+The regulation's daily limits are for bar codes. A token that its requestor presents without a bar code is paid under
+the agreement between issuer and requestor: tier A, with the agreement's own limit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hutong.gateway.v1 import payment_pb2 as pb
 
 TIERS: Final = ("A", "B", "C", "D")
 TWO_FACTORS: Final = frozenset({"12", "14"})
-"""EMV assurance methods that stand for two factors: verified so here (face and passcode), or asserted by the issuer."""
+"""EMV assurance methods that count as two factors: verified here (face and passcode), or asserted by the issuer."""
 CODE_KINDS: Final = frozenset({pb.KEY_KIND_PAYMENT_CODE, pb.KEY_KIND_CONSUMER_CODE})
 """Keys that a payer shows as a bar code."""
 
@@ -42,14 +42,14 @@ def tier_of(
 
 
 def counts_as_static(key_kind: int, made_us: int, now_us: int, fresh_us: int, *, seen: bool) -> bool:
-    """Whether the payer's code is static, or a screenshot of a dynamic one, which counts the same: it never changes, it
-    is older than a wallet shows a code before it draws the next, or it was presented before."""
+    """Whether the payer's code counts as static. A screenshot of a dynamic code does: it is older than a wallet shows a
+    code, or was presented before."""
     return key_kind in CODE_KINDS and (seen or now_us - made_us > fresh_us)
 
 
 def missing_factor(key_kind: int, assurance: str, *, static_code: bool, proven: bool) -> str:
-    """What a payer can add so that a payment is safer; empty where nothing is missing. `proven`: a cryptogram or
-    signature of the payer's device was checked."""
+    """A factor that the payer can add; empty if none is missing. `proven`: a cryptogram or signature of the payer's
+    device was checked."""
     if static_code:
         return "fresh_code"
     if assurance in TWO_FACTORS or proven:

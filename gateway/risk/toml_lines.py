@@ -1,7 +1,7 @@
-"""On which line of a TOML file a value stands: the standard library's reader does not say.
+"""The lines of the values in a TOML file, which the standard library's parser does not report.
 
-Reads only text that `tomllib` has accepted, and only as far as lines go: headers, keys, and where strings, comments and
-brackets begin and end.
+Reads only text that `tomllib` has accepted, and only as far as needed for lines: headers, keys, and where strings,
+comments and brackets begin and end.
 """
 
 from __future__ import annotations

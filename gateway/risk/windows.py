@@ -1,7 +1,7 @@
-"""How many payments, and how much, in the last seconds: windows that slide, in bounded memory.
+"""Velocity counters: payments and sums of the last seconds, in sliding windows and bounded memory.
 
-A window is 64 slices that fall out of it one by one, so it is exact to a 64th of its length. Subjects that were longest
-without a payment, but for a slice, are forgotten first. Used by the engine's thread alone, except for `look`.
+A window has 64 slices that fall out of it one by one, so it is exact to a 64th of its length. The subjects whose last
+payment is oldest (to the precision of a slice) are dropped first. Used by the engine's thread alone, except for `look`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Final
 
 SLICES: Final = 64
 SUBJECTS_MAX: Final = 65_536
-"""Payers, keys, merchants and so on that are remembered, of all rules together: about 60 MB at the very most, where
-each has a payment in every slice."""
+"""Most payers, keys, merchants and so on that are remembered, over all rules: about 60 MB at most, if each has a
+payment in every slice."""
 
 Subject = tuple[str, int, str | bytes]
-"""Name of the rule, length of its window in microseconds, and who: a rule whose window changes begins anew."""
+"""Name of the rule, length of its window in microseconds, and the subject. A rule whose window changes starts again."""
 
 
 class _Window:
-    """What one subject did."""
+    """The counts of one subject."""
 
     __slots__ = ("amount_minor", "newest", "payments", "slices", "until_us")
 
@@ -64,7 +64,7 @@ class Windows:
         return payments, amount_minor
 
     def count(self, subjects: Sequence[Subject], now_us: int, amount_minor: int) -> None:
-        """Counts a payment for each of these."""
+        """Counts a payment for each of these subjects."""
         windows = self._windows
         for subject in subjects:
             window = windows.get(subject)
@@ -102,7 +102,7 @@ class Windows:
         window.amount_minor += amount_minor
 
     def take_back(self, subject: Subject, amount_minor: int) -> None:
-        """Uncounts the payment that was counted last for this subject."""
+        """Uncounts the last payment of this subject."""
         window = self._windows.get(subject)
         if window is not None and window.slices:
             window.slices[-1][1] -= 1

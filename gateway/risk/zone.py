@@ -1,4 +1,4 @@
-"""Whose day it is: a time zone as UTC plus so many minutes, or by its name where the system knows it."""
+"""A time zone for days and times of day: UTC plus so many minutes, or a name that the system knows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ DAY_US: Final = 86_400_000_000
 
 
 class Zone:
-    """Days and times of day in one zone. Remembers the quarter of an hour that was asked for last: a zone's offset
-    changes only where one begins."""
+    """Days and times of day in one zone. Caches the quarter of an hour of the last query, since offsets change only at
+    such boundaries."""
 
     _span_us: Final = _HOUR_S * 250_000
 
