@@ -1,8 +1,5 @@
 """Payments on the real core, journal, books and participants: money moves once, or comes back."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from gateway.engine.model import Leg, LegKind, LegOut, LegState
@@ -17,13 +14,6 @@ from tokenization.interface import Condition
 DECLINE = Plan(Behaviour.DECLINE, code="05")
 LOSE_REQUEST = Plan(Behaviour.LOSE_REQUEST)
 LOSE_ANSWER = Plan(Behaviour.LOSE_ANSWER)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.close()
 
 
 def paid(world: World, amount_minor: int, acquirer: str = "acquirer-a") -> None:
@@ -50,7 +40,7 @@ def test_nothing_is_told_before_it_is_durable(world: World) -> None:
     world.tick()
     assert not caller.answered
     world.tick()
-    (state,) = world.journal._connection.execute("SELECT state FROM payments").fetchone()  # type: ignore[attr-defined]
+    ((state,),) = world.rows("SELECT state FROM payments")
     assert caller.state is State.SUCCEEDED
     assert state == State.SUCCEEDED
 
@@ -383,7 +373,7 @@ def test_one_code_has_one_winner(world: World) -> None:
     winners = [caller for caller in callers if not isinstance(caller.answers[0], Exception)]
     assert len(winners) == 1
     assert {caller.error.name for caller in callers if caller not in winners} == {"CODE_SPENT"}
-    (count,) = world.journal._connection.execute("SELECT count(*) FROM payments").fetchone()  # type: ignore[attr-defined]
+    ((count,),) = world.rows("SELECT count(*) FROM payments")
     assert count == 1
     world.check()
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.engine.model import LegKind, LegState
 from gateway.engine.states import FINAL, State
-from gateway.journal.conservation import compare, compare_holds, examine
 from gateway.refunds import refund_of
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.errors import Reason
@@ -23,11 +21,6 @@ HOUR_US = 3_600_000_000
 LIMIT = b"limit".ljust(16)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
-
-
 def hold(world: World, amount_minor: int = 1000, **changes: Any) -> bytes:
     """A payment that is HELD, by its id."""
     payment = world.hold(amount_minor, **changes)
@@ -38,21 +31,13 @@ def hold(world: World, amount_minor: int = 1000, **changes: Any) -> bytes:
     return payment.payment_id
 
 
-def conserved(world: World) -> None:
-    """The journal, and the books on what was moved and what is held."""
-    report = examine(world.folder / "gateway.db")
-    compare(report, totals(world.books.path))
-    compare_holds(report, holds(world.books.path))
-    assert report.findings == []
-
-
 def spendable(world: World) -> int:
     return world.balance("issuer-a", TOKEN)
 
 
 def used(world: World, counter: bytes = LIMIT) -> int:
-    row = world.journal._connection.execute("SELECT used FROM counters WHERE counter = ?", (counter,)).fetchone()  # type: ignore[attr-defined]
-    return 0 if row is None else int(row[0])
+    rows = world.rows("SELECT used FROM counters WHERE counter = ?", counter)
+    return int(rows[0][0]) if rows else 0
 
 
 def limits(amount_minor: int) -> dict[str, Any]:
@@ -67,7 +52,7 @@ def test_a_hold_takes_nothing_and_cannot_be_spent_elsewhere(world: World) -> Non
     other = world.create(world.draft(11))
     world.run()
     assert (other.state, other.payment.reason) == (State.DECLINED, "51")
-    conserved(world)
+    world.check()
 
 
 @pytest.mark.parametrize(("asked", "taken"), [(0, 1000), (1000, 1000), (1, 1), (400, 400)])
@@ -82,7 +67,7 @@ def test_a_capture_takes_what_it_says_and_frees_the_rest(world: World, asked: in
     assert world.balance("acquirer-a", MERCHANT) == taken
     assert used(world) == taken
     world.check()
-    conserved(world)
+    world.check()
 
 
 def test_a_capture_is_done_once(world: World) -> None:
@@ -96,7 +81,7 @@ def test_a_capture_is_done_once(world: World) -> None:
     assert again.body == first.body
     assert all_of_it.error.fields["captured_minor"] == "600"
     assert world.balance("acquirer-a", MERCHANT) == 600
-    conserved(world)
+    world.check()
 
 
 def test_more_than_is_held_is_refused_and_the_hold_stays(world: World) -> None:
@@ -106,7 +91,7 @@ def test_more_than_is_held_is_refused_and_the_hold_stays(world: World) -> None:
     assert caller.error.reason == Reason.ERROR_REASON_CAPTURE_EXCEEDS_HOLD
     assert caller.error.fields["held_minor"] == "1000"
     assert world.journal.ended_holds(1 << 62, 10) == [payment_id]
-    conserved(world)
+    world.check()
 
 
 def test_what_is_not_held_cannot_be_captured(world: World) -> None:
@@ -132,7 +117,7 @@ def test_a_void_frees_the_hold_and_the_limit(world: World) -> None:
     world.run()
     assert late.error.reason == Reason.ERROR_REASON_PAYMENT_NOT_HELD
     world.check()
-    conserved(world)
+    world.check()
 
 
 def test_a_hold_ends_by_itself(world: World) -> None:
@@ -148,7 +133,7 @@ def test_a_hold_ends_by_itself(world: World) -> None:
     late = world.capture(payment_id)
     world.run()
     assert late.error.fields["state"] == "EXPIRED"
-    conserved(world)
+    world.check()
 
 
 def test_the_deadline_is_for_reaching_the_hold(world: World) -> None:
@@ -192,7 +177,7 @@ def test_a_capture_of_unknown_fate_is_settled(world: World, behaviour: Behaviour
     taken = 300 if state is State.SUCCEEDED else 0
     assert (spendable(world), used(world)) == (OPENING_MINOR - taken, taken)
     world.check()
-    conserved(world)
+    world.check()
 
 
 def test_a_capture_whose_credit_fails_is_undone_with_its_hold(world: World) -> None:
@@ -211,7 +196,7 @@ def test_a_capture_whose_credit_fails_is_undone_with_its_hold(world: World) -> N
         ("REVERSAL", LegState.APPROVED),
     ]
     world.check()
-    conserved(world)
+    world.check()
 
 
 def test_a_captured_payment_is_refunded_up_to_what_was_captured(world: World) -> None:
@@ -227,7 +212,7 @@ def test_a_captured_payment_is_refunded_up_to_what_was_captured(world: World) ->
     world.run()
     assert caller.state is State.SUCCEEDED
     assert (spendable(world), world.balance("acquirer-a", MERCHANT)) == (OPENING_MINOR, 0)
-    conserved(world)
+    world.check()
 
 
 def test_a_repeat_shows_the_payment_as_it_stands(world: World) -> None:
@@ -295,7 +280,7 @@ def test_capture_void_and_expiry_race_and_one_wins(
     assert world.balance("acquirer-a", MERCHANT) == taken
     assert used(world) == taken
     world.check()
-    conserved(world)
+    world.check()
 
 
 def captured_at(world: World, payment_id: bytes) -> object:
@@ -316,7 +301,7 @@ def test_a_crash_at_any_tick_of_a_capture_loses_nothing(world: World, after: int
     (payment,) = world.journal.load([payment_id])
     expected = State.SUCCEEDED if after else State.HELD
     assert payment.state in (expected, State.FAILED)
-    conserved(world)
+    world.check()
     if after:
         world.check()
         assert used(world) == (400 if payment.state is State.SUCCEEDED else 0)
@@ -333,4 +318,4 @@ def test_many_holds_take_no_memory(world: World) -> None:
     states = {payment.state for payment in world.journal.load(world.journal.ended_holds(1 << 62, 1000))}
     assert states == set()
     assert spendable(world) == OPENING_MINOR
-    conserved(world)
+    world.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gateway.engine.clock import PaymentIds
 from gateway.engine.core import Core
@@ -12,6 +13,8 @@ from gateway.engine.model import Answered, Cancel, Capture, Create, EngineEvent,
 from gateway.engine.ports import Journal
 from gateway.engine.states import Event, State
 from gateway.engine.transitions import Timing
+from gateway.journal.conservation import Report, compare, compare_holds
+from gateway.journal.conservation import examine as examine_sqlite
 from gateway.journal.interface import Reader
 from gateway.journal.sqlite import SqliteJournal
 from gateway.journal.sqlite_reader import SqliteReader
@@ -19,7 +22,7 @@ from gateway.links.loopback import LoopbackLink
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.secret import Secret
-from sandbox.participants.books import Books, totals
+from sandbox.participants.books import Books, holds, totals
 from sandbox.participants.simulated import Participants, SimulatedAcquirer, SimulatedIssuer
 
 START_US = 1_790_000_000_000_000
@@ -78,10 +81,13 @@ class World:
         timing: Timing = TIMING,
         open_journal: Callable[[], Journal] | None = None,
         open_reader: Callable[[], Reader] | None = None,
+        examine: Callable[[], Report] | None = None,
     ) -> None:
         self.folder = folder
         self.open_journal = open_journal or (lambda: SqliteJournal(folder / "gateway.db"))
         self.open_reader = open_reader or (lambda: SqliteReader(folder / "gateway.db"))
+        self.examine = examine or (lambda: examine_sqlite(folder / "gateway.db"))
+        """The conservation check of the journal."""
         self.timing = timing
         self.now_us = START_US
         self.ids = PaymentIds()
@@ -212,21 +218,22 @@ class World:
     # -- what must hold ----------------------------------------------------------------------------------------
 
     def check(self, *, settled: bool = True) -> None:
-        """Postings sum to zero, and the participants' books agree with the gateway's, payment by payment."""
-        database = self.journal._connection  # type: ignore[attr-defined]
-        sums = database.execute("SELECT currency, sum(amount_minor) FROM postings GROUP BY currency").fetchall()
-        assert all(total == 0 for _, total in sums), sums
+        """The journal is conserved, and the participants' books agree with it, payment by payment."""
+        report = self.examine()
         if settled:
             assert not self.core.book, self.core.book
-            assert not database.execute("SELECT count(*) FROM payments WHERE open = 1").fetchone()[0]
-            ours = {
-                (account, bytes(payment), currency): total
-                for payment, account, currency, total in database.execute(
-                    "SELECT payment_id, account, currency, sum(amount_minor) FROM postings "
-                    "WHERE account != 'suspense' GROUP BY payment_id, account, currency HAVING sum(amount_minor) != 0"
-                )
-            }
-            assert ours == totals(self.books.path)
+            assert report.in_flight == 0
+            compare(report, totals(self.books.path))
+            compare_holds(report, holds(self.books.path))
+        assert report.findings == []
+
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """The rows of a query with `?` for its values, as committed."""
+        reader = self.open_reader()
+        try:
+            return reader.rows(query, values)
+        finally:
+            reader.close()
 
     def balance(self, participant: str, account: str) -> int:
         balance = self.participants[participant].ledger.balance_minor(account, "CNY")

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from gateway.engine.model import Decline, Payment
 from gateway.engine.ports import Journal
 from gateway.engine.states import State
 from gateway.journal.conservation import examine_database
 from gateway.journal.interface import Reader
-from gateway.journal.postgres import PostgresJournal
-from gateway.journal.postgres_reader import PostgresReader
 from gateway.journal.sqlite_connection import connect
 from hutong_contract.errors import HutongError, Reason
 from tests.gateway.engine.world import Caller, World
@@ -25,21 +21,6 @@ DAILY = int(Reason.ERROR_REASON_DAILY_LIMIT)
 DAY = b"a day of a payer"
 OWN = b"the key's own..."
 JUDGED = '{"action":"approve"}'
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    if request.param == "sqlite":
-        made = World(tmp_path)
-    else:
-        url = request.getfixturevalue("url")
-        made = World(
-            tmp_path,
-            open_journal=lambda: PostgresJournal(url, 1, holder="test"),
-            open_reader=lambda: PostgresReader(url),
-        )
-    yield made
-    made.close()
 
 
 def limited(world: World, amount: int, cap: int, **changes: Any) -> Payment:

@@ -23,7 +23,6 @@ from gateway.journal import sqlite_index
 from gateway.journal.interface import Reader
 from gateway.journal.listing import ListedRow, Scan
 from gateway.journal.postgres import PostgresJournal
-from gateway.journal.postgres_reader import PostgresReader
 from gateway.journal.sqlite_index import index_path
 from gateway.journal.sqlite_reader import SqliteReader
 from gateway.lists import SCAN_MAX, Lists, page
@@ -38,21 +37,6 @@ TERMINALS = ("t1", "t2")
 TOKENS = tuple(bytes([number]) * 16 for number in range(1, 5))
 SEED = 20_261
 PAGE = 7
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    if request.param == "sqlite":
-        made = World(tmp_path)
-    else:
-        url = request.getfixturevalue("url")
-        made = World(
-            tmp_path,
-            open_journal=lambda: PostgresJournal(url, 1, holder="test"),
-            open_reader=lambda: PostgresReader(url),
-        )
-    yield made
-    made.close()
 
 
 @pytest.fixture
