@@ -1,26 +1,16 @@
-"""Settlement windows on the real engine and SQLite: each success in exactly one, whatever happens around it."""
+"""Settlement windows on the real engine and each journal: each success in exactly one, whatever happens around it."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.engine.model import Close
 from gateway.engine.states import FINAL, TABLE, Action, State
-from gateway.journal.conservation import compare, examine
-from gateway.journal.report import Report
+from gateway.journal.sqlite_connection import connect
 from sandbox.participants.script import Behaviour, Plan
 from tests.gateway.engine.world import Caller, World
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.close()
 
 
 def close(world: World, number: int) -> Caller:
@@ -32,40 +22,21 @@ def close(world: World, number: int) -> Caller:
 
 
 def windows(world: World) -> list[tuple[int, int, int]]:
-    rows = database(world).execute("SELECT number, after_sequence, last_sequence FROM windows ORDER BY number")
-    return list(rows)
+    return world.rows("SELECT number, after_sequence, last_sequence FROM windows ORDER BY number")
 
 
 def carried(world: World) -> list[tuple[int, str, int, int]]:
-    return list(database(world).execute("SELECT * FROM carried ORDER BY number, currency"))
-
-
-def database(world: World) -> sqlite3.Connection:
-    connection: sqlite3.Connection = world.journal._connection  # type: ignore[attr-defined]
-    return connection
+    return world.rows("SELECT number, currency, payments, amount_minor FROM carried ORDER BY number, currency")
 
 
 def members(world: World) -> dict[bytes, int]:
     """Payment to its window, by the range that its success lies in."""
-    rows = (
-        database(world)
-        .execute(
-            "SELECT e.payment_id, w.number FROM events e JOIN windows w ON e.sequence > w.after_sequence "
-            "AND e.sequence <= w.last_sequence WHERE e.state = 7"
-        )
-        .fetchall()
+    rows = world.rows(
+        "SELECT e.payment_id, w.number FROM events e JOIN windows w ON e.sequence > w.after_sequence "
+        "AND e.sequence <= w.last_sequence WHERE e.state = 7"
     )
     assert len({key for key, _ in rows}) == len(rows)
     return {bytes(key): number for key, number in rows}
-
-
-def checked(world: World) -> Report:
-    report = examine(world.folder / "gateway.db")
-    if not report.in_flight:
-        from sandbox.participants.books import totals
-
-        compare(report, totals(world.books.path))
-    return report
 
 
 def test_windows_follow_each_other_and_a_repeat_closes_nothing(world: World) -> None:
@@ -82,7 +53,7 @@ def test_windows_follow_each_other_and_a_repeat_closes_nothing(world: World) -> 
     assert (one[1], one[2]) == (0, two[1])
     ids = [bytes.fromhex(caller.payment.payment_id.replace("-", "")) for caller in (first, second)]
     assert members(world) == {ids[0]: 1, ids[1]: 2}
-    assert checked(world).findings == []
+    world.check(settled=not world.core.book)
 
 
 def test_what_is_in_flight_is_carried_over_and_reported(world: World) -> None:
@@ -94,13 +65,13 @@ def test_what_is_in_flight_is_carried_over_and_reported(world: World) -> None:
     close(world, 1)
     assert carried(world) == [(1, "CNY", 1, 700)]
     assert members(world) == {}
-    assert checked(world).findings == []
+    world.check(settled=not world.core.book)
     world.run()
     close(world, 2)
     assert slow.state is State.SUCCEEDED
     assert list(members(world).values()) == [2]
     assert carried(world) == [(1, "CNY", 1, 700)]
-    assert checked(world).findings == []
+    world.check(settled=not world.core.book)
 
 
 def test_two_closings_in_one_tick_give_one_window(world: World) -> None:
@@ -117,9 +88,9 @@ def test_a_clock_that_was_set_back_does_not_end_a_window_before_the_one_before(w
     close(world, 1)
     world.now_us -= 5_000_000
     close(world, 2)
-    (times,) = zip(*database(world).execute("SELECT closed_us FROM windows").fetchall(), strict=True)
+    (times,) = zip(*world.rows("SELECT closed_us FROM windows"), strict=True)
     assert times[0] == times[1]
-    assert checked(world).findings == []
+    world.check(settled=not world.core.book)
 
 
 def test_nothing_leads_out_of_a_final_state() -> None:
@@ -138,16 +109,16 @@ def test_late_words_about_a_settled_payment_move_nothing(world: World) -> None:
     world.run()
     close(world, 1)
     payment_id = bytes.fromhex(caller.payment.payment_id.replace("-", ""))
-    before = database(world).execute("SELECT account, sum(amount_minor) FROM postings GROUP BY account").fetchall()
+    before = world.rows("SELECT account, sum(amount_minor) FROM postings GROUP BY account ORDER BY account")
     for result in (1, 2, 3, 4):
         world.answer("issuer-a", payment_id + b"\x01", result)
         world.answer("acquirer-a", payment_id + b"\x02", result)
         world.answer("acquirer-a", payment_id + b"\x82", result)
     world.cancel(payment_id)
     world.run()
-    after = database(world).execute("SELECT account, sum(amount_minor) FROM postings GROUP BY account").fetchall()
+    after = world.rows("SELECT account, sum(amount_minor) FROM postings GROUP BY account ORDER BY account")
     assert before == after
-    assert checked(world).findings == []
+    world.check(settled=not world.core.book)
 
 
 def test_a_late_credit_elsewhere_of_a_settled_payment_is_undone_without_touching_the_window(world: World) -> None:
@@ -160,13 +131,12 @@ def test_a_late_credit_elsewhere_of_a_settled_payment_is_undone_without_touching
     world.answer("acquirer-a", payment_id + b"\x02", 1)
     world.tick()
     close(world, 2)
-    assert examine(world.folder / "gateway.db").findings == []  # while it is being undone
+    assert world.examine().findings == []  # while it is being undone
     world.run()
     close(world, 3)
     assert caller.payment.acquirer_id == "acquirer-b"
     assert members(world) == {payment_id: 1}
-    report = checked(world)
-    assert report.findings == []
+    world.check()
 
 
 @pytest.mark.parametrize(
@@ -183,14 +153,18 @@ def test_a_late_credit_elsewhere_of_a_settled_payment_is_undone_without_touching
         ("UPDATE payments SET amount_minor = amount_minor + 1", "the payments of the window sum to"),
     ],
 )
-def test_the_check_finds_what_is_wrong_with_windows(world: World, damage: str, finding: str) -> None:
+def test_the_check_finds_what_is_wrong_with_windows(tmp_path: Path, damage: str, finding: str) -> None:
+    world = World(tmp_path)
     world.create()
     world.run()
     close(world, 1)
     world.create()
     world.run()
     close(world, 2)
-    assert checked(world).findings == []
-    database(world).execute(damage)
-    findings = checked(world).findings
+    world.check(settled=not world.core.book)
+    world.close()
+    database = connect(tmp_path / "gateway.db")
+    database.execute(damage)
+    database.close()
+    findings = world.examine().findings
     assert any(finding in found for found in findings), findings

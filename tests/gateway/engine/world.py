@@ -13,9 +13,10 @@ from gateway.engine.model import Answered, Cancel, Capture, Create, EngineEvent,
 from gateway.engine.ports import Journal
 from gateway.engine.states import Event, State
 from gateway.engine.transitions import Timing
-from gateway.journal.conservation import Report, compare, compare_holds
+from gateway.journal.conservation import compare, compare_holds
 from gateway.journal.conservation import examine as examine_sqlite
 from gateway.journal.interface import Reader
+from gateway.journal.report import Report
 from gateway.journal.sqlite import SqliteJournal
 from gateway.journal.sqlite_reader import SqliteReader
 from gateway.links.loopback import LoopbackLink
