@@ -21,7 +21,8 @@ from hutong_client.errors import CallError
 from hutong_contract.errors import HutongError
 from sandbox.demo.play import Progress as Tell
 from sandbox.demo.run import run
-from sandbox.network import NetworkError, NetworkOptions
+from sandbox.network import NetworkError
+from sandbox.options import NetworkOptions
 from sandbox.places import PlaceError, check_empty
 
 LISTEN: Final = "127.0.0.1:0"

@@ -18,7 +18,8 @@ from hutong.participant.v1 import participant_pb2
 from hutong_contract.extras import needs
 from loadtest.errors import BenchError
 from sandbox.journals import LOCAL_SERVER, SQLITE_FILE, local_server
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 from sandbox.participants.script import Script
 
 with needs("bench"):

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gateway.listen import Tls, certified_name
 from hutong_contract.confinement import environment
 from hutong_contract.secret import Secret
 from sandbox.participants.books import Books
 from sandbox.participants.simulated import SimulatedAcquirer, SimulatedIssuer, SimulatedParticipant
+from sandbox.places import PlaceError
 from sandbox.population import Institution, Population, Wallet
 from tokenization.interface import Account
 from tokenization.service import TokenService
@@ -41,6 +43,18 @@ class ParticipantTls:
     """Name to expect in it, where it is not the target's."""
     certificates: Path | None = None
     """Folder with `ID.pem` and `ID.key` of each participant; None: their secrets prove them."""
+
+    asked: bool = False
+    """Whether the gateway asks for certificates."""
+
+    @classmethod
+    def towards(cls, tls: Tls | None, certificates: Path | None) -> ParticipantTls | None:
+        """For participants beside a gateway with these files: they know its very certificate, so they need no
+        authority. None where it serves plaintext."""
+        if tls is None:
+            return None
+        asked = tls.client_authority is not None
+        return cls(tls.certificate, certified_name(tls.certificate), certificates, asked)
 
     def missing(self, ids: Iterable[str]) -> list[Path]:
         """Files that are not there."""
@@ -115,6 +129,20 @@ class Institutions:
 
     def _opening(self, wallet: Wallet) -> int:
         return wallet.opening_minor if self.opening_minor is None else self.opening_minor
+
+    def check_proofs(self) -> None:
+        """Raises PlaceError where participants that are to be started cannot prove who they are."""
+        tls = self.tls
+        if tls is None:
+            return
+        if tls.asked and tls.certificates is None:
+            raise PlaceError(
+                "this gateway asks its callers for certificates, and the participants that it starts have none: give "
+                "--participant-certs a folder with ID.pem and ID.key of each"
+            )
+        missing = tls.missing(one.id for one in self.population.institutions)
+        if missing:
+            raise PlaceError(f"participants lack {len(missing)} files, such as {missing[0]}")
 
     # -- as processes ----------------------------------------------------------------------------------------
 

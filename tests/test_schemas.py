@@ -15,7 +15,8 @@ from gateway.journal import postgres_schema, schema
 from hutong_contract.stored_schema import SchemaError, digest, split
 from sandbox.checking import check_folder
 from sandbox.journals import JournalError, open_journal, open_journal_reader
-from sandbox.network import Network, NetworkError, NetworkOptions
+from sandbox.network import Network, NetworkError
+from sandbox.options import NetworkOptions
 from sandbox.participants import books
 from tokenization import schema as vault_schema
 

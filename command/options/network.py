@@ -18,7 +18,7 @@ from command.options.vaults import module_options
 from gateway.budgets import QueryLimits
 from gateway.engine.loop import IN_FLIGHT_MAX
 from gateway.links.windows import WINDOW, WINDOW_MIN
-from sandbox.network import DEFAULT_LISTEN, NetworkOptions, Where
+from sandbox.options import DEFAULT_LISTEN, NetworkOptions, Where
 
 Command = Callable[..., None]
 NetworkIn = Callable[[Path], NetworkOptions]

@@ -12,8 +12,9 @@ from sandbox.demo.camera import TerminalCamera
 from sandbox.demo.play import Progress, books_against_receipts, play
 from sandbox.demo.result import Result
 from sandbox.demo.stage import Props, Stage
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
 from sandbox.optics import GatewaySymbols, MerchantPrinter
+from sandbox.options import NetworkOptions
 from sandbox.settlement import FolderDesk
 
 

@@ -14,7 +14,8 @@ from hutong_client import keys
 from hutong_client.client import HutongClient
 from sandbox.checking import check_folder
 from sandbox.journals import examine_journal
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 
 
 def pay(network: Network) -> None:

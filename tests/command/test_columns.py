@@ -10,7 +10,8 @@ import click
 import pytest
 
 from command.printing.columns import facts, table
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 from tests.deadlines import START_S
 
 HEAVY = ("rich", "numpy", "cv2", "numba", "onnxruntime", "zxingcpp", "sqlite3", "cryptography", "gateway", "facepay")

@@ -14,7 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from command.main import main
-from sandbox.network import DEFAULT_LISTEN, Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import DEFAULT_LISTEN, NetworkOptions
 from tests.deadlines import START_S
 
 ROOT = Path(__file__).parents[2]

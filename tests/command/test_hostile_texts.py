@@ -17,7 +17,8 @@ from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_client import keys
 from hutong_client.client import HutongClient
 from hutong_contract.cleaning import MARK, UNSAFE
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 
 PRINTING = ("command", "clients/python", "loadtest", "sandbox", "verification")
 """Folders of the packages that print for people."""

@@ -17,7 +17,8 @@ from hutong_client import keys
 from hutong_client.client import HutongClient
 from hutong_contract.errors import HutongError, Reason
 from sandbox.checking import check_folder
-from sandbox.network import Network, NetworkOptions, Where
+from sandbox.network import Network
+from sandbox.options import NetworkOptions, Where
 from tests.deadlines import START_S, wait_until
 
 pytestmark = pytest.mark.process

@@ -12,8 +12,9 @@ from click.testing import CliRunner, Result
 
 from command.main import main
 from sandbox.cameras import Optics
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
 from sandbox.optics import GatewaySymbols, MerchantPrinter
+from sandbox.options import NetworkOptions
 
 SHOP = ("--merchant", "m1001", "--terminal", "m1001t1")
 

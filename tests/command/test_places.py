@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 from command.main import main
 from gateway.listen import Address, Tls
 from sandbox import places
-from sandbox.network import Network, NetworkError, NetworkOptions
+from sandbox.network import Network, NetworkError
+from sandbox.options import NetworkOptions
 from sandbox.places import PlaceError, check_folder, check_free, check_network_folder
 
 START_S = 120

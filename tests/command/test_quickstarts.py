@@ -19,7 +19,8 @@ import click
 import pytest
 
 from command.main import main
-from sandbox.network import DEFAULT_LISTEN, Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import DEFAULT_LISTEN, NetworkOptions
 from tests.deadlines import START_S
 
 DOCS = Path(__file__).parents[2] / "docs"

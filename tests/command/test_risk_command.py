@@ -21,7 +21,8 @@ from hutong_client.keys import merchant, token
 from hutong_contract.errors import HutongError
 from hutong_contract.names import WALLET_TRID
 from hutong_contract.secret import Secret
-from sandbox.network import Network, NetworkError, NetworkOptions
+from sandbox.network import Network, NetworkError
+from sandbox.options import NetworkOptions
 from tests.deadlines import wait_until
 from tokenization.requestors import Requestor, Role
 

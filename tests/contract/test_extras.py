@@ -113,7 +113,8 @@ def test_a_network_without_a_face_service_needs_no_part_of_one(tmp_path: Path) -
     program = """
 from pathlib import Path
 from hutong_client import HutongClient, HutongError, keys
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 with Network.start(NetworkOptions(data=Path(sys.argv[1]), listen="127.0.0.1:0", faces=False)) as network:
     assert network.faces is None
     token = network.wallet_tokens["wallet-01"]

@@ -18,8 +18,9 @@ import pytest
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_client import keys
 from hutong_client.client import HutongClient
-from sandbox.network import Network, NetworkOptions, Where
+from sandbox.network import Network
 from sandbox.optics import MerchantPrinter
+from sandbox.options import NetworkOptions, Where
 from tests.deadlines import CALL_S, START_S, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]

@@ -14,7 +14,8 @@ from hutong.gateway.v1 import payment_pb2 as pb
 from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
 from sandbox import network as composition
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 from tests.deadlines import CALL_S, wait_until
 from tests.gateway.engine.world import World
 from tests.gateway.wrong_clock import DAY_US, Wall

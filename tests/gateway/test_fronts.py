@@ -26,7 +26,8 @@ from hutong.tokenization.v1 import token_pb2_grpc as token_rpc
 from hutong_client.retries import is_passing
 from hutong_contract.errors import from_rpc_error, from_status
 from hutong_contract.names import CALLER_METADATA, WALLET_TRID
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 from sandbox.participants.script import Behaviour, Plan
 from tests.deadlines import CALL_S
 

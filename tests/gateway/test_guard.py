@@ -26,7 +26,8 @@ from hutong.tokenization.v1 import token_pb2
 from hutong_contract.errors import HutongError, from_rpc_error
 from hutong_contract.incidents import LOGGED_PER_S_MAX, incident
 from hutong_contract.limits import MESSAGE_BYTES_MAX
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 from tokenization.service import TokenService
 
 WAIT_S = 60.0

@@ -25,7 +25,8 @@ from gateway.fronts.native import NativeFront
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.errors import HutongError, Reason, from_rpc_error
 from hutong_contract.limits import MESSAGE_BYTES_MAX
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 
 WAIT_S = 60.0
 

@@ -20,7 +20,8 @@ from hutong_client.client import HutongClient
 from hutong_contract.errors import from_rpc_error
 from hutong_contract.limits import FRAME_ANSWERS_MAX
 from hutong_contract.names import CALLER_METADATA
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 from tests.deadlines import CALL_S, wait_until
 
 pytestmark = pytest.mark.process

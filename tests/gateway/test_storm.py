@@ -21,7 +21,8 @@ from hutong_client.options import ClientOptions, RetryOptions
 from hutong_contract.errors import HutongError, from_rpc_error
 from hutong_contract.names import CALLER_METADATA
 from sandbox.checking import check_folder
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 from tests.deadlines import CALL_S
 
 BURST = 5

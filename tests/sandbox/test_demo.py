@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from command.demo import demo
 from sandbox.demo.record import EVERYWHERE, Key
 from sandbox.demo.run import run
-from sandbox.network import NetworkOptions
+from sandbox.options import NetworkOptions
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from hutong_client.client import HutongClient
 from hutong_client.wording import state_name
 from hutong_contract.names import WALLET_TRID
 from sandbox.checking import check_folder
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 from sandbox.participants.magic import MAGIC, Magic
 
 IMPATIENT = Timing(leg_timeout_us=400_000, inquiry_us=200_000, reversal_us=200_000)

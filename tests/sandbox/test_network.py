@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.network import Network, NetworkError, NetworkOptions
+from sandbox.network import Network, NetworkError
+from sandbox.options import NetworkOptions
 
 pytestmark = pytest.mark.process
 
@@ -42,7 +43,8 @@ def test_an_empty_network_starts_without_what_only_faces_or_a_server_need(tmp_pa
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from sandbox.network import Network, NetworkOptions\n"
+        "from sandbox.network import Network\n"
+        "from sandbox.options import NetworkOptions\n"
         "with Network.start(NetworkOptions(data=Path(sys.argv[1]), listen='127.0.0.1:0')) as network:\n"
         "    assert network.faces.status().templates == 0\n"
         "print(*sorted({'numba', 'onnxruntime', 'psycopg'} & set(sys.modules)))\n"

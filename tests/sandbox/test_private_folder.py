@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from sandbox.institutions import Institutions, end
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 from sandbox.population import populate
 from tests.deadlines import START_S, wait_until
 

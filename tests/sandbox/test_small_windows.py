@@ -16,7 +16,8 @@ from hutong_client.client import HutongClient
 from hutong_client.wording import state_name
 from hutong_contract.names import WALLET_TRID
 from sandbox.checking import check_folder
-from sandbox.network import Network, NetworkOptions, Where
+from sandbox.network import Network
+from sandbox.options import NetworkOptions, Where
 from tests.deadlines import CALL_S, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]

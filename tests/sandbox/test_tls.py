@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from command.main import main
 from gateway import listen
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 from tests.certificates import Pair, issue
 
 NAME = "gateway.hutong.example"

@@ -19,7 +19,8 @@ from hutong_client.client import HutongClient
 from hutong_client.options import ClientOptions, TlsOptions
 from hutong_client.wire import open_channel
 from hutong_contract.errors import from_rpc_error
-from sandbox.network import Network, NetworkError, NetworkOptions, Where
+from sandbox.network import Network, NetworkError
+from sandbox.options import NetworkOptions, Where
 from sandbox.population import populate
 from tests.certificates import Pair, issue
 from tests.deadlines import CALL_S

@@ -18,8 +18,9 @@ from hutong_client.wallet import EmulatedWallet, NotActivatedError
 from hutong_contract.errors import HutongError, Reason
 from hutong_contract.payment_code import DAY_US, STEP_US
 from sandbox.cameras import Optics
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
 from sandbox.optics import GatewaySymbols, MerchantPrinter
+from sandbox.options import NetworkOptions
 from sandbox.population import Merchant, Wallet
 from tests.deadlines import CALL_S
 

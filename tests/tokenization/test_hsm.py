@@ -20,7 +20,8 @@ from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_client import keys
 from hutong_client.client import HutongClient
 from hutong_contract.secret import Secret
-from sandbox.network import Network, NetworkError, NetworkOptions
+from sandbox.network import Network, NetworkError
+from sandbox.options import NetworkOptions
 from sandbox.vaults import PIN_VARIABLE, KeyModule
 from tests.deadlines import CALL_S, START_S
 from tests.tokenization.world import PASSPHRASE, Clock, World, use

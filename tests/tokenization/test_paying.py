@@ -18,7 +18,8 @@ from hutong_contract import transit
 from hutong_contract.cryptogram import cryptogram
 from hutong_contract.errors import HutongError
 from hutong_contract.secret import Secret
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 from tokenization.domain import Budget
 from tokenization.key_kinds import KeyKind
 from tokenization.lifecycle import Event

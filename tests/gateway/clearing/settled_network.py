@@ -11,7 +11,8 @@ from hutong.gateway.v1 import settlement_pb2 as settlement
 from hutong_client import keys
 from hutong_client.client import HutongClient
 from hutong_contract.names import OPERATOR_TRID
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 
 OPERATOR = settlement.SettlementCaller(requestor_id=OPERATOR_TRID)
 TIMING = Timing(leg_timeout_us=150_000, inquiry_us=50_000, inquiries_max=3, reversal_us=50_000)

@@ -28,7 +28,8 @@ from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong_contract.errors import from_rpc_error
 from sandbox.checking import check_folder
 from sandbox.journals import LocalServer, local_server
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 from tests.deadlines import CALL_S, PATIENCE, wait_until
 from tests.gateway.journal.shared import draft
 from tests.gateway.journal.test_postgres_network import request

@@ -19,7 +19,8 @@ from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
 from sandbox.checking import check_folder
 from sandbox.journals import JournalError, check_url, open_journal, remembered
-from sandbox.network import Network, NetworkError, NetworkOptions
+from sandbox.network import Network, NetworkError
+from sandbox.options import NetworkOptions
 from tests.deadlines import CALL_S, wait_until
 
 

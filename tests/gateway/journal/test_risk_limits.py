@@ -19,7 +19,8 @@ from hutong.gateway.v1 import payment_pb2_grpc as rpc
 from hutong.tokenization.v1 import token_pb2
 from hutong_contract.errors import from_rpc_error
 from sandbox.checking import check_folder
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 from tests.deadlines import CALL_S
 from tests.gateway.journal.shared import CLOCK, Caller, Node, SharedLink, draft, open_participants
 
