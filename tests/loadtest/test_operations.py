@@ -16,7 +16,8 @@ from loadtest.operations import OPERATIONS, Flow, Mix, Operations, Supply
 from loadtest.payments import CREATE_PATH
 from loadtest.supplies import Place, SupplyError, fetch, place_of
 from sandbox.checking import check_folder
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 from tests.deadlines import CALL_S
 
 NAMES = {
