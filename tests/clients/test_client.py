@@ -638,3 +638,34 @@ def test_tokens_are_asked_for_in_the_name_of_the_options_requestor_with_its_secr
 
 def test_a_secret_does_not_show_in_options() -> None:
     assert "swordfish" not in repr(REQUESTOR)
+
+
+def test_calls_of_a_closed_client_say_so(kind: type[Face]) -> None:
+    with kind("127.0.0.1:1", FAST) as client:
+        client.close()
+        for call in (lambda: pay(client), lambda: next(client.watch_payments()), lambda: next(client.list_payments())):
+            with pytest.raises(CallError, match="CANCELLED: this client is closed"):
+                call()
+
+
+def test_closing_an_asyncio_client_fails_its_calls_and_does_not_look_like_a_cancelled_task() -> None:
+    async def scene() -> list[BaseException | None]:
+        services = Services()  # type: ignore[abstract]
+        server, target = await served(services)
+        client = AsyncHutongClient(target)
+
+        async def watch() -> None:
+            async for _ in client.watch_payments():
+                pass
+
+        watching = asyncio.create_task(watch())
+        getting = asyncio.create_task(client.settled(pb.Payment(payment_id="p1")))
+        await asyncio.wait_for(services.waiting.wait(), CALL_S)
+        await client.close()
+        await asyncio.wait({watching, getting}, timeout=CALL_S)
+        await server.stop(None)
+        return [watching.exception(), getting.exception()]
+
+    for error in asyncio.run(scene()):
+        assert isinstance(error, CallError)
+        assert error.code is grpc.StatusCode.CANCELLED

@@ -71,7 +71,7 @@ class AsyncHutongClient(Calls):
         )
 
     async def close(self) -> None:
-        """Closes the connection; calls under way are cancelled."""
+        """Closes the connection; calls under way, and later ones, fail with CallError(CANCELLED)."""
         await self._connection.close()
 
     async def __aenter__(self) -> AsyncHutongClient:

@@ -127,7 +127,7 @@ class HutongClient:
         return run(self._calls.repeated(attempt, deadline_s, repeatable=repeatable))
 
     def close(self) -> None:
-        """Closes the connection; calls under way fail."""
+        """Closes the connection; calls under way, and later ones, fail with CallError(CANCELLED)."""
         self._wire.close()
 
     def __enter__(self) -> HutongClient:

@@ -7,13 +7,16 @@ so `run` and `iterate` drive it without an event loop.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
+from hutong_client.errors import CallError
 from hutong_client.options import ClientOptions, channel_arguments, channel_credentials
 
 Metadata = tuple[tuple[str, str], ...]
@@ -49,22 +52,25 @@ class BlockingWire:
         """Raises ValueError as `options.check_target` does, and for plaintext to a remote machine."""
         self.channel: Final = open_channel(target, options)
         self._methods: dict[str, Any] = {}
+        self._closed = threading.Event()
 
     async def unary(
         self, method: str, request: Message, answer: type[Answer], timeout_s: float, metadata: Metadata
     ) -> Answer:
         """See Wire."""
-        send = _known(self._methods, method, self.channel.unary_unary, answer)
-        received: Answer = send(request, timeout=timeout_s, metadata=metadata)
-        return received
+        with self._open():
+            send = _known(self._methods, method, self.channel.unary_unary, answer)
+            received: Answer = send(request, timeout=timeout_s, metadata=metadata)
+            return received
 
     async def stream(
         self, method: str, request: Message, answer: type[Answer], timeout_s: float | None, metadata: Metadata
     ) -> AsyncGenerator[Answer, None]:
         """See Wire."""
-        call = _known(self._methods, method, self.channel.unary_stream, answer)(
-            request, timeout=timeout_s, metadata=metadata
-        )
+        with self._open():
+            call = _known(self._methods, method, self.channel.unary_stream, answer)(
+                request, timeout=timeout_s, metadata=metadata
+            )
         try:
             for one in call:
                 yield one
@@ -76,8 +82,19 @@ class BlockingWire:
         time.sleep(seconds)
 
     def close(self) -> None:
-        """Closes the connection; calls under way fail."""
+        """Closes the connection; calls under way, and later ones, fail with CallError(CANCELLED)."""
+        self._closed.set()
         self.channel.close()
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Around the sending of a request. Raises CallError where the wire is closed."""
+        try:
+            yield
+        except ValueError:  # as gRPC says it
+            if self._closed.is_set():
+                raise _closed() from None
+            raise
 
 
 class AioWire:
@@ -90,6 +107,7 @@ class AioWire:
         self._credentials = channel_credentials(options)
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Any] = {}
+        self._closed = threading.Event()
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -105,19 +123,26 @@ class AioWire:
         self, method: str, request: Message, answer: type[Answer], timeout_s: float, metadata: Metadata
     ) -> Answer:
         """See Wire."""
-        send = _known(self._methods, method, self.channel.unary_unary, answer)
-        received: Answer = await send(request, timeout=timeout_s, metadata=metadata)
-        return received
+        with self._open():
+            send = _known(self._methods, method, self.channel.unary_unary, answer)
+            received: Answer = await send(request, timeout=timeout_s, metadata=metadata)
+            return received
 
     async def stream(
         self, method: str, request: Message, answer: type[Answer], timeout_s: float | None, metadata: Metadata
     ) -> AsyncGenerator[Answer, None]:
         """See Wire."""
-        call = _known(self._methods, method, self.channel.unary_stream, answer)(
-            request, timeout=timeout_s, metadata=metadata
-        )
+        with self._open():
+            call = _known(self._methods, method, self.channel.unary_stream, answer)(
+                request, timeout=timeout_s, metadata=metadata
+            )
+        answers = aiter(call)
         try:
-            async for one in call:
+            while True:
+                with self._open():
+                    one = await anext(answers, None)
+                if one is None:
+                    return
                 yield one
         finally:
             call.cancel()
@@ -127,9 +152,26 @@ class AioWire:
         await asyncio.sleep(seconds)
 
     async def close(self) -> None:
-        """Closes the connection; calls under way are cancelled."""
+        """Closes the connection; calls under way, and later ones, fail with CallError(CANCELLED)."""
+        self._closed.set()
         if self._channel is not None:
             await self._channel.close(None)
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Around the sending of a request and the wait for an answer. Raises CallError where the wire is closed.
+
+        gRPC ends calls of a closed channel as it ends those of a cancelled task; only the latter are to look so.
+        """
+        if self._closed.is_set():
+            raise _closed()
+        try:
+            yield
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed.is_set() and not (task is not None and task.cancelling()):
+                raise _closed() from None
+            raise
 
 
 def open_channel(target: str, options: ClientOptions) -> grpc.Channel:
@@ -171,6 +213,10 @@ def iterate(source: AsyncGenerator[Item, None]) -> Iterator[Item]:
 
 async def _next(source: AsyncGenerator[Item, None]) -> Item:
     return await source.__anext__()
+
+
+def _closed() -> CallError:
+    return CallError(grpc.StatusCode.CANCELLED, "this client is closed: make another one")
 
 
 def _known(methods: dict[str, Any], method: str, make: Callable[..., Any], answer: type[Message]) -> Any:
