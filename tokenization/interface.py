@@ -98,8 +98,6 @@ class Resolution(NamedTuple):
     """Largest amount that this key may pay at once, already checked against KeyUse."""
     spend_reason: int = Reason.ERROR_REASON_CODE_SPENT
     """The hutong.status.v1.ErrorReason to answer with when one of `spends` was spent before."""
-    epoch: int = 0
-    """The token's change counter; `still_valid` compares it."""
     made_us: int = 0
     """When the presented value was made, UTC in microseconds: a code's step, a cryptogram's payment; 0 if it does not
     change."""
@@ -114,11 +112,6 @@ class TokenResolver(Protocol):
         """Answers each use in its place. `now_us` is UTC in microseconds. Never raises for a bad key: a refusal is
         a HutongError in its place. Runs on the engine's thread: no disk or network on the common path, and no
         more than some tens of microseconds for each use."""
-        ...
-
-    def still_valid(self, resolutions: Sequence[Resolution]) -> list[bool]:
-        """Whether nothing was suspended or deleted since; asked again just before the commit, so that a payment
-        that waited in the queue feels a suspension."""
         ...
 
 

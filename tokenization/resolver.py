@@ -68,16 +68,6 @@ class Resolver:
                 answers.append(HutongError(Reason.ERROR_REASON_TOKEN_MALFORMED))
         return answers
 
-    def still_valid(self, resolution: Resolution) -> bool:
-        """Whether token and key are unchanged, or at least both still active."""
-        slot = self._index.slot_of(resolution.token_ref)
-        if slot is None or self._index.states[slot] != _ACTIVE:
-            return False
-        if self._index.versions[slot] == resolution.epoch or resolution.key_ref == resolution.token_ref:
-            return True
-        key = self._index.key_by_ref(resolution.key_ref)
-        return key is not None and key.row.state is State.ACTIVE
-
     def _resolve(self, use: KeyUse, now_us: int) -> Resolution:
         if use.amount_minor <= 0:
             raise HutongError(Reason.ERROR_REASON_AMOUNT_NOT_POSITIVE)
@@ -113,7 +103,6 @@ class Resolver:
             counters,
             amount_max or None,
             spend_reason,
-            index.versions[slot],
             made_us,
             0 if key is None else key.row.created_us,
         )

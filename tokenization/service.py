@@ -83,14 +83,6 @@ class TokenService(TokenDesk, KeyDesk):
         """`resolve` by the service's own clock, for callers whose clock cannot be trusted."""
         return self.resolve(uses, self._clock_us())
 
-    def still_valid(self, resolutions: Sequence[Resolution]) -> list[bool]:
-        """Whether nothing relevant was suspended or deleted since (interface.TokenResolver.still_valid)."""
-        try:
-            self._vault.refresh(self._clock_us())
-        except StoreError:
-            return [False for _ in resolutions]
-        return [self._resolver.still_valid(resolution) for resolution in resolutions]
-
     def rotate_keys(self, *, by: str = "") -> KeyStatus:
         """Starts a rotation of the KEK in the background."""
         self.permit(by, Action.ROTATE_KEYS)

@@ -141,7 +141,7 @@ def result_message(answer: Resolution | HutongError) -> pb.ResolveResult:
     key = pb.ResolvedKey(
         issuer_id=answer.issuer_id, token=answer.token.reveal(), token_ref=answer.token_ref, key_ref=answer.key_ref,
         last_four=answer.last_four, assurance_method=answer.assurance_method, spends=answer.spends, counters=counters,
-        amount_max_minor=answer.amount_max_minor or 0, epoch=answer.epoch, spend_reason=answer.spend_reason,
+        amount_max_minor=answer.amount_max_minor or 0, spend_reason=answer.spend_reason,
         make_time=timestamp(answer.made_us) if answer.made_us else None,
         key_create_time=timestamp(answer.key_since_us) if answer.key_since_us else None,
     )  # fmt: skip

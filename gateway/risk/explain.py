@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.engine.model import Payment
+from gateway.engine.model import Kind, Payment
 from gateway.risk.facts import Facts
 from gateway.risk.judge import Judge, refusal_of
 from gateway.risk.records import judgement_message
@@ -12,7 +12,17 @@ from hutong_contract.currencies import EXPONENT_OF
 from hutong_contract.errors import HutongError, Reason
 
 REFERENCE_BYTES = 16
-_NOBODY = Payment(bytes(16), 1, 1, "CNY", "", ("",), 0, 0)  # type: ignore[arg-type]
+_NOBODY = Payment(
+    payment_id=bytes(16),
+    kind=Kind.PAYMENT,
+    amount_minor=1,
+    currency="CNY",
+    debtor="",
+    creditors=("",),
+    created_us=0,
+    deadline_us=0,
+)
+"""What a trial is about where no payment is named and the request leaves facts out."""
 
 
 def explain(
@@ -54,14 +64,14 @@ def _facts(judge: Judge, request: risk_pb2.ExplainRiskRequest, payment: Payment,
     )
     time = request.time
     return Facts(
-        time.seconds * 1_000_000 + time.nanos // 1000 if request.HasField("time") else now_us,
-        kind,
-        amount,
-        currency,
-        tier,
-        assurance,
-        request.static_code,
-        request.static_merchant_code,
+        now_us=time.seconds * 1_000_000 + time.nanos // 1000 if request.HasField("time") else now_us,
+        key_kind=kind,
+        amount_minor=amount,
+        currency=currency,
+        tier=tier,
+        assurance=assurance,
+        static_code=request.static_code,
+        static_merchant=request.static_merchant_code,
         account=account,
         key=_reference("key", request.key) or payment.key_ref,
         issuer=request.issuer_id or payment.debtor,

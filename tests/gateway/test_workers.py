@@ -72,6 +72,16 @@ def test_a_payment_that_comes_back_is_made(here: Here) -> None:
     assert call.outcome == "SUCCEEDED"
 
 
+def test_a_suspension_meanwhile_is_felt(here: Here) -> None:
+    """Keys are resolved in the tick that commits: also those of payments that waited for a worker, or for the tick."""
+    by_face = here.ask()
+    by_code = here.gate.ask()
+    here.gate.keys.refusal = HutongError(Reason.ERROR_REASON_TOKEN_NOT_ACTIVE)
+    here.finish()
+    here.gate.run()
+    assert [by_face.outcome, by_code.outcome] == ["TOKEN_NOT_ACTIVE"] * 2
+
+
 def test_what_comes_back_after_the_engine_has_ended_is_refused(here: Here) -> None:
     call = here.ask()
     here.gate.engine.end()

@@ -142,9 +142,6 @@ class SimulatedTokens:
             counters=counters,
         )
 
-    def still_valid(self, resolutions: Sequence[Resolution]) -> list[bool]:
-        return [True] * len(resolutions)
-
 
 def name_of(kind: str, number: int) -> bytes:
     """16 bytes."""

@@ -91,9 +91,11 @@ class Keys:
     def __init__(self) -> None:
         self.changes: dict[str, Any] = {}
         """Of the resolutions that follow."""
+        self.refusal: HutongError | None = None
+        """Of all keys from now on."""
 
     def resolve(self, uses: Sequence[KeyUse], now_us: int) -> list[Resolution | HutongError]:
-        return [self._resolve(use, now_us) for use in uses]
+        return [self.refusal or self._resolve(use, now_us) for use in uses]
 
     def _resolve(self, use: KeyUse, now_us: int) -> Resolution:
         value = use.value.reveal()
@@ -109,9 +111,6 @@ class Keys:
             made_us=now_us if code else 0,
         )
         return found._replace(**self.changes)
-
-    def still_valid(self, resolutions: Sequence[Resolution]) -> list[bool]:
-        return [True for _ in resolutions]
 
 
 class Gate:

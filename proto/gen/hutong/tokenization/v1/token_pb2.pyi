@@ -1188,7 +1188,6 @@ class ResolvedKey(_message.Message):
     SPENDS_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
     AMOUNT_MAX_MINOR_FIELD_NUMBER: _builtins.int
-    EPOCH_FIELD_NUMBER: _builtins.int
     SPEND_REASON_FIELD_NUMBER: _builtins.int
     MAKE_TIME_FIELD_NUMBER: _builtins.int
     KEY_CREATE_TIME_FIELD_NUMBER: _builtins.int
@@ -1199,7 +1198,6 @@ class ResolvedKey(_message.Message):
     last_four: _builtins.str
     assurance_method: _builtins.str
     amount_max_minor: _builtins.int
-    epoch: _builtins.int
     spend_reason: _builtins.int
     """The hutong.status.v1.ErrorReason to answer with when one of `spends` was spent before."""
     @_builtins.property
@@ -1228,14 +1226,13 @@ class ResolvedKey(_message.Message):
         spends: _abc.Iterable[_builtins.bytes] | None = ...,
         counters: _abc.Iterable[Global___CounterCondition] | None = ...,
         amount_max_minor: _builtins.int = ...,
-        epoch: _builtins.int = ...,
         spend_reason: _builtins.int = ...,
         make_time: _timestamp_pb2.Timestamp | None = ...,
         key_create_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key_create_time", b"key_create_time", "make_time", b"make_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_max_minor", b"amount_max_minor", "assurance_method", b"assurance_method", "counters", b"counters", "epoch", b"epoch", "issuer_id", b"issuer_id", "key_create_time", b"key_create_time", "key_ref", b"key_ref", "last_four", b"last_four", "make_time", b"make_time", "spend_reason", b"spend_reason", "spends", b"spends", "token", b"token", "token_ref", b"token_ref"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_max_minor", b"amount_max_minor", "assurance_method", b"assurance_method", "counters", b"counters", "issuer_id", b"issuer_id", "key_create_time", b"key_create_time", "key_ref", b"key_ref", "last_four", b"last_four", "make_time", b"make_time", "spend_reason", b"spend_reason", "spends", b"spends", "token", b"token", "token_ref", b"token_ref"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
