@@ -144,8 +144,20 @@ def amount(
 def fingerprint(
     key: bytes, payer: bytes, payee: bytes, amount_minor: int, currency: str, reference: str, hold: bytes | None = None
 ) -> bytes:
-    """16 bytes that identify the content of a request, for comparison with a repeat. Keyed, because a payment code or
-    token is part of it. The deadline is not part of it, since a repeat has another. `hold`: the requested hold."""
+    """16 bytes that identify the content of a request, for comparison with a repeat. They are stored with the idempotency
+    key, and later versions compare with them too: what is hashed here must not change.
+
+    Args:
+        key: this gateway's secret: a payment code or token is part of what is hashed.
+        payer: the payer's key, serialized again from the parsed message, so that a repeat whose sender encodes the same
+            request in another way has the same fingerprint.
+        payee: the payee's key, likewise.
+        amount_minor: as asked for; 0 where the code's is to be taken.
+        currency: as asked for; empty where the code's is to be taken.
+        reference: the caller's.
+        hold: the hold that was asked for, serialized likewise; None without one. A deadline is not part of the
+            fingerprint, since a repeat has another.
+    """
     if hold is not None:
         payee += b"hold" + hold
     text = f"{len(payer)} {len(payee)} {amount_minor} {currency} {reference}".encode("utf-8", "surrogatepass")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 from hutong_contract.errors import HutongError, Reason
@@ -62,7 +63,7 @@ class TokenDesk(Desk):
         answers: list[Registration] = []
         for start in range(0, len(enrolments), REGISTER_MAX):
             part = enrolments[start : start + REGISTER_MAX]
-            answers += self._vault.write(lambda session, part=part: self._accounts.register(session, part, change))  # type: ignore[misc]
+            answers += self._vault.write(partial(self._accounts.register, enrolments=part, change=change))
         return answers
 
     def register_account(self, account: Account, *, by: str = "") -> Registration:

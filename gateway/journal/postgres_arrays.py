@@ -7,7 +7,7 @@ a column at once costs about a tenth of a microsecond for each value.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from psycopg import AsyncConnection, Connection
@@ -55,7 +55,12 @@ def texts(values: Sequence[str]) -> TextArray:
     return TextArray(_head(values, _TEXT_OID) + _joined([value.encode("utf-8", "replace") for value in values]))
 
 
-PACKERS: Final = {"BIGINT": bigints, "SMALLINT": bigints, "BYTEA": byteas, "TEXT": texts}
+PACKERS: Final[dict[str, Callable[[Sequence[Any]], bytes]]] = {
+    "BIGINT": bigints,
+    "SMALLINT": bigints,
+    "BYTEA": byteas,
+    "TEXT": texts,
+}
 """Column type to the function that packs such a column; smaller integers travel as bigint and are cast on arrival."""
 SQL_TYPES: Final = {"BIGINT": "bigint", "SMALLINT": "bigint", "BYTEA": "bytea", "TEXT": "text"}
 
@@ -63,7 +68,7 @@ SQL_TYPES: Final = {"BIGINT": "bigint", "SMALLINT": "bigint", "BYTEA": "bytea", 
 def columns(rows: Iterable[Sequence[Any]], types: Sequence[str]) -> list[bytes]:
     """Rows turned into one packed array for each column."""
     turned: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(types)
-    return [PACKERS[kind](values) for kind, values in zip(types, turned, strict=True)]  # type: ignore[operator]
+    return [PACKERS[kind](values) for kind, values in zip(types, turned, strict=True)]
 
 
 def _head(values: Sequence[object], element_oid: int, *, nulls: bool = False) -> bytes:

@@ -6,8 +6,7 @@ Pure: rows and SQL that both journals take, `?` standing for a parameter.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from gateway.engine.model import Payment, Refusal, Refused
 
@@ -42,8 +41,7 @@ AFTER_ALL: Final = b"\xff" * 16
 """Beyond every payment's id: the list begins at the newest."""
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionRow:
+class DecisionRow(NamedTuple):
     """One decision of risk rules."""
 
     payment_id: bytes
@@ -75,10 +73,7 @@ def decision_parameters(before: bytes | None, most: int) -> tuple[object, ...]:
 
 def decisions_from_rows(rows: Iterable[Sequence[Any]]) -> list[DecisionRow]:
     """The rows of LIST_DECISIONS."""
-    return [
-        DecisionRow(bytes(row[0]), *row[1:10], bytes(row[10]), bytes(row[11]), *row[12:])  # type: ignore[call-arg]
-        for row in rows
-    ]
+    return [DecisionRow._make((bytes(row[0]), *row[1:10], bytes(row[10]), bytes(row[11]), *row[12:])) for row in rows]
 
 
 def limit_refusals(payments: Sequence[Payment], verdicts: Sequence[Refused | None]) -> list[Refusal]:

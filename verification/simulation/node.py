@@ -6,6 +6,7 @@ import random
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from gateway.admission import Gate
@@ -331,7 +332,7 @@ class Node:
         streams, self.streams = self.streams, []
         for stream in streams:
             stream.closed = True
-            self._world.after(RESTART_US, lambda stream=stream: self._world.watch(stream.watcher))  # type: ignore[misc]
+            self._world.after(RESTART_US, partial(self._world.watch, stream.watcher))
         self._queries = self._hub = None
         self.engine = self._link = self._gate = self.tick_at_us = self.neighbours = self.turn_at_us = None
 

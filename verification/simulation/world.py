@@ -7,6 +7,7 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from gateway.calls import CANCEL, CAPTURE
@@ -125,7 +126,7 @@ class World:
     def begin(self) -> None:
         """Schedules the plan and starts the engine."""
         for item in self.plan.items:
-            self.after(item.at_us, lambda item=item: self._play[type(item)](item))  # type: ignore[misc]
+            self.after(item.at_us, partial(self._play[type(item)], item))
         self.after(self.plan.heal_us, self._heal)
         for node in self.nodes:
             node.start()
