@@ -144,8 +144,8 @@ def amount(
 def fingerprint(
     key: bytes, payer: bytes, payee: bytes, amount_minor: int, currency: str, reference: str, hold: bytes | None = None
 ) -> bytes:
-    """16 bytes that identify the content of a request, for comparison with a repeat. They are stored with the idempotency
-    key, and later versions compare with them too: what is hashed here must not change.
+    """16 bytes that identify the content of a request, for comparison with a repeat. They are stored with the
+    idempotency key, and later versions compare with them too: what is hashed here must not change.
 
     Args:
         key: this gateway's secret: a payment code or token is part of what is hashed.
