@@ -1,7 +1,7 @@
-"""Screens, stickers and cameras: codes as PNG files that are really written and really read.
+"""Screens, stickers and cameras: codes as real PNG files that are written and read.
 
-How a symbol is drawn and read, and what a merchant's code says, is given from outside: the outside world does not
-import the gateway's barcode library, and would work with any other.
+How a symbol is drawn and read, and the text of a merchant's code, are passed in: this module does not import the
+gateway's barcode library, and would work with any other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class SeenSymbol(Protocol):
 
     @property
     def text(self) -> str:
-        """What it says."""
+        """The text of the symbol."""
         ...
 
 
@@ -47,7 +47,7 @@ class Optics:
         folder.mkdir(parents=True, exist_ok=True)
 
     def show(self, name: str, text: str, symbology: str = QR) -> Path:
-        """Writes `text` as a symbol to `name`.png, replacing what was shown there, and returns the file."""
+        """Writes `text` as a symbol to `name`.png, replacing the former file, and returns the path."""
         path = self._folder / f"{name}.png"
         path.write_bytes(self._symbols.render_png(text, symbology))
         return path

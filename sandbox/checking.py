@@ -11,10 +11,10 @@ from sandbox.participants.books import FILE_NAME, holds, totals
 
 
 def check_folder(folder: Path, journal: str = "") -> Report:
-    """The conservation check on a data folder, in use or not, whose journal is in it or at a URL.
+    """Runs the conservation check on a data folder, in use or not, whose journal is in it or at a URL.
 
-    Where journal and books differ both are read again, and what differs then too is a finding: a payment that began
-    between the two readings is in the second journal.
+    If journal and books differ, both are read again, and only a difference that remains is a finding: a payment that
+    began between the two readings is in the second journal.
     """
     report, differing = _read(folder, journal)
     if differing:

@@ -1,4 +1,4 @@
-"""What merchants' codes say, in each merchant's own scheme."""
+"""The texts of merchants' codes, in each merchant's own scheme."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The simulated issuers and acquirers of a data folder: their accounts, and each of them as a process of its own.
 
-Every process dials all the gateways that it is told of, and has one set of books whoever asks: so a payment that one
-gateway began can be ended by another.
+Every process connects to all gateways that it is told of, and has one set of books for all of them, so a payment that
+one gateway began can be ended by another.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tokenization.service import TokenService
 BOOKS_FOLDER: Final = "participants"
 """In the data folder."""
 END_S: Final = 20.0
-"""How long a participant may take to end."""
+"""Longest time for a participant to end, in seconds."""
 OPENING_MERCHANT_MINOR: Final = 0
 ASSURED_BY_ISSUER: Final = "14"
 """EMV assurance method of the simulated people's accounts: their issuers have verified them with two factors."""
@@ -35,14 +35,14 @@ ASSURED_BY_ISSUER: Final = "14"
 
 @dataclass(frozen=True, slots=True)
 class ParticipantTls:
-    """How participants that are processes reach a gateway with TLS, and prove who they are."""
+    """How participants that run as processes connect to a gateway with TLS, and prove their identity."""
 
     authority: Path
-    """Signs the gateway's certificate, or is that certificate (PEM)."""
+    """The authority that signed the gateway's certificate, or that certificate itself (PEM)."""
     server_name: str = ""
-    """Name to expect in it, where it is not the target's."""
+    """The name in the gateway's certificate, if it is not the target's."""
     certificates: Path | None = None
-    """Folder with `ID.pem` and `ID.key` of each participant; None: their secrets prove them."""
+    """Folder with `ID.pem` and `ID.key` of each participant; None: they prove their identity by secrets."""
 
     asked: bool = False
     """Whether the gateway asks for certificates."""
@@ -57,12 +57,12 @@ class ParticipantTls:
         return cls(tls.certificate, certified_name(tls.certificate), certificates, asked)
 
     def missing(self, ids: Iterable[str]) -> list[Path]:
-        """Files that are not there."""
+        """Files that are missing."""
         wanted = [path for one in ids for path in self._own(one)]
         return [path for path in (self.authority, *wanted) if not path.is_file()]
 
     def options(self, participant_id: str) -> list[str]:
-        """Options of the process of one participant."""
+        """Command-line options for the process of one participant."""
         own = self._own(participant_id)
         return [
             *("--tls-ca", str(self.authority)),
@@ -78,18 +78,18 @@ class ParticipantTls:
 
 @dataclass(frozen=True, slots=True)
 class Institutions:
-    """Who they are, and where."""
+    """The issuers and acquirers, and their books."""
 
     population: Population
     data: Path
     magic_amounts: bool = True
     opening_minor: int | None = None
-    """Every wallet's opening balance; None: as the population has it."""
+    """Opening balance of every wallet; None: the population's."""
     tls: ParticipantTls | None = None
-    """How those that are processes of their own connect; None: in plaintext."""
+    """How participants that run as processes connect; None: in plaintext."""
 
     def register(self, tokens: TokenService) -> dict[str, Secret[str]]:
-        """Gives every account its token at the token service; wallet id to token. Once done, changes nothing."""
+        """Requests a token for every account from the token service; wallet id -> token. Idempotent."""
         wallets = self.population.wallets
         done = tokens.register_accounts(
             [Account(wallet.issuer_id, wallet.account) for wallet in wallets], assurance_method=ASSURED_BY_ISSUER
@@ -97,11 +97,11 @@ class Institutions:
         return {wallet.id: one.token for wallet, one in zip(wallets, done, strict=True)}
 
     def folder(self, participant_id: str) -> Path:
-        """Where the books of a participant of its own process are."""
+        """Folder of the books of a participant that runs as a process."""
         return self.data / BOOKS_FOLDER / participant_id
 
     def on(self, books: Books, wallet_tokens: Mapping[str, Secret[str]]) -> dict[str, SimulatedParticipant]:
-        """All of them on books that they share, with their accounts open."""
+        """All participants on shared books, with their accounts open."""
         found: dict[str, SimulatedParticipant] = {}
         for institution in self.population.institutions:
             participant = found[institution.id] = self._participant(institution, books)
@@ -109,7 +109,7 @@ class Institutions:
         return found
 
     def open_accounts(self, wallet_tokens: Mapping[str, Secret[str]]) -> None:
-        """Opens the accounts in books that each has for itself. Raises BooksError."""
+        """Opens the accounts in the separate books of each participant. Raises BooksError."""
         for institution in self.population.institutions:
             books = Books(self.folder(institution.id))
             self._open_accounts(self._participant(institution, books), wallet_tokens)
@@ -147,10 +147,8 @@ class Institutions:
     # -- as processes ----------------------------------------------------------------------------------------
 
     def start(self, institution: Institution, targets: Sequence[str], log: Path | None = None) -> Process:
-        """Starts a participant, which ends with whoever started it: at the end of the pipe that is its input.
-
-        `log`: a file for what it says; without it that goes where this process's own words go.
-        """
+        """Starts a participant as a process. It ends with its starter, when the pipe that is its input closes. `log`:
+        file for its output; without it the output of this process is used."""
         command = [
             *(sys.executable, "-m", "sandbox.participants.process"),
             *(part for target in targets for part in ("--target", target)),

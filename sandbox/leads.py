@@ -1,4 +1,5 @@
-"""Where a barcode leads: by a directory file, or as a running network says; or, where nobody was asked, not at all."""
+"""Resolves barcodes to routes: by a directory file, or by asking a running network; or not at all, if neither is
+there."""
 
 from __future__ import annotations
 
@@ -13,19 +14,19 @@ from hutong_client.client import HutongClient
 from hutong_contract.errors import HutongError
 
 NOT_ASKED: Final = "recognised, no network was asked"
-"""Status of a route where nobody could say which participants there are."""
+"""Status of a route if nobody could say which participants there are."""
 
 
 class Leads(Protocol):
-    """Says where codes lead."""
+    """Resolves codes to routes."""
 
     def shape(self, text: str, decoded: Decoded) -> dict[str, Any]:
-        """A decoded payload as plain values, with its route and its candidates' routes; `text`: the payload."""
+        """A decoded payload as plain values, with its route and those of its candidates; `text` is the payload."""
         ...
 
 
 class ByDirectory:
-    """As a directory has it."""
+    """Resolves by a directory."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
@@ -35,7 +36,7 @@ class ByDirectory:
 
 
 class NotAsked:
-    """Nobody says it."""
+    """Resolves nothing: nobody was asked."""
 
     def shape(self, text: str, decoded: Decoded) -> dict[str, Any]:
         shape = to_json(decoded, EMPTY)
@@ -46,7 +47,7 @@ class NotAsked:
 
 
 class AsNetworkSays:
-    """As a gateway answers for its own directory. Codes are decoded here; only where they lead is asked."""
+    """Resolves by a running gateway's directory. Codes are decoded here; the gateway is asked only for their routes."""
 
     def __init__(self, client: HutongClient) -> None:
         self._client = client

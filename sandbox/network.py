@@ -63,13 +63,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECT_S: Final = 20.0
-"""How long participants that dial in from elsewhere are waited for; then the network goes on without them."""
+"""How long to wait for participants that connect from elsewhere, in seconds; then the network runs without them."""
 OWN_CONNECT_S: Final = 120.0
-"""The same of participants that this process starts: nine that import their modules at once, on a busy machine. When
-one of them ends, none is waited for any longer."""
+"""The same for participants that this process starts: nine that import their modules at once, on a busy machine. If one
+of them ends, the wait ends."""
 CONNECT_POLL_S: Final = 0.05
 GC_THRESHOLD: Final = 50_000
-"""Allocations between collections: the engine makes no cycles, and each collection looks at all payments in flight."""
+"""Allocations between garbage collections. The engine makes no reference cycles, and each collection visits all
+payments in flight."""
 
 
 class NetworkError(Exception):
@@ -91,7 +92,7 @@ class Network:
         self.participants: dict[str, SimulatedParticipant] = {}
         """Participants in this process, by id; empty where they are not `Where.HERE`."""
         self.wallet_tokens: dict[str, Secret[str]] = {}
-        """Wallet id to the account-unified token of its account."""
+        """Wallet id -> the account-unified token of its account."""
         self._closed: bool | None = None
         self._children: list[Process] = []
         self._books: list[Books] = []
@@ -178,7 +179,7 @@ class Network:
             gc.enable()
 
     def _run(self) -> None:
-        """Brings in the participants, and says where the network is. Raises NetworkError."""
+        """Connects the participants, and writes the network's address. Raises NetworkError."""
         if self.options.participants is Where.CONNECT:
             self._announce()  # those who are to dial in may read where
         if self.options.participants is not Where.HERE:
@@ -188,7 +189,7 @@ class Network:
         self._announce()
 
     def _announce(self) -> None:
-        """Writes down where the network is."""
+        """Writes the network's address to its folder."""
         said = {
             "seed": self.options.seed,
             "wallets_per_issuer": self.options.wallets_per_issuer,
@@ -212,7 +213,7 @@ class Network:
 
     @property
     def failed(self) -> bool:
-        """Whether the engine stopped by a defect."""
+        """Whether a defect stopped the engine."""
         return self.gateway.engine.failure is not None
 
     # -- parts -----------------------------------------------------------------------------------------------
@@ -225,7 +226,7 @@ class Network:
         return read_json(path)
 
     def _register(self) -> None:
-        """Gives every account its token at the token service, and its balance at its participant."""
+        """Requests a token for every account, and opens the account at its participant."""
         options = self.options
         self._institutions = Institutions(
             self.population,
@@ -287,7 +288,7 @@ class Network:
         )
 
     def _admit_operator(self, trid: str, secret: str) -> None:
-        """Raises HutongError unless this requestor may run the gateway."""
+        """Raises HutongError unless this requestor may operate the gateway."""
         self.tokens.authenticate(trid, secret)
         self.tokens.permit(trid, Action.OPERATE)
 
@@ -295,11 +296,11 @@ class Network:
         return ClearingReader(self._opened.open_reader())
 
     def _put(self, events: Iterable[Close]) -> None:
-        """Gives the engine events."""
+        """Passes events to the engine."""
         self.gateway.engine.inbox.put(events)
 
     def _wait_for_participants(self) -> None:
-        """Starts every participant, where that is this network's to do, and waits until all have connected."""
+        """Starts every participant, if this network has to, and waits until all have connected."""
         ours = self.options.participants is Where.PROCESSES
         if ours:
             self._children = self._institutions.start_all([self.target])
@@ -318,7 +319,7 @@ class Network:
     # -- end -------------------------------------------------------------------------------------------------
 
     def close(self) -> bool:
-        """Drains and stops everything, once. Returns whether nothing was left in flight."""
+        """Drains and stops everything, once. Returns whether no payment was left in flight."""
         if self._closed is not None:
             return self._closed
         if self._closer is not None:
@@ -360,13 +361,14 @@ def _open_faces(options: NetworkOptions, clock: Clock) -> FaceSide | None:
 
 
 def _face_operators(options: NetworkOptions) -> Operators:
-    """A plaintext port is on loopback unless it was allowed to be elsewhere."""
+    """Who may operate the face service. A plaintext port is on loopback, unless it was allowed elsewhere."""
     local = options.tls is None and not options.plaintext_anywhere
     return Operators(options.face_operators, options.face_operator_secret, whoever_reaches=local)
 
 
 def _check(options: NetworkOptions) -> None:
-    """What can be known before anything is made. Raises JournalError, ListenError or PlaceError."""
+    """Checks everything that can be checked before anything is created. Raises JournalError, ListenError or
+    PlaceError."""
     address = listening.parse(options.listen)
     listening.check(address, secured=options.tls is not None, plaintext_allowed=options.plaintext_anywhere)
     if options.journal:

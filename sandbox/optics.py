@@ -1,4 +1,4 @@
-"""The gateway's barcode library, as wallets' screens, merchants' printers and everybody's cameras use it."""
+"""The gateway's barcode library, for wallets' screens, merchants' printers and cameras."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class GatewaySymbols:
     """Draws and reads symbols with the gateway's barcode library."""
 
     def render_png(self, text: str, symbology: str = QR) -> bytes:
-        """Draws a symbol that was read back before it is handed out."""
+        """Draws a symbol. It is read back before it is returned."""
         return render_png(text, symbology)
 
     def read_image(self, source: bytes | Path) -> Sequence[SeenSymbol]:
-        """The symbols in an image, mended where a plain reading finds none."""
+        """The symbols in an image; an image in which plain reading finds none is repaired first."""
         return read_image(source)
 
 

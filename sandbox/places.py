@@ -1,4 +1,4 @@
-"""Folders and addresses that a command is given: checked before anything is made in them or on them."""
+"""Checks folders and addresses given to a command, before anything is created."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from typing import Any, Final
 from gateway.listen import Address
 
 FREE_BYTES_MIN: Final = 16 * 1024 * 1024
-"""Free space without which nothing new is begun: an empty network takes about 2 MB."""
+"""Free space required to start something new: an empty network takes about 2 MB."""
 SOCKET_PATH_BYTES_MAX: Final = 107
 """Longest path of a Unix socket (unix(7): sun_path has 108 bytes with the zero at its end)."""
 CONNECT_S: Final = 1.0
-"""How long a Unix socket that exists already may take to say whether somebody listens on it."""
+"""Seconds that an existing Unix socket has to show that somebody listens on it."""
 NETWORK_FILES: Final = frozenset({"network.json", "directory.json", "gateway.db", "gateway.key", "gateway.holder"})
-"""Files by any of which a folder is known as a network's."""
+"""Files by any of which a folder is recognised as a network's."""
 NETWORK_FOLDERS: Final = frozenset({"participants", "vault", "faces"})
-"""What may be in it before any of them: others have folders of these names too."""
+"""Folders that may be there before any of those files; other programs use these names too."""
 LOG_SUFFIX: Final = ".log"
-"""What a shell may have opened there for this command to write to."""
+"""Suffix of a file that a shell may have opened there for this command's output."""
 IGNORED: Final = frozenset({"lost+found"})
-"""What a new file system has in it."""
+"""Entries that a new file system contains."""
 
 
 class PlaceError(Exception):
@@ -35,7 +35,7 @@ class PlaceError(Exception):
 
 
 def check_folder(folder: Path) -> None:
-    """Checks that a folder can be written, or made where it is not there. Raises PlaceError; makes nothing."""
+    """Checks that a folder can be written, or created if it does not exist. Raises PlaceError; creates nothing."""
     place = folder.absolute()
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
@@ -62,7 +62,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_network_folder(folder: Path) -> None:
-    """`check_folder`, and that what is in the folder, if anything, is a network's. Raises PlaceError."""
+    """`check_folder`, and that the folder contains nothing but a network, if anything. Raises PlaceError."""
     check_folder(folder)
     if not folder.is_dir():
         return
@@ -92,7 +92,7 @@ def make_folder(folder: Path) -> None:
 
 
 def read_network(folder: Path) -> dict[str, Any]:
-    """What `network.json` says of a data folder; empty where no network has run on it. Raises PlaceError."""
+    """The content of `network.json` in a data folder; empty if no network has run there. Raises PlaceError."""
     path = folder / "network.json"
     if not os.path.lexists(path):
         return {}
@@ -118,7 +118,7 @@ def check_free(address: Address) -> None:
 
 
 def _check_port_free(address: Address) -> None:
-    """Raises OSError where no address of the name can be bound, or one is taken."""
+    """Raises OSError if no address of the name can be bound, or one is in use."""
     found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     failure: OSError | None = None
     usable = False

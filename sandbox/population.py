@@ -1,4 +1,4 @@
-"""Who lives in the simulated network: issuers with wallets and acquirers with merchants, all from one seed.
+"""The people and shops of the simulated network: issuers with wallets and acquirers with merchants, all from one seed.
 
 The same seed gives the same people, shops, numbers and secrets. None of them are real: account numbers are Luhn-valid
 and made up, and the secrets are as public as the seed.
@@ -33,7 +33,7 @@ ACQUIRERS: Final = (
     ("acquirer-d", "Dock Merchant Services", "unionpay"),
     ("acquirer-e", "Eave Collect", "hkfps"),
 )
-"""Participant id, name, the scheme that its merchants' codes are printed in."""
+"""Participant id, name, and the scheme of its merchants' printed codes."""
 SHOPS: Final = (
     ("Lotus Tea House", "Hangzhou", "5812"),
     ("Willow Noodles", "Xian", "5812"),
@@ -50,7 +50,7 @@ SHOPS: Final = (
 GIVEN: Final = ("Mei", "Jun", "Lan", "Hao", "Yue", "Ning", "Tao", "Rui", "Xin", "Bo", "Fang", "Kai")
 FAMILY: Final = ("Lin", "Zhou", "Chen", "Wu", "Shen", "Gao", "Song", "Tang")
 SCHEME_PARTICIPANTS: Final = {"hutong": "", "unionpay": "48100000", "hkfps": "388"}
-"""Scheme to the id in it of whoever issues its codes here: an organisation, a clearing code."""
+"""Scheme -> id in that scheme of the issuer of its codes here: an organisation, a clearing code."""
 HONG_KONG: Final = "Hong Kong"
 
 
@@ -75,7 +75,7 @@ class Wallet:
 
 @dataclass(frozen=True, slots=True)
 class AcquirerTerms:
-    """What an acquirer offers a merchant."""
+    """An acquirer's terms for a merchant."""
 
     id: str
     cost_bp: int
@@ -99,13 +99,14 @@ class Merchant:
     account: str
     """Its account in that scheme."""
     scheme_participant: str
-    """Whoever issued that account, as the scheme numbers them; empty where it does not."""
+    """The issuer of that account, as the scheme numbers them; empty if the scheme does not."""
     acquirers: tuple[AcquirerTerms, ...]
-    """The first is its own, and the cheapest; others can step in."""
+    """The first is the merchant's own, and the cheapest; the others can replace it."""
 
     @property
     def payee(self) -> str:
-        """What names it in that scheme, as its code leads there: UnionPay's accounts are unique within an acquirer."""
+        """The merchant's identification in that scheme, as its code contains it: UnionPay's accounts are unique within
+        an acquirer."""
         acquirer = self.scheme_participant
         return f"{acquirer * 2}:{self.account}" if self.scheme == "unionpay" else self.account
 
@@ -124,7 +125,7 @@ class Institution:
     """"issuer" or "acquirer"."""
     name: str
     secret: Secret[str] = field(repr=False)
-    """What it proves its identity with."""
+    """The secret that proves its identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ class Population:
         return tuple(shop for shop in self.merchants if any(acquirer_id == terms.id for terms in shop.acquirers))
 
     def directory(self) -> str:
-        """What the gateway knows of them, as the JSON text of its directory file. Holds the participants' secrets."""
+        """The gateway's directory file of them, as JSON text. Contains the participants' secrets."""
         return json.dumps(
             {
                 "participants": [_participant(one) for one in self.institutions],

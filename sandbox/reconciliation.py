@@ -1,4 +1,4 @@
-"""Settlement windows held against what participants' own books, or statements that they hand in, say (对账)."""
+"""Compares settlement windows with participants' own books, or with statements that they submit (对账)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sandbox.settlement import Desk
 
 
 def reconcile(desk: Desk, participant: str, lines: Iterator[Line], window: int | None = None) -> Result:
-    """Reconciles one participant's lines with all closed windows, or with one."""
+    """Reconciles one participant's lines with one closed window or with all of them."""
     # The windows first: whatever they hold, the participant had booked before. Then its books, then the windows.
     closed = sorted(desk.windows(), key=lambda one: one.number)
     if window is not None:
@@ -28,8 +28,8 @@ def reconcile(desk: Desk, participant: str, lines: Iterator[Line], window: int |
 
 
 def sides(books: Path | None, handed_in: Path | None, whose: tuple[str, ...]) -> Iterator[tuple[str, Iterator[Line]]]:
-    """Participants, and the lines that each of them has: of a statement that was handed in, or of its books (a file, or
-    all files below a folder). `whose`: these participants only; empty for all. Raises BooksError, StatementError."""
+    """Participants and the lines of each: from a submitted statement, or from its books (a file, or all files below a
+    folder). `whose`: only these participants; empty: all. Raises BooksError, StatementError."""
     if handed_in is not None:
         for participant in whose or _named_in(handed_in):
             yield participant, _from_csv(handed_in, participant)

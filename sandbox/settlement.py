@@ -1,4 +1,4 @@
-"""Settlement windows, wherever they are: at a running gateway, or in a data folder that is in use or at rest."""
+"""Access to settlement windows at a running gateway, or in a data folder that is in use or not."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ KEY_FILE: Final = "gateway.key"
 
 
 class Desk(Protocol):
-    """Settlement, wherever it is. Raises HutongError, CallError, JournalError, JournalUnavailableError, OSError."""
+    """Settlement windows at a gateway or in a folder. Raises HutongError, CallError, JournalError,
+    JournalUnavailableError, OSError."""
 
     def close_window(self, number: int) -> Window:
-        """Closes the next window, or shows it as it was closed before."""
+        """Closes the next window, or returns it if it was closed before."""
         ...
 
     def windows(self) -> Iterator[Window]:
-        """Closed windows, the last first."""
+        """Closed windows, newest first."""
         ...
 
     def window(self, number: int) -> Window:
@@ -48,20 +49,21 @@ class Desk(Protocol):
         ...
 
     def write(self, window: Window, positions: Sequence[Position], folder: Path, progress: Progress) -> list[FileEntry]:
-        """Writes the statements of those who have these positions, with a manifest."""
+        """Writes the statements of the participants of these positions, with a manifest."""
         ...
 
     def settled(self, window: Window, participant: str, progress: Progress) -> Iterator[Ours]:
-        """What a window holds of one participant."""
+        """The payments of one participant in a window."""
         ...
 
     def is_pending(self, payment_id: bytes, participant: str) -> bool:
-        """Whether a payment that no closed window holds may still be settled with a participant, or undone there."""
+        """Whether a payment that no closed window holds may still be settled with a participant, or be reversed
+        there."""
         ...
 
 
 class FolderDesk:
-    """A data folder, in use or at rest; only one at rest can close a window."""
+    """A data folder, in use or not. Only in one that is not in use can a window be closed."""
 
     def __init__(self, folder: Path, url: str, stack: ExitStack) -> None:
         url = url or remembered_url(folder)

@@ -1,4 +1,4 @@
-"""Which vault a network uses: a folder, its own or one that several gateways share, and where the vault's keys are."""
+"""Opens the token vault of a network: its own or a shared folder, with its keys in a file or in a hardware module."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tokenization.opening import VAULT_FILE
 from tokenization.service import TokenService, open_service
 
 PIN_VARIABLE: Final = "HUTONG_HSM_PIN"
-"""Environment variable with the PIN of the hardware module's token; a PIN on a command line is seen by everybody."""
+"""Environment variable with the PIN of the hardware module's token; a command line would show it to everybody."""
 SECRET_VARIABLES: Final = frozenset({PIN_VARIABLE, passphrase.VARIABLE})
-"""Environment variables that open a vault: not for the eyes of processes that a network starts."""
+"""Environment variables that open a vault. They are not passed on to processes that a network starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,8 @@ class OpenedVault:
 
 
 def open_vault(folder: Path, module: KeyModule | None = None, clock: Clock | None = None) -> OpenedVault:
-    """Opens the vault in a folder, created where there is none; its keys in a file beside it, or in a module. `clock`:
-    the process's own, where it has one.
-
-    Raises VaultError; then nothing was changed.
-    """
+    """Opens the vault in a folder, and creates it if there is none. Its keys are in a file beside it, or in a module.
+    `clock`: the process's own, if it has one. Raises VaultError; then nothing was changed."""
     clock = clock or Clock()
     if module is None:
         return OpenedVault(open_service(folder, clock_us=clock.now_us, settled=lambda: clock.settled))

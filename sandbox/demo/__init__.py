@@ -1,5 +1,5 @@
-"""The demonstration: every wallet pays every merchant by every key, things go wrong on purpose, and all is checked.
+"""The demonstration: every wallet pays every merchant by every key, faults are provoked, and everything is checked.
 
-`stage` prepares wallets, terminals and cameras on a running network, `acts` are the scenes, `record` keeps what each
-attempt came to and what was expected, `report` shows it. Imports the contract and the rest of `clients` only.
+`stage` prepares wallets, terminals and cameras on a running network; `everyday` and `trouble` have the scenes; `record`
+keeps each attempt's outcome and what was expected; `report` prints it.
 """

@@ -1,4 +1,4 @@
-"""One attempt: pay, wait until it is settled, and write down what it came to."""
+"""One attempt: pays, waits until the payment is settled, and records the outcome."""
 
 from __future__ import annotations
 
@@ -28,11 +28,9 @@ def attempt(
     expected_key: pb.KeyKind.ValueType = pb.KEY_KIND_UNSPECIFIED,
     amount_minor: int = 0,
 ) -> Line:
-    """Pays and returns the line. A refusal is an outcome; a call that fails otherwise is raised (CallError).
-
-    What the answer says of issuer, merchant, the payer's key and the amount is compared with who really paid whom, how
-    and what (where `expected_key` and `amount_minor` are given).
-    """
+    """Pays and returns the record. A refusal is an outcome; a call that fails otherwise is raised (CallError). The
+    answer's issuer, merchant, payer's key and amount are compared with those of the real payment (if `expected_key` and
+    `amount_minor` are given)."""
     line = Line(scene, wallet.id, wallet.issuer_id, merchant.id, "", expected, "", key)
     try:
         payment = client.settled(pay())

@@ -1,4 +1,4 @@
-"""Simulated people before simulated cameras: enrolment desks and terminals that look at faces, over gRPC."""
+"""Simulated people in front of simulated cameras: enrolment desks and terminals that capture faces, over gRPC."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sandbox.faces.readiness import when_ready
 from sandbox.population import Merchant, Wallet
 
 DESK: Final = "enrolment-desk"
-"""The terminal id under which enrolments ask for the service's key."""
+"""The terminal id under which enrolments request the service's key."""
 SITTINGS: Final = 3
 """Photographs taken at enrolment."""
 QUALITY: Final = 0.9
@@ -39,8 +39,8 @@ class TerminalCamera:
         clock_us: Callable[[], int],
         waiting: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """`persons`: how many the simulated population of faces has; wallets name theirs by number. `waiting` is told
-        how many seconds the face service may still take to load its search."""
+        """`persons`: size of the simulated population of faces; wallets name theirs by number. `waiting` is called with
+        the seconds that the face service may still need to load its search."""
         self._client = client
         self._persons = persons
         self._clock_us = clock_us
@@ -71,7 +71,7 @@ class TerminalCamera:
         return Secret(self._enrolled(request).reference)
 
     def _enrolled(self, request: face_pb2.EnrollRequest) -> face_pb2.EnrollResponse:
-        """The first enrolment waits until the service has loaded its search; the others wait for that one."""
+        """Enrols. The first enrolment waits until the service has loaded its search; the others wait for the first."""
         if self._loaded:
             return self._client.call(self._faces.Enroll, request)
         with self._loading:

@@ -16,18 +16,18 @@ from sandbox.demo.stage import SimulatedTerminal, SimulatedWallet, Stage
 from sandbox.population import Merchant
 
 Task = Callable[[], list[Line]]
-"""A piece of a scene that may run beside others."""
+"""A part of a scene that may run beside others."""
 
 FACE_SMALL_MINOR: Final = 4_200
-"""Below what the face service lets a face pay alone by default, 50.00 CNY."""
+"""Below the amount that a face may pay alone by default, 50.00 CNY."""
 FACE_LARGE_MINOR: Final = 8_800
 """Above it."""
 HELD: Final = "HELD"
 CANCELLED: Final = "CANCELLED"
 CAPTURES_MAX: Final = 3
-"""Times that a payer is asked to look into the camera."""
+"""Most times that a payer is asked to look into the camera."""
 CAPTURE_AGAIN: Final = frozenset({"FACE_NOT_LIVE", "FACE_NO_MATCH"})
-"""Refusals after which a terminal captures again: a blurred picture, or a detector that erred."""
+"""Refusals after which a terminal captures again: a blurred picture, or an error of a detector."""
 
 
 def merchant_codes(stage: Stage) -> list[Task]:

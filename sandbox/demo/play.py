@@ -1,4 +1,4 @@
-"""Plays the scenes and holds what everybody saw against everybody's books."""
+"""Plays the scenes, and compares the receipts with everybody's books."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sandbox.demo.stage import Stage
 from sandbox.demo.trouble import REFUND_SCENE
 
 WORKERS: Final = 8
-"""Things that happen at once."""
+"""Tasks that run at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class Scene:
 
     title: str
     tasks: Callable[[Stage], list[Task]]
-    """What is to be done, each task beside the others."""
+    """The tasks of the scene, which may run beside each other."""
     meanwhile: bool = False
-    """Whether it takes long, and the next scenes do not wait for it."""
+    """Whether the scene takes long, so that the next ones do not wait for it."""
 
 
 SCENES: Final = (
@@ -43,10 +43,11 @@ SCENES: Final = (
     Scene("an acquirer refuses: failover", trouble.acquirer_refuses),
     Scene("an acquirer is down: failover", trouble.acquirer_down),
 )
-"""In the order in which they are played. Trouble comes last: it changes how healthy acquirers look to the router."""
+"""In the order in which they are played. `trouble` comes last, because it changes the acquirers' health at the
+router."""
 
 Progress = Callable[[str, int, int], None]
-"""Told the scene, how many of its tasks are done, and how many there are."""
+"""Receives the scene, the number of its finished tasks, and the number of all."""
 
 
 def play(stage: Stage, progress: Progress = lambda *_: None) -> list[Line]:
@@ -77,7 +78,7 @@ def _gather(title: str, tasks: list[Future[list[Line]]], progress: Progress) -> 
 
 
 def books_against_receipts(stage: Stage, lines: list[Line]) -> list[str]:
-    """Whether each wallet's and merchant's balance moved by what its receipts add up to; says what differs."""
+    """The differences between the change of each wallet's and merchant's balance and the sum of its receipts."""
     moved: Counter[tuple[str, str]] = Counter()
     for line in lines:
         if line.outcome == SUCCEEDED:

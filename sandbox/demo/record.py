@@ -1,4 +1,4 @@
-"""What one attempt of the demonstration was, what it should have come to, and what it came to."""
+"""The record of one attempt: what it was, the expected outcome and the real one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 
 class Key(enum.Enum):
-    """How the two ends of a payment were joined; the value is the letter in the matrix."""
+    """The keys that joined the two ends of a payment; the value is the letter in the matrix."""
 
     STATIC = "S"
     DYNAMIC = "D"
@@ -40,7 +40,7 @@ class Line:
     issuer_id: str
     merchant_id: str
     acquirer_id: str
-    """The acquirer that was credited; empty where nobody was."""
+    """The acquirer that was credited; empty if none was."""
     expected: str
     """A payment state or the name of a refusal's reason."""
     outcome: str
@@ -51,13 +51,13 @@ class Line:
     latency_us: int = 0
     """From the payment's admission to its final state, as the gateway recorded them."""
     wrong: str = ""
-    """What else was not as it should be."""
+    """Other deviations from what was expected."""
     note: str = ""
-    """What was seen, for the report."""
+    """An observation, for the report."""
 
     @property
     def ok(self) -> bool:
-        """Whether all was as it should be."""
+        """Whether everything was as expected."""
         return self.outcome == self.expected and not self.wrong
 
     def as_json(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Line:
 
 
 def missing(lines: Iterable[Line], wallets: Sequence[str], acquirers: Sequence[str]) -> list[str]:
-    """What the matrix lacks: (wallet, acquirer, key) that did not succeed, and wallets or acquirers without a face."""
+    """The gaps of the matrix: (wallet, acquirer, key) that did not succeed, and wallets or acquirers without a face."""
     done = {(line.wallet_id, line.acquirer_id, line.key) for line in lines if line.ok and line.key}
     gaps = [
         f"{wallet} did not pay through {acquirer} by: {KEY_TEXTS[key]}"
@@ -82,7 +82,7 @@ def missing(lines: Iterable[Line], wallets: Sequence[str], acquirers: Sequence[s
 
 
 def percentile_us(latencies: Sequence[int], share: float) -> int:
-    """The latency that `share` of them do not exceed (nearest rank); 0 for none."""
+    """The latency that `share` of them do not exceed (nearest rank); 0 if there are none."""
     if not latencies:
         return 0
     ordered = sorted(latencies)

@@ -1,4 +1,4 @@
-"""What the demonstration came to: who paid whom, what went wrong on purpose, what the checks say."""
+"""The result of the demonstration: who paid whom, provoked faults, and the checks."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from sandbox.population import Population
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Everything that the demonstration came to."""
+    """The whole result of the demonstration."""
 
     population: Population
     lines: Sequence[Line]
     differences: Sequence[str]
-    """Between books and receipts; empty if there are none."""
+    """Differences between books and receipts; empty if there are none."""
     conserved: bool
     """Outcome of the conservation check on the journal and the participants' books."""
     conservation: Sequence[str]
-    """What that check says."""
+    """The findings of that check."""
     seconds: float
     settlement: Sequence[tuple[str, str, int]] = ()
-    """(participant, currency, net in minor units) after the settlement window that takes all of it: what each receives,
-    negative where it pays."""
+    """(participant, currency, net in minor units) of the settlement window with all payments: what each receives,
+    negative if it pays."""
 
     @property
     def gaps(self) -> list[str]:
-        """What the matrix lacks."""
+        """The gaps of the matrix."""
         wallets = [wallet.id for wallet in self.population.wallets]
         return missing(self.lines, wallets, [acquirer.id for acquirer in self.population.acquirers])
 
     @property
     def failures(self) -> list[str]:
-        """Everything that is not as it should be, in sentences."""
+        """All deviations from what was expected, in sentences."""
         wrong = [
             f"{line.scene}: {line.wallet_id} at {line.merchant_id} came to {line.outcome}, not {line.expected}"
             + (f" ({line.wrong})" if line.wrong else "")
@@ -53,7 +53,7 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether all is as it should be."""
+        """Whether everything was as expected."""
         return not self.failures
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The whole demonstration on a network of its own: played, settled, checked."""
+"""The whole demonstration on a network of its own: plays, settles and checks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ from sandbox.settlement import FolderDesk
 
 
 def run(options: NetworkOptions, tell: Progress = lambda *_: None) -> Result:
-    """Plays the scenario on a network of its own, made in the empty folder `options.data`.
-
-    `tell` is called with the scene that is played, and how much of it is done of how much. Raises NetworkError where
-    the network cannot run; HutongError or CallError where it does not answer as it must.
-    """
+    """Plays the scenario on a network of its own, created in the empty folder `options.data`. `tell` is called with the
+    scene that is played, and how many of its tasks are done of how many. Raises NetworkError if the network cannot run;
+    HutongError or CallError if it does not answer as it must."""
     start = time.monotonic()
     folder, seed = options.data, options.seed
     tell("the network starts", 0, 1)
@@ -69,7 +67,7 @@ def run(options: NetworkOptions, tell: Progress = lambda *_: None) -> Result:
 
 
 def _settle(folder: Path) -> list[tuple[str, str, int]]:
-    """Closes the window that takes everything: each participant's net position in it."""
+    """Closes the window with all payments, and returns each participant's net position."""
     with ExitStack() as stack:
         desk = FolderDesk(folder, "", stack)
         positions = desk.positions(desk.close_window(1), lambda *_: None)

@@ -1,4 +1,4 @@
-"""Who plays: wallets with tokens and faces, terminals at their shops, on one running network."""
+"""The cast of the demonstration: wallets with tokens and faces, terminals at their shops, on one running network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LATENCY_SIGMA: Final = 0.35
 
 
 class Camera(Protocol):
-    """Simulated faces before simulated cameras."""
+    """Simulated faces in front of simulated cameras."""
 
     def enrol(self, wallet: Wallet) -> Secret[str]:
         """Enrols the wallet's owner with the face service; returns the routing reference."""
@@ -38,14 +38,14 @@ class Camera(Protocol):
     def capture(
         self, wallet: Wallet, merchant: Merchant, terminal_id: str, amount_minor: int, *, passcode: bool, live: bool
     ) -> face_pb2.FaceCapture:
-        """What a terminal makes of the owner's face: sealed, with the passcode where asked, or of a photograph of it
-        (not `live`)."""
+        """A sealed capture of the owner's face, with the passcode if asked for, or of a photograph of it (not
+        `live`)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Props:
-    """What the stage is given from outside."""
+    """What the stage needs from outside."""
 
     target: str
     population: Population
@@ -59,7 +59,8 @@ class Props:
 
 
 class Stage:
-    """Everybody in place. Safe to use from several threads, as long as each wallet and terminal shows one code."""
+    """All wallets and terminals. Safe to use from several threads, as long as each wallet and terminal shows one code
+    at a time."""
 
     def __init__(self, props: Props) -> None:
         self.population = props.population
@@ -82,7 +83,7 @@ class Stage:
         """Balances before the first scene, by participant and account holder (wallet or merchant id)."""
 
     def prepare(self, workers: Executor) -> None:
-        """Gives participants their answer times, wallets their tokens and codes, and people their faces."""
+        """Sets the participants' answer times, activates wallets and enrols faces."""
         for participant in self.participants.values():
             median = self.rng.randrange(*LATENCY_MEDIAN_US)
             participant.script = Script(latency=Latency(median, LATENCY_SIGMA))
@@ -90,7 +91,7 @@ class Stage:
         self.opening = self.balances()
 
     def balances(self) -> dict[tuple[str, str], int | None]:
-        """What everybody has now, in minor units, as the participants' books say."""
+        """Current balances in minor units, from the participants' books."""
         held = {
             (wallet.person.issuer_id, wallet.person.id): self._balance(
                 wallet.person.issuer_id, wallet.token.reveal(), wallet.person.currency

@@ -1,4 +1,4 @@
-"""The scenes in which something goes wrong on purpose, and what must come of it."""
+"""The scenes in which a fault is provoked, and the required outcome."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ FIRST_ACQUIRER_DECLINES_MINOR: Final = 9_106
 CREDIT_ANSWER_LOST_MINOR: Final = 19_121
 """Magic amounts, see sandbox.participants.magic."""
 REFUND_SCENE: Final = "refund of"
-"""How the names of scenes begin in which money goes back."""
+"""Prefix of the names of scenes in which money is returned."""
 SETTLE_S: Final = 20.0
-"""How long a payment of unknown fate may take to be settled."""
+"""Longest time until a payment of unknown fate is settled, in seconds."""
 
 
 def refunds(stage: Stage) -> list[Task]:
@@ -53,7 +53,7 @@ def _refund(stage: Stage, wallet: SimulatedWallet, merchant: Merchant) -> list[L
 
 
 def decline(stage: Stage) -> list[Task]:
-    """A payer without enough money: declined, and nothing moves."""
+    """A payer has not enough money: the payment is declined, and nothing moves."""
 
     def run(wallet: SimulatedWallet) -> list[Line]:
         merchant = stage.population.merchants[0]
@@ -99,7 +99,7 @@ def _present_twice(stage: Stage, wallet: SimulatedWallet) -> list[Line]:
 
 
 def acquirer_refuses(stage: Stage) -> list[Task]:
-    """The first acquirer declines the credit: the next one is paid, once."""
+    """The first acquirer declines the credit: the next one is credited, once."""
 
     def run(wallet: SimulatedWallet, merchant: Merchant) -> list[Line]:
         pay = partial(stage.terminal_of(merchant).charge, wallet.payer_key(), FIRST_ACQUIRER_DECLINES_MINOR)
@@ -110,7 +110,7 @@ def acquirer_refuses(stage: Stage) -> list[Task]:
 
 
 def acquirer_down(stage: Stage) -> list[Task]:
-    """An acquirer is not reachable: its shop is paid through another one meanwhile."""
+    """An acquirer cannot be reached: its shop is paid through another one meanwhile."""
 
     def run(wallet: SimulatedWallet, merchant: Merchant) -> list[Line]:
         home = stage.participants[merchant.home]
@@ -130,7 +130,7 @@ def acquirer_down(stage: Stage) -> list[Task]:
 
 
 def answer_lost(stage: Stage) -> list[Task]:
-    """An acquirer does the credit and its answer is lost: UNKNOWN, never guessed, then settled by inquiry."""
+    """An acquirer carries out the credit, but its answer is lost: UNKNOWN, then settled by inquiry."""
 
     def run(wallet: SimulatedWallet, merchant: Merchant) -> list[Line]:
         pay = partial(stage.terminal_of(merchant).charge, wallet.payer_key(), CREDIT_ANSWER_LOST_MINOR)
@@ -147,7 +147,7 @@ def answer_lost(stage: Stage) -> list[Task]:
 
 
 def _states(client: HutongClient, payment_id: str) -> list[str]:
-    """The states that a payment which has ended went through."""
+    """The states that an ended payment went through."""
     states = []
     for event in client.watch_payments(payment_id=payment_id, deadline_s=SETTLE_S):
         states.append(state_name(event.state))
@@ -157,7 +157,7 @@ def _states(client: HutongClient, payment_id: str) -> list[str]:
 
 
 def _failed_over(client: HutongClient, line: Line, first: str) -> Line:
-    """Checks by the legs that another acquirer was paid, and only that one."""
+    """Checks by the legs that another acquirer was credited, and only that one."""
     if not line.payment_id:
         return line
     credits_ = [leg for leg in client.get_payment(line.payment_id).legs if leg.kind == "credit"]

@@ -1,4 +1,4 @@
-"""What the simulated callers hold: requests on their way, tokens that lead to accounts, and a directory to pay in."""
+"""The simulated callers: their requests, the tokens of their accounts, and a directory of merchants."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ class SimulatedCall:
         self.caller = "caller"
         self.time_left_us: int | None = patience_us
         self.op = op
-        """The operation it is part of; of a capture or cancel: the one that it is about."""
+        """The operation that the request is part of; for a capture or cancel, the operation that it is about."""
         self.other = other
         self.told = told
         self.node = 0
         self.ask: tuple[int, int, int, int] = (0, 0, 0, 0)
-        """When it was asked by the engine's clock, and what had happened by then that keeps callers waiting."""
+        """When it was sent, by the engine's clock, and what had happened by then that delays answers."""
         self.after_end = False
-        """Whether somebody had been told of the payment's end when it was asked."""
+        """Whether a caller had been told of the payment's end when this was sent."""
         self.held_up = False
-        """Whether an engine stood still since: what it told then may have been overtaken."""
+        """Whether an engine stood still since, so that its answer may be outdated."""
         self.answers = 0
         self.lost = False
-        """The connection ended; nobody hears an answer any more."""
+        """Whether the connection ended, so that no answer arrives any more."""
 
     def answer(self, payload: bytes) -> None:
         self.told(self, payload)
@@ -71,7 +71,7 @@ def key_of(op: int) -> str:
 
 
 def label_of(op: int, other: bool) -> str:
-    """The reference that marks an operation's payments, whichever id they have."""
+    """The reference that marks the payments of an operation, whatever their ids."""
     return f"{op}x" if other else str(op)
 
 
@@ -116,7 +116,7 @@ def cancel_call(op: int, payment_id: bytes, told: Told) -> SimulatedCall:
 
 
 class SimulatedTokens:
-    """Leads an operation's token to its account, with its conditions. See tokenization.interface.TokenResolver."""
+    """A token resolver: resolves an operation's token to its account, with its conditions."""
 
     def __init__(self, caps: Sequence[int], pays: Mapping[int, Pay]) -> None:
         self._caps = caps

@@ -1,4 +1,4 @@
-"""What the journal claims: postings that follow answers, and events in an order that watchers may rely on."""
+"""Checks the journal's claims: postings that follow answers, and events in an order that watchers may rely on."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _MAY_FOLLOW: Final = {
     State.CANCELLED: {6},
     State.EXPIRED: {6},
 }
-"""State to the published states that it may come after."""
+"""Each published state and the states that may precede it."""
 
 
 class Claims:
-    """What was posted and published in one run."""
+    """The postings and events of one run."""
 
     def __init__(
         self, complain: Callable[[str, str], None], carried: Mapping[bytes, LegOut], told: Set[tuple[bytes, int]]
     ) -> None:
-        """`carried` holds the legs that left, `told` the answers that were heard: (leg id, Result)."""
+        """`carried` has the legs that were sent, `told` the answers that arrived: (leg id, Result)."""
         self.states: set[State] = set()
         self.posted: dict[tuple[bytes, int], int] = {}
-        """(payment id, leg number) to the net of its postings, minor units."""
+        """(payment id, leg number) -> net of its postings in minor units."""
         self.published: list[tuple[int, bytes, int]] = []
         """(sequence, payment id, state) of events."""
         self._complain = complain
@@ -48,7 +48,7 @@ class Claims:
         self._last_posting = 0
 
     def look(self, reader: Rows) -> None:
-        """Looks at what came since the last time."""
+        """Checks what was added since the last look."""
         self._look_at_postings(reader)
         self._look_at_events(reader)
 
@@ -92,7 +92,7 @@ class Claims:
             self._last_state[payment_id] = number
 
     def look_again(self, reader: Rows) -> None:
-        """What watchers saw before a crash is still there."""
+        """Checks that what watchers saw before a crash is still there."""
         if not self.published:
             return
         rows = reader.execute(
@@ -103,7 +103,7 @@ class Claims:
             self._complain("nothing is told before it is durable", "events that watchers saw are gone after a restart")
 
     def look_at_unfinished(self, reader: Rows, engine: int, book: Collection[bytes]) -> None:
-        """An engine that starts takes up all that it left: payments under way, and reversals of those that ended."""
+        """Checks that a starting engine takes up all that it left: payments in flight, and reversals of ended ones."""
         reversals = reader.execute(
             "SELECT payment_id FROM legs WHERE kind = ? AND state = ?", (int(LegKind.REVERSAL), int(LegState.SENT))
         )

@@ -1,4 +1,4 @@
-"""Operators who ask engines to close settlement windows."""
+"""Simulated operators who ask engines to close settlement windows."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from verification.simulation.scene import Process, Scene
 
 
 class SimulatedClosing:
-    """An operator who asked an engine to close a window. See gateway.engine.model.Waiter."""
+    """An operator's request to close a window, and its answer."""
 
     def __init__(self, world: Scene, node: Process, number: int) -> None:
         self.lost = False
-        """The connection ended; nobody hears an answer any more."""
+        """Whether the connection ended, so that no answer arrives any more."""
         self.number = number
         self._due = number <= world.witness.windows.last + 1
         self._world = world

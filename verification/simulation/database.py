@@ -1,8 +1,8 @@
-"""A schema of one's own on a real PostgreSQL server, for one run after another, with a clock that the world sets.
+"""A schema on a real PostgreSQL server, used for one run after another, with a clock that the world sets.
 
-The clock needs no seam in the journal: the schema comes before `pg_catalog` in the search path, and has a
-`clock_timestamp()` of its own. Connections that were given back in order are used again, as opening one costs more than
-most runs need for a tick.
+The clock needs no seam in the journal: the schema precedes `pg_catalog` in the search path, and has its own
+`clock_timestamp()`. Connections that were returned in order are used again, since opening one costs more than most runs
+need for a tick.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from gateway.journal.postgres_schema import POSTGRESQL_TUNING, statements
 from verification.simulation.storage import Cursor
 
 LOCK_MS: Final = 25
-"""Longest wait for a lock. One thread plays all engines: a lock that is not free at once belongs to one that stands
-still, and is not given back by waiting."""
+"""Longest wait for a lock. One thread plays all engines, so a lock that is not free at once belongs to an engine that
+stands still, and waiting does not free it."""
 LOOKS_MAX: Final = 100_000
-"""Looks whether the server has ended a connection that it is told to end: some seconds."""
+"""Most looks whether the server has ended a connection that it was told to end: some seconds."""
 _CLOCK: Final = (
     "CREATE SEQUENCE simulated_us",
     "CREATE FUNCTION clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
@@ -33,7 +33,7 @@ _CLOCK: Final = (
 
 
 class Database:
-    """Tables that are emptied for each run."""
+    """The tables of a journal, emptied for each run."""
 
     def __init__(self, url: str) -> None:
         """Makes a schema on the server at `url`. Raises psycopg.Error."""
@@ -43,7 +43,7 @@ class Database:
         self.url = f"{url}{'&' if '?' in url else '?'}options={options}"
         self._idle: dict[bool, list[Connection]] = {False: [], True: []}
         self._ended: set[Connection] = set()
-        """Those that the server was told to end."""
+        """Connections that the server was told to end."""
         with psycopg.connect(url, autocommit=True) as first:
             first.execute(f"DROP SCHEMA IF EXISTS {self._name} CASCADE".encode())
             first.execute(f"CREATE SCHEMA {self._name}".encode())
@@ -59,7 +59,7 @@ class Database:
         )
 
     def empty(self) -> None:
-        """For the next run."""
+        """Empties the tables for the next run."""
         self.control.execute(f"TRUNCATE {self._tables}")
 
     def keep(self) -> None:
@@ -70,13 +70,13 @@ class Database:
             self.control.execute(f"INSERT INTO kept_{table} SELECT * FROM {table}")  # noqa: S608 - our own names
 
     def put_back(self) -> None:
-        """All rows are as they were copied."""
+        """Restores all rows from the copy."""
         self.empty()
         for table in self._tables.split(", "):
             self.control.execute(f"INSERT INTO {table} SELECT * FROM kept_{table}")  # noqa: S608 - our own names
 
     def set_clock(self, now_us: int) -> None:
-        """What the server takes the time to be, microseconds since the Unix epoch."""
+        """Sets the server's clock, in microseconds since the Unix epoch."""
         self.control.execute("SELECT setval('simulated_us', %s)", (now_us,))
 
     def take(self, *, writer: bool) -> Connection:
@@ -88,7 +88,7 @@ class Database:
         return connection
 
     def give_back(self, connection: Connection, *, writer: bool) -> None:
-        """For others; what is left undone on it has been rolled back by the server after this."""
+        """Returns a connection for others to use. The server rolls back what is unfinished on it."""
         try:
             if connection.info.transaction_status != TransactionStatus.IDLE:
                 connection.execute("ROLLBACK")
@@ -102,7 +102,7 @@ class Database:
             self._idle[writer].append(connection)
 
     def end(self, connection: Connection) -> None:
-        """The server ends a connection, and has done so after this."""
+        """Makes the server end a connection, and waits until it has."""
         pid = connection.info.backend_pid
         self._ended.add(connection)
         self.control.execute("SELECT pg_terminate_backend(%s)", (pid,))

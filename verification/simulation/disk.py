@@ -1,9 +1,9 @@
 """The journal's disk: SQLite's own files, with faults at its statements and power cuts that drop what was not synced.
 
 The files are real (best on a tmpfs) and so is SQLite. A commit counts as synced if the connection itself asks for that
-(`PRAGMA synchronous` FULL or more), read from the connection and not assumed. A power cut continues on a copy of the
-database file and of the write-ahead log up to its last synced byte; a torn commit on one that ends in the midst of the
-last commit's frames, which SQLite's checksums must find out.
+(`PRAGMA synchronous` FULL or more), which is read from the connection. A power cut continues on a copy of the database
+file and of the write-ahead log up to its last synced byte; a torn commit on one that ends inside the last commit's
+frames, which SQLite's checksums must detect.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from verification.simulation.plan import DiskFault
 from verification.simulation.storage import Life, Rows, TornError
 
 NEWEST_KEYS_MAX: Final = 4
-"""So few that most keys are in the journal's table, and some are written there in nearly every tick."""
+"""Small, so that most keys are in the journal's table, and some are written there in nearly every tick."""
 _FULL: Final = 2
-"""PRAGMA synchronous from which a commit in WAL mode is synced."""
+"""The value of PRAGMA synchronous from which a commit in WAL mode is synced."""
 _READS: Final = ("SELECT", "PRAGMA")
 
 
 class Disk:
-    """The files, and what is wrong with them now. See verification.simulation.storage.Storage."""
+    """The journal's files, and the fault in force."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -43,13 +43,13 @@ class Disk:
         self.hole = False
         """Whether the log has a part that a failed sync did not write."""
         self.mode = ""
-        """The fault at work, of verification.simulation.plan.DISK_MODES."""
+        """The fault in force: one of verification.simulation.plan.DISK_MODES."""
         self.failing_statement = 1
         self.torn_part: float | None = None
-        """Set: power fails in the next commit, of which this part is written."""
+        """If set, power fails in the next commit, and this share of it is written."""
         self.has_clock = False
         self.failed = 0
-        """Statements that failed."""
+        """Number of statements that failed."""
 
     def _name(self, generation: int) -> None:
         self.path = self._folder / f"journal-{generation}.db"
@@ -57,7 +57,7 @@ class Disk:
         self._wal = self.path.with_name(self.path.name + "-wal")
 
     def power_cut(self) -> None:
-        """Goes on with what was synced; connections to the former files must be closed after this."""
+        """Cuts the power: continues with what was synced. Connections to the former files must be closed after this."""
         before, log = self.path, self._wal
         self._generation += 1
         self._name(self._generation)
@@ -122,11 +122,11 @@ class Disk:
         pass
 
     def connections(self, step: Callable[[], None]) -> Connections:
-        """What one process uses the disk through. `step` is called before each statement; it may raise CrashError."""
+        """The connections of one process. `step` is called before each statement; it may raise CrashError."""
         return Connections(self, step)
 
     def forget_former(self) -> None:
-        """Deletes the files of before the last power cut."""
+        """Deletes the files from before the last power cut."""
         for path in self._folder.glob(f"journal-{self._generation - 1}.db*"):
             path.unlink()
 
@@ -200,7 +200,7 @@ class Connections:
         self.factory: type[sqlite3.Connection] = type("Connection", (_Connection,), {"process": self})
 
     def close_all(self) -> None:
-        """The process ended: its connections are gone, and what they had not committed."""
+        """Ends the process's connections; uncommitted work is lost."""
         for connection in self.open:
             connection.close()
         self.open.clear()

@@ -1,4 +1,4 @@
-"""Draws a run from a seed: the workload, the faults, and how much happens to whose messages."""
+"""Draws a run from a seed: the workload, the faults, and the share of messages that something happens to."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def draw(seed: int) -> Plan:
 
 
 def draw_shared(seed: int) -> Plan:
-    """The run of a seed on a journal that engines share: the same workload and weather, more engines, and what can go
-    wrong between them."""
+    """The run of a seed on a journal that engines share: the same workload and faults, more engines, and faults between
+    them."""
     plan = draw(seed)
     rng = random.Random(f"{seed} shared")
     nodes = max(plan.nodes, rng.choice((1, 2, 2, 3)))
@@ -113,7 +113,7 @@ def draw_shared(seed: int) -> Plan:
 
 
 def _lines(rng: random.Random, plan: Plan) -> list[Item]:
-    """Lines to the server that are cut, and a server that stands still, where there is something to do."""
+    """Lines to the server that are cut, and a server that stands still, at times when there is work."""
     items: list[Item] = []
     pays = [item.at_us for item in plan.items if isinstance(item, Pay)]
     for _ in range(rng.choice((0, 0, 1, 2, 3))):
@@ -126,7 +126,7 @@ def _lines(rng: random.Random, plan: Plan) -> list[Item]:
 
 
 def _readers(seed: int, items: list[Item], pays: list[Pay], heal_us: int) -> list[Item]:
-    """Queries in storms and watchers, which leave all else as it is."""
+    """Storms of queries and watchers, which change nothing else."""
     rng = random.Random(f"{seed} readers")
     storm = rng.choice((1, 1, 5, 100))
     read = [dataclasses.replace(it, times=rng.randint(1, storm)) if isinstance(it, Read) else it for it in items]
@@ -136,7 +136,7 @@ def _readers(seed: int, items: list[Item], pays: list[Pay], heal_us: int) -> lis
 
 
 def _streams(rng: random.Random, pays: list[Pay], heal_us: int) -> list[Item]:
-    """Participants' streams that break, stand still until then, or are taken over while answers are slow."""
+    """Participants' streams that break, stall before that, or are taken over while answers are slow."""
     items: list[Item] = []
     for _ in range(rng.choice((0, 0, 1, 4, 10))):
         busy_us = rng.choice(pays).at_us + rng.randint(-SECOND // 20, 2 * SECOND)
@@ -199,7 +199,7 @@ def _refunds(rng: random.Random, pays: list[Pay], heal_us: int) -> list[Refund]:
 
 
 def _closings(rng: random.Random, heal_us: int) -> list[Item]:
-    """Operators who close windows, alone or several at once, and crashes in the midst of it."""
+    """Operators who close windows, alone or several at once, and crashes during it."""
     items: list[Item] = []
     for _ in range(rng.choice((0, 2, 5, 12))):
         moment = rng.randint(0, heal_us)
@@ -213,7 +213,7 @@ def _closings(rng: random.Random, heal_us: int) -> list[Item]:
 
 
 def _captures(rng: random.Random, pays: list[Pay]) -> list[Item]:
-    """Captures of what is held, alone, or racing with each other, a void and the end of the hold."""
+    """Captures of holds: alone, or racing with each other, a void and the end of the hold."""
     items: list[Item] = []
     for pay in pays:
         if not pay.hold_us or rng.random() < 0.15:

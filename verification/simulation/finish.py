@@ -1,4 +1,5 @@
-"""The end of a run: all is repaired, must settle, and is then asked about once more and compared to the last cent.
+"""The end of a run: all faults are repaired, everything must settle, and is then queried again and compared to the last
+cent.
 
 Callers repeat every request with its key; participants repeat every answer; probes ask for exactly what is left of each
 limit and each refundable payment, and for one more; and the power is cut a last time.
@@ -21,10 +22,10 @@ from verification.simulation.witness import ORIGINALS
 from verification.simulation.world import World
 
 ROUNDS_MAX: Final = 4
-"""Times that a request is repeated which the gateway puts off, and once more for each request: a circuit that is half
-open lets one through at a time, and that one may be refused."""
+"""Most repeats of a request that the gateway postpones, and one more for each request: a half-open circuit admits one
+at a time, which may be refused."""
 AT_ONCE: Final = 3
-"""Requests asked together at the end: below the smallest bound of payments in flight."""
+"""Requests sent together at the end: below the smallest bound of payments in flight."""
 CIRCUITS_CLOSE_US: Final = 150 * SECOND
 """After this every open circuit lets a probe through."""
 _PUT_OFF: Final = frozenset({"OVERLOADED", "ACQUIRER_UNAVAILABLE", "DEADLINE_PAST", "PAYMENT_IN_PROGRESS"})
@@ -49,7 +50,7 @@ def finish(world: World) -> None:
 
 
 def _settle(world: World) -> None:
-    """Fault 7: whatever happened, it is settled in the end, and nobody is left without an answer."""
+    """Rule 7: in the end everything is settled, and no caller is left without an answer."""
     world.run()
     witness = world.witness
     if witness.violations or world.over:
@@ -65,7 +66,7 @@ def _settle(world: World) -> None:
 
 
 def _repeat_answers(world: World) -> None:
-    """Fault 15: duplicated and reordered answers move no money."""
+    """Rule 15: repeated and reordered answers move no money."""
     before = _nets(world)
     world.network.repeat_answers()
     _settle(world)
@@ -78,7 +79,7 @@ def _nets(world: World) -> dict[tuple[bytes, int], int]:
 
 
 def _ask(world: World, ops: list[int], *, other: bool) -> list[int]:
-    """Asks for operations until they are answered for good; returns those refused because of another payload."""
+    """Sends operations until they are answered finally; returns those refused because of another payload."""
     witness, asked = world.witness, ops
     for _ in range(ROUNDS_MAX + len(ops)):
         for start in range(0, len(ops), AT_ONCE):
@@ -99,14 +100,14 @@ def _ask(world: World, ops: list[int], *, other: bool) -> list[int]:
 
 
 def _was_held(world: World, op: int) -> bool:
-    """Whether the last answer was that the funds are held; they no longer are, since time went on until all rests."""
+    """Whether the last answer was that the funds are held. They no longer are, since time went on."""
     witness = world.witness
     payment_id = witness.payment_of.get(op)
     return payment_id is not None and payment_id not in witness.final and op not in witness.refusals
 
 
 def _repeat_requests(world: World) -> None:
-    """Fault 2: every caller asks again and gets the one answer, or the reason why there is none."""
+    """Rule 2: every caller sends its request again and gets the one answer, or the reason why there is none."""
     world.let_pass(CIRCUITS_CLOSE_US)
     for node in world.nodes:
         if node.link is not None:
@@ -132,7 +133,7 @@ def _final_state(world: World, op: int) -> State | None:
 
 
 def _probe(world: World, template: Pay | Refund, amount_minor: int) -> State | None:
-    """A further request; None if it is refused."""
+    """Sends a further request; None if it is refused."""
     witness = world.witness
     if world.plan.strays:
         world.let_pass(GIVEN_UP_US)  # legs whose answers went to another engine count until then
@@ -146,7 +147,7 @@ def _probe(world: World, template: Pay | Refund, amount_minor: int) -> State | N
 
 
 def _probe_limits(world: World) -> None:
-    """Fault 18: holds of payments that did not succeed are free again, to the cent, and no more."""
+    """Rule 18: what payments that did not succeed had reserved is free again, to the cent, and no more."""
     witness = world.witness
     for counter, cap in enumerate(world.plan.caps):
         ops = [op for op, asked in witness.asked.items() if isinstance(asked, Pay) and asked.counter == counter]
@@ -166,7 +167,7 @@ def _probe_limits(world: World) -> None:
 
 
 def _probe_refunds(world: World) -> None:
-    """Fault 5: what is left of a refunded payment can be refunded, and no more."""
+    """Rule 5: what is left of a refunded payment can be refunded, and no more."""
     witness = world.witness
     refunds = [asked for asked in witness.asked.values() if isinstance(asked, Refund)]
     for of in sorted({refund.of for refund in refunds}):
@@ -183,7 +184,7 @@ def _probe_refunds(world: World) -> None:
 
 
 def _refunded(world: World, refund: Refund) -> int:
-    """What a refund came to, in minor units."""
+    """The end of a refund, in minor units."""
     if _final_state(world, refund.op) is not State.SUCCEEDED:
         return 0
     body = world.witness.final[world.witness.payment_of[refund.op]]
@@ -191,7 +192,7 @@ def _refunded(world: World, refund: Refund) -> int:
 
 
 def _close_window(world: World) -> None:
-    """Fault 20: a last window takes all that no other has."""
+    """Rule 20: a last window takes all payments that no other window has."""
     number = world.witness.windows.last + 1
     world.close_window(number)
     _settle(world)
@@ -200,7 +201,7 @@ def _close_window(world: World) -> None:
 
 
 def _restart(world: World) -> None:
-    """Faults 11 and 12, a last time: nothing is in flight, and nothing is lost by a power cut."""
+    """Rules 11 and 12, a last time: nothing is in flight, and a power cut loses nothing."""
     world.cut_power()
     _settle(world)
     recovered = sum(node.recovered for node in world.nodes)
@@ -209,7 +210,7 @@ def _restart(world: World) -> None:
 
 
 def _compare(world: World) -> None:
-    """The journal against itself, the participants and the callers, payment by payment."""
+    """Compares the journal with itself, the participants and the callers, payment by payment."""
     witness = world.witness
     reader = witness.reader
     for payment_id, body in witness.final.items():
@@ -262,7 +263,7 @@ def _compare_effects(world: World) -> None:
 
 
 def _held(world: World) -> dict[tuple[str, bytes, str], int]:
-    """(issuer, payment id, currency) to what its books set aside."""
+    """(issuer, payment id, currency) -> what its books set aside."""
     return {
         (participant.name, leg_id[:16], "CNY"): held
         for participant in world.network.participants.values()
@@ -273,7 +274,7 @@ def _held(world: World) -> dict[tuple[str, bytes, str], int]:
 
 
 def _compare_spends(world: World) -> None:
-    """Fault 19: a code that was used belongs to one payment."""
+    """Rule 19: a code that was used belongs to one payment."""
     witness = world.witness
     for number in {asked.code for asked in witness.asked.values() if isinstance(asked, Pay) and asked.code is not None}:
         users = [op for op, asked in witness.asked.items() if isinstance(asked, Pay) and asked.code == number]

@@ -1,8 +1,8 @@
-"""Lines to the journal's server that are cut in the midst of a transaction, and a server that stands still.
+"""Connections to the journal's server that are cut during a transaction, and a server that stands still.
 
-A line is cut for one end only: the process finds its connection gone, or is gone itself with its machine, while the
-server keeps what came over the line, and its locks, for as long as nobody ends it. A server that stands still answers
-nothing; what was sent meanwhile it carries out when it goes on, or not.
+A connection is cut for one end only: the process finds its connection gone, or is gone itself with its machine, while
+the server keeps what it received, and its locks, until somebody ends it. A server that stands still answers nothing;
+when it goes on, it may or may not carry out what was sent meanwhile.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from gateway.journal.postgres_connection import Connection
 from verification.simulation.database import Database
 
 FREED_US: Final = 3 * LEASE_US
-"""Within this time whatever a line that was cut left at the server must have been ended by those who live."""
+"""Within this time the living engines must have ended whatever a cut connection left at the server."""
 LOOK_US: Final = 500_000
-"""How soon a process notices that the server goes on."""
+"""Time until a process notices that the server goes on."""
 LOCK_WAIT_US: Final = 2_000_000
-"""How long an engine waits for a lock that such a connection has."""
+"""How long an engine waits for a lock of such a connection."""
 
 
 class Sent(Protocol):
@@ -41,7 +41,7 @@ class _Cut:
 
 
 class Lines:
-    """What is left at the server of connections whose processes have given them up."""
+    """What is left at the server by connections that their processes have given up."""
 
     def __init__(self, database: Database, now_us: Callable[[], int]) -> None:
         self._database = database
@@ -52,17 +52,17 @@ class Lines:
     # -- lines that were cut -----------------------------------------------------------------------------------
 
     def keep(self, real: Connection) -> None:
-        """Nobody is at the other end of a connection any more."""
+        """Keeps a connection open at the server, without a process at its other end."""
         self._cut.append(_Cut(real, self._now_us(), real.info.backend_pid))
 
     @property
     def any_cut(self) -> bool:
-        """Whether there may be connections that nobody is at the other end of."""
+        """Whether there may be connections without a process."""
         return bool(self._cut)
 
     def overdue(self, *, watched: bool) -> str:
-        """What has been left locked for too long; empty where there is nothing. `watched`: whether anybody could have
-        ended it just now."""
+        """What has been locked for too long; empty if there is nothing. `watched`: whether any engine could have ended
+        it by now."""
         now_us = self._now_us()
         for one in list(self._cut):
             if not watched:
@@ -87,11 +87,11 @@ class Lines:
     # -- a server that stands still ----------------------------------------------------------------------------
 
     def hold(self, real: Connection, sent: Sequence[Sent], *, writer: bool) -> None:
-        """The process has given up waiting for the answers to these statements."""
+        """The process has stopped waiting for the answers to these statements."""
         self._silent.append((real, writer, list(sent)))
 
     def go_on(self, *, carry_out: bool) -> None:
-        """The server goes on: it carries out what was sent, or finds first that nobody is there any more."""
+        """The server goes on: it carries out what was sent, or first finds the connection ended."""
         silent, self._silent = self._silent, []
         for real, writer, sent in silent:
             if carry_out:
@@ -101,7 +101,7 @@ class Lines:
             self._database.give_back(real, writer=writer)
 
     def end_all(self) -> None:
-        """Every connection ends, with the server or with the run."""
+        """Ends every connection, with the server or with the run."""
         self.go_on(carry_out=False)
         for one in self._cut:
             self._database.end(one.real)

@@ -1,4 +1,4 @@
-"""What becomes of messages once a stream has taken them, as the plan says, and the lies that answer them."""
+"""The fate of messages after a stream has taken them, as the plan says; and lies of participants."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from verification.simulation.plan import PARTICIPANTS, SECOND, Fate, Plan
 from verification.simulation.witness import Witness
 
 INSIST_US: Final = 600 * SECOND
-"""How often a participant repeats an approval that it owes since it broke its word."""
+"""How often a participant that broke its word repeats its approval, in microseconds."""
 INSIST_MAX: Final = 50
 _OF_INQUIRY: Final = 16
 _Way = tuple[int, int]
-"""An engine, and the stream to it."""
+"""An engine, and its stream."""
 _NOWHERE: Final = (-1, 0)
 
 
@@ -26,7 +26,7 @@ class Scheduler(Protocol):
     now_us: int
 
     def after(self, delay_us: int, do: Callable[[], None]) -> None:
-        """Does something later."""
+        """Runs something later."""
         ...
 
 
@@ -42,14 +42,14 @@ class Network:
         say: Callable[[str], None],
         notice: Callable[[str], None],
     ) -> None:
-        """`deliver` takes an answer, the engine that it goes to, and which stream to it carried the leg (0: another
-        engine's, or nobody knows); `notice` is told the kind of each message that leaves, and of lies."""
+        """`deliver` receives an answer, its engine, and the number of the stream that carried the leg (0: unknown, or
+        another engine's); `notice` receives the kind of each message that is sent, and of lies."""
         self.participants: Mapping[str, Participant] = {
             name: Participant(name, witness.effect, witness.complain) for name in PARTICIPANTS
         }
         witness.participants = self.participants
         self.fates: dict[str, Fate] = {}
-        """The unusual fates that messages had."""
+        """The unusual fates of messages."""
         self.counts: Counter[str] = Counter()
         self._plan = plan
         self._witness = witness
@@ -65,7 +65,7 @@ class Network:
         """Every answer that ever left a participant."""
 
     def send(self, leg: LegOut, node: int, epoch: int) -> None:
-        """A leg leaves an engine, on the stream that is known there by this epoch."""
+        """An engine sends a leg, on the stream of this epoch."""
         way = (node, epoch)
         self._witness.sent(leg)
         self._sender[leg.leg_id[:16]] = node
@@ -115,14 +115,14 @@ class Network:
             self.sync(leg.participant)
 
     def sync(self, name: str) -> None:
-        """What a participant did becomes durable, and its answers leave."""
+        """Makes a participant's work durable, and sends its answers."""
         self.participants[name].sync()
         leaving, self._leaving[name] = self._leaving[name], []
         for answer, fate, way in leaving:
             self._answer(name, answer, fate, way)
 
     def restart(self, name: str) -> None:
-        """A participant's process ends: unsynced work is forgotten, and its answers with it."""
+        """Ends a participant's process: unsynced work and its answers are lost."""
         participant = self.participants[name]
         self._leaving[name] = []
         participant.forget_unsynced()
@@ -145,7 +145,7 @@ class Network:
             self._time.after(delay_us, lambda: self._return(answered, way))
 
     def _return(self, answered: Answered, way: _Way = _NOWHERE) -> None:
-        """To the engine that sent the leg last, or astray to another."""
+        """Delivers to the engine that last sent the leg, or to a wrong one."""
         payment_id = answered.leg_id[:_OF_INQUIRY]
         node = self.sender(payment_id)
         if self._plan.strays:
@@ -157,12 +157,12 @@ class Network:
         self._deliver(answered, node, way[1] if way[0] == node else 0)
 
     def sender(self, payment_id: bytes) -> int:
-        """The engine that sent legs of a payment; the first where none did."""
+        """The engine that sent legs of a payment; the first engine if none did."""
         return self._sender.get(payment_id, 0)
 
     def _break_word(self, participant: Participant, leg: LegOut, name: str) -> None:
-        """Does what was refused or barred, once the gateway relies on that: an approval that crosses the answer to a
-        reversal cannot be told from one that the reversal undid."""
+        """Carries out what was refused or barred, after the gateway has relied on it. An approval that crosses the
+        answer to a reversal cannot be told from one that the reversal undid."""
         line = participant.lines.get(leg.leg_id)
         if line is None or line.state not in (DECLINED, BARRED):
             return
@@ -176,13 +176,13 @@ class Network:
         self._insist(participant, answer, INSIST_MAX)
 
     def _insist(self, participant: Participant, answer: Answer, times: int) -> None:
-        """Repeats an approval until it is undone."""
+        """Repeats an approval until it is reversed."""
         leg_id, result, code = answer
         if times and participant.lines[leg_id].state == DONE:
             self._return(Answered(participant.name, leg_id, result, code))
             self._time.after(INSIST_US, lambda: self._insist(participant, answer, times - 1))
 
     def repeat_answers(self) -> None:
-        """Every answer ever given arrives once more, in another order."""
+        """Delivers every answer once more, in another order."""
         for participant, (leg_id, result, code) in reversed(self.answered):
             self._return(Answered(participant, leg_id, result, code))

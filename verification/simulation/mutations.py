@@ -50,7 +50,7 @@ class PatchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the simulator made of one planted bug."""
+    """The simulator's result for one planted bug."""
 
     name: str
     about: str
@@ -95,7 +95,7 @@ def _hunks(patch: str) -> Iterator[tuple[str, str, str]]:
 
 
 def concerns(patch: str, *, postgres: bool) -> bool:
-    """Whether a patch breaks what runs on this journal."""
+    """Whether a patch changes code that runs on this journal."""
     files = [named[1] for line in patch.splitlines() if (named := _FILE.match(line))]
     other = _ONLY_SQLITE if postgres else _ONLY_POSTGRES
     return not any(file.startswith(other) for file in files)
@@ -108,8 +108,8 @@ def about(patch: str) -> str:
 
 
 def hunt(path: Path, *, first_seed: int = 0, seeds: int = SEEDS_MAX, url: str = "") -> Found:
-    """Plants one bug in a copy of the packages and lets the simulator look for it, in a process of its own; on SQLite,
-    or on the server at `url`."""
+    """Plants one bug in a copy of the packages and lets the simulator search for it, in a process of its own; on
+    SQLite, or on the server at `url`."""
     patch = path.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="hutong-mutation-") as folder:
         root = Path(folder)

@@ -43,18 +43,18 @@ RETRY_US: Final = 100_000
 IDLE_US: Final = 5_000
 START_RETRY_US: Final = 1 * SECOND
 RESTART_US: Final = 2 * SECOND
-"""Until whatever looks after processes starts one again that ended by itself."""
+"""Time until a process that ended is started again by its supervisor, in microseconds."""
 ENGINE, NEIGHBOURS, READERS, STREAMS = "engine", "neighbours", "readers", "streams"
 """The threads of a process that the world plays."""
 READ_US: Final = 300
-"""Until queries and watchers are served that were woken."""
+"""Time until woken queries and watchers are served, in microseconds."""
 POLL_US: Final = 200_000
-"""Between looks at watchers that are full, and at journals that others write; see gateway.watch."""
+"""Time between looks at full watchers, and at journals that others write; see gateway.watch."""
 _DIRECTORY: Final = directory()
 
 
 class VirtualClock(Clock):
-    """A process's clock on a machine whose wall clock can be set: true time, and by how much the machine differs."""
+    """A process's clock on a machine whose wall clock can be set: true time plus an offset."""
 
     def __init__(self, true_us: Callable[[], int], ahead_us: int = 0) -> None:
         self.ahead_us = ahead_us
@@ -62,7 +62,7 @@ class VirtualClock(Clock):
 
 
 class WatchedCore(Core):
-    """The core, whose creates and transitions are noted."""
+    """The core; its creates and transitions are recorded."""
 
     def __init__(self, world: Scene) -> None:
         super().__init__(world.plan.timing, trace=True)
@@ -85,7 +85,7 @@ class WatchedCore(Core):
 
 
 class Node:
-    """One engine, from start to start."""
+    """One engine's process, through all its starts."""
 
     def __init__(self, world: Scene, number: int) -> None:
         self.number = number
@@ -94,16 +94,16 @@ class Node:
         self.clock = VirtualClock(lambda: world.now_us)
         self._clock_watch = ClockWatch(self.clock)
         self.calls: list[SimulatedCall] = []
-        """On their way in the engine that lives now."""
+        """Calls in the running engine."""
         self.closings: list[SimulatedClosing] = []
-        """The same of settlement windows that are to be closed."""
+        """Requests to close settlement windows in the running engine."""
         self.tick_at_us: int | None = None
         self.turn_at_us: int | None = None
-        """When the thread that looks after other engines takes its next turn."""
+        """When the thread that watches other engines takes its next turn."""
         self.neighbours: Neighbour | None = None
         self.holder = ""
         self.recovered = 0
-        """Payments in flight that the last start found."""
+        """Payments in flight that the last start recovered."""
         self._world = world
         self._link: SimulatedLink | None = None
         self._gate: Gate | None = None
@@ -113,7 +113,7 @@ class Node:
         self._pause: Pause | None = None
         self._pause_steps_left = 0
         self._still: set[str] = set()
-        """Threads that are in the midst of something, or stand still."""
+        """Threads that are inside a step, or stand still."""
         self._names = 0
         self._lives = 0
         self._failures = 0
@@ -128,7 +128,7 @@ class Node:
     # -- life and death --------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Starts the engine on what the disk has; tries again where the disk does not let it."""
+        """Starts the engine on what the disk has; tries again if the disk prevents it."""
         if self.engine is not None:
             return
         world = self._world
@@ -170,7 +170,7 @@ class Node:
             self._begin()
 
     def _begin(self) -> None:
-        """Its threads begin."""
+        """Starts its threads."""
         self._listen()
         self.tick_at_us = self._world.now_us
         if self.neighbours is not None:
@@ -209,13 +209,13 @@ class Node:
         return engine
 
     def look_at_clock(self) -> None:
-        """A gateway that is alone on its journal compares the machine's clock with what it was."""
+        """A gateway that is alone on its journal compares the machine's clock with its own record."""
         if self.engine is not None and self.neighbours is None:
             self._clock_watch.look()
             self.wake()
 
     def step(self, *, pause: bool = True) -> None:
-        """Called between any two steps that the world could see: the process may end here, or stand still."""
+        """Called between any two steps that the world could observe: the process may end here, or stand still."""
         if self._crash is not None:
             self._steps_left -= 1
             if self._steps_left < 0:
@@ -227,7 +227,7 @@ class Node:
                 self._stand_still(self._pause)
 
     def _stand_still(self, pause: Pause) -> None:
-        """Others go on meanwhile, in the midst of what this process does."""
+        """Lets the others go on while this process is inside a step."""
         self._pause = None
         life, still = self._lives, self._still
         added = {ENGINE, NEIGHBOURS, READERS, STREAMS} - still if pause.whole else set()
@@ -249,7 +249,7 @@ class Node:
         return True
 
     def pause_soon(self, pause: Pause) -> None:
-        """The process stands still after some further steps."""
+        """Makes the process stand still after some further steps."""
         if self.engine is not None:
             self._pause, self._pause_steps_left = pause, pause.steps
 
@@ -259,17 +259,17 @@ class Node:
 
     @property
     def tries(self) -> bool:
-        """Whether the process does what it can, which may be to wait for somebody else, or to start."""
+        """Whether the process does what it can, which may be to wait for another, or to start."""
         return self.awake or self._waiting or self._refused
 
     @property
     def awake(self) -> bool:
-        """Whether the process lives and does not stand still."""
+        """Whether the process is alive and does not stand still."""
         return self.engine is not None and NEIGHBOURS not in self._still
 
     @contextmanager
     def _acting(self, thread: str) -> Iterator[None]:
-        """A thread is in the midst of something; what it does may let others go on."""
+        """Marks a thread as being inside a step, during which the others may go on."""
         still = self._still
         still.add(thread)
         try:
@@ -278,7 +278,7 @@ class Node:
             still.discard(thread)
 
     def crash_soon(self, crash: Crash) -> None:
-        """The process ends after some further steps, or soon where nothing happens."""
+        """Ends the process after some further steps, or soon if nothing happens."""
         if self.engine is not None and self._crash is None:
             self._crash, self._steps_left = crash, crash.steps
             self._world.after(crash.latest_us, lambda: self._crash_now(crash))
@@ -288,11 +288,11 @@ class Node:
             self.die(CrashError())
 
     def spare(self) -> None:
-        """No crash is to come any more."""
+        """Cancels the crash that was to come."""
         self._crash = self._pause = None
 
     def die(self, crash: CrashError) -> None:
-        """The process ended; where the power failed with it, so does every other."""
+        """Ends the process; if the power failed with it, all others end too."""
         world, planned = self._world, self._crash
         torn = isinstance(crash, TornError)
         power = torn or (planned is not None and planned.power)
@@ -316,7 +316,7 @@ class Node:
             world.after(down_us, self.start)
 
     def vanish(self) -> None:
-        """What the process held is gone."""
+        """Drops everything that the process held."""
         self._crash = self._pause = None
         self._still = set()
         self._process.close_all()
@@ -337,7 +337,7 @@ class Node:
         self.engine = self._link = self._gate = self.tick_at_us = self.neighbours = self.turn_at_us = None
 
     def _end(self, engine: Engine, error: JournalFencedError) -> None:
-        """The engine's lease was taken: it ends, as its own thread does, and is started again."""
+        """Ends the engine because its lease was taken, as its own thread does; it is started again."""
         world = self._world
         world.say(f"engine {self.number} is fenced and ends")
         world.result.faults["fenced"] += 1
@@ -383,7 +383,7 @@ class Node:
             return False
 
     def turn(self) -> None:
-        """One turn of the thread that looks after other engines."""
+        """One turn of the thread that watches other engines."""
         neighbours = self.neighbours
         assert neighbours is not None, "turns are planned for living engines only"
         try:
@@ -400,12 +400,12 @@ class Node:
             self.wake()
 
     def turn_soon(self) -> None:
-        """Somebody waits for what other engines do."""
+        """Wakes that thread: somebody waits for what other engines do."""
         if self.turn_at_us is not None:
             self.turn_at_us = min(self.turn_at_us, self._world.now_us + TICK_US)
 
     def next_at_us(self, thread: str) -> int | None:
-        """When a thread does something next; None while it has nothing to do, or stands still."""
+        """When a thread does something next; None if it has nothing to do, or stands still."""
         if thread in self._still:
             return None
         return self.tick_at_us if thread == ENGINE else self.turn_at_us
@@ -423,7 +423,7 @@ class Node:
             self.tick_at_us = max(due_us - self.clock.now_us() + now_us, now_us + IDLE_US)
 
     def _next_due_us(self, engine: Engine) -> int | None:
-        """When something in flight, or the end of a hold, is to be looked at, by the engine's clock."""
+        """When a payment in flight, or the end of a hold, is due, by the engine's clock."""
         due_us = self.core.next_due_us()
         (until_us,) = self._world.witness.reader.execute(
             "SELECT min(hold_until_us) FROM payments WHERE open = 2", ()
@@ -434,7 +434,7 @@ class Node:
         return hold_us if due_us is None else min(due_us, hold_us)
 
     def wake(self) -> None:
-        """Something waits for the engine."""
+        """Wakes the engine."""
         if self.engine is not None and self.engine.writable:
             soon_us = self._world.now_us + TICK_US
             self.tick_at_us = soon_us if self.tick_at_us is None else min(self.tick_at_us, soon_us)
@@ -442,7 +442,7 @@ class Node:
     # -- readers ---------------------------------------------------------------------------------------------
 
     def ask(self, queries: Sequence[Query]) -> None:
-        """Status queries arrive; lost where nobody listens."""
+        """Status queries arrive; they are lost if the process is down."""
         if self._queries is None:
             return
         self._reads.extend(queries)
@@ -456,7 +456,7 @@ class Node:
         self._reads.remove(query)
 
     def watch(self, watcher: Watcher) -> bool:
-        """A watcher comes; False where nobody listens."""
+        """A watcher connects; False if the process is down."""
         if self._hub is None or self.engine is None:
             return False
         payload, stream = watcher.request()
@@ -472,7 +472,7 @@ class Node:
                 node.read_soon(READ_US if node is self else POLL_US)
 
     def read_soon(self, delay_us: int) -> None:
-        """The threads that read are woken."""
+        """Wakes the threads that read."""
         life = self._lives
         self._world.after(delay_us, lambda: self._read(life))
 
@@ -501,7 +501,7 @@ class Node:
                 self.read_soon(POLL_US)
 
     def closing_answered(self, closing: Waiter) -> bool:
-        """A request to close a settlement window is answered. False if it does not wait for an answer."""
+        """Takes the answer to a request to close a settlement window. False if there is no such request."""
         waits = closing in self.closings
         self.closings = [one for one in self.closings if one is not closing]
         return waits
@@ -510,11 +510,11 @@ class Node:
 
     @property
     def link(self) -> SimulatedLink | None:
-        """Where participants' streams end; None where nobody listens."""
+        """The link on which participants' streams end; None if the process is down."""
         return None if self.engine is None else self._link
 
     def _listen(self) -> None:
-        """Participants find the engine that has started."""
+        """Participants connect to the engine that has started."""
         link = self._link
         assert link is not None, "it has just started"
         if self._world.plan.connect_us:
@@ -540,7 +540,7 @@ class Node:
     # -- what arrives ----------------------------------------------------------------------------------------
 
     def submit(self, call: SimulatedCall) -> bool:
-        """A request arrives; False where nobody listens."""
+        """A request arrives; False if the process is down."""
         if self.engine is None or self._gate is None:
             call.lost = True
             return False
@@ -553,7 +553,7 @@ class Node:
         return True
 
     def close_window(self, number: int) -> None:
-        """An operator's request arrives, where anybody listens."""
+        """An operator's request arrives, if the process is up."""
         if self.engine is not None:
             closing = SimulatedClosing(self._world, self, number)
             self.closings.append(closing)
@@ -561,7 +561,7 @@ class Node:
             self.wake()
 
     def deliver(self, answered: Answered, epoch: int) -> bool:
-        """A participant's answer arrives, on this stream if it is still read; False where nobody listens."""
+        """A participant's answer arrives on this stream; False if it is no longer read or the process is down."""
         if self._link is None or not self._link.deliver(answered, epoch):
             return False
         self.wake()

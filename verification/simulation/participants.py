@@ -1,9 +1,9 @@
-"""Issuers and acquirers as the contract says they are (`participant.proto`), in memory, and the lies that some tell.
+"""Issuers and acquirers after the contract (`participant.proto`), in memory, and the lies that some of them tell.
 
-Written for the simulator alone and from the contract: nothing here asks the gateway's code. A participant does what it
-is asked, also where that is wrong (a second credit, a refund beyond the payment): that is for the witness to see.
+Written for the simulator alone and from the contract: it uses none of the gateway's code. A participant does what it is
+asked, even if that is wrong (a second credit, a refund beyond the payment): the witness must see that.
 
-Work is done at once and synced later; answers leave only with the sync. A restart forgets what was not synced.
+Work is done at once and synced later; answers are sent only after the sync. A restart loses what was not synced.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ _Contents = tuple[LegKind, bytes, int, str, str]
 
 @dataclass(slots=True)
 class Line:
-    """What a participant knows of one leg id."""
+    """A participant's record of one leg id."""
 
     participant: str
     leg_id: bytes
     state: str
     contents: _Contents | None = None
-    """None for a leg that was barred before it came."""
+    """None for a leg that was barred before it arrived."""
     lied: bool = False
     """Whether the participant broke its word about this leg."""
 
     @property
     def kind(self) -> LegKind:
-        """Only of legs that came."""
+        """Only of legs that arrived."""
         assert self.contents is not None, "asked of legs that came only"
         return self.contents[0]
 
     @property
     def amount_minor(self) -> int:
-        """Only of legs that came."""
+        """Only of legs that arrived."""
         assert self.contents is not None, "asked of legs that came only"
         return self.contents[2]
 
     @property
     def original(self) -> bytes:
-        """Only of legs that came."""
+        """Only of legs that arrived."""
         assert self.contents is not None, "asked of legs that came only"
         return self.contents[1]
 
@@ -54,9 +54,9 @@ class Line:
 Answer = tuple[bytes, int, str]
 """Leg id, Result and response code."""
 Watch = Callable[[Line, str], None]
-"""Told of each leg whose state changed, and from which state."""
+"""Receives each leg whose state changed, and its former state."""
 Complain = Callable[[str, str], None]
-"""Told of what a gateway must never ask: a rule's name and a sentence."""
+"""Receives violations by a gateway: a rule's name and a sentence."""
 
 
 class Participant:
@@ -67,16 +67,16 @@ class Participant:
         self.lines: dict[bytes, Line] = {}
         self.down = False
         self.known_down = False
-        """Whether the link has noticed."""
+        """Whether the link knows that it is down."""
         self.sync_us = 0
-        """Time from work to sync; 0: at once."""
+        """Time from work to sync, in microseconds; 0: at once."""
         self._watch = watch
         self._complain = complain
         self._undo: list[tuple[bytes, Line | None]] = []
         self._answers: dict[bytes, Answer] = {}
 
     def receive(self, leg: LegOut, *, decline: str = "") -> Answer:
-        """Carries out a leg, in memory; `decline` is the code to decline an original leg with."""
+        """Carries out a leg, in memory; `decline` is the code with which to decline an original leg."""
         if leg.kind is LegKind.INQUIRY:
             return leg.leg_id, *self._inquire(leg.original_leg_id)
         contents = (leg.kind, leg.original_leg_id, leg.amount_minor, leg.currency, leg.account)
@@ -102,7 +102,7 @@ class Participant:
         return self._remember(leg.leg_id, Result.APPROVED, APPROVED_CODE)
 
     def break_word(self, leg: LegOut) -> Answer:
-        """Does a leg that it declined or that was barred."""
+        """Carries out a leg that it declined, or that was barred."""
         contents = (leg.kind, leg.original_leg_id, leg.amount_minor, leg.currency, leg.account)
         self._set(Line(self.name, leg.leg_id, DONE, contents, lied=True))
         return self._remember(leg.leg_id, Result.APPROVED, APPROVED_CODE)
@@ -113,18 +113,18 @@ class Participant:
         return line is not None and line.lied
 
     def reversed(self, leg_id: bytes) -> bool:
-        """Whether a reversal of this leg came."""
+        """Whether a reversal of this leg arrived."""
         return any(
             line.contents is not None and line.kind is LegKind.REVERSAL and line.original == leg_id
             for line in self.lines.values()
         )
 
     def sync(self) -> None:
-        """What was done so far is durable."""
+        """Makes everything so far durable."""
         self._undo.clear()
 
     def forget_unsynced(self) -> None:
-        """A restart."""
+        """Restarts: unsynced work is lost."""
         for leg_id, before in reversed(self._undo):
             if before is None:
                 del self.lines[leg_id]
@@ -149,7 +149,7 @@ class Participant:
                     self._set(dataclasses.replace(capture, state=UNDONE))
 
     def _refuse_capture(self, leg: LegOut) -> str:
-        """Why what is asked for cannot be taken: the code; empty where it can."""
+        """The response code if the capture is not possible; empty if it is."""
         hold = self.lines.get(leg.original_leg_id)
         if hold is None or hold.contents is None or hold.kind is not LegKind.AUTHORISATION or hold.state != DONE:
             return "25"
@@ -166,7 +166,7 @@ class Participant:
         return [line for line in lines if line.kind is LegKind.CAPTURE]
 
     def held_minor(self, hold: Line) -> int:
-        """What an authorisation still sets aside."""
+        """The amount that an authorisation still sets aside."""
         captured = any(line.state == DONE and not line.lied for line in self._captures(hold.leg_id))
         return hold.amount_minor if hold.state == DONE and not captured else 0
 

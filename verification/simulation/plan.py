@@ -1,7 +1,7 @@
-"""One run as values: what callers ask, what breaks when, and what becomes of each message. `draw` makes one of a seed.
+"""One run as values: callers' operations, faults, and the fate of each message. `draw` makes one from a seed.
 
-Everything that makes a run bad is an entry of its own (an item, or the fate of one message), so that entries can be
-taken away one by one and the rest still means the same.
+Everything that disturbs a run is an entry of its own (an item, or the fate of one message), so that entries can be
+removed one by one and the others still mean the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ISSUERS: Final = ("issuer-a", "issuer-b")
 ACQUIRERS: Final = ("acquirer-a", "acquirer-b", "acquirer-c")
 PARTICIPANTS: Final = ISSUERS + ACQUIRERS
 OTHER_PAYLOAD_MINOR: Final = 1_000_000
-"""Added to the amount where a key is sent again with another payload."""
+"""Added to the amount if a key is sent again with another payload."""
 
 
 # -- what callers do -----------------------------------------------------------------------------------------
@@ -30,7 +30,7 @@ OTHER_PAYLOAD_MINOR: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Pay:
-    """A payment. Its amount is its own among all of the run, so that effects are told apart without the gateway."""
+    """A payment. Its amount is unique in the run, so that its effects can be recognised without the gateway."""
 
     at_us: int
     op: int
@@ -38,15 +38,15 @@ class Pay:
     issuer: str
     merchant: str
     code: int | None
-    """One-time code, shared with other payments."""
+    """A one-time code, possibly shared with other payments."""
     counter: int | None
-    """Limit that the amount counts against, shared too."""
+    """The limit that counts the amount, possibly shared too."""
     patience_us: int
     """Time until the caller's own deadline."""
     deadline_us: int
     """The payment's deadline after its creation; 0 for the default."""
     hold_us: int = 0
-    """How long its amount is to be held only; 0: it is taken at once."""
+    """Lifetime of the hold, in microseconds; 0: no hold, the amount is taken at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Refund:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """The same key again, with the same payload or another."""
+    """Sends the same key again, with the same payload or another."""
 
     at_us: int
     op: int
@@ -71,7 +71,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """A caller wants what the payment of an operation holds; 0 means all."""
+    """Captures the payment of an operation; 0 means all."""
 
     at_us: int
     of: int
@@ -80,7 +80,7 @@ class Capture:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """A caller wants the payment of an operation undone."""
+    """Cancels the payment of an operation."""
 
     at_us: int
     of: int
@@ -97,7 +97,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Somebody begins to watch, for good: the payment of an operation, if it is known by then, or, with None, all."""
+    """A watcher that stays: of the payment of an operation, if it is known by then, or, with None, of all."""
 
     at_us: int
     of: int | None
@@ -110,7 +110,7 @@ class CloseWindow:
     at_us: int
     node: int
     ahead: int
-    """Which: 1 is the next, less is one that is closed already, more one that is not yet its turn."""
+    """Which window: 1 is the next, less is one that is closed already, more one whose turn has not come."""
 
 
 # -- what breaks ---------------------------------------------------------------------------------------------
@@ -118,29 +118,29 @@ class CloseWindow:
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """The engine's process ends after so many further steps (statements, messages, answers)."""
+    """Ends the engine's process after so many further steps (statements, messages, answers)."""
 
     at_us: int
     node: int
     steps: int
     power: bool
-    """Whether the machine loses power, and with it everything that was not synced."""
+    """Whether the machine loses power, and with it all that was not synced."""
     down_us: int
     clock_us: int
-    """By how much the wall clock differs after the restart; may be negative."""
+    """Change of the wall clock at the restart; may be negative."""
     armed_by: str = ""
     """What the steps are counted from: the next message of this kind that leaves (`reversal`, `credit`, `capture`,
     `inquiry`; `undoing`: a reversal of what a participant did although it had said that it would not), the next `lie`
     or `closing`, or, empty, `at_us` itself."""
     latest_us: int = SECOND
-    """An engine that takes fewer steps crashes after this all the same: mostly while an answer is on its way to it."""
+    """After this time an engine that takes fewer steps crashes anyway, mostly while an answer is on its way to it."""
     renamed: bool = False
-    """Whether it starts again as another process, with another folder: on a shared journal, under another number."""
+    """Whether it starts again as another process with another folder: on a shared journal, under another number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """An engine's process, or a thread of it, stands still in the midst of what it does, and then goes on."""
+    """An engine's process, or one of its threads, stands still inside a step, and then goes on."""
 
     at_us: int
     node: int
@@ -148,12 +148,12 @@ class Pause:
     """After so many further steps."""
     lasts_us: int
     whole: bool
-    """Whether all of the process stands still, in a tick; else one thread of it, and the other goes on."""
+    """Whether the whole process stands still, in a tick; otherwise one thread, and the other goes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class TornCommit:
-    """Power fails in the middle of the next commit: this part of what it wrote reached the disk."""
+    """Power fails in the next commit, of which this share has reached the disk."""
 
     at_us: int
     part: float
@@ -162,30 +162,30 @@ class TornCommit:
 
 @dataclass(frozen=True, slots=True)
 class DiskFault:
-    """The journal's disk does not take writes for a while."""
+    """The journal's disk refuses writes for a while."""
 
     at_us: int
     lasts_us: int
     mode: str
     """One of DISK_MODES."""
     statement: int
-    """Which statement of a transaction fails, where the mode does not say it."""
+    """Which statement of a transaction fails, if the mode leaves it open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """A participant's process ends, forgets what it had not synced, and comes back."""
+    """A participant's process ends, loses what it had not synced, and comes back."""
 
     at_us: int
     participant: str
     lasts_us: int
     noticed_us: int
-    """After this the link knows, and says NOT_SENT."""
+    """Time after which the link knows, and says NOT_SENT."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """A participant syncs, and so answers, only this long after it did the work."""
+    """A participant syncs, and so answers, only this long after the work."""
 
     at_us: int
     participant: str
@@ -195,7 +195,7 @@ class Slow:
 
 @dataclass(frozen=True, slots=True)
 class StreamBreak:
-    """A participant's stream to one engine ends, and is opened again; what was on its way goes on."""
+    """A participant's stream to one engine ends, and is opened again; messages on their way go on."""
 
     at_us: int
     node: int
@@ -205,7 +205,7 @@ class StreamBreak:
 
 @dataclass(frozen=True, slots=True)
 class StreamStall:
-    """Nothing leaves on a participant's stream for a while."""
+    """Nothing is sent on a participant's stream for a while."""
 
     at_us: int
     node: int
@@ -221,12 +221,12 @@ class SecondStream:
     node: int
     participant: str
     armed: bool = False
-    """Whether as soon as the first one has carried a question or a reversal."""
+    """Whether it opens as soon as the first stream has carried a question or a reversal."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClockJump:
-    """The clocks of the engines' machines are set, ahead or back, while they run."""
+    """Sets the clocks of the engines' machines forward or back while they run."""
 
     at_us: int
     by_us: int
@@ -234,7 +234,7 @@ class ClockJump:
 
 @dataclass(frozen=True, slots=True)
 class ServerClockJump:
-    """The clock of the journal's server leaps, by which leases run out."""
+    """Sets the clock of the journal's server, by which leases run out."""
 
     at_us: int
     by_us: int
@@ -242,8 +242,8 @@ class ServerClockJump:
 
 @dataclass(frozen=True, slots=True)
 class WentBack:
-    """The journal's server is put back, after a while, to what it has committed now: a backup that is restored, or a
-    standby that lagged and is made the primary."""
+    """The journal's server is set back, after a while, to what it has committed now: a restored backup, or a lagging
+    standby that became the primary."""
 
     at_us: int
     lasts_us: int
@@ -281,13 +281,13 @@ DISK_MODES: Final = (
     "commit_lost_blind",
     "commit_taken_blind",
 )
-"""Disk full; I/O error at a statement; reads fail too; the commit fails and is not in the file, or is; and both with
-the file not to be opened until the fault ends."""
+"""Disk full; I/O error at a statement; reads fail too; the commit fails and is not in the file, or is; and both with a
+file that cannot be opened until the fault ends."""
 SERVER_MODES: Final = (*DISK_MODES, "conflict", "conflict", "killed", "killed")
-"""On a database server the same, as errors that it raises or as connections that break in a commit, and: transactions
-fail as they do when they meet another's, some times; the server ends a connection."""
+"""The same on a database server, as errors that it raises or as connections that break in a commit; and: transactions
+fail some times as in a conflict with another; the server ends a connection."""
 LINE_MODES: Final = ("cut", "cut_dead", "frozen")
-"""And of lines to it: one is cut in the midst of a transaction; one is cut with the machine at its end; the server
+"""The same of connections to it: one is cut during a transaction; one is cut with the machine at its end; the server
 stands still. See verification.simulation.lines."""
 
 
@@ -296,15 +296,15 @@ stands still. See verification.simulation.lines."""
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What becomes of one message to a participant, and of its answer."""
+    """The fate of one message to a participant, and of its answer."""
 
     kind: str
     requests: tuple[int, ...]
-    """Delays of the copies that arrive there, microseconds; none: lost."""
+    """Delays of the copies that arrive, in microseconds; none: lost."""
     answers: tuple[int, ...]
     """Delays of the copies of the answer."""
     late_us: int = 0
-    """For lies: when the participant does what it said it would not."""
+    """For lies: when the participant does what it said it would not do."""
 
 
 _MONEY: Final = frozenset({LegKind.DEBIT, LegKind.CREDIT, LegKind.REFUND, LegKind.AUTHORISATION, LegKind.CAPTURE})
@@ -334,7 +334,7 @@ FATES: Final = {
     + (_OF_CAPTURES if kind is LegKind.CAPTURE else ())
     for kind in LegKind
 }
-"""What can happen to a message of each kind, with weights."""
+"""The possible fates of a message of each kind, with weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,28 +349,28 @@ class Plan:
     caps: tuple[int, ...]
     """Caps of the counters, minor units."""
     weather: Mapping[str, float]
-    """Participant to the share of its messages that something happens to."""
+    """Participant -> share of its messages that something happens to."""
     heal_us: int
-    """From then on nothing breaks any more."""
+    """From this time on there are no faults."""
     items: tuple[Item, ...]
     window: int = WINDOW
     """Places in the window of each participant."""
     frame_legs_max: int = FRAME_LEGS_MAX
     """Legs in one frame."""
     connect_us: int = 0
-    """Until participants have opened their streams to an engine that starts."""
+    """Time until participants have connected to an engine that starts."""
     strays: float = 0.0
     """Share of participants' answers that arrive at another engine than the one that asked."""
     fates: Mapping[str, Fate] | None = field(default=None)
-    """What happens to which message; None: drawn from the seed. Others arrive as usual."""
+    """Fates of certain messages, and the others have none; None: drawn from the seed."""
 
     def strays_to(self, message: str, engines: int) -> int:
-        """How far from the engine that asked an answer arrives; 0: there."""
+        """How far from the engine that asked an answer arrives; 0: at that engine."""
         dice = _Dice(self.seed, f"stray {message}")
         return dice.between(1, engines - 1) if engines > 1 and dice.unit() < self.strays else 0
 
     def fate(self, message: str, kind: LegKind, participant: str, now_us: int) -> Fate:
-        """The fate of a message, named by its operation, leg and how many times it was sent."""
+        """The fate of a message, which is named by its operation, its leg and the number of times it was sent."""
         dice = _Dice(self.seed, message)
         usual = Fate("", (dice.between(1_000, 40_000),), (dice.between(1_000, 40_000),))
         if self.fates is not None:

@@ -1,8 +1,8 @@
-"""Callers who read: status queries in storms, and watchers who come back after every crash; and what they may be told.
+"""Callers who read: storms of status queries, and watchers who reconnect after every crash; and what they may be told.
 
-What they are told is held against the events that are committed at that moment. A query shows a state that was
-published, and never one from before what anybody was told when it was asked. A watcher gets the events after the number
-that it names, in their order, each at least once, and none that is not committed.
+Their answers are compared with the events that are committed at that moment. A query shows a state that was published,
+and never one older than what any caller was told when it was sent. A watcher gets the events after the number that it
+names, in order, each at least once, and none that is not committed.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _ALL: Final = "SELECT sequence, payment_id, state FROM events WHERE sequence > ?
 
 
 class Reading:
-    """The rules about what is read."""
+    """The rules for what readers are told."""
 
     def __init__(self, complain: Callable[[str, str], None], rows: Callable[[], Rows]) -> None:
-        """`rows` shows what is committed."""
+        """`rows` shows committed rows."""
         self._complain = complain
         self._rows = rows
         self._shown: dict[bytes, int] = {}
         """Payment to the latest of its events that a query showed."""
 
     def floor(self, payment_id: bytes) -> int:
-        """The event that a query asked now may not fall behind."""
+        """The event that a query sent now must not fall behind."""
         return self._shown.get(payment_id, 0)
 
     def shown(self, payment_id: bytes, state: int, floor: int) -> None:
-        """A query was answered with a state."""
+        """Checks the state that a query showed."""
         (sequence,) = self._rows().execute(_LATEST, (payment_id, state)).fetchone()
         if not sequence:
             self._complain(
@@ -51,7 +51,7 @@ class Reading:
         self._shown[payment_id] = max(sequence, self._shown.get(payment_id, 0))
 
     def watched(self, watcher: Watcher) -> None:
-        """At the end: everything came, in order, and nothing else."""
+        """At the end: checks that everything came, in order, and nothing else."""
         wanted = [
             (sequence, bytes(payment_id), state)
             for sequence, payment_id, state in self._rows().execute(_ALL, (0,))
@@ -65,7 +65,7 @@ class Reading:
 
 
 class Query:
-    """A GetPayment call. See gateway.calls.Call."""
+    """A GetPayment call."""
 
     method = GET
     caller = "caller"
@@ -79,7 +79,7 @@ class Query:
         self.time_left_us: int | None = None
         self.answers = 0
         self.lost = False
-        """The process that was to answer ended."""
+        """Whether the process that was to answer ended."""
         self._told = told
 
     def answer(self, payload: bytes) -> None:
@@ -90,21 +90,21 @@ class Query:
 
 
 class Watcher:
-    """One who watches all payments or one, on stream after stream. See gateway.watch.Subscriber."""
+    """A watcher of all payments or of one, on one stream after another."""
 
     def __init__(self, item: Watch, payment_id: bytes | None, complain: Callable[[str, str], None]) -> None:
         self.item = item
         self.payment_id = payment_id
         self.asker = "watcher"
         self.seen: dict[int, tuple[bytes, int]] = {}
-        """Sequence to payment and state, in the order in which they came first."""
+        """Sequence -> payment and state, in the order in which they first came."""
         self._complain = complain
         self._stream = 0
         self._last = 0
         self._messages = 0
 
     def request(self) -> tuple[bytes, Stream]:
-        """What a new stream is begun with: from the last event seen, or, to be sure, from some before it."""
+        """The request of a new stream: from the last event seen, or, as a test, from some before it."""
         self._stream += 1
         self._last = max(self.seen, default=0) - (self._stream % 3 and self._stream)
         self._last = max(self._last, 0)
@@ -114,7 +114,7 @@ class Watcher:
         return request.SerializeToString(), Stream(self, self._stream)
 
     def take(self, stream: int, message: bytes) -> bool:
-        """A message came; False where the connection is full."""
+        """Takes a message; False if the connection is full."""
         self._messages += 1
         if self._messages % FULL_EACH == 0 or stream != self._stream:
             return False

@@ -1,4 +1,4 @@
-"""What one run of the simulator showed."""
+"""The result of one run of the simulator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from verification.simulation.witness import Violation
 
 @dataclass(slots=True)
 class Result:
-    """What a run showed."""
+    """The result of a run."""
 
     seed: int
     payments: int = 0
@@ -22,5 +22,5 @@ class Result:
     transitions: set[tuple[State, Event]] = field(default_factory=set)
     fates: dict[str, Fate] = field(default_factory=dict)
     digest: str = ""
-    """Two runs that are the same have the same."""
+    """A digest that is the same for equal runs."""
     trace: list[str] = field(default_factory=list)

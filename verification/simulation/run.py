@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from verification.simulation.database import Database
 
 MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a tmpfs, in a folder of its own with a random name
-"""Where files cost no disk, if it is there."""
+"""A place where files cost no disk, if there is one."""
 _LOGGERS: Final = (
     "gateway.engine.clock_watch",
     "gateway.engine.loop",
@@ -31,14 +31,14 @@ _LOGGERS: Final = (
     "gateway.watch",
     "gateway.queries",
 )
-"""A journal that fails is no news here."""
+"""Loggers that are silenced: a failing journal is expected here."""
 
 
 class Runner:
     """Runs plans on one kind of journal."""
 
     def __init__(self, database: Database | None = None) -> None:
-        """SQLite, unless there is a database."""
+        """On SQLite, unless there is a database."""
         self._database = database
 
     def draw(self, seed: int) -> Plan:

@@ -17,25 +17,25 @@ from verification.simulation.witness import Witness
 
 
 class Process(Protocol):
-    """A gateway's process, as its streams and its callers know it."""
+    """A gateway's process, as its streams and its callers see it."""
 
     number: int
 
     def closing_answered(self, closing: Waiter) -> bool:
-        """A request to close a settlement window is answered. False if it does not wait for an answer."""
+        """Takes the answer to a request to close a settlement window. False if there is no such request."""
         ...
 
     def step(self, *, pause: bool = True) -> None:
-        """Called between any two steps that the world could see: the process may end here, or stand still."""
+        """Called between any two steps that the world could observe: the process may end here, or stand still."""
         ...
 
     def wake(self) -> None:
-        """Something waits for the engine."""
+        """Wakes the engine."""
         ...
 
 
 class Watched(Protocol):
-    """A gateway's process, as the other processes on its journal know it."""
+    """A gateway's process, as the other processes on its journal see it."""
 
     @property
     def streams(self) -> Sequence[Stream]:
@@ -43,7 +43,7 @@ class Watched(Protocol):
         ...
 
     def read_soon(self, delay_us: int) -> None:
-        """The threads that read are woken."""
+        """Wakes the threads that read."""
         ...
 
 
