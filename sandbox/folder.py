@@ -18,9 +18,9 @@ KEY_BYTES: Final = 32
 
 @contextmanager
 def restoring(folder: Path, *, journal: str) -> Iterator[None]:
-    """Makes the data folder; where the network then does not start, a folder that was new or empty is so again: a start
-    with another seed would find another's people in it. Where the journal is a database, the folder has the key by
-    which the database knows it, and stays."""
+    """Creates the data folder. If the network then does not start, a folder that was new or empty is emptied again,
+    because a start with another seed would find the wrong people in it. If the journal is a database, the folder stays,
+    because it has the key by which the database knows it."""
     made = [one for one in (folder, *folder.absolute().parents) if not one.exists()]
     make_folder(folder)
     fresh = not journal and not any(folder.iterdir())

@@ -219,7 +219,7 @@ class Network:
     # -- parts -----------------------------------------------------------------------------------------------
 
     def _read_directory(self) -> Any:
-        """The gateway's directory file; one that is there already is kept, so that a user's changes stay."""
+        """Writes the gateway's directory file. An existing file is kept, so that a user's changes stay."""
         path = self.data / "directory.json"
         if not path.exists():
             write_private(path, self.population.directory().encode())
@@ -277,7 +277,7 @@ class Network:
         )
 
     def _services(self) -> Sequence[Register]:
-        """What the gateway's port serves besides payments."""
+        """The services on the gateway's port besides payments."""
         self._settlement = SettlementServicer(self._directory, self._admit_operator, self._open_clearing, self._put)
         faces = () if self._face_side is None else (self._face_side.register,)
         return (

@@ -25,9 +25,9 @@ class Where(enum.StrEnum):
     HERE = "here"
     """In this process."""
     PROCESSES = "processes"
-    """As processes of their own, which this one starts, over gRPC."""
+    """As processes that this one starts, over gRPC."""
     CONNECT = "connect"
-    """Wherever they are: none is started, they dial in."""
+    """Elsewhere: none is started, they connect to the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,17 @@ class NetworkOptions:
     plaintext_anywhere: bool = False
     participants: Where = Where.HERE
     participant_certificates: Path | None = None
-    """With TLS, folder of `ID.pem` and `ID.key` with which participants that are processes prove who they are; None:
-    by their secrets, which a gateway that asks for certificates does not let in."""
+    """With TLS: folder of `ID.pem` and `ID.key` by which participants that run as processes prove their identity. None:
+    they use secrets, which a gateway that requires client certificates does not accept."""
     magic_amounts: bool = True
     wallets_per_issuer: int = 3
     merchants_per_acquirer: int = 2
     opening_minor: int | None = None
-    """Every wallet's opening balance; None: as the population has it."""
+    """Opening balance of every wallet; None: the population's."""
     journal: str = field(default="", repr=False)
     """URL of a PostgreSQL database, which may hold a password; empty for SQLite in the folder."""
     accept_lost_commits: bool = False
-    """Serve on a database that lacks what this folder's gateways saw committed, and record that in it."""
+    """Whether to serve on a database that lacks commits which this folder's gateways saw, and record that in it."""
     vault: Path | None = None
     """Folder of the token vault, which several gateways of one machine may share; None: `vault` in the data folder."""
     faces: bool = True
@@ -63,7 +63,8 @@ class NetworkOptions:
     face_operators: frozenset[str] = frozenset()
     """Names in client certificates that may enrol faces, erase them and register terminals."""
     face_operator_secret: Secret[str] | None = field(default=None, repr=False)
-    """Or who sends this. With neither: whoever reaches the port, where that is this machine alone."""
+    """Secret of face operators. With neither names nor secret every caller is an operator, if the port can be reached
+    from this machine only."""
     key_module: KeyModule | None = None
     """Hardware module that keeps the vault's key-encryption keys; None: a sealed file in the vault's folder."""
     risk_rules: Path | None = None
@@ -75,4 +76,4 @@ class NetworkOptions:
     queries: QueryLimits = field(default_factory=QueryLimits)
     drain_s: float = 10.0
     settle_every_us: int = 0
-    """Period after whose turns settlement windows are closed; 0: only when an operator asks."""
+    """Period at whose ends settlement windows are closed, in microseconds; 0: only when an operator asks."""

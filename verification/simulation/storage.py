@@ -138,7 +138,7 @@ class Process(Protocol):
         ...
 
     def close_all(self) -> None:
-        """The process ended: its connections are gone, and what they had not committed."""
+        """Ends the process's connections; uncommitted work is lost."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Fault 20 in the simulated world: operators close settlement windows at any moment, and what becomes of them.
+"""Rule 20 in the simulated world: operators close settlement windows at any moment, and what becomes of them.
 
 The witness's part asks the journal only which windows it claims, and which successes lie in them; who got how much it
 takes from the participants' own lines.

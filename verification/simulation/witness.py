@@ -189,7 +189,7 @@ class Witness:
         self._check_winner(payment_id, state)
 
     def _check_winner(self, payment_id: bytes, state: State) -> None:
-        """Fault 6: of capture, void and expiry the one won that the state says, and somebody had asked for it."""
+        """Rule 6: of capture, void and expiry the one won that the state says, and somebody had asked for it."""
         label = self.labels.get(payment_id, "")
         op = int(label.removesuffix("x") or -1)
         kinds = [leg.kind for leg in self.legs_of.get(payment_id, ())]

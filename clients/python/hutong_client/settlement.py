@@ -45,7 +45,7 @@ class SettlementClient:
         return self._ask(self._stub.GetWindow, request).window
 
     def windows(self) -> Iterator[pb.SettlementWindow]:
-        """Closed windows, the last first."""
+        """Closed windows, newest first."""
         token = ""
         while True:
             request = pb.ListWindowsRequest(caller=self._who, page_size=PAGE, page_token=token)
