@@ -37,7 +37,7 @@ _LETTER_OF: Final = {kind: letter for letter, kind in KIND_CODES.items()}
 _PROMPTPAY_KIND: Final = "00"
 BASIS_POINTS_MAX: Final = 9_999
 """99.99 %, the most that object 57 says."""
-ACCOUNT_PARTS_MAX: Final = 3
+ACCOUNT_PARTS_MAX: Final = 4
 """Most fields that one account is made of."""
 
 
@@ -192,6 +192,8 @@ def _values(code: MerchantCode) -> dict[str, str]:
         "bill_number": code.bill_number,
         "editable": "0" if code.amount_minor is not None else "1",
         "paynow_type": "0" if account.startswith("+") else "2",
+        "account:email": account if "@" in account[1:] else "",
+        "account:alias": account if account.startswith("@") else "",
         # A Thai proxy's object follows from its length.
         "account:00": account if digits and len(account) == 13 and account.startswith(_PROMPTPAY_KIND) else "",
         "account:13": account if digits and len(account) == 13 and not account.startswith(_PROMPTPAY_KIND) else "",

@@ -12,6 +12,7 @@ from gateway.barcode import tips
 from gateway.barcode.checks import CHECKS
 from gateway.barcode.model import MANDATE, PAYMENT, Candidate, Decoded, Routing, Violation, covered, excerpt, verdict
 from gateway.barcode.profile import PROFILES, LinkForm
+from gateway.barcode.tlv import crc
 from hutong_contract.amounts import to_minor
 from hutong_contract.currencies import EXPONENT_OF
 
@@ -22,6 +23,7 @@ LOOKS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,15}:").match
 _FORMS: Final = tuple(form for profile in PROFILES.values() for form in profile.links)
 
 
+_MINOR: Final = re.compile("[1-9][0-9]{0,11}").fullmatch
 _ESCAPED: Final = "&amp;"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _IST_MINUTES: Final = 330
@@ -33,12 +35,14 @@ def decode(text: str, artefacts: tuple[str, ...] = ()) -> Decoded | None:
     for form in _FORMS:
         found = form.match(text)
         if found is not None:
-            return _decoded(form, found.groupdict(), artefacts)
+            return _decoded(form, text, found.groupdict(), artefacts)
     return None
 
 
-def _decoded(form: LinkForm, groups: dict[str, str | None], artefacts: tuple[str, ...]) -> Decoded:
+def _decoded(form: LinkForm, text: str, groups: dict[str, str | None], artefacts: tuple[str, ...]) -> Decoded:
     violations: list[Violation] = []
+    if form.checksum:
+        _checksum(form.checksum, text, violations)
     action = (groups.pop("action", None) or "").lower()
     fields = {name: value for name, value in groups.items() if value and name != "query"}
     if form.query:
@@ -49,13 +53,15 @@ def _decoded(form: LinkForm, groups: dict[str, str | None], artefacts: tuple[str
         fields |= _query(form, query, violations)
     purpose = _purpose(form, action, fields)
     currency = fields.get("currency") or form.currency or None
-    amount = _amount("am", fields.get("amount"), currency, violations)
-    least = _amount("mam", fields.get("amount_least"), currency, violations)
+    amount = _amount(form, fields.get("amount"), currency, violations)
+    least = _amount(form, fields.get("amount_least"), currency, violations, "amount_least")
     if least is not None and amount is not None and least > amount:
         violations.append(Violation("mam", "value", "more than am"))
     expires = _expires(fields, violations)
     profile = verdict(violations)
     account = fields.get("account", "")
+    if form.account_case == "upper":
+        account = account.upper()
     participant = fields.get("participant", "")
     if not participant and form.kind == "proxy":
         participant = account.rpartition("@")[2] if "@" in account else ""
@@ -137,13 +143,26 @@ def _parameter(
         fields[rules["field"]] = value.lower() if rules.get("fold") else value
 
 
-def _amount(name: str, text: str | None, currency: str | None, violations: list[Violation]) -> int | None:
+def _amount(
+    form: LinkForm, text: str | None, currency: str | None, violations: list[Violation], field: str = "amount"
+) -> int | None:
     if text is None:
         return None
-    minor, rule = to_minor(text, EXPONENT_OF.get(currency or "", 2))
+    name, rules = next((row for row in form.query.items() if row[1].get("field") == field), (field, {}))
+    if rules.get("minor"):
+        minor, rule = (int(text), None) if _MINOR(text) else (None, "format")
+    else:
+        minor, rule = to_minor(text, EXPONENT_OF.get(currency or "", 2))
     if rule is not None and rule != "decimals":
         violations.append(Violation(name, rule, excerpt(text)))
     return minor
+
+
+def _checksum(name: str, text: str, violations: list[Violation]) -> None:
+    """EMV's checksum over the link before its last parameter; judged where it is there."""
+    before, mark, stated = text.rpartition(f"&{name}=")
+    if mark and stated.upper() != crc(before):
+        violations.append(Violation(name, "crc_mismatch", covered(stated)))
 
 
 def _expires(fields: Mapping[str, str], violations: list[Violation]) -> int | None:

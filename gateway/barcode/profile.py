@@ -50,6 +50,8 @@ class Part:
     """Only what follows the last occurrence of this text."""
     only: str = ""
     """The id, where the part is just one whole field of the account template: the common case."""
+    first: str = ""
+    """`value` or `id` of the first field of the account template behind its 00, written `@/+` and `@/+id`."""
     literal: str = ""
     """A text that is the same in every code, written `=text`: it keeps the keys of two forms of a scheme apart."""
 
@@ -121,6 +123,8 @@ class Account:
     mandatory: tuple[str, ...]
     exclusive: tuple[str, ...]
     """Fields of which a code has only one: each would name a payee."""
+    raw: Callable[[str], object] | None
+    """The form of an object 26 to 51 that holds a plain text where the standard has a template."""
     describes: tuple[str, ...]
     """Fields of the account object that do not take part in naming the payee: labels, references, dates."""
 
@@ -142,6 +146,10 @@ class LinkForm:
     """ISO 3166 alpha-2 code that these links take for granted; empty where they do not."""
     currency: str
     """ISO 4217 alphabetic code that they take for granted."""
+    checksum: str
+    """The parameter, at the link's end, with EMV's checksum over all before it; empty where there is none."""
+    account_case: str
+    """`upper` where the account is the same in either case; else empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +239,8 @@ _CUT: Final = re.compile(r"(?P<path>.*)\[(?P<start>[0-9]{1,2}):(?P<end>[0-9]{1,2
 def _part(text: str, options: Mapping[str, Any], name: str) -> Part:
     if text.startswith("="):
         return Part((), inside=False, literal=text[1:])
+    if text in {"@/+", "@/+id"}:
+        return Part((), inside=True, first="id" if text.endswith("id") else "value")
     cut = options.get(f"{name}_slice", (0, None))
     written = _CUT(text)
     if written is not None:
@@ -319,6 +329,7 @@ def _account(scheme: str, options: Mapping[str, Any], primitive: bool) -> Accoun
         demands=tuple(_demand(demand) for demand in options.get("demand", ())),
         mandatory=tuple(options.get("mandatory", ())),
         exclusive=tuple(options.get("exclusive", ())),
+        raw=re.compile(options["raw"]).fullmatch if "raw" in options else None,
         describes=tuple(options.get("describes", ())),
     )
 
@@ -372,6 +383,8 @@ def compile_profile(text: str) -> Profile:
                 {action: _purpose(purpose) for action, purpose in link.get("purposes", {}).items()},
                 link.get("country", ""),
                 link.get("currency", ""),
+                link.get("checksum", ""),
+                link.get("account_case", ""),
             )
             for link in data.get("link", ())
         ),

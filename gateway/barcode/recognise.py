@@ -35,6 +35,8 @@ def _index() -> tuple[dict[str, list[Account]], list[Account], dict[str, list[Ac
             if account.primitive:
                 for identifier in account.ids:
                     primitives.setdefault(identifier, []).append(account)
+            elif account.raw is not None:
+                continue
             elif account.pattern is not None or not account.identifiers:
                 patterns.append(account)
             for identifier in account.identifiers:
@@ -43,6 +45,8 @@ def _index() -> tuple[dict[str, list[Account]], list[Account], dict[str, list[Ac
 
 
 _EXACT, _PATTERNS, _PRIMITIVES = _index()
+_RAW: Final = tuple(account for profile in PROFILES.values() for account in profile.accounts if account.raw is not None)
+_RAW_IDS: Final = frozenset(identifier for account in _RAW for identifier in account.ids)
 _UNRESERVED: Final = frozenset(
     identifier for profile in PROFILES.values() for account in profile.accounts for identifier in account.ids
     if identifier >= "80"
@@ -100,6 +104,10 @@ def _matching(identifier: str, payload: Payload, indicator: str) -> list[Account
             and (not account.country or account.country == country)
             and (account.pattern is None or account.pattern(value) is not None)
         ]
+    if identifier in _RAW_IDS:
+        raw = [account for account in _RAW if _is_raw(account, identifier, payload)]
+        if raw:
+            return raw
     inner = payload.templates.get(identifier)
     if inner is None:
         return []
@@ -120,6 +128,16 @@ def _matching(identifier: str, payload: Payload, indicator: str) -> list[Account
         and (account.pattern is None or account.pattern(guid) is not None)
         and (not account.where or _has_form(account, inner))
     ]
+
+
+def _is_raw(account: Account, identifier: str, payload: Payload) -> bool:
+    """Whether an object that is no template has the form of a scheme that puts a plain text there."""
+    return (
+        identifier in account.ids
+        and account.raw is not None
+        and account.raw(payload.values[identifier]) is not None
+        and account.country == payload.values.get("58", "")
+    )
 
 
 def _has_form(account: Account, inner: _Fields) -> bool:
@@ -203,6 +221,8 @@ def _purpose(profile: Profile, value: str, inner: _Fields, payload: Payload) -> 
 def _reason(account: Account, identifier: str, inner: _Fields) -> str:
     if account.primitive:
         return f"{identifier} is the network's account"
+    if account.raw is not None:
+        return f"{identifier} has the scheme's form"
     if not account.identifiers:
         return (
             f"{identifier}/00 has the scheme's form" if account.pattern is not None else f"{identifier} has its fields"
@@ -271,6 +291,9 @@ def _read(part: Part, value: str, inner: _Fields, payload: Payload) -> str:
     """The text that a part names; empty where it does not stand in the code."""
     if part.only:
         return inner.get(part.only, "")
+    if part.first:
+        pair = next(((identifier, text) for identifier, text in inner.items() if identifier != "00"), ("", ""))
+        return pair[0] if part.first == "id" else pair[1]
     path = part.path
     if part.guid:
         found, path = _named(part.guid, inner, payload).get(path[0], ""), path[1:]

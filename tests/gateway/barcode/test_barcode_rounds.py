@@ -43,26 +43,34 @@ def _numbers(shortest: int, longest: int = 0) -> st.SearchStrategy[str]:
 
 ACCOUNTS: Final[dict[str, tuple[st.SearchStrategy[str], st.SearchStrategy[str]]]] = {
     "bharatqr": (st.from_regex(r"[a-z0-9._-]{2,20}@[a-z]{2,8}", fullmatch=True), st.just("")),
+    "breb": (st.from_regex(r"@[a-z]{3,12}[0-9]{0,3}|[a-z]{3,9}@[a-z]{3,9}\.co", fullmatch=True), st.just("")),
     "duitnow": (st.from_regex(r"[A-Z0-9]{1,20}", fullmatch=True), _numbers(6)),
     "fonepay": (_numbers(15, 19), st.just("")),
     "ghqr": (_numbers(8, 20), _numbers(6)),
     "hkfps": (_numbers(7, 9), st.sampled_from(["", "004", "388"])),
     "hutong": (st.from_regex(r"[A-Za-z0-9._:-]{1,36}", fullmatch=True), st.just("")),
+    "jpqr": (st.from_regex(r"[0-9]{13}/[0-9]{4}/[0-9]{6}/[0-9]{6}", fullmatch=True), st.just("")),
     "khqr": (st.from_regex(r"[a-z_]{1,9}@[a-z]{2,8}(/[A-Z0-9]{1,9}(/[A-Z]{2,9})?)?", fullmatch=True), st.just("")),
     "lankaqr": (_numbers(19), _numbers(5)),
     "laoqr": (st.from_regex(r"[A-Za-z0-9]{4,20}", fullmatch=True), _numbers(8)),
+    "meeza": (_numbers(4, 20), st.just("")),
     "mmqr": (_numbers(15), st.just("")),
     "nepalpay": (st.from_regex(r"[A-Z0-9]{4,20}", fullmatch=True), _numbers(8)),
     "paynow": (st.from_regex(r"\+65[89][0-9]{7}|20[0-9]{7}[A-Z]|T[0-9]{2}LL[0-9]{4}X", fullmatch=True), st.just("")),
     "pix": (st.sampled_from(sorted(CHECKED)), st.just("")),
+    "plin": (st.from_regex(r"[0-9a-f]{32}", fullmatch=True), st.just("")),
     "promptpay": (_numbers(11).map("00".__add__) | _numbers(12).map("1".__add__) | _numbers(15), st.just("")),
+    "qpay": (_numbers(8, 20), st.just("CAXBMNUB")),
     "qris": (_numbers(14).map("9360".__add__), st.just("")),
     "qrph": (st.from_regex(r"[A-Z0-9]{4,20}", fullmatch=True), st.sampled_from(["BNORPHMMXXX", "PAPHPHM1XXX"])),
     "raast": (st.from_regex(r"\+92[0-9]{10}|03[0-9]{9}", fullmatch=True), st.just("")),
+    "tanqr": (_numbers(8), _numbers(5)),
     "thai_bill": (_numbers(15), st.just("")),
     "unionpay": (_numbers(15), _numbers(8)),
+    "uzqr": (st.from_regex(r"[A-Za-z0-9]{18}", fullmatch=True), st.just("")),
     "vietqr": (_numbers(6, 19), _numbers(6)),
     "vnpay": (_numbers(4, 20), st.just("")),
+    "yape": (st.from_regex(r"[0-9a-f]{32}|[A-Za-z0-9]{43}=", fullmatch=True), st.just("")),
 }  # fmt: skip
 """For each scheme that can be written: its accounts and participants."""
 
@@ -201,7 +209,7 @@ def test_another_amount_currency_or_fee_is_never_read_as_the_old_one(scheme: str
                 if character in {other, "."} or _same_number(identifier, changed, value, before[3]):
                     continue
                 after = _said(seal([(i, changed if i == identifier else v) for i, v in pairs if i != "63"]))
-                remote = scheme == "pix" and before[2] is None and identifier == "54"
+                remote = scheme in {"pix", "trkarekod"} and before[2] is None and identifier == "54"
                 assert after is None or after != before or remote, (scheme, identifier, value, changed)
 
 
