@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from command.options.amounts import exponent_of, minor_units
 from command.options.folders import FILE, NEW_FILE, NEW_FOLDER
 from command.options.formats import json_lines_option
 from command.options.groups import Group
 from command.options.leads import leads_options
+from command.printing.codes import code_page, picture_page
 from command.printing.said import say, say_either, say_exact, say_json
-from command.printing.screen import Screen, add_row
 from command.printing.verdict import failed
 from gateway.barcode import tips
 from gateway.barcode.build import HUTONG, MerchantCode, build_merchant_code, writable
@@ -32,7 +30,6 @@ from gateway.barcode.routing import EMPTY, Directory
 from gateway.barcode.shape import route_json
 from gateway.barcode.translate import translate as translate_text
 from gateway.directory import DirectoryError, load
-from hutong_contract.cleaning import printable
 from hutong_contract.errors import HutongError
 from sandbox.leads import Leads
 
@@ -73,7 +70,7 @@ def decode(payload: str | None, moment: str | None, as_json: bool, leads: OpenLe
     with leads() as known:
         for text in _payloads(payload):
             shape = known.shape(text, decode_text(text, now_us=now_us))
-            say_either(shape, "" if as_json else _page(shape), as_json=as_json)
+            say_either(shape, "" if as_json else code_page(shape), as_json=as_json)
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -243,7 +240,7 @@ def scan(images: tuple[Path, ...], thorough: bool, as_json: bool, leads: OpenLea
             shape = _scanned(path, reader, Effort.THOROUGH if thorough else Effort.LADDER, known)
             if shape["error"] is not None:
                 unread.append(f"{path}: {shape['error']}")
-            say_either(shape, "" if as_json else _found(shape), as_json=as_json)
+            say_either(shape, "" if as_json else picture_page(shape), as_json=as_json)
     if unread:
         failed(f"{len(unread)} of {len(images)} files could not be read", unread)
 
@@ -376,37 +373,3 @@ def _directory(path: Path | None) -> Directory:
         return load(path)
     except DirectoryError as error:
         raise click.ClickException(str(error)) from error
-
-
-def _page(shape: dict[str, Any]) -> str:
-    """A decoded barcode for people: one row for each thing that it says."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in shape.items():
-        if value in (None, [], ()):
-            continue
-        if key in {"strict", "profile"}:
-            lines = [f"{v['path'] or 'payload'}: {v['rule']} ({v['found']})" for v in value["violations"]]
-            shown = ["valid" if value["valid"] else "not valid", *lines]
-            add_row(table, key, Text("\n".join(map(printable, shown))))
-        elif key == "candidates":
-            add_row(table, key, ", ".join(f"{item['scheme']} {item['score']}" for item in value))
-        elif isinstance(value, dict):
-            add_row(table, key, ", ".join(f"{name}={item}" for name, item in value.items() if item))
-        else:
-            add_row(table, key, ", ".join(value) if isinstance(value, list) else str(value))
-    return _printed(table)
-
-
-def _found(shape: dict[str, Any]) -> str:
-    if shape["error"]:
-        return f"{shape['file']}: {shape['error']}\n"
-    lines = [f"{shape['file']}: {len(shape['codes'])} found\n"]
-    lines += [f"{c['format']} ({c['reader']}): {c['text']}\n{_page(c['decoded'])}" for c in shape["codes"]]
-    return "".join(lines)
-
-
-def _printed(table: Table) -> str:
-    console = Screen(width=120, highlight=False, markup=False, emoji=False)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get()

@@ -11,8 +11,9 @@ from command.options.connection import Connection, connection_options
 from command.options.folders import NEW_FILE
 from command.options.formats import json_option
 from command.options.groups import Group
+from command.options.tokens import name_argument, requestor_option, token_name, token_service
 from command.printing.said import say_json
-from command.token_calls import name_argument, plain, requestor_option, token_name, token_service
+from command.printing.token_values import plain
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong_contract.payment_code import STEP_US, offline_code, step_of
 

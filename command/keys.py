@@ -15,10 +15,11 @@ from command.options.connection import Connection, connection_options, stop
 from command.options.folders import data_option
 from command.options.formats import json_option
 from command.options.groups import Group
+from command.options.tokens import name_argument, reason_option, token_name, token_service
 from command.options.vaults import module_options
 from command.printing.said import say_either, say_json
 from command.printing.screen import Screen, add_row
-from command.token_calls import name_argument, plain, reason_option, token_name, token_service
+from command.printing.token_values import plain
 from hutong.tokenization.v1 import token_pb2 as pb
 from hutong_contract.errors import HutongError
 from hutong_contract.names import OPERATOR_TRID

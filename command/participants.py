@@ -21,12 +21,12 @@ from command.options.formats import json_option
 from command.options.groups import Group
 from command.options.population import PopulationChoice, population_options
 from command.options.serving import served_tls
+from command.options.tokens import read_secret
 from command.options.vaults import module_options
 from command.printing.conformance import say_outcome, say_report
 from command.printing.said import say, say_json
 from command.printing.screen import Screen
 from command.printing.verdict import failed
-from command.token_calls import read_secret
 from gateway import listen as listening
 from hutong_contract import confinement
 from hutong_contract.secret import Secret

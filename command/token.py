@@ -8,33 +8,29 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.table import Column, Table
-from rich.text import Text
+from rich.table import Table
 
 from command.options.amounts import CURRENCY_DEFAULT, exponent_of, minor_units
 from command.options.connection import Connection, connection_options, stop
 from command.options.folders import data_option, journal_option
 from command.options.formats import json_option
 from command.options.groups import Group
-from command.printing.progress import telling
-from command.printing.said import say_json
-from command.printing.screen import Screen, add_row
-from command.printing.verdict import failed
-from command.token_calls import (
-    kind_word,
+from command.options.tokens import (
     name_argument,
-    plain,
     read_ref,
     read_secret,
     reason_option,
     requestor_option,
-    state_word,
     token_name,
     token_service,
 )
+from command.printing.progress import telling
+from command.printing.said import say_json
+from command.printing.screen import Screen, add_row
+from command.printing.token_values import plain
+from command.printing.tokens import event_word, keys_table, reference_column, token_table
+from command.printing.verdict import failed
 from hutong.tokenization.v1 import token_pb2 as pb
-from hutong_client.wording import money
-from hutong_contract.currencies import EXPONENT_OF
 from sandbox.places import PlaceError, check_empty
 
 KINDS: Final = {
@@ -107,7 +103,7 @@ def request(connection: Connection, requestor: str, issuer: str, account: str, *
         say_json(plain(made))
         return
     click.echo(made.token)
-    Screen(stderr=True).print(_token_table(made.view))
+    Screen(stderr=True).print(token_table(made.view))
 
 
 @token.command()
@@ -123,9 +119,9 @@ def show(connection: Connection, requestor: str, name: str, *, as_json: bool) ->
         say_json(plain(found))
         return
     console = Screen()
-    console.print(_token_table(found.view))
+    console.print(token_table(found.view))
     if found.keys:
-        console.print(_keys_table(found.keys))
+        console.print(keys_table(found.keys))
 
 
 def _changing(word: str, change: pb.StateChange.ValueType, text: str) -> None:
@@ -147,7 +143,7 @@ def _changing(word: str, change: pb.StateChange.ValueType, text: str) -> None:
         if as_json:
             say_json(plain(view))
         else:
-            Screen().print(_token_table(view))
+            Screen().print(token_table(view))
 
 
 _changing("activate", pb.STATE_CHANGE_ACTIVATE, "Let a requested token pay.")
@@ -182,7 +178,7 @@ def keys(
             if as_json:
                 say_json([plain(key) for key in found])
             else:
-                Screen().print(_keys_table(found))
+                Screen().print(keys_table(found))
             return
         wanted = pb.CreateKeyRequest(
             requestor_id=requestor, name=token_name(name), kind=KINDS[add], device_id=device,
@@ -196,7 +192,7 @@ def keys(
         return
     if made.number:
         click.echo(made.number)
-    Screen(stderr=True).print(_keys_table([made.view]))
+    Screen(stderr=True).print(keys_table([made.view]))
 
 
 @token.command()
@@ -212,11 +208,11 @@ def history(connection: Connection, requestor: str, name: str, *, as_json: bool)
     if as_json:
         say_json([plain(event) for event in events])
         return
-    table = Table("#", "time", _reference_column(), "event", "requestor", "reason", box=None, padding=(0, 1))
+    table = Table("#", "time", reference_column(), "event", "requestor", "reason", box=None, padding=(0, 1))
     for event in events:
         row = (
             str(event.sequence), event.time.ToDatetime().isoformat(" ", "seconds"),
-            event.key_ref.hex() or "(token)", _event_word(event),
+            event.key_ref.hex() or "(token)", event_word(event),
             event.requestor_id or "(local)", event.reason,
         )  # fmt: skip
         add_row(table, *row)
@@ -317,61 +313,3 @@ def _print_figures(report: dict[str, Any]) -> None:
         verdict = {True: "reached", False: "missed"}[report["met"][target]] if target else ""
         table.add_row(name, str(value), str(report["targets"].get(target, "")), verdict)
     Screen().print(table)
-
-
-def _reference_column() -> Column:
-    """References are copied from the screen: they are never cut."""
-    return Column("key", min_width=32, no_wrap=True)
-
-
-def _event_word(event: pb.TokenEvent) -> str:
-    return event.kind.replace("_", " ")
-
-
-def _token_table(view: pb.TokenView) -> Table:
-    table = Table(show_header=False, box=None, padding=(0, 1))
-    rows = [
-        ("reference", view.token_ref.hex()),
-        ("token", f"····{view.last_four}" if view.last_four else ""),
-        ("issuer", view.issuer_id),
-        ("PAR", view.par),
-        ("state", state_word(view.state) + (" (account erased)" if view.erased else "")),
-        ("assurance", view.assurance_method),
-        ("domain", _domain_text(view.domain)),
-        ("budget", _budget_text(view.budget)),
-        ("requestors", ", ".join(view.requestor_ids) or "any"),
-        ("made", view.create_time.ToJsonString()),
-        ("expires", view.expire_time.ToJsonString()),
-    ]
-    for name, value in rows:
-        if value:
-            add_row(table, Text(name, "dim"), value)
-    return table
-
-
-def _budget_text(budget: pb.TokenBudget) -> str:
-    if not budget.amount_minor:
-        return ""
-    days = f" for each {budget.period_days} days" if budget.period_days else ""
-    return money(budget.amount_minor, budget.currency, EXPONENT_OF.get(budget.currency, 2)) + days
-
-
-def _domain_text(domain: pb.TokenDomain) -> str:
-    parts = []
-    for field, value in domain.ListFields():
-        shown = ",".join(value) if field.is_repeated else str(value).lower()
-        parts.append(f"{field.name}={shown}")
-    return " ".join(parts)
-
-
-def _keys_table(found: Any) -> Table:
-    table = Table(_reference_column(), "kind", "state", "number", "device", box=None, padding=(0, 1))
-    table.add_column("domain", overflow="fold")
-    for key in found:
-        number = f"····{key.last_four}" if key.last_four else ""
-        row = (
-            key.key_ref.hex(), kind_word(key.kind), state_word(key.state), number, key.device_id,
-            _domain_text(key.domain),
-        )  # fmt: skip
-        add_row(table, *row)
-    return table

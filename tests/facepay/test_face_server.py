@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from command import face_network
 from command.face import face
+from command.face import network as face_network
 from facepay.model import Options
 from facepay.operators import Operators
 from facepay.passcode import Cost

@@ -15,7 +15,7 @@ from command.options.groups import Group
 from command.printing.progress import beginning
 from command.printing.said import say_json
 from command.printing.screen import Screen
-from command.printing.verdict import said_plainly
+from command.printing.verdict import failed, said_plainly
 
 
 @click.group(cls=Group)
@@ -81,8 +81,7 @@ def evaluate_command(images: Path, models_folder: Path, plots: Path | None, as_j
         result = evaluate(images, models_folder, plots, say)
     show(result, as_json, f"{images.name} with {result['models']}")
     if not result.get("equal_error"):
-        click.echo("too few pictures can be used: no scores of both kinds", err=True)
-        raise click.exceptions.Exit(1)
+        failed("too few pictures can be used: there are no scores of both kinds")
 
 
 @face.command("liveness")
@@ -138,7 +137,7 @@ def show(result: Mapping[str, object], as_json: bool, title: str) -> None:
 
 
 def _network() -> None:
-    from command import face_network
+    from command.face import network as face_network
 
     for command in face_network.COMMANDS:
         face.add_command(command)

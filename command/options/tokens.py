@@ -1,4 +1,4 @@
-"""What `hutong token`, `code` and `keys` have in common: the connection, names of tokens, how failures end."""
+"""What `hutong token`, `code` and `keys` take: who asks, and names of tokens; and the service that they call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import click
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from command.options.connection import Connection, connected
@@ -67,36 +66,3 @@ def read_ref(text: str) -> bytes:
     if len(ref) not in (0, REF_DIGITS // 2):
         raise click.UsageError("A reference has 32 hexadecimal digits; `hutong token show` prints them.")
     return ref
-
-
-def state_word(state: int) -> str:
-    """A state in one word."""
-    return pb.TokenState.Name(pb.TokenState.ValueType(state)).removeprefix("TOKEN_STATE_").lower()
-
-
-def kind_word(kind: int) -> str:
-    """A kind of key in one word."""
-    return pb.TokenKeyKind.Name(pb.TokenKeyKind.ValueType(kind)).removeprefix("TOKEN_KEY_KIND_").lower()
-
-
-def plain(message: Message) -> dict[str, Any]:
-    """A message for JSON: field names as in the contract, references in hexadecimal, states and kinds in words."""
-    fields: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
-    return _readable(message, fields)
-
-
-def _readable(message: Message, fields: dict[str, Any]) -> dict[str, Any]:
-    for field, value in message.ListFields():
-        if field.type == field.TYPE_BYTES and not field.is_repeated:
-            fields[field.name] = value.hex()
-        elif field.type == field.TYPE_ENUM and field.name == "state":
-            fields[field.name] = state_word(value)
-        elif field.type == field.TYPE_ENUM and field.name == "kind":
-            fields[field.name] = kind_word(value)
-        elif field.type == field.TYPE_MESSAGE and field.is_repeated:
-            fields[field.name] = [_readable(one, fields[field.name][at]) for at, one in enumerate(value)]
-        elif field.type == field.TYPE_MESSAGE and isinstance(fields[field.name], dict):
-            fields[field.name] = _readable(value, fields[field.name])
-        elif field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64) and not field.is_repeated:
-            fields[field.name] = value
-    return fields

@@ -15,7 +15,7 @@ from command.options.settlement import OpenDesk, desk_options
 from command.printing.progress import telling
 from command.printing.said import say_json
 from command.printing.screen import Screen, add_row
-from command.reconciling import reconcile, statement
+from command.settle.reconciling import reconcile, statement
 from gateway.clearing.files import folder_name
 from gateway.clearing.model import Position, Window
 from gateway.clearing.text import signed, utc
