@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.engine.ports import Call
-from hutong_contract.errors import HutongError
+from hutong_contract.errors import HutongError, Reason
+from hutong_contract.limits import CALLER_CHARACTERS_MAX
+from hutong_contract.names import CALLER_METADATA
 from hutong_contract.wire import framed, read_varint
 
 CREATE: Final = 0
@@ -41,6 +43,14 @@ _RESULT_FIELD: Final = b"\x0a"
 """BatchCreatePaymentsResponse.results."""
 _ERROR_FIELD: Final = b"\x12"
 """BatchCreatePaymentsResult.error."""
+
+
+def bad_caller(caller: str) -> HutongError | None:
+    """What to refuse a caller's name with; None where it may be one."""
+    if len(caller) <= CALLER_CHARACTERS_MAX and (not caller or (caller.isascii() and caller.isprintable())):
+        return None
+    most = str(CALLER_CHARACTERS_MAX)
+    return HutongError(Reason.ERROR_REASON_FIELD_INVALID, field=CALLER_METADATA, most=most, of="printable ASCII")
 
 
 def batch_size(payload: bytes) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from gateway.engine.loop import IN_FLIGHT_MAX, Engine
 from gateway.engine.ports import Call, Journal, JournalUnavailableError, Link, Neighbours
 from gateway.engine.transitions import Timing
 from gateway.fronts.aio import AioFront
+from gateway.fronts.connections import SWEEP_S
+from gateway.fronts.limits import HANDSHAKE_MS, IDLE_MS, KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, connections_within
 from gateway.intake import PaymentIntake
 from gateway.journal.interface import Reader
 from gateway.links.remote import RemoteLink, SwitchLink
@@ -63,7 +66,6 @@ LOOKS: Final = 2
 """Successive looks that must find the journal silent, because a busy machine may delay both threads."""
 RETRY_US: Final = 1_000_000
 """Advised delay of a retry while the journal does not answer, in microseconds."""
-KEEPALIVE_MS: Final = 30_000
 
 Register = Callable[[grpc.aio.Server], Sequence[str]]
 """Adds a service to the server and returns its full names."""
@@ -83,6 +85,8 @@ class GatewayOptions:
     participant_window: int = WINDOW
     """Legs that may be unanswered at one participant on a stream."""
     queries: QueryLimits = field(default_factory=QueryLimits)
+    open_files: int = 65_536
+    """Files that the process may have open: half of them may be connections."""
     drain_s: float = 10.0
 
 
@@ -163,6 +167,7 @@ class Gateway:
         self._server: grpc.aio.Server | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.port = 0
+        self._connections_max = connections_within(options.open_files)
 
     def _build_link(self, directory: Directory, local: Link | None, local_ids: frozenset[str]) -> Link:
         self._remote = RemoteLink(directory, window=self.options.participant_window)
@@ -179,6 +184,7 @@ class Gateway:
         self.engine.start()
         asyncio.run_coroutine_threadsafe(self._follow_health(), self._loop)
         asyncio.run_coroutine_threadsafe(self._follow_rules(), self._loop)
+        asyncio.run_coroutine_threadsafe(self._follow_connections(), self._loop)
         return recovered
 
     def _run_loop(self) -> None:
@@ -191,7 +197,12 @@ class Gateway:
             ("grpc.so_reuseport", 0),
             *guard.options,
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+            ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+            ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+            ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+            ("grpc.max_connection_idle_ms", IDLE_MS),
+            ("grpc.max_allowed_incoming_connections", self._connections_max),
         ]
         server = grpc.aio.server(interceptors=[guard], options=options)
         front = AioFront(self._loop, self.gate, self.budgets, self._ask, self.watch.subscribe)
@@ -225,7 +236,9 @@ class Gateway:
         server.add_insecure_port(f"unix:{fallback}")
         await server.start()
         listen = self.options.listen
-        native = NativeFront(listen.target, self.gate, self.budgets, self._ask, self.watch.subscribe, fallback)
+        native = NativeFront(
+            listen.target, self.gate, self.budgets, self._ask, self.watch.subscribe, fallback, self._connections_max
+        )
         native.start()
         self.port = native.port
         self._front = native
@@ -306,6 +319,17 @@ class Gateway:
                     await asyncio.to_thread(self.risk.poll)
             except Exception as error:  # the rules in force stay, and are looked at again
                 log.error("the file of risk rules could not be looked at", exc_info=error)
+
+    async def _follow_connections(self) -> None:
+        """Ends what is silent at the native front, and what is too much."""
+        while self._server is not None:
+            await asyncio.sleep(SWEEP_S)
+            if self._front is None or self.options.listen.path:
+                return
+            try:
+                await asyncio.to_thread(self._front.connections.sweep, time.monotonic())
+            except Exception as error:  # they are looked at again
+                log.error("connections could not be looked at", exc_info=error)
 
     async def _say(self, serving: bool) -> None:
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING

@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 from bisect import bisect_right
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -63,6 +63,8 @@ class Subscriber(Protocol):
 
     asker: str
     """The caller whose query budget counts."""
+    origin: str
+    """Where the stream comes from: who its caller is, where that is proven, or else its connection."""
 
     def try_send(self, message: bytes) -> bool:
         """Sends a message; False if the stream is full now."""
@@ -209,6 +211,7 @@ class WatchHub:
         self.failure: Exception | None = None
         """Why events cannot be read now; None while they can."""
         self._new: deque[_Position] = deque()
+        self._places = threading.Lock()
         self._wake = threading.Event()
         self._stopped = False
         self._paid = False
@@ -233,9 +236,7 @@ class WatchHub:
             if request.from_now and request.after_sequence:
                 raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="after_sequence", allowed="0 with from_now")
             wanted = filters.checked(request.filter) if request.HasField("filter") else ALL
-            there = [position.subscriber.asker for position in (*self._positions, *tuple(self._new))]
-            if len(there) >= SUBSCRIBERS_MAX or there.count(subscriber.asker) >= SUBSCRIBERS_OF_ONE_MAX:
-                raise overloaded()
+            self._make_room(subscriber)
         except DecodeError:
             subscriber.fail(HutongError(Reason.ERROR_REASON_MESSAGE_MALFORMED))
         except HutongError as error:
@@ -244,6 +245,24 @@ class WatchHub:
             one = _Position(subscriber, request.after_sequence, payment_id, wanted, from_now=request.from_now)
             self._new.append(one)
             self._wake.set()
+
+    def _make_room(self, subscriber: Subscriber) -> None:
+        """Raises HutongError where there is no place for one more. When all are taken, who has fewer gets one of those
+        who have most: names can be made up, so streams are counted by where they come from."""
+        with self._places:
+            there = [one for one in (*self._positions, *tuple(self._new)) if not one.broken]
+            if sum(one.subscriber.asker == subscriber.asker for one in there) >= SUBSCRIBERS_OF_ONE_MAX:
+                raise overloaded()
+            if len(there) < SUBSCRIBERS_MAX:
+                return
+            counts = Counter(one.subscriber.origin for one in there)
+            origin, most = counts.most_common(1)[0]
+            if most <= counts[subscriber.origin] + 1:
+                raise overloaded()
+            last = next(one for one in reversed(there) if one.subscriber.origin == origin)
+            last.broken = True
+        log.warning("all %d places of watchers are taken: one of the %d of %s gives way", SUBSCRIBERS_MAX, most, origin)
+        last.subscriber.fail(overloaded())
 
     def _run(self) -> None:
         more, paid, behind_s = False, False, 0.0

@@ -259,6 +259,7 @@ class Network:
                 in_flight_max=options.in_flight_max,
                 participant_window=options.participant_window,
                 queries=options.queries,
+                open_files=confinement.open_files(),
                 drain_s=options.drain_s,
             ),
             self._directory,

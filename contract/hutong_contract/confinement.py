@@ -145,6 +145,16 @@ def raise_open_files(wanted: int = OPEN_FILES_WANTED, least: int = OPEN_FILES_LE
     return soft
 
 
+def open_files() -> int:
+    """Files and connections that this process may have open."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return OPEN_FILES_WANTED
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return OPEN_FILES_WANTED if soft == resource.RLIM_INFINITY else soft
+
+
 def environment(**more: str) -> dict[str, str]:
     """What a child process of ours gets of this process's environment: paths, language and settings of libraries, and
     `more`. Passwords, PINs and whatever else somebody put there stay here."""

@@ -12,6 +12,9 @@ from typing import Final
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Largest message in either direction, as gRPC's own default. Larger ones get MESSAGE_TOO_LARGE."""
 
+CALLER_CHARACTERS_MAX: Final = 128
+"""Of the name by which a caller calls itself in its metadata; printable ASCII."""
+
 # -- payments ------------------------------------------------------------------------------------------------------
 
 PAYMENTS_MAX: Final = 500

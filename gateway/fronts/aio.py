@@ -15,7 +15,7 @@ import grpc
 
 from gateway.admission import Gate
 from gateway.budgets import QueryBudgets
-from gateway.calls import METHODS, QUERIES, WATCH, payments_in
+from gateway.calls import METHODS, QUERIES, WATCH, bad_caller, payments_in
 from hutong_contract.errors import HutongError
 from hutong_contract.names import CALLER_METADATA
 from hutong_contract.serving import abort, proven_identities
@@ -50,9 +50,10 @@ class AioCall:
 class AioStream:
     """A subscriber to the events of payments, on the aio front."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, asker: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, asker: str, origin: str) -> None:
         self._loop = loop
         self.asker = asker
+        self.origin = origin
         self.queue: asyncio.Queue[bytes | HutongError] = asyncio.Queue()
         self.closed = False
 
@@ -107,7 +108,7 @@ class AioFront:
         async def handle(payload: bytes, context: Context) -> bytes:
             left = context.time_remaining()
             left_us = None if left is None or left > 1e9 else int(left * 1e6)
-            call = AioCall(self, method, payload, caller_of(context), left_us)
+            call = AioCall(self, method, payload, await self._caller(context), left_us)
             if method in QUERIES:
                 await self._charge(context)
                 self._query(call)
@@ -120,8 +121,18 @@ class AioFront:
 
         return handle
 
+    async def _caller(self, context: Context) -> str:
+        """`caller_of`; ends the call where what it says of itself can be no name."""
+        caller = caller_of(context)
+        refusal = bad_caller(caller) if not proven_identities(context) else None
+        if refusal is not None:
+            await abort(context, refusal)
+        return caller
+
     async def _stream(self, payload: bytes, context: Context) -> AsyncIterator[bytes]:
-        stream = AioStream(self.loop, await self._charge(context))
+        await self._caller(context)
+        asker, proven = asker_of(context)
+        stream = AioStream(self.loop, await self._charge(context), asker if proven else str(context.peer()))
         self._watch(payload, stream)
         try:
             while True:

@@ -20,7 +20,9 @@ from pygrpc_native import EVENT_CALL, STREAM_FULL, NativeGrpcFront
 
 from gateway.admission import Gate
 from gateway.budgets import QueryBudgets
-from gateway.calls import CREATE_BATCH, METHODS, NEW_WORK, QUERIES, WATCH, batch_size
+from gateway.calls import CREATE_BATCH, METHODS, NEW_WORK, QUERIES, WATCH, bad_caller, batch_size
+from gateway.fronts.connections import Connections
+from gateway.fronts.limits import CONNECTIONS_MAX, KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS
 from hutong_contract.errors import DETAILS_METADATA_KEY, HutongError
 from hutong_contract.incidents import incident, too_large
 from hutong_contract.limits import MESSAGE_BYTES_MAX
@@ -38,6 +40,7 @@ SWITCH_S: Final = 0.001
 """How long this thread waits for the GIL, in seconds. Python's own 5 ms would be most of the time of a refusal."""
 CALM_S: Final = 0.25
 """After this many seconds without a refusal, the engine empties this front again."""
+METADATA_BYTES_MAX: Final = 16_384
 STREAMS_PER_CONNECTION_MAX: Final = 10_000
 RETRY_S: Final = 0.1
 """Delay before calls are received again after a failure of the transport, in seconds."""
@@ -87,8 +90,9 @@ class NativeCall:
 class NativeStream(NativeCall):
     """A subscriber to the events of payments, on the native front."""
 
-    __slots__ = ("asker",)
+    __slots__ = ("asker", "origin")
     asker: str
+    origin: str
 
     def try_send(self, message: bytes) -> bool:
         return self._front.stream_try_send(self._id, message) != STREAM_FULL
@@ -109,7 +113,9 @@ class NativeFront:
         query: Callable[[NativeCall], None],
         watch: Callable[[bytes, NativeStream], None],
         fallback_path: str,
+        connections_max: int = CONNECTIONS_MAX,
     ) -> None:
+        """`connections_max`: beyond so many those that have sent least are ended."""
         self._front = NativeGrpcFront(
             target,
             [(path, number == WATCH) for number, path in enumerate(METHODS)],
@@ -117,8 +123,12 @@ class NativeFront:
             client_key_metadata=CALLER_METADATA,
             call_details=True,
             max_concurrent_streams=STREAMS_PER_CONNECTION_MAX,
+            max_metadata_size=METADATA_BYTES_MAX,
+            keepalive_time_ms=KEEPALIVE_MS,
+            keepalive_timeout_ms=KEEPALIVE_TIMEOUT_MS,
         )
         self._front.set_fallback(fallback_path)
+        self.connections = Connections(self._front.bound_port, connections_max)
         self._gate = gate
         self._budgets = budgets
         self._query = query
@@ -285,7 +295,7 @@ class NativeFront:
     def _call(self, event: Any) -> NativeCall | None:
         """The call for the engine; None if it was refused or is a query."""
         _, call_id, method, payload, key, details = event
-        left = details[2] if details is not None else None
+        _, peer, left = details if details is not None else ((), "", None)
         # Bytes are what the caller says of itself. Text is its address, which changes with every connection: an
         # idempotency key that belonged to it would pay again when a request is repeated on another one.
         caller = key.decode("ascii", "replace") if isinstance(key, bytes) else ANONYMOUS
@@ -293,19 +303,21 @@ class NativeFront:
         call = (NativeStream if method == WATCH else NativeCall)(self._front, call_id, method, payload, caller, left_us)
         if len(payload) > MESSAGE_BYTES_MAX:
             call.fail(too_large(MESSAGE_BYTES_MAX))
+        elif (refusal := bad_caller(caller) if caller else None) is not None:
+            call.fail(refusal)
         elif method in QUERIES:
-            self._ask(call, caller or str(key))
+            self._ask(call, caller or str(key), peer)
         else:
             return call
         return None
 
-    def _ask(self, call: NativeCall, asker: str) -> None:
+    def _ask(self, call: NativeCall, asker: str, peer: str) -> None:
         """Passes on a query, if its caller's budget allows."""
         refusal = self._budgets.refusal(asker, proven=False)
         if refusal is not None:
             call.fail(refusal)
         elif isinstance(call, NativeStream):
-            call.asker = asker
+            call.asker, call.origin = asker, peer
             self._watch(call.payload, call)
         else:
             self._query(call)
@@ -316,3 +328,4 @@ class NativeFront:
         self._turn.set()
         self._front.close()
         self._thread.join(1.0)
+        self.connections.close()

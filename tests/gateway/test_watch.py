@@ -38,8 +38,9 @@ def payment(number: int) -> bytes:
 class Stream:
     """A watcher's end of a stream; `full` is how its connection stands."""
 
-    def __init__(self, asker: str = "") -> None:
+    def __init__(self, asker: str = "", origin: str = "here") -> None:
         self.asker = asker
+        self.origin = origin
         self.full = False
         self.closed = False
         self.seen: list[int] = []
@@ -395,3 +396,22 @@ def test_a_filter_that_is_wrong_is_refused(scene: Scene) -> None:
     ask(scene, stream, filter=pb.PaymentFilter(terminal_id="t1"))
     assert stream.error is not None
     assert stream.error.name == "FIELD_MISSING"
+
+
+def test_invented_names_do_not_shut_out_who_comes_from_elsewhere(scene: Scene) -> None:
+    """When all places are taken, who has fewer streams gets one of those who have most: connections are counted, since
+    names cost nothing."""
+    crowd = [scene.watch(Stream(f"name {number}", "one connection")) for number in range(SUBSCRIBERS_MAX)]
+    assert all(one.error is None for one in crowd)
+    again = scene.watch(Stream("another name", "one connection"))
+    assert again.error is not None
+    assert again.error.name == "OVERLOADED"
+    honest = [scene.watch(Stream("honest", "another connection")) for _ in range(3)]
+    assert [one.error for one in honest] == [None] * 3
+    gone = [one for one in crowd if one.error is not None]
+    assert [one.error and one.error.name for one in gone] == ["OVERLOADED"] * 3
+    scene.publish(1)
+    settle(scene)
+    assert all(one.seen for one in honest)
+    assert all(one.seen for one in crowd if one.error is None)
+    assert not any(one.seen for one in gone)

@@ -132,6 +132,7 @@ class Stream:
     def __init__(self, watcher: Watcher, number: int) -> None:
         self.watcher = watcher
         self.asker = watcher.asker
+        self.origin = self.asker
         self.full = self.closed = False
         self._number = number
 
