@@ -27,7 +27,8 @@ from hutong_contract.confinement import environment
 from hutong_contract.errors import HutongError, Reason, from_rpc_error
 from hutong_contract.limits import CALLER_CHARACTERS_MAX
 from hutong_contract.names import CALLER_METADATA
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 from tests.deadlines import CALL_S, START_S, wait_until
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
