@@ -33,6 +33,11 @@ proto: $(READY)
 	scripts/generate_proto.sh
 	$(BIN)/python scripts/generate_docs.py
 
+# Accepts that answers or rows of the journal have changed: writes tests/golden anew, for `git diff` to show.
+golden: $(READY)
+	HUTONG_GOLDEN=accept $(BIN)/python -m pytest -q tests/golden -k "as_they_were and sqlite"
+	$(BIN)/python -m pytest -q tests/golden
+
 bench: $(READY)
 	$(BIN)/hutong bench
 

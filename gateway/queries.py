@@ -159,6 +159,8 @@ class Queries:
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join()
+        else:
+            self._give_up_reader()
 
 
 def rest(own_s: float, share: float, busy: Callable[[], bool]) -> None:

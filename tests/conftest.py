@@ -6,6 +6,11 @@ import time
 
 import pytest
 
+from tests.postgresql import server_url, url
+
+__all__ = ["server_url", "url"]
+"""Fixtures of every test."""
+
 SAY_EVERY_S = 10.0
 """Between two lines of progress."""
 
