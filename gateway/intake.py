@@ -299,6 +299,7 @@ class PaymentIntake:
             route=route.explanation,
             route_id=route.route_id,
             spends=spends,
+            order=payee.order,
             spend_reason=resolution.spend_reason,
             counters=resolution.counters,
         )

@@ -5,6 +5,7 @@ A new kind of key is a case here (or a kind of barcode), and nothing else in the
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,6 +57,8 @@ class Payee:
     fee_minor: int = 0
     """Fixed fee, part of the amount that the payer enters."""
     reference: str = ""
+    order: bytes = b""
+    """16 bytes that stand for the order that a dynamic code names, which is paid once; empty: it names none."""
     static: bool = False
     """Whether the payer scanned a code that does not change. A dynamic code past its time is refused, not taken for a
     static one."""
@@ -115,6 +118,8 @@ def _payee_of_barcode(text: str, directory: Directory, now_us: int) -> Payee:
         shown = routing.payee[:PAYEE_SHOWN_MAX]
         raise HutongError(Reason.ERROR_REASON_MERCHANT_UNKNOWN, scheme=routing.scheme, payee=shown)
     terminal = routing.terminal_id if routing.terminal_id in merchant.terminals else ""
+    reference = decoded.reference or ""
+    dynamic = decoded.initiation == "dynamic"
     return Payee(
         merchant,
         terminal,
@@ -123,10 +128,17 @@ def _payee_of_barcode(text: str, directory: Directory, now_us: int) -> Payee:
         decoded.currency,
         decoded.amount_least_minor,
         (decoded.tip_minor or 0) if decoded.amount_minor is None else 0,
-        (decoded.reference or "")[:REFERENCE_CHARACTERS_MAX],
-        decoded.initiation != "dynamic",
-        decoded.initiation != "dynamic" and decoded.expires_us is None,
+        reference[:REFERENCE_CHARACTERS_MAX],
+        order_value(merchant.id, reference) if dynamic and reference not in ("", barcode.ASKED_FOR) else b"",
+        not dynamic,
+        not dynamic and decoded.expires_us is None,
     )
+
+
+def order_value(merchant_id: str, reference: str) -> bytes:
+    """16 bytes that stand for an order of a merchant, whichever scheme's code asks for it."""
+    text = f"{len(merchant_id)} {merchant_id}{reference}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=16, person=b"hutong order").digest()
 
 
 def _elsewhere(decoded: barcode.Decoded, directory: Directory) -> tuple[Merchant, barcode.Routing] | None:

@@ -8,12 +8,13 @@ May import `contract`, the generated `hutong.*` and libraries; the gateway's oth
 """
 
 from gateway.barcode.build import ConsumerCode, MerchantCode, build_consumer_code, build_merchant_code
-from gateway.barcode.decode import EXPIRED, decode, forget
+from gateway.barcode.decode import ASKED_FOR, EXPIRED, decode, forget
 from gateway.barcode.model import PAYABLE, PURPOSES, Candidate, Credential, Decoded, Routing, Verdict, Violation
 from gateway.barcode.routing import Route, best_route, resolve
 from gateway.barcode.translate import Loss, Translation, translate
 
 __all__ = [
+    "ASKED_FOR",
     "EXPIRED",
     "PAYABLE",
     "PURPOSES",

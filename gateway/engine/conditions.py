@@ -1,7 +1,8 @@
 """The conditions under which payments are admitted: pure rules over facts, the same for every journal.
 
 Conditions are decided in one order: idempotency keys (the journal finds repeats), refunds against what is left of
-their originals, values that may be spent once, counters that have a cap. Payments take turns in the order of the
+their originals, values that may be spent once (an order is free again when its payment failed or was refunded in
+full), counters that have a cap. Payments take turns in the order of the
 batch, so that nobody loses a value or room in a counter to a payment that is itself refused.
 
 Where the facts come from differs: tables that one engine writes, or locked rows of a shared database. A journal may
@@ -29,6 +30,35 @@ class Original(NamedTuple):
     amount_minor: int
     refunded_minor: int
     """Sum of refunds that succeeded or are under way, in minor units."""
+
+
+class Holder(NamedTuple):
+    """What the rule about orders asks of the payment that has an order."""
+
+    payment_id: bytes
+    state: int
+    """A State."""
+    amount_minor: int
+    given_back_minor: int
+    """Sum of refunds that succeeded, in minor units."""
+
+
+_NOTHING_TAKEN = frozenset({State.DECLINED, State.FAILED, State.CANCELLED, State.EXPIRED})
+
+
+def order_is_open(holder: Holder) -> bool:
+    """Whether an order can be paid again: the payment that has it took nothing and never will, or all of it was given
+    back. Neither ever becomes untrue, so it may be read before the payment that takes the order over is written."""
+    if holder.state == State.SUCCEEDED:
+        return holder.given_back_minor >= holder.amount_minor
+    return holder.state in _NOTHING_TAKEN
+
+
+def spend_refusal(payment: Payment, value: bytes, owner: bytes) -> Refused:
+    """The verdict on a payment of which a value is another payment's, `owner`."""
+    if value == payment.order:
+        return Refused(Reason.ERROR_REASON_ORDER_ALREADY_PAID, fields={"payment_id": id_text(owner)})
+    return Refused(payment.spend_reason)
 
 
 def refund_refusal(
@@ -82,6 +112,8 @@ class Decisions:
         """Original to what the admitted refunds take of it, in minor units."""
         self.spent: list[tuple[bytes, bytes]] = []
         """(value, payment id) of what the admitted payments spend."""
+        self.reopened: dict[bytes, bytes] = {}
+        """Orders that admitted payments take over, to the payment that each was of."""
         self.respend = False
         """Whether a value that this batch had written as spent belongs to another payment of it now."""
 
@@ -110,23 +142,34 @@ class Decisions:
             else:
                 self._withdraw(index, refusal)
 
-    def take_turns(self, owners: Mapping[bytes, bytes], used: Mapping[bytes, int]) -> None:
+    def take_turns(
+        self, owners: Mapping[bytes, bytes], used: Mapping[bytes, int], holders: Mapping[bytes, Holder] | None = None
+    ) -> None:
         """Spends values and adds to counters, payment by payment.
 
         Args:
             owners: value to the payment that spent it, as the journal has it; what this batch wrote counts as free.
             used: counter to its count, as the journal has it; 0 where there is none.
+            holders: order to the payment that has it, where the journal knows one.
         """
         ours = {payment.payment_id for _, payment in self.standing()}
-        spent = {value for value, owner in owners.items() if owner not in ours}
+        spent = {value: owner for value, owner in owners.items() if owner not in ours}
+        free: dict[bytes, bytes] = {}
+        for order, holder in (holders or {}).items():
+            if spent.get(order) == holder.payment_id and order_is_open(holder):
+                free[order] = spent.pop(order)
         for index, payment in self.standing():
-            if any(value in spent for value in payment.spends):
-                self._refuse(index, payment, Refused(payment.spend_reason))
+            values = payment.single_use
+            taken = next((value for value in values if value in spent), None)
+            if taken is not None:
+                self._refuse(index, payment, spend_refusal(payment, taken, spent[taken]))
             elif (full := self._count(payment, used)) is not None:
                 self._refuse(index, payment, counter_refusal(payment, full))
             else:
-                spent.update(payment.spends)
-                self.spent.extend((value, payment.payment_id) for value in payment.spends)
+                spent.update(dict.fromkeys(values, payment.payment_id))
+                self.spent.extend((value, payment.payment_id) for value in values)
+                if payment.order in free:
+                    self.reopened[payment.order] = free[payment.order]
         self.respend = any(owners.get(value) != payment_id for value, payment_id in self.spent)
 
     def _count(self, payment: Payment, used: Mapping[bytes, int]) -> int | None:

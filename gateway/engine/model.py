@@ -132,6 +132,9 @@ class Payment:
     """Of a refund: the leg id of the original debit, which the issuer gives back."""
     spends: tuple[bytes, ...] = ()
     """16-byte values that may be spent once for ever."""
+    order: bytes = b""
+    """16 bytes that stand for the merchant's order that a dynamic code asks for; empty: none. Spent like `spends`, but
+    free again once the payment that has it has ended without success, or was refunded in full."""
     spend_reason: int = 0
     """The hutong.status.v1.ErrorReason to answer with when one was spent before."""
     counters: tuple[Condition, ...] = ()
@@ -173,6 +176,11 @@ class Payment:
 
     def __post_init__(self) -> None:
         self.row_id = bytearray(self.payment_id)
+
+    @property
+    def single_use(self) -> tuple[bytes, ...]:
+        """All values that this payment spends."""
+        return (*self.spends, self.order) if self.order else self.spends
 
     @property
     def creditor(self) -> str:

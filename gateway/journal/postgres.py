@@ -19,7 +19,7 @@ from uuid import uuid4
 import psycopg
 from psycopg import errors
 
-from gateway.engine.conditions import Decisions, Original
+from gateway.engine.conditions import Decisions, Holder, Original
 from gateway.engine.model import Payment, Refused, Writes
 from gateway.engine.ports import JournalFencedError, JournalUnavailableError
 from gateway.journal import leases
@@ -381,10 +381,12 @@ class PostgresJournal:
         ordered = sorted(payments, key=lambda payment: payment.idempotency)
         rows = [payment_row(payment, self.engine) for payment in ordered]
         inserted = db.execute(sql.INSERT_PAYMENTS, columns(rows, PAYMENT_TYPES))
-        spends = [(spend, payment.payment_id) for payment in payments for spend in payment.spends]
+        spends = [(spend, payment.payment_id) for payment in payments for spend in payment.single_use]
         if spends:
             spends.sort(key=lambda pair: pair[0])
             db.execute(sql.INSERT_SPENDS, columns(spends, ("BYTEA", "BYTEA")))
+            if orders := sorted({payment.order for payment in payments if payment.order}):
+                conditions["holders"] = db.execute(sql.LOCK_HOLDERS, (byteas(orders),))
             conditions["spends"] = db.execute(sql.SPENT_BY, (byteas([spend for spend, _ in spends]),))
         return inserted
 
@@ -420,7 +422,9 @@ class PostgresJournal:
         spends, counters = conditions.get("spends"), conditions.get("counters")
         if spends is not None or counters is not None:
             owners = {bytes(row[0]): bytes(row[1]) for row in spends or ()}
-            decisions.take_turns(owners, {bytes(row[0]): row[1] for row in counters or ()})
+            held = conditions.get("holders") or ()
+            holders = {bytes(row[0]): Holder(bytes(row[1]), row[2], row[3], int(row[4])) for row in held}
+            decisions.take_turns(owners, {bytes(row[0]): row[1] for row in counters or ()}, holders)
 
     # -- when a tick fails ------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from gateway.journal.interface import EVENT_COLUMNS
 from gateway.journal.postgres_arrays import SQL_TYPES
 from gateway.journal.postgres_schema import LEG_TYPES, LINE, PAYMENT_TYPES, REFUSAL_TYPES
 from gateway.journal.refusals import REFUSAL_COLUMNS
-from gateway.journal.schema import LEG_COLUMNS, PAYMENT_COLUMNS
+from gateway.journal.schema import HOLDERS, LEG_COLUMNS, PAYMENT_COLUMNS
 
 NOW_US: Final = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
 """The database's clock, the one clock for all gateways' leases."""
@@ -66,6 +66,10 @@ INSERT_SPENDS: Final = (
 )
 """Only for payments that got in."""
 SPENT_BY: Final = "SELECT spend, payment_id FROM spends WHERE spend = ANY(%s::bytea[])"
+LOCK_HOLDERS: Final = HOLDERS.format("s.spend = ANY(%s::bytea[])") + " ORDER BY s.spend FOR UPDATE OF s"
+"""Waits for whoever is taking one of these orders over; what is gone then is found by SPENT_BY, asked after it."""
+REOPEN: Final = "DELETE FROM spends WHERE spend = ANY(%s::bytea[]) AND payment_id = ANY(%s::bytea[])"
+"""Orders, and the payments that had them."""
 INSERT_COUNTERS: Final = (
     f"INSERT INTO counters (counter, used) SELECT u.counter, 0 FROM {_unnest(('counter',), ('BYTEA',))} "
     "ON CONFLICT (counter) DO NOTHING"

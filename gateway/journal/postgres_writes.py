@@ -39,12 +39,15 @@ def send_changes(db: Connection, writes: Writes, engine: int) -> Cursor | None:
 
 def send_the_rest(db: Connection, writes: Writes, decisions: Decisions) -> None:
     """What depends on the verdicts, and what is numbered in the order of commits."""
-    if decisions.withdrawn:
+    if decisions.withdrawn or decisions.reopened:
         db.execute(sql.WITHDRAW_PAYMENTS, (byteas(decisions.withdrawn),))
         ids = [payment.payment_id for payment in decisions.payments]
-        spends = [spend for payment in decisions.payments for spend in payment.spends]
+        spends = [spend for payment in decisions.payments for spend in payment.single_use]
         if spends:
             db.execute(sql.WITHDRAW_SPENDS, (byteas(spends), byteas(ids if decisions.respend else decisions.withdrawn)))
+        if decisions.reopened:
+            former = (byteas(list(decisions.reopened)), byteas(list(decisions.reopened.values())))
+            db.execute(sql.REOPEN, former)
         if decisions.respend:
             db.execute(sql.INSERT_SPENDS, columns(decisions.spent, ("BYTEA", "BYTEA")))
     admitted = decisions.admitted()

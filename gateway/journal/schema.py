@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.engine.states import State
+
 VERSION: Final = 5
 """Version of this schema, kept in `meta`; a journal of another version is refused."""
 DIGESTS: Final = {4: ("b35960debbd70a09", "170b56b27a6d37a7"), 5: ("1b968ac38f2d5b17", "ebb268f220ac3744")}
@@ -200,6 +202,13 @@ LEG_COLUMNS: Final = (
     "code",
     "sent_us",
 )
+
+HOLDERS: Final = (
+    "SELECT s.spend, s.payment_id, p.state, p.amount_minor, (SELECT COALESCE(sum(r.amount_minor), 0) FROM payments r "
+    f"WHERE r.original_id = s.payment_id AND r.state = {State.SUCCEEDED.value}) "
+    "FROM spends s JOIN payments p ON p.payment_id = s.payment_id WHERE {}"
+)
+"""Orders and the payments that have them, with what refunds of each have given back."""
 
 
 _KEYS: Final = """

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.engine.conditions import Decisions, Original
+from gateway.engine.conditions import Decisions, Holder, Original
 from gateway.engine.model import SUSPENSE, Movement, Payment, Refusal, Refused, Writes
 from gateway.engine.ports import JournalUnavailableError
 from gateway.engine.states import State
@@ -28,7 +28,7 @@ from gateway.journal.refusals import (
 )
 from gateway.journal.repeats import NEWEST_MAX, Repeats
 from gateway.journal.rows import NO_BYTES, capture_change, leg_row, payment_change, payment_row, payments_from_rows
-from gateway.journal.schema import HELD, LEG_COLUMNS, PAYMENT_COLUMNS, VERSION, sqlite_statements
+from gateway.journal.schema import HELD, HOLDERS, LEG_COLUMNS, PAYMENT_COLUMNS, VERSION, sqlite_statements
 from gateway.journal.sqlite_connection import Factory, check_version, connect, readable
 from gateway.journal.sqlite_reader import LEGS, PAYMENTS, load
 
@@ -259,7 +259,7 @@ class SqliteJournal:
     def _all_fit(self, payments: Sequence[Payment]) -> bool:
         """Spends and counts for all these payments where all of it fits, as `Decisions` would find too. False, with
         nothing written, where it does not, or where it takes turns to know."""
-        spends = [(spend, payment.payment_id) for payment in payments for spend in payment.spends]
+        spends = [(spend, payment.payment_id) for payment in payments for spend in payment.single_use]
         if self._spend_together(spends):
             if self._count_together(payments):
                 return True
@@ -297,13 +297,17 @@ class SqliteJournal:
     def _take_turns(self, decisions: Decisions) -> None:
         """Not everything fits: who does not is decided by the rule."""
         payments = decisions.admitted()
-        spends = {spend for payment in payments for spend in payment.spends}
+        spends = {spend for payment in payments for spend in payment.single_use}
         rows = self._read_each("SELECT payment_id FROM spends WHERE spend = ?", spends)
         owners = {spend: payment_id for spend, (payment_id,) in rows.items()}
         counters = {condition.counter for payment in payments for condition in payment.counters}
         rows = self._read_each("SELECT used FROM counters WHERE counter = ?", counters)
         used = {counter: count for counter, (count,) in rows.items()}
-        decisions.take_turns(owners, used)
+        rows = self._read_each(HOLDERS.format("s.spend = ?"), {payment.order for payment in payments if payment.order})
+        holders = {order: Holder(*row[1:]) for order, row in rows.items()}
+        decisions.take_turns(owners, used, holders)
+        if decisions.reopened:
+            self._connection.executemany(_DELETE_SPEND, list(decisions.reopened.items()))
         self._connection.executemany(_INSERT_SPEND, decisions.spent)
         self._connection.executemany(_ADD, [(counter, added) for counter, added in decisions.counted.items() if added])
 

@@ -25,6 +25,7 @@ LIMIT: Final = int(Reason.ERROR_REASON_DAILY_LIMIT)
 BUDGET: Final = int(Reason.ERROR_REASON_TOKEN_BUDGET_SPENT)
 COUNTERS: Final = [bytes([number]) * 16 for number in range(4)]
 SPENDS: Final = [bytes([100 + number]) * 16 for number in range(4)]
+ORDERS: Final = [bytes([200 + number]) * 16 for number in range(2)]
 ORIGINALS: Final = 3
 ORIGINAL_MINOR: Final = 100
 
@@ -94,6 +95,7 @@ wanted = st.fixed_dictionaries(
         "spends": st.lists(st.sampled_from(SPENDS), max_size=2, unique=True).map(tuple),
         "counters": st.lists(conditions, max_size=3).map(tuple),
         "amount_minor": st.integers(1, 60),
+        "order": st.sampled_from((b"", b"", *ORDERS)),
         "original_id": st.none() | st.integers(1, ORIGINALS + 1).map(lambda number: number.to_bytes(16, "big")),
     }
 )
