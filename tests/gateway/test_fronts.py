@@ -604,3 +604,44 @@ def test_a_wallet_finds_what_was_paid_with_its_token(side: Side) -> None:
     assert side.stub.ListPayments(following, timeout=CALL_S).payments[0].payment_id < paid.payment_id
     wrong = pb.ListPaymentsRequest(page_token=page.next_page_token)
     assert refusal(lambda: side.stub.ListPayments(wrong, timeout=CALL_S))[1] == "PAGE_TOKEN_INVALID"
+
+
+def test_a_dynamic_codes_order_is_paid_once(side: Side) -> None:
+    """Also when many pay at once; a refund in full opens it, a static code is paid as often as anybody likes."""
+
+    def shown(reference: str, amount_minor: int | None = 700) -> pb.RoutingKey:
+        code = barcode.MerchantCode("m1001", "Shop", "City", amount_minor=amount_minor, reference=reference)
+        return pb.RoutingKey(barcode=barcode.build_merchant_code(code))
+
+    order = f"order {next(_numbers)}"
+    requests = [side.request(payee=shown(order), amount_minor=0, currency="") for _ in range(8)]
+    asked = [side.stub.CreatePayment.future(request, timeout=CALL_S) for request in requests]
+    made: list[pb.Payment] = []
+    refusals = []
+    for call in asked:
+        try:
+            made.append(call.result().payment)
+        except grpc.RpcError as failure:
+            refusals.append(from_rpc_error(failure))
+    (first,) = made
+    assert (first.state, first.amount_minor, first.reference) == (pb.PAYMENT_STATE_SUCCEEDED, 700, order)
+    assert {(error.name, error.fields["payment_id"]) for error in refusals if error} == {
+        ("ORDER_ALREADY_PAID", first.payment_id)
+    }
+    assert len(refusals) == 7
+    part = pb.RefundPaymentRequest(
+        idempotency_key=f"back-{next(_numbers)}", payment_id=first.payment_id, amount_minor=1
+    )
+    side.stub.RefundPayment(part, timeout=CALL_S)
+    late = side.request(payee=shown(order), amount_minor=0, currency="")
+    assert refusal(lambda: side.stub.CreatePayment(late, timeout=CALL_S)) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "ORDER_ALREADY_PAID",
+    )
+    rest = pb.RefundPaymentRequest(idempotency_key=f"back-{next(_numbers)}", payment_id=first.payment_id)
+    assert side.stub.RefundPayment(rest, timeout=CALL_S).refund.state == pb.PAYMENT_STATE_SUCCEEDED
+    second = side.stub.CreatePayment(late, timeout=CALL_S).payment
+    assert second.state == pb.PAYMENT_STATE_SUCCEEDED
+    for _ in range(2):
+        static = side.request(payee=shown(order, None), amount_minor=700)
+        assert side.stub.CreatePayment(static, timeout=CALL_S).payment.state == pb.PAYMENT_STATE_SUCCEEDED

@@ -140,3 +140,39 @@ def test_a_label_of_two_schemes_leads_to_whom_the_better_names_else_to_whom_the_
         assert refused.value.name in {"NO_ROUTE", "MERCHANT_UNKNOWN"}
     else:
         assert keys.payee(key, directory, 0).merchant.id == expected
+
+
+# -- orders ------------------------------------------------------------------------------------------------------------
+
+
+def order_in(directory: Directory, **fields: object) -> bytes:
+    code = barcode.MerchantCode("m1", "Shop", "City", **fields)  # type: ignore[arg-type]
+    return keys.payee(pb.RoutingKey(barcode=barcode.build_merchant_code(code)), directory, 0).order
+
+
+def test_a_dynamic_code_with_a_reference_names_an_order_and_no_other_code_does() -> None:
+    directory = parse(
+        {
+            "participants": [{"id": "acquirer-a", "role": "acquirer"}],
+            "merchants": [
+                {
+                    "id": name,
+                    "name": name,
+                    "acquirers": [{"id": "acquirer-a"}],
+                    "accounts": [{"scheme": "hutong", "account": name}],
+                }
+                for name in ("m1", "m2")
+            ],
+        }
+    )
+    order = order_in(directory, amount_minor=100, reference="A-7")
+    assert len(order) == 16
+    assert order_in(directory, amount_minor=200, reference="A-7") == order, "an order is the same whatever the amount"
+    assert order_in(directory, amount_minor=100, reference="A-8") != order
+    assert keys.order_value("m2", "A-7") != order, "other merchants have orders of their own"
+    assert keys.order_value("m1", "A-7") == order
+    assert not order_in(directory, amount_minor=100), "no reference"
+    assert not order_in(directory, amount_minor=100, reference=barcode.ASKED_FOR), "a reference to be filled in"
+    assert not order_in(directory, reference="A-7"), "static, without an amount"
+    assert not order_in(directory, amount_minor=100, reference="A-7", dynamic=False), "static, with an amount"
+    assert not keys.payee(pb.RoutingKey(merchant=pb.MerchantKey(merchant_id="m1")), directory, 0).order

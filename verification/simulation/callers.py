@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from gateway import barcode
 from gateway.calls import CANCEL, CAPTURE, CREATE, REFUND
 from gateway.directory import Directory, parse
 from gateway.engine.answer import id_text, timestamp
@@ -34,6 +35,7 @@ class SimulatedCall:
         "op",
         "other",
         "payload",
+        "published",
         "time_left_us",
         "told",
     )
@@ -50,6 +52,8 @@ class SimulatedCall:
         self.node = 0
         self.ask: tuple[int, int, int, int] = (0, 0, 0, 0)
         """When it was sent, by the engine's clock, and what had happened by then that delays answers."""
+        self.published = 0
+        """Number of events that were published when it was sent."""
         self.after_end = False
         """Whether a caller had been told of the payment's end when this was sent."""
         self.held_up = False
@@ -77,11 +81,12 @@ def label_of(op: int, other: bool) -> str:
 
 def create_call(pay: Pay, other: bool, now_us: int, told: Told) -> SimulatedCall:
     """A CreatePayment."""
+    amount_minor = pay.amount_minor + (OTHER_PAYLOAD_MINOR if other else 0)
     request = pb.CreatePaymentRequest(
         idempotency_key=key_of(pay.op),
         payer=pb.RoutingKey(token={"token": f"token-{pay.op}"}),  # type: ignore[arg-type]
-        payee=pb.RoutingKey(merchant=pb.MerchantKey(merchant_id=pay.merchant)),
-        amount_minor=pay.amount_minor + (OTHER_PAYLOAD_MINOR if other else 0),
+        payee=_payee(pay, amount_minor),
+        amount_minor=amount_minor,
         currency=CURRENCY,
         reference=label_of(pay.op, other),
     )
@@ -90,6 +95,20 @@ def create_call(pay: Pay, other: bool, now_us: int, told: Told) -> SimulatedCall
     if pay.deadline_us:
         request.deadline.CopyFrom(timestamp(now_us + pay.deadline_us))
     return SimulatedCall(CREATE, request.SerializeToString(), pay.patience_us, pay.op, other, told)
+
+
+def _payee(pay: Pay, amount_minor: int) -> pb.RoutingKey:
+    if pay.order is None:
+        return pb.RoutingKey(merchant=pb.MerchantKey(merchant_id=pay.merchant))
+    code = barcode.MerchantCode(
+        pay.merchant, pay.merchant, "Town", amount_minor=amount_minor, reference=reference_of(pay.order)
+    )
+    return pb.RoutingKey(barcode=barcode.build_merchant_code(code))
+
+
+def reference_of(order: int) -> str:
+    """What a dynamic code calls an order."""
+    return f"order-{order}"
 
 
 def refund_call(refund: Refund, payment_id: bytes, other: bool, told: Told) -> SimulatedCall:
@@ -156,6 +175,7 @@ def directory() -> Directory:
         {
             "id": f"merchant-{number}",
             "name": f"merchant-{number}",
+            "accounts": [{"scheme": "hutong", "account": f"merchant-{number}"}],
             "acquirers": [{"id": name, "cost_bp": 10 * place} for place, name in enumerate(ACQUIRERS[number:])],
         }
         for number in range(len(ACQUIRERS))

@@ -49,6 +49,7 @@ def draw(seed: int) -> Plan:
     storm = rng.choice((0.0, 0.05, 0.15, 0.4))
     pays = _payments(rng, span_us, len(caps))
     refunds = _refunds(rng, pays, heal_us)
+    pays, refunds = _orders(random.Random(f"{seed} orders"), pays, refunds, heal_us)
     items: list[Item] = [*pays, *refunds, *_others(rng, pays, refunds, heal_us)]
     nodes = rng.choice((1, 1, 2))
     items.extend(_captures(rng, pays))
@@ -196,6 +197,25 @@ def _refunds(rng: random.Random, pays: list[Pay], heal_us: int) -> list[Refund]:
                 )
             )
     return refunds
+
+
+def _orders(rng: random.Random, pays: list[Pay], refunds: list[Refund], heal_us: int) -> tuple[list[Pay], list[Refund]]:
+    """Some payments ask for a merchant's orders, several for the same one, and are refunded in full or in part, after
+    which others ask for them too."""
+    changed, more = list(pays), list(refunds)
+    for order in range(rng.choice((0, 0, 1, 2))):
+        merchant = f"merchant-{order}"
+        asking = rng.sample(range(len(pays)), rng.randint(2, min(8, len(pays) // 2)))
+        for at in asking:
+            changed[at] = dataclasses.replace(changed[at], order=order, merchant=merchant)
+        for at in rng.sample(asking, rng.randint(0, len(asking))):
+            whole = changed[at].amount_minor
+            parts = rng.choice(((0,), (0,), (whole // 2,), (whole // 2, whole - whole // 2)))
+            more.extend(
+                Refund(rng.randint(changed[at].at_us, heal_us), len(pays) + len(more) + part, at, amount, 30_000_000)
+                for part, amount in enumerate(parts)
+            )
+    return changed, more
 
 
 def _closings(rng: random.Random, heal_us: int) -> list[Item]:

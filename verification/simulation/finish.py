@@ -229,6 +229,7 @@ def _compare(world: World) -> None:
         witness.complain("nothing acknowledged is lost", f"operation {known[payment_id]}: its payment is gone")
     _compare_effects(world)
     _compare_spends(world)
+    _compare_orders(world)
     for watcher in world.watchers:
         world.reading.watched(watcher)
 
@@ -283,3 +284,16 @@ def _compare_spends(world: World) -> None:
         rows = witness.reader.execute("SELECT payment_id FROM spends WHERE spend = ?", (name_of("code", number),))
         if [row[0] for row in rows] != winners or (losers and not winners):
             witness.complain("one code has one winner", f"code {number} was won by {winners}, lost by {losers}")
+
+
+def _compare_orders(world: World) -> None:
+    """An order is one payment's, and who came second was told of it."""
+    witness = world.witness
+    pays = [asked for asked in witness.asked.values() if isinstance(asked, Pay)]
+    for order in sorted({pay.order for pay in pays if pay.order is not None}):
+        having = witness.having(order)
+        asking = [pay.op for pay in pays if pay.order == order]
+        made = [op for op in asking if op in witness.payment_of]
+        losers = [op for op in asking if "ORDER_ALREADY_PAID" in witness.refusals.get(op, ())]
+        if len(having) > 1 or (losers and not made):
+            witness.complain("an order is paid once", f"order {order} is paid by {having}, refused to {losers}")

@@ -21,7 +21,7 @@ DAY: Final = 24 * HOUR
 ISSUERS: Final = ("issuer-a", "issuer-b")
 ACQUIRERS: Final = ("acquirer-a", "acquirer-b", "acquirer-c")
 PARTICIPANTS: Final = ISSUERS + ACQUIRERS
-OTHER_PAYLOAD_MINOR: Final = 1_000_000
+OTHER_PAYLOAD_MINOR: Final = 50_000
 """Added to the amount if a key is sent again with another payload."""
 
 
@@ -47,6 +47,8 @@ class Pay:
     """The payment's deadline after its creation; 0 for the default."""
     hold_us: int = 0
     """Lifetime of the hold, in microseconds; 0: no hold, the amount is taken at once."""
+    order: int | None = None
+    """Order that the merchant's dynamic code names; several payments name the same. None: the key is the merchant."""
 
 
 @dataclass(frozen=True, slots=True)

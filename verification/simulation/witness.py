@@ -247,7 +247,7 @@ class Witness:
         if name == "PAYMENT_IN_PROGRESS":
             both = {(call.op, False), (call.op, True)} <= self.submitted
             return "" if both or self.plan.nodes > 1 else "nobody else uses the key"
-        return self._unjust_refund(name, asked) if isinstance(asked, Refund) else self._unjust_pay(name, asked, call)
+        return self._unjust_refund(name, asked) if isinstance(asked, Refund) else self._unjust_pay(error, asked, call)
 
     def _unjust_capture(self, call: SimulatedCall, error: HutongError) -> str:
         request = pb.CapturePaymentRequest.FromString(call.payload)
@@ -269,18 +269,58 @@ class Witness:
             return ""
         return "the payment is known and can be answered for"
 
-    def _unjust_pay(self, name: str, asked: Pay, call: SimulatedCall) -> str:
+    def _unjust_pay(self, error: HutongError, asked: Pay, call: SimulatedCall) -> str:
+        name = error.name
         if name in ("DEADLINE_PAST", "FIELD_INVALID"):  # by a clock that is behind, a deadline lies too far ahead
             return "" if self.clocks_differ else "the clocks agree"
         others = [(op, other) for op, other in self.submitted if op != call.op and isinstance(self.asked[op], Pay)]
         if name == "CODE_SPENT" and asked.code is not None:
             spent = any(self._pay(op).code == asked.code for op, _ in others)
             return "" if spent else "nobody else used the code"
+        if name == "ORDER_ALREADY_PAID" and asked.order is not None:
+            return self._unjust_order(asked, call, error)
         if name == "AMOUNT_ABOVE_LIMIT" and asked.counter is not None:
             most = sum(self.amount_of(op, other) for op, other in others if self._pay(op).counter == asked.counter)
             left = self.plan.caps[asked.counter] - most
             return "" if self.amount_of(call.op, call.other) > left else "the limit leaves room for all"
         return "there is no reason for it"
+
+    def _unjust_order(self, asked: Pay, call: SimulatedCall, error: HutongError) -> str:
+        """An order is another payment's that had neither failed nor been refunded in full when this one asked."""
+        holder = bytes.fromhex(error.fields["payment_id"].replace("-", ""))
+        label = self.labels.get(holder, "")
+        op = int(label.removesuffix("x") or -1)
+        other = self.asked.get(op)
+        if not isinstance(other, Pay) or op == call.op or other.order != asked.order:
+            return f"the order is not that of {holder.hex()}"
+        before = {(payment_id, state) for _, payment_id, state in self.claims.published[: call.published]}
+        if any((holder, int(state)) in before for state in FINAL - {State.SUCCEEDED}):
+            return f"{holder.hex()} had taken nothing"
+        back = [one for one in self.refunds_of(op) if (one, int(State.SUCCEEDED)) in before]
+        if sum(self._credited_back(one) for one in back) >= (sum(self.taken(holder)) or 1):
+            return f"{holder.hex()} was refunded in full"
+        return ""
+
+    def refunds_of(self, op: int) -> list[bytes]:
+        """Refunds of the payment of an operation."""
+        refunds = {str(it.op) for it in self.asked.values() if isinstance(it, Refund) and it.of == op}
+        return [payment_id for payment_id, label in self.labels.items() if label.removesuffix("x") in refunds]
+
+    def _credited_back(self, payment_id: bytes) -> int:
+        lines = self.standing(payment_id, LegKind.REFUND)
+        return sum(line.amount_minor for line in lines if line.leg_id[16] > 1)
+
+    def having(self, order: int) -> list[int]:
+        """Operations for an order whose payment has taken more than refunds of it gave back."""
+        found: list[int] = []
+        for payment_id, label in self.labels.items():
+            op = int(label.removesuffix("x"))
+            asked = self.asked[op]
+            if isinstance(asked, Pay) and asked.order == order:
+                back = sum(self._credited_back(one) for one in self.refunds_of(op))
+                if sum(self.taken(payment_id)) > back:
+                    found.append(op)
+        return found
 
     def _unjust_refund(self, name: str, asked: Refund) -> str:
         original = self.payment_of.get(asked.of)
@@ -393,6 +433,8 @@ class Witness:
             self.complain("one effect for one key", f"operation {op} has {len(debits[op])} debits standing")
         if pay.code is not None and sum(bool(debits[o]) for o in debits if self._pay(o).code == pay.code) > 1:
             self.complain("one code has one winner", f"code {pay.code} was debited twice, now for operation {op}")
+        if pay.order is not None and len(having := self.having(pay.order)) > 1:
+            self.complain("an order is paid once", f"order {pay.order} is paid by operations {having}")
         if pay.counter is not None:
             total = sum(sum(debits[o]) for o in debits if self._pay(o).counter == pay.counter)
             if total > self.plan.caps[pay.counter]:

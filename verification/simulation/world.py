@@ -259,6 +259,7 @@ class World:
         """A request arrives at one of the engines, unless it is dead."""
         number = self._turns[call.op] % len(self.nodes) if node is None else node
         self._turns[call.op] += 1
+        call.published = len(self.witness.claims.published)
         if self.nodes[number].submit(call) and call.method not in (CANCEL, CAPTURE):
             self.witness.submitted.add((call.op, call.other))
 
