@@ -13,9 +13,9 @@ import pytest
 from gateway.engine.answer import id_text
 from gateway.engine.conditions import Holder, order_is_open
 from gateway.engine.model import Payment, Refused, Writes
+from gateway.engine.ports import Journal
 from gateway.engine.states import State
 from gateway.journal.conservation import examine_database
-from gateway.journal.interface import Journal
 from gateway.journal.postgres import PostgresJournal
 from gateway.journal.postgres_reader import PostgresReader
 from hutong.gateway.v1 import payment_pb2 as pb
