@@ -1,4 +1,4 @@
-"""A payment as its callers see it."""
+"""The answer to a caller: a payment as a message."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _ID_FIELD: Final = b"\x0a\x24"
 """Field 1 of a payment, the 36 characters of its id."""
 _PAYMENT: Final = Kind.PAYMENT
 PARTS_MAX: Final = 16_384
-"""Serialized parts of answers that are kept, of each kind: some 3 MB at the most."""
+"""Most cached parts of serialized answers, of each kind: some 3 MB at most."""
 TIMES_MAX: Final = 256
-"""The same of times: payments that were admitted in one tick and ended in one have them in common."""
+"""Most cached times. Payments that are admitted in one tick, or end in one, have the same time."""
 
 
 def id_text(payment_id: bytes) -> str:
@@ -38,13 +38,13 @@ def timestamp(time_us: int) -> Timestamp:
 
 
 def set_time(field: Timestamp, time_us: int) -> None:
-    """Sets a timestamp in place, which spares a copy."""
+    """Sets a timestamp in place, which saves a copy."""
     field.seconds, rest = divmod(time_us, _MICROSECONDS)
     field.nanos = rest * 1000
 
 
 def to_message(payment: Payment) -> pb.Payment:
-    """The resource without what changes after the end (refunds)."""
+    """The payment as a message, without what may change after its end (refunds)."""
     refund = payment.kind == Kind.REFUND
     message = pb.Payment(
         payment_id=id_text(payment.payment_id),
@@ -74,8 +74,8 @@ def to_message(payment: Payment) -> pb.Payment:
 
 
 def response(payment: Payment) -> bytes:
-    """The responses of CreatePayment, RefundPayment, CancelPayment and CapturePayment, and one result of a batch, are
-    the same bytes: each has the payment as field 1."""
+    """The response of CreatePayment, RefundPayment, CancelPayment and CapturePayment, and one result of a batch, in
+    one: each has the payment as field 1, so the bytes are the same."""
     if payment.kind is not _PAYMENT or payment.authorised_minor:
         return framed(_PAYMENT_FIELD, to_message(payment).SerializeToString())
     # The bytes of a message are those of its fields, one after the other, and payments have most of them in common.

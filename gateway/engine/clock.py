@@ -1,4 +1,4 @@
-"""Time and identifiers for the engine: the two things that it must not take from the world by itself."""
+"""Time and payment ids for the engine, which must not take them from the world by itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COUNTER_MAX: Final = 0xFFF
 
 
 def _steady_ns() -> int:
-    """A clock that nobody sets. On Linux it runs on while the machine is suspended."""
+    """A monotonic clock that nobody can set. On Linux it runs on while the machine is suspended."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
@@ -23,36 +23,39 @@ STEADY_NS: Final[Callable[[], int]] = _steady_ns if hasattr(time, "CLOCK_BOOTTIM
 
 
 class Clock:
-    """UTC in microseconds: the wall clock as it was at the start, and from then on a clock that nobody sets. So a wall
-    clock that is set wrong while the process runs ends nothing. A setting is followed only when a ClockWatch has found
-    it right; then this clock steps, forwards or backwards, and `stepped_us` says by how much it ever did."""
+    """UTC in microseconds: the wall clock as it was at the start, moved on by a monotonic clock.
+
+    Therefore a wall clock that is set wrong while the process runs ends no payment. A change of the wall clock is
+    followed only after a ClockWatch has confirmed it; then this clock steps, forwards or backwards, and `stepped_us` is
+    the sum of all steps.
+    """
 
     def __init__(self, wall_ns: Callable[[], int] | None = None, steady_ns: Callable[[], int] | None = None) -> None:
-        """`wall_ns`, `steady_ns`: other clocks than the machine's, in nanoseconds."""
+        """`wall_ns`, `steady_ns`: other clocks than the machine's, in nanoseconds, for tests."""
         self._wall_ns = wall_ns or time.time_ns
         self._steady_ns = steady_ns or STEADY_NS
         self._base_ns = self._wall_ns() - self._steady_ns()
         self.stepped_us = 0
         """Sum of all steps since the start."""
         self.wrong = ""
-        """Why nothing may be decided by this clock, in words; empty while it is right as far as is known."""
+        """Why this clock must not be used for decisions, in words; empty while it is right as far as is known."""
         self.settled = True
-        """Whether what only time ends (holds, tokens) may be ended: no clock of those that are compared differs."""
+        """Whether what ends only by time (holds, tokens) may be ended: none of the compared clocks differs."""
 
     def now_us(self) -> int:
         """Microseconds since the Unix epoch."""
         return (self._base_ns + self._steady_ns()) // 1000
 
     def wall_us(self) -> int:
-        """What the machine's own clock shows, microseconds since the Unix epoch."""
+        """The machine's own clock, in microseconds since the Unix epoch."""
         return self._wall_ns() // 1000
 
     def steady_us(self) -> int:
-        """Microseconds on the clock that nobody sets, from an unknown beginning."""
+        """Microseconds on the monotonic clock, from an unspecified start."""
         return self._steady_ns() // 1000
 
     def follow(self) -> int:
-        """Steps to what the wall clock shows now. Returns by how many microseconds."""
+        """Steps to the wall clock's time. Returns by how many microseconds."""
         before_ns, self._base_ns = self._base_ns, self._wall_ns() - self._steady_ns()
         step_us = (self._base_ns - before_ns) // 1000
         self.stepped_us += step_us
@@ -60,12 +63,11 @@ class Clock:
 
 
 class PaymentIds:
-    """UUIDv7 (RFC 9562 section 5.7): milliseconds, a counter within the millisecond, 62 random bits.
-
-    Ids of one generator grow, so new rows land at the right edge of the journal's trees."""
+    """Generates UUIDv7 (RFC 9562 section 5.7): milliseconds, a counter within the millisecond, 62 random bits. Ids of
+    one generator ascend, so new rows are added at the right edge of the journal's trees."""
 
     def __init__(self, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
-        """`random_bytes` gives so many random bytes; a simulation passes a seeded source."""
+        """`random_bytes` returns so many random bytes; a simulation passes a seeded source."""
         self._random_bytes = random_bytes
         self._pool = b""
         self._at = 0
@@ -73,7 +75,7 @@ class PaymentIds:
         self._counter = 0
 
     def next(self, now_us: int) -> bytes:
-        """16 bytes."""
+        """The next id, 16 bytes."""
         millisecond = now_us // 1000
         if millisecond > self._millisecond:
             self._millisecond, self._counter = millisecond, 0

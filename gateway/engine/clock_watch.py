@@ -22,13 +22,14 @@ from gateway.engine.clock import Clock
 log = logging.getLogger(__name__)
 
 DIFFER_US: Final = 2_000_000
-"""Clocks that are further apart than this do not agree."""
+"""Clocks that differ by more than this disagree, in microseconds."""
 DRIFT_US: Final = 100_000
-"""A smaller difference is followed at once: clocks are set by as much all the time."""
+"""A smaller change is followed at once: clocks are adjusted by as much all the time."""
 BACK_US: Final = 5_000_000
-"""How long a clock that was set back must stay so, where nothing else says that it is right. It ends nothing early."""
+"""How long a clock that was set back must stay so before it is followed, if nothing else confirms it. It ends nothing
+too early."""
 AHEAD_US: Final = 600_000_000
-"""The same for one that was set ahead: what it ends is gone, so it must be believed for ten minutes."""
+"""The same for a clock that was set forward: what it ends cannot be restored, so it must stay so for ten minutes."""
 
 
 class Reading(NamedTuple):
@@ -40,19 +41,20 @@ class Reading(NamedTuple):
 
     @property
     def off_us(self) -> int:
-        """By how much the wall clock is ahead of the reference, at least; 0 where the answer took as long as that."""
+        """How far the wall clock is ahead of the reference, at least; 0 if the answer took as long as the
+        difference."""
         if self.reference_us < self.before_us:
             return self.before_us - self.reference_us
         return min(self.after_us - self.reference_us, 0)
 
 
 def differs(off_us: int) -> bool:
-    """Whether clocks that are so far apart disagree."""
+    """Whether clocks with this difference disagree."""
     return abs(off_us) > DIFFER_US
 
 
 def apart(off_us: int) -> str:
-    """A difference in words that go before the other clock, such as "8 d 0 h ahead of"."""
+    """A difference in words that precede the other clock, such as "8 d 0 h ahead of"."""
     seconds = abs(off_us) / 1e6
     minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds >= 86_000:
@@ -65,7 +67,8 @@ def apart(off_us: int) -> str:
 
 
 def wrong(off_us: int, others: Mapping[int, int]) -> str:
-    """What to say of a wall clock that is so far ahead of the reference. `others`: engine number to the same of its."""
+    """The error text for a wall clock that is so far ahead of the reference. `others`: engine number -> its
+    difference."""
     alike = sorted(engine for engine, other_us in others.items() if not differs(other_us - off_us))
     text = f"this machine's clock is {apart(off_us)} the database's"
     if alike:
@@ -74,20 +77,20 @@ def wrong(off_us: int, others: Mapping[int, int]) -> str:
 
 
 class ClockWatch:
-    """Sets what a Clock says of itself. `look` about once a second, from one thread at a time."""
+    """Maintains `wrong` and `settled` of a Clock. Call `look` about once a second, from one thread at a time."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._setting_us: int | None = None
-        """By how much the wall clock was set, while that is not followed yet."""
+        """By how much the wall clock was set, until that is followed."""
         self._since_us = 0
         self._reference_us: int | None = None
-        """The reference less the steady clock, when all agreed last."""
+        """Reference minus monotonic clock, when all clocks last agreed."""
         self._odd: frozenset[int] = frozenset()
 
     def look(self, reading: Reading | None = None, others: Mapping[int, int] | None = None) -> None:
-        """Compares. `reading`: of the reference, where there is one and it could be asked; `others`: engine number to
-        by how much its wall clock is ahead of the reference, of those that differ from it."""
+        """Compares the clocks. `reading`: the reference's time, if there is one and it could be asked; `others`: engine
+        number -> how far its wall clock is ahead of the reference, for those that differ from it."""
         clock, others = self._clock, others or {}
         if reading is not None and differs(off_us := reading.off_us):
             self._refuse(wrong(off_us, others))
@@ -127,7 +130,7 @@ class ClockWatch:
         return not odd
 
     def _may_follow(self, ahead_us: int, reference_us: int | None) -> bool:
-        """Whether a setting of the wall clock is to be followed now."""
+        """Whether a change of the wall clock may be followed now."""
         clock = self._clock
         if clock.wrong:
             return False

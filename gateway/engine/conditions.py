@@ -5,8 +5,8 @@ their originals, values that may be spent once (an order is free again when its 
 full), counters that have a cap. Payments take turns in the order of the
 batch, so that nobody loses a value or room in a counter to a payment that is itself refused.
 
-Where the facts come from differs: tables that one engine writes, or locked rows of a shared database. A journal may
-admit a batch by a shorter way where all of it fits; what it decides must be what `Decisions` decides.
+The facts come from tables that one engine writes, or from locked rows of a shared database. A journal may admit a batch
+faster if all of it fits; its result must equal that of `Decisions`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hutong_contract.errors import Reason
 
 
 class Original(NamedTuple):
-    """What the rule about refunds asks of the payment that is to be refunded."""
+    """The facts about the payment that is to be refunded."""
 
     kind: int
     """A Kind."""
@@ -29,7 +29,7 @@ class Original(NamedTuple):
     """A State."""
     amount_minor: int
     refunded_minor: int
-    """Sum of refunds that succeeded or are under way, in minor units."""
+    """Sum of refunds that succeeded or are in flight, in minor units."""
 
 
 class Holder(NamedTuple):
@@ -86,8 +86,8 @@ def refund_refusal(
 
 
 def counter_refusal(payment: Payment, index: int) -> Refused:
-    """The verdict on a payment for whose condition of this index its counter has no room. A payer is told the limit of
-    a day; which other risk rule it was is told to operators alone."""
+    """The verdict on a payment whose condition at this index does not fit its counter. A payer is told about a daily
+    limit; other risk rules are named to operators only."""
     condition = payment.counters[index]
     if not condition.limit:
         return Refused(condition.reason)
@@ -98,39 +98,39 @@ def counter_refusal(payment: Payment, index: int) -> Refused:
 
 
 class Decisions:
-    """Verdicts on the payments of one batch, and what those that are admitted change."""
+    """Decides on the payments of one batch, and collects what the admitted ones change."""
 
     def __init__(self, payments: Sequence[Payment]) -> None:
         self.payments = payments
         self.verdicts: list[Refused | None] = [None] * len(payments)
-        """In the order of `payments`: why one is refused; None while it stands."""
+        """In the order of `payments`: the refusal, or None while nothing has refused it."""
         self.withdrawn: list[bytes] = []
-        """Ids of payments that a condition refused, whose rows the journal may have written before."""
+        """Ids of payments that a condition refused; the journal may have written their rows before."""
         self.counted: dict[bytes, int] = {}
-        """Counter to what the admitted payments add to it."""
+        """Counter -> what the admitted payments add to it."""
         self.refunded: dict[bytes, int] = {}
-        """Original to what the admitted refunds take of it, in minor units."""
+        """Original -> what the admitted refunds take of it, in minor units."""
         self.spent: list[tuple[bytes, bytes]] = []
         """(value, payment id) of what the admitted payments spend."""
         self.reopened: dict[bytes, bytes] = {}
         """Orders that admitted payments take over, to the payment that each was of."""
         self.respend = False
-        """Whether a value that this batch had written as spent belongs to another payment of it now."""
+        """Whether a value that this batch had written as spent now belongs to another payment of it."""
 
     def standing(self) -> Iterator[tuple[int, Payment]]:
-        """Payments that nothing has refused yet, with their places in the batch."""
+        """Payments that nothing has refused yet, with their indexes in the batch."""
         return ((at, one) for at, one in enumerate(self.payments) if self.verdicts[at] is None)
 
     def admitted(self) -> list[Payment]:
-        """The same, once everything is decided."""
+        """The same after everything is decided."""
         return [payment for _, payment in self.standing()]
 
     def repeats(self, index: int, standing: Payment) -> None:
-        """This payment's idempotency key has a payment already: `standing`, as the journal has it."""
+        """Records that this payment's idempotency key already has a payment: `standing`, as the journal has it."""
         self.verdicts[index] = Refused(0, standing)
 
     def refunds(self, originals: Mapping[bytes, Original]) -> None:
-        """Reserves refunds; `originals` are the payments that standing refunds name, by id."""
+        """Reserves refunds. `originals`: the payments that refunds name, by id."""
         for index, payment in self.standing():
             original_id = payment.original_id
             if original_id is None:
@@ -173,7 +173,7 @@ class Decisions:
         self.respend = any(owners.get(value) != payment_id for value, payment_id in self.spent)
 
     def _count(self, payment: Payment, used: Mapping[bytes, int]) -> int | None:
-        """Adds to all of a payment's counters, or to none; the index of the first that has no room."""
+        """Adds to all of a payment's counters, or to none. Returns the index of the first without room, or None."""
         for done, condition in enumerate(payment.counters):
             counter, add = condition.counter, condition.add
             if used.get(counter, 0) + self.counted.get(counter, 0) + add > condition.cap:

@@ -57,11 +57,11 @@ from gateway.engine.transitions import (
 from hutong_contract.errors import HutongError, Reason
 
 DUE_PER_TICK_MAX: Final = 512
-"""Overdue payments looked at in one tick; the rest follow in the next. Larger ticks fall out of the processor's cache,
+"""Most overdue payments handled in one tick; the rest follow in the next. Larger ticks exceed the processor's cache,
 and new payments, which share them, would wait longer."""
 
 _WITHOUT_PAYMENT: Final = (Create, Decline, Close)
-"""Events that name no payment that there is already."""
+"""Events that do not name an existing payment."""
 
 # Aliases: Python 3.11 looks up enum attributes slowly, and these stand in hot paths.
 _SENT, _APPROVED, _REVERSED = LegState.SENT, LegState.APPROVED, LegState.REVERSED
@@ -73,7 +73,7 @@ _HELD = State.HELD
 
 @dataclass(slots=True)
 class Effects:
-    """What may be told once the commit is durable."""
+    """What may be sent and told after the commit is durable."""
 
     legs: list[LegOut]
     answers: list[tuple[Waiter, bytes]]
@@ -81,7 +81,7 @@ class Effects:
 
 
 class Core:
-    """The payments in flight and what happens to them."""
+    """The payments in flight, and the decisions about them."""
 
     def __init__(self, timing: Timing | None = None, *, trace: bool = False) -> None:
         self.timing = timing or Timing()
@@ -98,7 +98,7 @@ class Core:
                 self.timers.note(payment)
 
     def shift(self, by_us: int) -> None:
-        """The clock stepped by so many microseconds: whatever is timed keeps the time that it had left."""
+        """Adjusts to a step of the clock by so many microseconds: everything timed keeps the time that it had left."""
         self.timers.shift(by_us)
         for payment in self.book.values():
             payment.due_us += by_us
@@ -127,7 +127,7 @@ class Core:
     # -- first half ---------------------------------------------------------------------------------
 
     def step(self, events: Sequence[EngineEvent], now_us: int, *, look_for_due: bool = True) -> Outcome:
-        """Folds events, then deadlines and overdue messages, into writes and effects."""
+        """Turns events, and then deadlines and overdue messages, into writes and effects."""
         out = Outcome(now_us)
         touched: set[bytes] = set()
         for event in events:
@@ -168,7 +168,7 @@ class Core:
             self._expire(event, out)
 
     def next_due_us(self) -> int | None:
-        """When the engine must tick next without any event; None with nothing in flight."""
+        """When the engine must tick next without an event; None with nothing in flight."""
         return self.timers.next_us() if self.book else None
 
     @property
@@ -350,7 +350,7 @@ class Core:
             self._wait(payment, event.waiter, event.reply_by_us)
 
     def _wait(self, payment: Payment, waiter: Waiter, reply_by_us: int) -> None:
-        """One more caller waits for the end of a payment in flight."""
+        """Adds a caller who waits for the end of a payment in flight."""
         payment.waiters.append((waiter, reply_by_us))
         if reply_by_us < payment.due_us:
             payment.due_us = reply_by_us
@@ -358,7 +358,7 @@ class Core:
                 self.timers.note(payment)
 
     def _look_for_due(self, out: Outcome) -> list[bytes]:
-        """Returns payments that were found at rest, as a crash left them."""
+        """Handles what is due. Returns payments that were found in a resting state, as a crash left them."""
         now = out.now_us
         at_rest: list[bytes] = []
         for payment in self.timers.take(self.book, now, DUE_PER_TICK_MAX):
@@ -381,7 +381,7 @@ class Core:
         return at_rest
 
     def _answer_impatient(self, payment: Payment, out: Outcome) -> None:
-        """Callers whose own time is over get the payment as it stands."""
+        """Answers callers whose own deadline has passed with the payment as it is."""
         if payment.waiters and any(by_us <= out.now_us for _, by_us in payment.waiters):
             body = response(payment)
             for waiter, by_us in payment.waiters:
@@ -392,7 +392,7 @@ class Core:
     # -- second half --------------------------------------------------------------------------------
 
     def settle(self, out: Outcome, verdicts: Sequence[Refused | None]) -> Effects:
-        """After the commit: what was admitted enters the book and may be sent; what was not is answered."""
+        """After the commit: admitted payments enter the book and may be sent; the others are answered."""
         legs, answers, errors = out.legs, out.answers, out.errors
         answers.extend((waiter, b"") for waiter in out.closers)
         refused: list[tuple[Create, Refused]] = []
@@ -436,7 +436,7 @@ class Core:
 
 
 def capture_refusal(payment: Payment, amount_minor: int, *, operator: bool = False) -> HutongError | None:
-    """Why a payment cannot be captured with this amount, or None: it can be now, or was with the same amount."""
+    """Why a payment cannot be captured with this amount; None if it can, or was captured with the same amount."""
     named = {"payment_id": id_text(payment.payment_id)}
     if capture_of(payment) is not None:
         if amount_minor == payment.amount_minor:
@@ -454,8 +454,8 @@ def capture_refusal(payment: Payment, amount_minor: int, *, operator: bool = Fal
 
 
 def _repeat_of_refused(create: Create, first: Create, verdict: Refused) -> Refused:
-    """One tick had the same key twice, and the first was refused after all: the same refusal, or, for another payload,
-    which is not refused for the key's sake any more, another try."""
+    """The answer to a repeat in the same tick as its first request, which was refused after all: the same refusal; or,
+    for another payload (which is then no longer refused because of the key), another try."""
     if create.payment.fingerprint == first.payment.fingerprint:
         return verdict
     return Refused(Reason.ERROR_REASON_PAYMENT_IN_PROGRESS)

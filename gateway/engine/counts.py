@@ -1,4 +1,4 @@
-"""What the engine counts: of itself, and of how participants answer."""
+"""Counters of the engine, and observations of how participants answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Counts:
-    """What the engine did since it started; read by metrics and the bench."""
+    """What the engine did since it started, for metrics and the bench."""
 
     ticks: int = 0
     commits: int = 0

@@ -1,4 +1,4 @@
-"""What waits for the engine: filled from any thread, emptied by the engine's."""
+"""The engine's inbox: filled from any thread, emptied by the engine's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 class Inbox(Generic[Item]):
-    """A queue that is drained in batches. Its bound is the admission control at its mouth, see `Engine`."""
+    """A queue that is drained in batches. It is bounded by the admission control in front of it (see `Engine`)."""
 
     def __init__(self) -> None:
         self._items: deque[Item] = deque()
@@ -29,12 +29,12 @@ class Inbox(Generic[Item]):
             self._refuse(self._left())
 
     def end(self, refuse: Callable[[Iterable[Item]], None]) -> None:
-        """The engine takes nothing any more: what waits, and what is put from now on, goes to `refuse`."""
+        """Ends the inbox: queued items, and those that are put later, are passed to `refuse`."""
         self._refuse = refuse
         refuse(self._left())
 
     def wake(self) -> None:
-        """Wakes the engine without giving it anything."""
+        """Wakes the engine without an item."""
         self._wake.set()
 
     def take(self, at_most: int) -> list[Item]:
@@ -43,7 +43,7 @@ class Inbox(Generic[Item]):
         return [items.popleft() for _ in range(min(at_most, len(items)))]
 
     def _left(self) -> list[Item]:
-        """Removes everything, beside other threads that do the same."""
+        """Removes everything, safe beside other threads that do the same."""
         left: list[Item] = []
         while True:
             try:
@@ -52,6 +52,6 @@ class Inbox(Generic[Item]):
                 return left
 
     def wait(self, seconds: float) -> None:
-        """Sleeps until something is put, or the time is over."""
+        """Sleeps until an item is put, or the time is over."""
         self._wake.wait(seconds)
         self._wake.clear()

@@ -40,33 +40,34 @@ from hutong_contract.errors import HutongError, Reason
 log = logging.getLogger(__name__)
 
 EVENTS_PER_TICK_MAX: Final = 4096
-"""Calls and events taken in one tick: bounds the time of a tick to some tens of milliseconds."""
+"""Most calls and events taken in one tick, which bounds a tick to some tens of milliseconds."""
 IN_FLIGHT_MAX: Final = 8192
 """Payments in flight above which new ones are refused at once (about 2 KB each)."""
 IDLE_WAIT_S: Final = 0.5
 """Longest sleep without an event; a bound, not a pace: events wake the engine."""
 LOOK_INTERVAL_US: Final = 20_000
-"""How often payments in flight are looked at for what is overdue, so that they are looked at together."""
+"""How often payments in flight are checked for what is overdue, so that they are handled in batches."""
 HOLD_LOOK_US: Final = 1_000_000
-"""How often the journal is asked for holds that have ended: one indexed look."""
+"""How often the journal is asked for holds that have ended, in microseconds: one indexed query."""
 HOLDS_PER_LOOK_MAX: Final = 512
-"""Holds ended in one look; the rest follow in the next. They enter the book beside what callers ask for."""
+"""Most holds ended in one look; the rest follow in the next. They enter the book beside new payments."""
 COMMIT_RETRY_S: Final = 0.1
-"""Between attempts to commit while the journal cannot be written."""
+"""Time between attempts to commit while the journal cannot be written, in seconds."""
 HELD_EVENTS_MAX: Final = 100_000
-"""Participants' answers kept while the journal cannot be written; further ones are dropped and inquired about later."""
+"""Most answers of participants kept while the journal cannot be written; further ones are dropped and inquired about
+later."""
 DRAIN_TICK_S: Final = 0.01
 SILENT_S: Final = 1.5
-"""From then on a journal that has not answered is taken not to: callers are told at once, and not after their time."""
+"""After this many seconds without an answer of the journal, callers are told at once that it does not answer."""
 END_S: Final = 2.0
-"""How long the engine may take to end once it is told to, before its wait for the journal is given up."""
+"""How long the engine may take to end after it is told to, in seconds; then its wait for the journal is given up."""
 GIVEN_UP_S: Final = 5.0
-"""After that: until a connection that is being opened has failed."""
+"""After that: until a connection that is being opened has failed, in seconds."""
 DRAIN_LOOK_S: Final = 0.1
 
 
 class Engine:
-    """Runs the core on a journal, with links out and fronts in."""
+    """Runs the core on a journal, with links to participants and fronts for callers."""
 
     def __init__(
         self,
@@ -82,11 +83,11 @@ class Engine:
         on_refusal: Callable[[Payment, bool], None] = lambda *_: None,
         on_step: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`observe`: told how participants answer: who, whether in time, mean latency in microseconds, when, and how
-        many answers. `on_refusal`: told of each payment that the journal did not take, and whether it repeats
-        another. `on_step`: told by how many microseconds the clock stepped, before anything is done by its new time."""
+        """`observe` receives how participants answer: who, whether in time, mean latency in microseconds, when, and how
+        many answers. `on_refusal` receives each payment that the journal did not admit, and whether it repeats another.
+        `on_step` receives by how many microseconds the clock stepped, before anything is done by its new time."""
         self.inbox: Inbox[EngineEvent] = Inbox()
-        """Events that other threads bring; calls wait at their fronts."""
+        """Events from other threads. Calls wait at their fronts."""
         self.counts = Counts()
         self.in_flight_max = in_flight_max
         self._core = core
@@ -103,10 +104,10 @@ class Engine:
         self._sources: list[Source] = []
         self._events: list[EngineEvent] = []
         self._in_hand: list[Call] = []
-        """Calls that the intake looks at. They are told too where a defect ends the engine in the midst of that, and so
-        are the callers behind `_deciding`; a transport ignores a second answer."""
+        """Calls that the intake is working on. They are answered too if a defect ends the engine meanwhile, and so are
+        the callers behind `_deciding`; a transport ignores a second answer."""
         self._deciding: Sequence[EngineEvent] = ()
-        """Events of the tick under way."""
+        """Events of the current tick."""
         self._stalled: Outcome | None = None
         self._next_look_us = 0
         self._next_hold_look_us = 0
@@ -114,23 +115,23 @@ class Engine:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._waiting_since_s: float | None = None
-        """When the tick began that is under way, or the first of those that could not be committed."""
+        """When the current tick began, or the first of those that could not be committed."""
         self.failure: BaseException | None = None
-        """Why the engine's thread ended, if it was not told to."""
+        """Why the engine's thread ended, unless it was told to."""
 
     # -- life ------------------------------------------------------------------------------------------
 
     def add_source(self, source: Source) -> None:
-        """Lets the engine empty a front. Before `start`."""
+        """Adds a front that the engine empties. Call it before `start`."""
         self._sources.append(source)
 
     def join(self, neighbours: Neighbours) -> None:
-        """Shares the journal with other engines. Before `start`."""
+        """Shares the journal with other engines. Call it before `start`."""
         self._neighbours = neighbours
 
     def recover(self) -> int:
-        """Takes what was in flight when the journal was last written into memory; its timers settle it. Returns how
-        many payments that is."""
+        """Loads what was in flight when the journal was last written; its timers settle it. Returns the number of
+        payments."""
         payments = self._journal.load_open()
         self._core.load(payments)
         return len(payments)
@@ -143,9 +144,9 @@ class Engine:
         self._thread.start()
 
     def drain(self, grace_s: float) -> bool:
-        """Admits nothing more, waits up to `grace_s` until nothing is in flight, and stops; at once where the journal
-        does not answer, since nothing ends then. What is left is settled after the next start. Returns whether nothing
-        was left."""
+        """Admits nothing more, waits up to `grace_s` until nothing is in flight, and stops; at once if the journal does
+        not answer, since then nothing ends. What is left is settled after the next start. Returns whether nothing was
+        left."""
         self._draining.set()
         if self._neighbours is not None:
             self._neighbours.retire()
@@ -167,7 +168,8 @@ class Engine:
 
     @property
     def silent(self) -> bool:
-        """Whether the journal has not answered for a while: nothing can be admitted or ended. From any thread."""
+        """Whether the journal has not answered for a while, so that nothing can be admitted or ended. From any
+        thread."""
         since_s = self._waiting_since_s
         if since_s is not None and time.monotonic() - since_s > SILENT_S:
             return True
@@ -175,17 +177,17 @@ class Engine:
 
     @property
     def writable(self) -> bool:
-        """Whether the journal takes ticks."""
+        """Whether the journal accepts ticks."""
         return self._stalled is None and self.failure is None
 
     @property
     def serving(self) -> bool:
-        """Whether payments are taken: the journal takes ticks, and the clock is right as far as is known."""
+        """Whether payments are accepted: the journal accepts ticks, and the clock is right as far as is known."""
         return self.writable and not self._clock.wrong
 
     @property
     def next_hold_look_us(self) -> int:
-        """When the journal is asked next for holds that have ended."""
+        """When the journal is next asked for holds that have ended."""
         return self._next_hold_look_us
 
     @property
@@ -222,7 +224,7 @@ class Engine:
         return busy
 
     def end(self) -> None:
-        """The last act, on the engine's thread: whoever waits is told, and whoever comes after it is told at once."""
+        """The end, on the engine's thread: all waiting and later callers are answered."""
         self._stopped.set()
         error = self._farewell()
         for source in self._sources:
@@ -249,14 +251,14 @@ class Engine:
         self.inbox.wait(seconds)
 
     def _farewell(self) -> HutongError:
-        """What callers are told once the engine has ended."""
+        """The error for callers after the engine has ended."""
         reason = Reason.ERROR_REASON_DRAINING if self.failure is None else Reason.ERROR_REASON_INTERNAL
         if isinstance(self.failure, JournalFencedError):
             reason = Reason.ERROR_REASON_JOURNAL_UNAVAILABLE
         return HutongError(reason)
 
     def _refuse_waiting(self, error: HutongError) -> None:
-        """Nobody is left without an answer when the engine ends."""
+        """Answers all waiting callers when the engine ends."""
         if self._stalled is not None:
             self._refuse_uncommitted(self._stalled)
         try:
@@ -317,7 +319,7 @@ class Engine:
         return True
 
     def _follow_clock(self) -> None:
-        """The clock stepped: what is timed moves with it."""
+        """Adjusts everything timed to a step of the clock."""
         stepped_us = self._clock.stepped_us
         by_us, self._stepped_us = stepped_us - self._stepped_us, stepped_us
         self._core.shift(by_us)
@@ -327,14 +329,14 @@ class Engine:
         self._on_step(by_us)
 
     def _ended_holds(self, now_us: int) -> list[Expire]:
-        """Holds that have ended: whichever engine takes one up first undoes it."""
+        """Events for holds that have ended; the first engine that takes up a payment reverses it."""
         self._next_hold_look_us = now_us + HOLD_LOOK_US
         if self._draining.is_set() or not self._clock.settled:
             return []
         return [Expire(payment_id) for payment_id in self._journal.ended_holds(now_us, HOLDS_PER_LOOK_MAX)]
 
     def _put_off(self, events: list[EngineEvent], error: JournalUnavailableError) -> None:
-        """The journal cannot be read: callers are refused, participants' answers are kept for a later tick."""
+        """The journal cannot be read: refuses callers, and keeps participants' answers for a later tick."""
         log.error("the journal cannot be read: %s", error)
         self.counts.commit_failures += 1
         refusal = HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
@@ -356,7 +358,7 @@ class Engine:
         return events
 
     def _take_calls(self) -> list[Call]:
-        """What waits at the fronts that the engine empties itself."""
+        """Calls that wait at the fronts."""
         return [call for source in self._sources for call in source.poll(EVENTS_PER_TICK_MAX)]
 
     def _prepare(self, calls: list[Call], events: list[EngineEvent], now_us: int) -> None:
@@ -370,7 +372,7 @@ class Engine:
         events.extend(self._intake.prepare(calls, now_us, room))
 
     def _turn_away(self, calls: Sequence[Call], reason: int) -> None:
-        """Refuses calls without looking at them, and what has come back from the intake's workers."""
+        """Refuses calls without looking at them, and payments that came back from the intake's workers."""
         error = HutongError(reason)
         for call in calls:
             call.fail(error)
@@ -426,7 +428,7 @@ class Engine:
     # -- when the journal cannot be written ----------------------------------------------------------------
 
     def _stall(self, out: Outcome, error: JournalUnavailableError) -> None:
-        """Stops acknowledging. What callers just asked for is refused; what is in flight waits with its answers."""
+        """Stops acknowledging. New requests are refused; payments in flight wait, with their answers."""
         if self._stalled is None:
             log.error("the journal cannot be written, nothing is acknowledged until it can: %s", error)
         self.counts.commit_failures += 1
@@ -441,7 +443,7 @@ class Engine:
         self._stalled = out
 
     def _refuse_uncommitted(self, out: Outcome) -> None:
-        """The tick will never be committed by this engine: nobody is told what it decided."""
+        """Answers callers of a tick that this engine will never commit; nobody is told what it decided."""
         error = HutongError(Reason.ERROR_REASON_JOURNAL_UNAVAILABLE)
         for waiter in out.asking():
             waiter.fail(error)
@@ -449,7 +451,7 @@ class Engine:
             waiter.fail(error)
 
     def _commit_again(self, now_us: int) -> bool:
-        """Tries the tick that could not be committed once more; meanwhile refuses new calls and keeps answers."""
+        """Tries again to commit the tick that could not be committed; meanwhile refuses new calls and keeps answers."""
         out = self._stalled
         assert out is not None, "called only while stalled"
         for event in self._take():
@@ -482,7 +484,7 @@ class Engine:
 
 
 def _refuse(events: Iterable[EngineEvent], error: HutongError) -> None:
-    """Tells those that wait for an answer; participants' answers wait for nothing."""
+    """Answers waiting callers with an error. Participants' answers have no caller."""
     for event in events:
         if not isinstance(event, Answered | Expire):
             event.waiter.fail(error)

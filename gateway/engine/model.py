@@ -1,4 +1,4 @@
-"""What the engine holds in memory and what it asks of the journal: values, no behaviour."""
+"""The values that the engine holds in memory and passes to the journal. No behaviour."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tokenization.interface import Condition
 LEG_ID_BYTES: Final = 17
 """16 bytes of the payment's id and the leg's number."""
 INQUIRY_NUMBER_MIN: Final = 128
-"""Inquiries change nothing, are not journaled, and count from here; journaled legs stay below."""
+"""Inquiries change nothing, are not stored in the journal, and are numbered from here; stored legs stay below."""
 LEGS_MAX: Final = 100
 """Legs that one payment may have; a route has at most ACQUIRERS_MAX candidates, each a credit and a reversal."""
 NOT_SENT: Final = -1
-"""In place of a Result: the link knows that the message never left, so it had no effect."""
+"""In place of a Result: the link knows that the message was never sent, so it had no effect."""
 ACQUIRERS_MAX: Final = 8
 SUSPENSE: Final = "suspense"
-"""The gateway's own account: money taken and not yet given."""
+"""The gateway's own account: money that was taken and not yet given."""
 RISK_HOLD: Final = "risk_hold"
-"""The reason of a payment that risk rules hold: its funds rest until the operator releases or rejects it."""
+"""The reason of a payment that risk rules hold: it rests until the operator releases or rejects it."""
 
 
 class Kind(Number):
-    """What a payment is; the numbers are those of hutong.gateway.v1.PaymentKind."""
+    """The kind of a payment; the numbers are those of hutong.gateway.v1.PaymentKind."""
 
     PAYMENT = 1
     REFUND = 2
@@ -46,7 +46,7 @@ class LegKind(Number):
 
 
 class LegState(Number):
-    """What is known of a leg."""
+    """The state of a leg, as far as it is known."""
 
     SENT = 1
     APPROVED = 2
@@ -68,10 +68,10 @@ class Waiter(Protocol):
     """A caller who waits for an answer."""
 
     def answer(self, payload: bytes) -> None:
-        """Gives the serialized response."""
+        """Sends the serialized response."""
 
     def fail(self, error: HutongError) -> None:
-        """Gives a typed error."""
+        """Sends a typed error."""
 
 
 @dataclass(slots=True)
@@ -82,10 +82,10 @@ class Leg:
     kind: LegKind
     participant: str
     original: int = 0
-    """Of a reversal: the number of the leg that it undoes; of a capture: of the authorisation."""
+    """Of a reversal: the number of the leg that it reverses; of a capture: of the authorisation."""
     state: LegState = LegState.SENT
     was_approved: bool = False
-    """Whether its approval is known (it stays true when the leg is reversed), so its posting, if any, is written."""
+    """Whether its approval is known (also after the leg was reversed), so its posting, if any, is written."""
     code: str = ""
     """The participant's response code."""
     sent_us: int = 0
@@ -100,7 +100,7 @@ class Payment:
     amount_minor: int
     currency: str
     debtor: str
-    """The participant that money is taken from."""
+    """The participant that is debited."""
     creditors: tuple[str, ...]
     """The participants that can be credited, in the order in which they are tried."""
     created_us: int
@@ -121,33 +121,33 @@ class Payment:
     terminal_id: str = ""
     reference: str = ""
     route: str = ""
-    """JSON: the candidates considered, with scores and reasons. The journal keeps each text once."""
+    """JSON: the acquirers considered, with scores and reasons. The journal stores each text once."""
     route_id: int = 0
-    """64-bit name of that text; 0 where there is none."""
+    """64-bit id of that text; 0 if there is none."""
     original_id: bytes | None = None
     """Of a refund: the payment that it refunds."""
     debit_original: bytes = b""
-    """Of a refund: the leg id of the original credit, which the acquirer takes back."""
+    """Of a refund: the leg id of the original credit, which the acquirer gives back."""
     credit_original: bytes = b""
-    """Of a refund: the leg id of the original debit, which the issuer gives back."""
+    """Of a refund: the leg id of the original debit, which the issuer gets back."""
     spends: tuple[bytes, ...] = ()
-    """16-byte values that may be spent once for ever."""
+    """16-byte values that may be spent only once."""
     order: bytes = b""
     """16 bytes that stand for the merchant's order that a dynamic code asks for; empty: none. Spent like `spends`, but
     free again once the payment that has it has ended without success, or was refunded in full."""
     spend_reason: int = 0
-    """The hutong.status.v1.ErrorReason to answer with when one was spent before."""
+    """The hutong.status.v1.ErrorReason to answer with if one of them was spent before."""
     counters: tuple[Condition, ...] = ()
-    """What must hold in its commit: the payer's key's own conditions, then those of risk rules."""
+    """Conditions of the commit: those of the payer's key, then those of risk rules."""
     risk: str = ""
-    """JSON: what the risk rules found. The journal keeps each text once."""
+    """JSON: the result of the risk rules. The journal stores each text once."""
     risk_id: int = 0
-    """64-bit name of that text, negative where no rule fired; 0 where nobody judged."""
+    """64-bit id of that text, negative if no rule fired; 0 if the payment was not judged."""
     authorised_minor: int = 0
-    """What is to be held until somebody captures or cancels; 0: the amount is taken at once. Once captured,
-    `amount_minor` is what was captured."""
+    """Amount to hold until it is captured or cancelled; 0: no hold. After the capture `amount_minor` is the captured
+    amount."""
     hold_until_us: int = 0
-    """When a hold ends by itself."""
+    """When the hold expires, in microseconds."""
 
     state: State = State.DEBITING
     goal: State = State.FAILED
@@ -155,7 +155,7 @@ class Payment:
     attempt: int = 0
     """Index of the current creditor."""
     failover: bool = True
-    """Whether a further acquirer may be tried."""
+    """Whether another acquirer may be tried."""
     legs: list[Leg] = field(default_factory=list)
     ended_us: int = 0
     asked_us: int = 0
@@ -163,16 +163,17 @@ class Payment:
     due_us: int = 0
     """When the engine must look at this payment again."""
     retries: int = 0
-    """Inquiries or repeated reversals sent in this state."""
+    """Number of inquiries or repeated reversals sent in this state."""
     inquiries: int = 0
     deadline_seen: bool = False
     waiters: list[tuple[Waiter, int]] = field(default_factory=list)
-    """Who waits for the first final answer, and until when (microseconds)."""
+    """Callers who wait for the first final answer, and until when (microseconds)."""
     cancellers: list[Waiter] = field(default_factory=list)
     refunded_minor: int = 0
-    """Sum of refunds that succeeded or are under way, as of loading."""
+    """Sum of refunds that succeeded or are in flight, at the time of loading."""
     row_id: bytearray = field(init=False, repr=False)
-    """`payment_id` in rows: sqlite3 binds a bytearray at once, but looks for an adapter for bytes each time."""
+    """`payment_id` for rows: sqlite3 binds a bytearray faster than bytes, for which it looks for an adapter each
+    time."""
 
     def __post_init__(self) -> None:
         self.row_id = bytearray(self.payment_id)
@@ -193,7 +194,7 @@ _DEBIT: Final = LegKind.DEBIT
 
 
 def first_leg(payment: Payment, sent_us: int) -> Leg:
-    """What begins every payment: the leg that takes the money, or sets it aside."""
+    """The first leg of a payment: the debit, or the authorisation of a hold."""
     kind = _DEBIT if payment.kind is _PAYMENT else LegKind.REFUND
     if payment.authorised_minor:
         kind = LegKind.AUTHORISATION
@@ -201,30 +202,30 @@ def first_leg(payment: Payment, sent_us: int) -> Leg:
 
 
 class Refusal(NamedTuple):
-    """A payment that risk rules did not let in, to be kept."""
+    """A payment that risk rules declined, to be stored."""
 
     payment: Payment
     reason: int
-    """The hutong.status.v1.ErrorReason that its caller gets."""
+    """The hutong.status.v1.ErrorReason of the answer."""
     limit: str = ""
-    """The limit that had no room, where it was one."""
+    """The limit that the payment exceeded, if that was the reason."""
 
 
 class Movement(NamedTuple):
-    """Money moved: two postings that sum to zero, this one and its counterpart on the suspense account."""
+    """A movement of money: two postings that sum to zero, this one and its counterpart on the suspense account."""
 
     payment_id: bytes | bytearray
     number: int
-    """Of the leg that moved it."""
+    """Number of the leg that moved it."""
     account: str
-    """The participant whose account with the gateway it is."""
+    """The participant whose account with the gateway is posted to."""
     currency: str
     amount_minor: int
-    """Signed: below zero is owed to the gateway."""
+    """Signed: negative is owed to the gateway."""
     posted_us: int
 
     def postings(self) -> tuple[Movement, Movement]:
-        """Both sides."""
+        """Both postings."""
         return self, self._replace(account=SUSPENSE, amount_minor=-self.amount_minor)
 
 
@@ -234,8 +235,8 @@ class Writes:
 
     admissions: list[Payment] = field(default_factory=list)
     legs: dict[tuple[bytes, int], Leg] = field(default_factory=dict)
-    """(payment id, number) to a leg that is new or changed. An admission's first leg is not among them: the payment's
-    own row says that it is sent, until its answer is written."""
+    """(payment id, number) -> a new or changed leg. The first leg of an admission is not among them: the payment's own
+    row says that it was sent, until its answer is written."""
     changed: dict[bytes, Payment] = field(default_factory=dict)
     """Payments whose state changed."""
     captured: dict[bytes, Payment] = field(default_factory=dict)
@@ -244,13 +245,13 @@ class Writes:
     events: list[tuple[bytes | bytearray, int, int]] = field(default_factory=list)
     """(payment id, state, microseconds)."""
     releases: list[tuple[int, bytes]] = field(default_factory=list)
-    """(amount, counter) to give back."""
+    """(amount, counter) to give back to counters."""
     refund_releases: list[tuple[int, bytes]] = field(default_factory=list)
     """(amount in minor units, original payment id) of refunds that did not succeed."""
     closings: list[tuple[int, int]] = field(default_factory=list)
-    """(settlement window to close, microseconds); a window that is not the next one is left as it is."""
+    """(settlement window to close, microseconds); a window that is not the next one is ignored."""
     refusals: list[Refusal] = field(default_factory=list)
-    """Payments that risk rules refused before the commit; the journal adds those that its own verdicts refuse."""
+    """Payments that risk rules declined before the commit; the journal adds those that its own verdicts refuse."""
 
     def __bool__(self) -> bool:
         return bool(
@@ -266,15 +267,15 @@ class Writes:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The journal's verdict on an admission that it did not take."""
+    """The journal's verdict on a payment that it did not admit."""
 
     reason: int
     """The hutong.status.v1.ErrorReason; 0 for a repeated idempotency key."""
     standing: Payment | None = None
-    """Of a repeated key: the payment that has it, as the journal has it."""
+    """Of a repeated key: the existing payment, as the journal has it."""
     fields: dict[str, str] = field(default_factory=dict)
     limit: str = ""
-    """The risk rules' limit that had no room, where it was one."""
+    """The limit of risk rules that the payment exceeded, if that was the reason."""
 
 
 class LegOut(NamedTuple):
@@ -291,7 +292,7 @@ class LegOut(NamedTuple):
 
 
 class ElsewhereError(HutongError):
-    """Another engine on this journal carries the payment out; the caller may wait for it until `reply_by_us`."""
+    """Another engine on this journal has the payment; the caller may wait for it until `reply_by_us`."""
 
     def __init__(self, payment_id: bytes, reply_by_us: int) -> None:
         self.payment_id = payment_id
@@ -308,7 +309,7 @@ class Create(NamedTuple):
 
 
 class Decline(NamedTuple):
-    """Event: risk rules refuse this payment; its caller hears of it once that is on disk."""
+    """Event: risk rules declined this payment; its caller is answered once that is on disk."""
 
     payment: Payment
     waiter: Waiter
@@ -316,7 +317,7 @@ class Decline(NamedTuple):
 
 
 class Cancel(NamedTuple):
-    """Event: a caller wants a payment undone."""
+    """Event: a caller cancels a payment."""
 
     payment_id: bytes
     waiter: Waiter
@@ -331,8 +332,8 @@ class Join(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """Event: a participant answered a leg or an inquiry. `result` is a Result or NOT_SENT; anything else is
-    a participant's mistake."""
+    """Event: a participant answered a leg or an inquiry. `result` is a Result or NOT_SENT; any other value is a
+    participant's mistake."""
 
     participant: str
     leg_id: bytes
@@ -341,26 +342,26 @@ class Answered(NamedTuple):
 
 
 class Close(NamedTuple):
-    """Event: a settlement window is to be closed. Its waiter is answered, with nothing, once the journal has decided;
-    what became of the window is read from the journal."""
+    """Event: close a settlement window. Its waiter is answered, with an empty answer, once the journal has decided; the
+    outcome is read from the journal."""
 
     number: int
     waiter: Waiter
 
 
 class Capture(NamedTuple):
-    """Event: a caller wants what a payment holds; 0 means all of it."""
+    """Event: a caller captures what a payment holds; 0 means all of it."""
 
     payment_id: bytes
     amount_minor: int
     waiter: Waiter
     reply_by_us: int
     operator: bool = False
-    """Whether the operator asks, who alone releases what risk rules hold."""
+    """Whether the caller is the operator, who alone releases what risk rules hold."""
 
 
 class Expire(NamedTuple):
-    """Event: the journal says that the hold of a payment has ended, or may have been left in this engine's care."""
+    """Event: the hold of a payment has ended, according to the journal, or may have been left to this engine."""
 
     payment_id: bytes
 

@@ -1,5 +1,5 @@
-"""What the engine asks of what stands around it: ports. Journals, links, fronts and the intake implement them, and the
-engine imports none of these."""
+"""Ports: what the engine needs from its surroundings. Journals, links, fronts and the intake implement them; the engine
+imports none of those."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from hutong_contract.errors import HutongError
 
 
 class JournalUnavailableError(Exception):
-    """The journal could not take a tick: disk full, I/O error, no connection. Nothing of the tick is in it."""
+    """The journal could not take a tick: disk full, I/O error, no connection. Nothing of the tick was stored."""
 
 
 class JournalFencedError(Exception):
-    """Another gateway has taken over what this engine had in flight. Nothing can be committed any more, so nothing may
-    be acknowledged: the engine ends, and begins anew."""
+    """Another gateway has taken over this engine's payments in flight. Nothing can be committed any more, so nothing
+    may be acknowledged: the engine ends, and starts again."""
 
 
 class Journal(Protocol):
     """Durable state, written by the engine's thread alone."""
 
     def commit(self, writes: Writes) -> list[Refused | None]:
-        """Takes a tick in one durable transaction, and says for each admission why it was refused, or None.
-
-        Raises JournalUnavailableError when nothing was taken, or when that could not even be looked up."""
+        """Stores a tick in one durable transaction. Returns for each admission why it was refused, or None. Raises
+        JournalUnavailableError if nothing was stored, or if even that could not be looked up."""
         ...
 
     def last_was_taken(self) -> bool:
-        """Whether the tick whose commit raised is in the journal after all (a failed fsync leaves that open). To be
-        asked before anything is committed again; raises JournalUnavailableError while it still cannot be looked up."""
+        """Whether the tick whose commit raised is in the journal after all (a failed fsync leaves that open). Ask
+        before anything is committed again; raises JournalUnavailableError while it cannot be looked up."""
         ...
 
     def load_open(self) -> list[Payment]:
@@ -44,13 +43,13 @@ class Journal(Protocol):
         ...
 
     def claim(self, payment_ids: Sequence[bytes]) -> list[Payment]:
-        """Those of these payments that this engine may act on: its own, and ended ones that no engine looks after any
-        more, which become its own. On a shared journal also those whose funds are held: they become its own in a
-        durable transaction, which one engine wins, until it puts them down again. On a journal with one engine, all."""
+        """Those of these payments that this engine may act on: its own, and ended ones of dead engines, which become
+        its own. On a shared journal also held ones: one engine wins them in a durable transaction, and has them until
+        they rest again. On a journal with one engine, all."""
         ...
 
     def ended_holds(self, now_us: int, limit: int) -> list[bytes]:
-        """Payments at rest whose hold has ended, the oldest first; whoever claims them, undoes them."""
+        """Held payments whose hold has ended, oldest first. Whoever claims them, reverses them."""
         ...
 
     def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Payment]:
@@ -58,8 +57,8 @@ class Journal(Protocol):
         ...
 
     def give_up(self) -> None:
-        """From any thread, when the process stops and the journal does not answer: whoever waits for it, here or in a
-        reader that was opened beside it, gets JournalUnavailableError at once, now and ever after."""
+        """From any thread, when the process stops and the journal does not answer: everybody who waits for it, here or
+        in a reader that was opened beside it, gets JournalUnavailableError at once, now and later."""
         ...
 
     def close(self) -> None:
@@ -78,17 +77,18 @@ class Link(Protocol):
         ...
 
     def send(self, legs: Sequence[LegOut], now_us: int) -> list[Answered]:
-        """Sends legs, all of them durable. What cannot leave comes back as NOT_SENT, and so do earlier legs that still
-        wait for their connection when these ask about them or undo them. That must be certain: a leg that may have left
-        is not reported."""
+        """Sends legs, all of them durable. Returns as NOT_SENT those that cannot be sent, and earlier legs that still
+        wait for their connection when these ask about them or reverse them. NOT_SENT is certain: a leg that may have
+        been sent is not reported."""
         ...
 
     def poll(self, now_us: int) -> list[Answered]:
-        """Answers that have arrived, and NOT_SENT for legs that waited for their connection until given up."""
+        """Answers that have arrived, and NOT_SENT for legs that waited for their connection until they were given
+        up."""
         ...
 
     def next_due_us(self) -> int | None:
-        """When `poll` will have something without anything being sent; None if that is not known."""
+        """When `poll` will have something although nothing is sent; None if that is not known."""
         ...
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class Link(Protocol):
 
 
 class Call(Waiter, Protocol):
-    """A request of a caller as a front received it, and the way back to the caller."""
+    """A request that a front received, and how to answer it."""
 
     method: int
     """Its index in gateway.calls.METHODS."""
@@ -115,25 +115,25 @@ class Source(Protocol):
     """A front that the engine empties by itself (besides its inbox)."""
 
     def poll(self, at_most: int) -> Sequence[Call]:
-        """Calls that wait, without blocking."""
+        """Calls that wait; does not block."""
         ...
 
     def idle(self) -> None:
-        """The engine has nothing to do: whoever comes next must wake it through its inbox."""
+        """The engine is idle: the next call must wake it through its inbox."""
         ...
 
     def end(self, error: HutongError) -> None:
-        """The engine has ended: whoever comes next is refused at once, with this error."""
+        """The engine has ended: refuses further calls with this error."""
         ...
 
 
 class Intake(Protocol):
-    """Turns calls into events: validates, resolves keys, routes. Answers what it refuses by itself. Used by the
-    engine's thread alone."""
+    """Turns calls into events: validates, resolves keys, routes. Answers refusals itself. Used by the engine's thread
+    alone."""
 
     @property
     def waiting(self) -> bool:
-        """Whether payments wait for the next `prepare` that an earlier one gave to a worker, as those paid by face."""
+        """Whether payments that were given to a worker, such as those paid by face, wait for the next `prepare`."""
         ...
 
     def prepare(self, calls: Sequence[Call], now_us: int, room: int) -> list[EngineEvent]:
@@ -148,11 +148,11 @@ class Intake(Protocol):
         ...
 
     def refuse(self, error: HutongError) -> None:
-        """Answers payments that came back from workers, and are not to be looked at, with an error."""
+        """Answers payments that came back from workers with an error, without looking at them."""
         ...
 
     def end(self, error: HutongError) -> None:
-        """The engine has ended: the same, also for payments that come back later."""
+        """The engine has ended: as `refuse`, also for payments that come back later."""
         ...
 
 
@@ -160,24 +160,25 @@ class Intake(Protocol):
 
 
 class Neighbours(Protocol):
-    """Other engines that share the journal. Called on the engine's thread, unless said otherwise."""
+    """Other engines that share the journal. Used on the engine's thread, unless said otherwise."""
 
     def start(self) -> None:
-        """Begins to keep this engine's lease, and to look after the payments of engines that died."""
+        """Begins to keep this engine's lease, and to take over the payments of dead engines."""
         ...
 
     def poll(self, at_most: int) -> Sequence[EngineEvent]:
-        """Takes what was adopted into the book, answers callers whose payments ended elsewhere, and gives what other
-        engines passed on. Raises JournalFencedError, once, when another has taken this engine's lease."""
+        """Takes adopted payments into the book, answers callers whose payments ended elsewhere, and returns what other
+        engines passed on. Raises JournalFencedError, once, if another has taken this engine's lease."""
         ...
 
     def divert(self, events: Sequence[EngineEvent]) -> list[EngineEvent]:
-        """Passes events on whose payments are not in the book because another engine carries them out; returns the
-        rest. Raises JournalUnavailableError; then nothing was passed on."""
+        """Passes on events whose payments another engine has; returns the others. Raises JournalUnavailableError; then
+        nothing was passed on."""
         ...
 
     def follow(self, payment_id: bytes, waiter: Waiter, reply_by_us: int) -> None:
-        """Answers the caller when a payment of another engine ends, or as it stands when the caller's time is over."""
+        """Answers the caller when a payment of another engine ends, or with the payment as it is when the caller's time
+        is over."""
         ...
 
     @property
@@ -186,13 +187,13 @@ class Neighbours(Protocol):
         ...
 
     def shift(self, by_us: int) -> None:
-        """The clock stepped by so many microseconds: callers who follow a payment keep the time that they had left."""
+        """Adjusts to a step of the clock: callers who follow a payment keep the time that they had left."""
         ...
 
     def retire(self) -> None:
-        """The engine drains: nothing more is adopted. From any thread."""
+        """The engine drains: nothing more is taken over. From any thread."""
         ...
 
     def close(self) -> None:
-        """Ends everything; callers who still wait are refused. Once the engine has ended, from any thread."""
+        """Ends everything and refuses waiting callers. After the engine has ended, from any thread."""
         ...

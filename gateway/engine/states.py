@@ -21,13 +21,13 @@ from typing import Final
 
 
 class Number(enum.IntEnum):
-    """An enumeration whose members are found in a table as fast as their numbers: enum's own hash is a Python call."""
+    """An enumeration whose members hash as fast as their numbers: enum's own hash is a Python call."""
 
     __hash__ = int.__hash__
 
 
 class State(Number):
-    """Where a payment stands; the numbers are those of hutong.gateway.v1.PaymentState."""
+    """The state of a payment; the numbers are those of hutong.gateway.v1.PaymentState."""
 
     DEBITING = 1
     DEBIT_UNKNOWN = 2
@@ -47,11 +47,12 @@ class State(Number):
 
 FINAL: Final = frozenset({State.SUCCEEDED, State.DECLINED, State.FAILED, State.CANCELLED, State.EXPIRED})
 RESTING: Final = FINAL | {State.HELD}
-"""States in which nothing happens until somebody asks for it, or a hold ends: callers are answered, memory is free."""
+"""States in which nothing happens until a request arrives or a hold ends: callers are answered, and the payment is not
+kept in memory."""
 
 
 class Event(Number):
-    """What can happen to a payment."""
+    """The events of a payment."""
 
     DEBIT_APPROVED = 0
     """The debit, or the capture, was done: its own answer, or an inquiry's."""
@@ -92,7 +93,7 @@ class Event(Number):
 
 
 class Action(Number):
-    """What a transition makes the engine do, in the order listed."""
+    """The actions of a transition, which the engine carries out in the order listed."""
 
     SEND_CREDIT = 0
     """Send the credit to the current acquirer."""
@@ -129,12 +130,12 @@ class Rule:
     """One cell of the table."""
 
     to: State | None
-    """The next state; None: the goal that was set when the payment began to be undone."""
+    """The next state; None: the goal that was set when the reversal of the payment began."""
     actions: tuple[Action, ...] = ()
     goal: State | None = None
-    """The final state to reach once the debit is undone."""
+    """The final state to reach once the debit is reversed."""
     why: str = ""
-    """Why nothing happens, where nothing does."""
+    """Why nothing happens, if nothing does."""
 
 
 S, E, A = State, Event, Action
@@ -182,7 +183,7 @@ def _capture_open(state: State, waiting: dict[Event, Rule]) -> dict[Event, Rule]
 
 
 def _undoable(state: State) -> dict[Event, Rule]:
-    """While nothing was credited yet: the payment is undone when it is cancelled, or its time is over."""
+    """While nothing was credited yet: a payment that is cancelled, or whose deadline has passed, is reversed."""
     return {
         E.CANCEL: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.CANCELLED),
         E.DEADLINE: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.EXPIRED),
@@ -193,7 +194,7 @@ def _undoable(state: State) -> dict[Event, Rule]:
 
 
 def _asked(state: State, unknown: State) -> dict[Event, Rule]:
-    """The debit, hold or capture was sent: silence makes it unknown."""
+    """The debit, hold or capture was sent: silence leads to UNKNOWN."""
     return {
         E.OVERDUE: Rule(unknown, (A.INQUIRE_DEBIT,)),
         E.EXHAUSTED: Rule(unknown, (A.INQUIRE_DEBIT,)),
@@ -202,7 +203,7 @@ def _asked(state: State, unknown: State) -> dict[Event, Rule]:
 
 
 def _unknown(state: State) -> dict[Event, Rule]:
-    """The debit, hold or capture is asked about: what is not found, or stays silent, is undone."""
+    """The debit, hold or capture is inquired about: if it is not found, or there is no answer, it is reversed."""
     return {
         E.OVERDUE: Rule(state, (A.INQUIRE_DEBIT,)),
         E.EXHAUSTED: Rule(S.REVERSING, (A.REVERSE_DEBIT,), goal=S.FAILED),
@@ -302,4 +303,4 @@ TABLE: Final[dict[State, dict[Event, Rule]]] = {
     },
     **{state: _final(state) for state in sorted(FINAL)},
 }
-"""Every state's answer to every event; a test checks that none is missing."""
+"""The reaction of every state to every event; a test checks that none is missing."""

@@ -1,6 +1,6 @@
-"""Carrying out the table's rules: what each action does to a payment, to the tick's writes and to its messages.
+"""Carries out the table's rules: what each action does to a payment, to the tick's writes and to its messages.
 
-Pure as the core is: no clock, socket, disk or random source.
+Pure, as the core is: no clock, socket, disk or random source.
 """
 
 from __future__ import annotations
@@ -44,43 +44,43 @@ _SENT = LegState.SENT
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long the engine waits, in microseconds."""
+    """Timeouts and intervals of the engine, in microseconds."""
 
     leg_timeout_us: int = 5_000_000
-    """For the answer to a debit or credit; after it the leg is UNKNOWN."""
+    """Time for the answer to a debit or credit; after it the leg is UNKNOWN."""
     inquiry_us: int = 3_000_000
-    """Between inquiries."""
+    """Time between inquiries."""
     inquiries_max: int = 10
-    """Inquiries about one leg before it is reversed."""
+    """Most inquiries about one leg before it is reversed."""
     capture_us: int = 30_000_000
-    """For a payment to end, from its capture on; after it nothing new is begun."""
+    """Time for a payment to end after its capture; after it nothing new is begun."""
     reversal_us: int = 1_000_000
-    """Before an unanswered reversal is repeated the first time; doubles each time."""
+    """Time before an unanswered reversal is first repeated; doubles each time."""
     reversal_max_us: int = 60_000_000
-    """The longest time between two repetitions."""
+    """Longest time between two repetitions."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """The first half of a tick."""
+    """The result of the first half of a tick."""
 
     now_us: int
     writes: Writes = field(default_factory=Writes)
     creates: list[Create] = field(default_factory=list)
     declines: list[Decline] = field(default_factory=list)
     closers: list[Waiter] = field(default_factory=list)
-    """Who waits for settlement windows to be closed."""
+    """Callers who wait for settlement windows to be closed."""
     legs: list[LegOut] = field(default_factory=list)
     answers: list[tuple[Waiter, bytes]] = field(default_factory=list)
     errors: list[tuple[Waiter, HutongError]] = field(default_factory=list)
     observations: list[tuple[str, bool, int]] = field(default_factory=list)
     """(participant, answered in time, latency in microseconds) for the router's health."""
     anomalies: dict[str, int] = field(default_factory=dict)
-    """Counts of what a correct participant never does."""
+    """Counts of what a correct participant never does, by kind."""
     transitions: list[tuple[State, Event]] = field(default_factory=list)
 
     def asking(self) -> list[Waiter]:
-        """Callers who wait for what this tick was to begin: payments to admit or refuse, windows to close."""
+        """Callers who wait for what this tick begins: payments to admit or refuse, windows to close."""
         asking = [create.waiter for create in self.creates]
         return asking + [decline.waiter for decline in self.declines] + self.closers
 
@@ -111,7 +111,7 @@ class Transitions:
         }
 
     def apply(self, payment: Payment, leg: Leg, event: Event, out: Outcome) -> None:
-        """Looks the event up in the table and carries its rule out."""
+        """Looks up the event in the table and carries out its rule."""
         rule = TABLE[payment.state][event]
         if self._trace:
             out.transitions.append((payment.state, event))
@@ -133,7 +133,7 @@ class Transitions:
             self.plan(payment)
 
     def plan(self, payment: Payment) -> None:
-        """Sets when this payment must be looked at again."""
+        """Sets when this payment is due next."""
         due = self.retry_due_us(payment)
         if payment.deadline_us < due and not payment.deadline_seen and payment.state not in FINAL:
             due = payment.deadline_us
@@ -292,7 +292,7 @@ class Transitions:
         payment.waiters.clear()
 
     def post(self, payment: Payment, leg: Leg, sign: int, out: Outcome) -> None:
-        """Notes the movement between the participant's account and the gateway's. A hold moves nothing."""
+        """Records the movement between the participant's account and the gateway's. A hold moves nothing."""
         if leg.kind is _AUTHORISATION:
             return
         amount = payment.amount_minor * sign
@@ -304,7 +304,7 @@ class Transitions:
 
 
 def leg_out(payment: Payment, leg: Leg) -> LegOut:
-    """The message for a leg."""
+    """The message to the participant for a leg."""
     account = terminal = ""
     original = b""
     if leg.kind == _DEBIT or leg.kind == _AUTHORISATION:
@@ -328,7 +328,7 @@ def leg_out(payment: Payment, leg: Leg) -> LegOut:
 
 
 def amount_of(payment: Payment, leg: Leg) -> int:
-    """What a leg moves, sets aside or undoes, in minor units."""
+    """The amount that a leg moves, sets aside or reverses, in minor units."""
     about = payment.legs[leg.original - 1] if leg.kind is _REVERSAL else leg
     return payment.authorised_minor if about.kind is _AUTHORISATION else payment.amount_minor
 
@@ -341,7 +341,7 @@ def capture_of(payment: Payment) -> Leg | None:
 
 
 def current_debit(payment: Payment) -> Leg:
-    """The debit or, of a hold, the authorisation and then its capture."""
+    """The debit leg; of a hold, the authorisation and later its capture."""
     return capture_of(payment) or payment.legs[0]
 
 
@@ -364,5 +364,5 @@ def open_reversals(payment: Payment) -> list[Leg]:
 
 
 def anomaly(out: Outcome, what: str) -> None:
-    """Counts something that a correct participant never does."""
+    """Counts an anomaly: something that a correct participant never does."""
     out.anomalies[what] = out.anomalies.get(what, 0) + 1

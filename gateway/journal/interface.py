@@ -1,4 +1,4 @@
-"""What a journal shows to queries and watchers, and why one cannot be used. What the engine asks of it is
+"""The interface of a journal for queries and watchers, and the errors of opening one. The engine's own interface is
 gateway.engine.ports.Journal."""
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from gateway.journal.refusals import DecisionRow
 
 
 class JournalWentBackError(JournalFencedError):
-    """The database has lost commits that were acknowledged: it was restored from a backup, or a standby that lagged was
-    made the primary. Nothing may be done on it until an operator has accepted that."""
+    """The database has lost acknowledged commits: it was restored from a backup, or a lagging standby became the
+    primary. It must not be used until an operator has accepted that."""
 
 
 class JournalMismatchError(Exception):
@@ -22,11 +22,12 @@ class JournalMismatchError(Exception):
 
 
 class ClockDiffersError(JournalMismatchError):
-    """This machine's clock and the database's are too far apart to begin: set the wrong one right."""
+    """This machine's clock and the database's differ too much to start. Set the wrong one right."""
 
 
 class EventRow(NamedTuple):
-    """One change of one payment, in the order of the journal, with what the payment's row says as it is read."""
+    """One change of one payment, in the order of the journal, with columns of the payment's row at the time of
+    reading."""
 
     sequence: int
     payment_id: bytes
@@ -39,7 +40,7 @@ class EventRow(NamedTuple):
     terminal_id: str = ""
     payer_key: int = 0
     token_ref: bytes = b""
-    """The payer's token, as the token service refers to it."""
+    """The payer's token, as the token service's reference."""
     original_id: bytes = b""
     """Of a refund: the payment that it refunds."""
 
@@ -48,7 +49,7 @@ EVENT_COLUMNS: Final = (
     "e.sequence, e.payment_id, e.state, e.time_us, p.kind, p.amount_minor, p.currency, p.merchant_id, p.terminal_id, "
     "p.payer_key, p.account_ref, p.original_id"
 )
-"""What an EventRow is read from: `events` as e, left joined with `payments` as p."""
+"""The columns of an EventRow: `events` as e, left joined with `payments` as p."""
 
 
 def event_rows(rows: Iterable[Sequence[Any]]) -> list[EventRow]:
@@ -62,7 +63,7 @@ def event_rows(rows: Iterable[Sequence[Any]]) -> list[EventRow]:
 
 
 class Reader(Protocol):
-    """Committed state, for queries and watchers; one for each thread, never in the engine's way."""
+    """Committed state, for queries and watchers. One for each thread; never blocks the engine."""
 
     def payments(self, payment_ids: Sequence[bytes]) -> list[Payment]:
         """Payments by id with their legs, and with the texts of their route and risk judgement; those that do not exist
@@ -82,12 +83,12 @@ class Reader(Protocol):
         ...
 
     def events_of(self, watched: Mapping[bytes, int], limit: int) -> list[EventRow]:
-        """Up to `limit` events of some payments, each payment's in order and after its own sequence number: payment id
-        to that number. Costs what these payments' events cost, however many others there are."""
+        """Up to `limit` events of some payments, each payment's in order and after its own sequence number (payment id
+        -> number). The cost depends on these payments' events only."""
         ...
 
     def decisions(self, before: bytes | None, most: int) -> list[DecisionRow]:
-        """Decisions of risk rules by which something fired, newest first: up to `most` older than payment `before`."""
+        """Decisions of risk rules in which a rule fired, newest first: up to `most`, older than payment `before`."""
         ...
 
     def last_event(self) -> int:
@@ -95,17 +96,17 @@ class Reader(Protocol):
         ...
 
     def follow(self) -> bool:
-        """Takes up more of what is committed into an index that this reader keeps beside the journal, if it keeps one.
-        Returns whether nothing committed is missing in it now. A call does a bounded piece of work."""
+        """Adds committed payments to the index that this reader keeps beside the journal, if it keeps one. Returns
+        whether nothing committed is missing in it. One call does a bounded piece of work."""
         ...
 
     def scan(self, scan: Scan) -> list[ListedRow]:
-        """Payments of a scan, newest first, up to its limit; of one merchant or token: as far as `follow` has come."""
+        """Payments of a scan, newest first, up to its limit; those of one merchant or token only as far as `follow` has
+        come."""
         ...
 
     def rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        """The rows of a query that has `?` for its values, in SQL that every journal takes. Raises
-        JournalUnavailableError."""
+        """The rows of a query with `?` for its values, in SQL for every journal. Raises JournalUnavailableError."""
         ...
 
     def close(self) -> None:

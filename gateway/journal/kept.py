@@ -1,27 +1,27 @@
-"""Texts that many payments share and the journal keeps once, by a 64-bit name made from the text itself."""
+"""Texts that many payments share. The journal stores each once, under a 64-bit id made from the text."""
 
 from __future__ import annotations
 
 from typing import Final
 
 KNOWN_MAX: Final = 10_000
-"""Names remembered to be in the journal; beyond it they are learnt anew."""
+"""Most ids remembered as stored; beyond it they are looked up again."""
 
 
 class KeptTexts:
-    """Which texts of one table are known to be there: those of ticks that were committed."""
+    """The texts of one table that are known to be stored: those of committed ticks."""
 
     def __init__(self) -> None:
         self.known = {0}
-        """Names; 0 stands for no text."""
+        """Ids; 0 stands for no text."""
         self._new: list[int] = []
 
     def begin(self) -> None:
-        """A tick begins; what the last one sent and did not commit is not known."""
+        """A tick begins; what the previous one sent and did not commit is unknown."""
         self._new = []
 
     def sent(self, names: list[int]) -> None:
-        """The tick under way writes these."""
+        """Records what the current tick writes."""
         self._new = self._new + names
 
     def committed(self) -> None:

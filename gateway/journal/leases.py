@@ -1,9 +1,9 @@
 """Engine numbers on a shared journal: leased, kept by a heartbeat, fenced, and taken over when their holder dies.
 
-Every payment in flight belongs to one engine number, and a number to one process. A lease runs out LEASE_US after the
-last tick or heartbeat, by the database's own clock. Whoever takes over raises the epoch, and a tick names the epoch
-that its engine was given: so an engine that was only slow, and comes back, can no longer commit anything, and nothing
-that is not committed is acknowledged.
+Every payment in flight belongs to one engine number, and a number to one process. A lease expires LEASE_US after the
+last tick or heartbeat, by the database's own clock. Whoever takes over raises the epoch, and every tick names the epoch
+that its engine was given. Therefore an engine that was only slow, and comes back, can no longer commit, and nothing
+uncommitted is acknowledged.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from gateway.journal.postgres_sql import NOW_US
 LEASE_US: Final = 5_000_000
 """How long an engine may be silent before others take its payments over: longer than any pause of a healthy process."""
 ATTEMPTS_MAX: Final = 20
-"""Processes that may start at the same moment and want the same number."""
+"""Most processes that start at the same moment and want the same number."""
 ADOPTED_MAX: Final = 2_000
-"""Payments taken over in one transaction: some tens of milliseconds."""
+"""Most payments taken over in one transaction: some tens of milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,9 @@ class Lease:
 
 
 def acquire(connection: Connection, holder: str, *, engine: int | None = None, duration_us: int = LEASE_US) -> Lease:
-    """Takes a free number, or the given one. A lease is free when it has run out or was given back, and to the holder
-    of the same name, which must be unique to one living process. Raises JournalMismatchError where there is none."""
+    """Takes a free number, or the given one. A lease is free if it has expired or was given back; for the holder of the
+    same name, which must be unique to one living process, it is always free. Raises JournalMismatchError if there is
+    none."""
     for _ in range(ATTEMPTS_MAX):
         wanted = engine if engine is not None else _free(connection, holder)
         connection.execute(
@@ -63,7 +64,7 @@ def acquire(connection: Connection, holder: str, *, engine: int | None = None, d
 
 
 def _free(connection: Connection, holder: str) -> int:
-    """The lowest number that can be had: the holder's own, one that has run out, or a new one."""
+    """The lowest number that is available: the holder's own, an expired one, or a new one."""
     row = connection.execute(
         f"SELECT engine FROM leases WHERE expires_us < {NOW_US} OR holder = %s "
         "ORDER BY CASE WHEN holder = %s THEN 0 ELSE 1 END, engine LIMIT 1",
@@ -76,7 +77,7 @@ def _free(connection: Connection, holder: str) -> int:
 
 
 def beat(connection: Connection, lease: Lease, tick: int) -> bool:
-    """Prolongs a lease; False where another has taken it, or where the database has lost ticks: it must have `tick`,
+    """Prolongs a lease. False if another engine has taken it, or if the database has lost ticks: it must have `tick`,
     the last that this engine knows to be committed."""
     changed = connection.execute(
         f"UPDATE leases SET expires_us = {NOW_US} + %s WHERE engine = %s AND epoch = %s AND tick >= %s AND holder = %s",
@@ -86,12 +87,12 @@ def beat(connection: Connection, lease: Lease, tick: int) -> bool:
 
 
 def standings(connection: Connection) -> list[Standing]:
-    """How far each engine number has got, whoever holds it."""
+    """The last tick and epoch of each engine number, whoever holds it."""
     return [Standing(*row) for row in connection.execute("SELECT engine, epoch, tick FROM leases ORDER BY engine")]
 
 
 def release(connection: Connection, lease: Lease) -> None:
-    """Gives a lease back: what is still in flight may be taken over at once."""
+    """Gives a lease back, so that its payments in flight may be taken over at once."""
     connection.execute(
         "UPDATE leases SET expires_us = 0, holder = '' WHERE engine = %s AND epoch = %s AND holder = %s",
         (lease.engine, lease.epoch, lease.holder),
@@ -99,7 +100,7 @@ def release(connection: Connection, lease: Lease) -> None:
 
 
 def orphans(connection: Connection, lease: Lease) -> list[int]:
-    """Engine numbers that nobody holds and that have payments in flight."""
+    """Engine numbers without a holder that have payments in flight."""
     rows = connection.execute(
         f"SELECT engine FROM leases WHERE expires_us < {NOW_US} AND engine != %s AND EXISTS "
         "(SELECT 1 FROM payments WHERE payments.engine = leases.engine AND payments.open = 1) ORDER BY engine",
@@ -109,8 +110,8 @@ def orphans(connection: Connection, lease: Lease) -> list[int]:
 
 
 def adopt(connection: Connection, lease: Lease, tick: int, orphan: int) -> list[bytes]:
-    """Makes up to ADOPTED_MAX payments in flight of a number that nobody holds this engine's own; none where somebody
-    holds it again, or where this engine's own lease was taken. `tick`: see `beat`."""
+    """Makes up to ADOPTED_MAX payments in flight of a number without a holder this engine's own; none if the number has
+    a holder again, or if this engine's own lease was taken. `tick`: see `beat`."""
     with connection.transaction():
         fenced = connection.execute(
             f"UPDATE leases SET epoch = epoch + 1, holder = '' WHERE engine = %s AND expires_us < {NOW_US}", (orphan,)

@@ -1,10 +1,10 @@
-"""How payments are found newest first: one index for each filter, and at most so many rows of it. Pure: SQL and values.
+"""SQL of payment lists, newest first: one index for each filter, and a bounded number of its rows. Pure.
 
-Ids of payments grow with time (UUIDv7), so an index that ends with the id has its rows in the order of time, and a page
-continues where the one before ended. What an index cannot decide is decided row by row by whoever reads.
+Ids of payments ascend with time (UUIDv7), so an index that ends with the id has its rows in the order of time, and a
+page continues where the previous one ended. What an index cannot decide is decided row by row by the reader.
 
 A statement for payments of one merchant or token uses an index that PostgreSQL writes with each payment. On SQLite such
-an index would cost each tick a page for each payment, so it is kept apart: see gateway.journal.sqlite_index.
+an index would cost each tick a page for each payment, so it is kept in another file: see gateway.journal.sqlite_index.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from gateway.engine.states import State
 
 COLUMNS: Final = "p.payment_id, p.merchant_id, p.terminal_id, p.account_ref, p.kind, p.state"
 OPEN_MAX: Final = 100_000
-"""Payments in flight that one statement reads: more than gateways on one journal have."""
+"""Most payments in flight that one statement reads: more than gateways on one journal have."""
 KEPT_BY_STATE: Final = (State.DECLINED, State.FAILED, State.CANCELLED, State.EXPIRED, State.HELD)
-"""States that few payments rest in: an index of their own finds them."""
+"""States in which few payments rest; a partial index finds them."""
 WITH_STATE_INDEX: Final = f"state IN ({', '.join(str(int(state)) for state in KEPT_BY_STATE)})"
-"""The condition of that partial index, word for word, as a planner must find it in a query."""
+"""The condition of that partial index, word for word as a planner must find it in a query."""
 
 
 class ListedRow(NamedTuple):
-    """What filters are about, of one payment."""
+    """The columns of a payment that filters look at."""
 
     payment_id: bytes
     merchant_id: str
@@ -33,12 +33,12 @@ class ListedRow(NamedTuple):
     token_ref: bytes
     kind: int
     state: int
-    """As its row has it: CREDITING is only known once the legs are read too, see gateway.journal.rows."""
+    """As in its row. CREDITING is only known after the legs are read too, see gateway.journal.rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """One reading of an index, newest payment first."""
+    """One read of an index, newest payment first."""
 
     first_id: bytes
     before_id: bytes
@@ -46,7 +46,7 @@ class Scan:
     merchant_id: str = ""
     token_ref: bytes = b""
     states: tuple[int, ...] = ()
-    """Read the indexes of these states; empty: do not go by state."""
+    """Read the indexes of these states; empty: do not select by state."""
     refunds: bool = False
     """Only refunds."""
 
@@ -70,7 +70,7 @@ def _by_pair(column: str, value: object, scan: Scan) -> tuple[str, Sequence[obje
 
 
 def by_nothing_shared(scan: Scan, *, hints: bool) -> tuple[str, Sequence[object]]:
-    """The rows of a scan that names neither merchant nor token. `hints`: SQLite's, which names the index."""
+    """The rows of a scan that names neither merchant nor token. `hints`: SQLite's, naming the index."""
     span = "p.payment_id < ? AND p.payment_id >= ? ORDER BY p.payment_id DESC LIMIT ?"
     values = (scan.before_id, scan.first_id, scan.limit)
     if scan.refunds:

@@ -1,4 +1,4 @@
-"""Statements for many rows at once: most go sixteen to a statement, which costs half of going one by one."""
+"""INSERT statements for many rows: sixteen rows to a statement cost half of as many single ones."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from itertools import chain
 from typing import Any, Final
 
 ROWS_PER_STATEMENT: Final = 16
-"""From here on, more rows in a statement cost the same for each row, and the rest that goes one by one grows."""
+"""With more rows in a statement, the cost per row stays the same, and more rows are left over for single statements."""
 
 
 class ManyRows:
-    """An INSERT of rows of one width, in their order."""
+    """An INSERT of rows of equal width, in their order."""
 
     def __init__(self, head: str, columns: int, row: str = "") -> None:
-        """`head` is the statement up to and without VALUES, `row` what each row makes of its columns, {0} and so on."""
+        """`head` is the statement up to VALUES, without it; `row` is the text of a row, with {0} and so on for its
+        columns."""
         row = row or f"({', '.join(f'{{{column}}}' for column in range(columns))})"
         rows = [
             row.format(*(f"?{at + column}" for column in range(columns)))
@@ -25,7 +26,7 @@ class ManyRows:
         self._many = f"{head} VALUES {', '.join(rows)}"
 
     def insert(self, database: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Inserts the rows, in whatever transaction is open. Raises sqlite3.Error."""
+        """Inserts the rows in the open transaction. Raises sqlite3.Error."""
         whole = len(rows) - len(rows) % ROWS_PER_STATEMENT
         if whole:
             joined = chain.from_iterable

@@ -1,13 +1,13 @@
-"""What a gateway knows of a shared journal outside it: how far each engine number had got.
+"""A gateway's own record of a shared journal: the last tick of each engine number that it saw committed.
 
-A tick's number only grows, whoever holds the engine number. So a database that shows a lower one has lost commits (it
-was restored from a backup, or a standby that lagged was made the primary), while one that shows a higher epoch and no
-lower tick was only taken over. A running gateway compares at each tick and heartbeat. What it has seen is also kept in
-a small file of its data folder, so that a gateway that starts again notices too.
+A tick's number only grows, whoever holds the engine number. So a database with a lower number has lost commits (it was
+restored from a backup, or a lagging standby became the primary), while one with a higher epoch and no lower tick was
+only taken over. A running gateway compares at each tick and heartbeat. The record is also kept in a small file of the
+data folder, so that a gateway that starts again notices too.
 
 The file is written each second without a sync, and with one at start, stop and refusal: a machine that loses power may
-forget up to some seconds of it, a process that is killed forgets at most one second. A database that went back by less
-than that while no gateway ran is not noticed.
+lose some seconds of it, a killed process one second at most. A database that went back by less than that while no
+gateway ran is not noticed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "journal.seen"
 NAMED_MAX: Final = 8
-"""Engine numbers named in a text."""
+"""Most engine numbers named in a text."""
 BYTES_MAX: Final = 1 << 20
 
 
 class Standing(NamedTuple):
-    """How far an engine number has got."""
+    """The epoch and last tick of an engine number."""
 
     engine: int
     epoch: int
@@ -38,7 +38,7 @@ class Standing(NamedTuple):
 
 
 class Behind(NamedTuple):
-    """An engine number whose commits a database no longer has."""
+    """An engine number whose commits a database has lost."""
 
     known: Standing
     found: Standing | None
@@ -51,7 +51,7 @@ class Behind(NamedTuple):
 
 
 def told(behind: Iterable[Behind]) -> str:
-    """A few of them, in words."""
+    """A few of them in words."""
     some = list(behind)
     more = f"; and {len(some) - NAMED_MAX} more" if len(some) > NAMED_MAX else ""
     return "; ".join(str(one) for one in some[:NAMED_MAX]) + more
@@ -67,7 +67,7 @@ class Memory:
         self._saved = ""
         self._troubled = False
         self.system = ""
-        """Which database it was, as far as that has a name of its own."""
+        """The database that it was, if it has an identity."""
         if path is not None and path.exists():
             self._read(path)
 
@@ -77,7 +77,8 @@ class Memory:
         return self._known
 
     def behind(self, standings: Iterable[Standing]) -> list[Behind]:
-        """Where a database has less than is known. `standings`: of all engine numbers in it."""
+        """The engine numbers for which a database has less than is recorded. `standings`: of all engine numbers in
+        it."""
         found = {one.engine: one for one in standings}
         return [
             Behind(known, found.get(engine))
@@ -86,7 +87,7 @@ class Memory:
         ]
 
     def learn(self, standings: Iterable[Standing]) -> None:
-        """These were seen committed."""
+        """Records standings that were seen committed."""
         known = self._known
         for one in standings:
             before = known.get(one.engine)
@@ -94,12 +95,12 @@ class Memory:
                 known[one.engine] = one
 
     def forget(self, standings: Iterable[Standing]) -> None:
-        """An operator accepted what was lost: from now on the database's own standings are what is known."""
+        """An operator accepted the loss: the database's own standings are recorded from now on."""
         self._known = {one.engine: one for one in standings}
 
     def save(self, *, durable: bool) -> None:
-        """Writes the file where anything has changed. What keeps it from being written is logged once, and is no reason
-        to stop: the database is still compared with what is in memory."""
+        """Writes the file if anything has changed. If it cannot be written, that is logged once and is no reason to
+        stop: the database is still compared with memory."""
         text = self._text()
         if self._path is None or (text == self._saved and not durable):
             return

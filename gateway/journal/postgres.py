@@ -1,8 +1,8 @@
 """The journal on PostgreSQL, or on a database that speaks its protocol: many gateways, one database.
 
-Cost of a tick: two round trips (one, where nothing is admitted), each a pipeline of a few statements, whatever the
-number of payments. The first sends everything that needs no verdict, locks what the conditions are about, and reads it;
-the second writes what the verdicts allow, and commits.
+Cost of a tick: two round trips (one, if nothing is admitted), each a pipeline of a few statements, whatever the number
+of payments. The first sends everything that needs no verdict, locks the rows of the conditions, and reads them; the
+second writes what the verdicts allow, and commits.
 """
 
 from __future__ import annotations
@@ -48,26 +48,26 @@ from gateway.journal.schema import HELD
 log = logging.getLogger(__name__)
 
 ATTEMPTS_MAX: Final = 8
-"""How often a tick is done again that lost against another engine's."""
+"""Most attempts of a tick that conflicts with another engine's."""
 BACKOFF_S: Final = 0.002
-"""Before the second attempt; doubles for each further one, to a quarter of a second."""
+"""Seconds before the second attempt; doubled for each further one, up to a quarter of a second."""
 COMMIT_S: Final = 4.0
-"""From then on a tick that loses against other engines' is not done again, but put off."""
+"""After this many seconds a tick that conflicts with other engines' is postponed rather than tried again."""
 RECONNECTS_MAX: Final = 2
 """Attempts of a read on a new connection before it is given up."""
 TICKS_REMEMBERED_MAX: Final = 16_384
-"""Of so many last ticks it is known how many payments each admitted, for when a database loses them."""
+"""Number of last ticks for which the number of admitted payments is remembered, in case a database loses them."""
 
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
 
 
 class _AgainError(Exception):
-    """The tick met another engine's and must be done again."""
+    """The tick conflicts with another engine's and must be done again."""
 
 
 def _reading(read: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
-    """Repeats a read on a new connection where the old one is gone; then JournalUnavailableError."""
+    """Repeats a read on a new connection if the old one is gone; then raises JournalUnavailableError."""
 
     @functools.wraps(read)
     def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
@@ -85,7 +85,7 @@ def _reading(read: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]
 
 
 class PostgresJournal:
-    """See gateway.engine.ports.Journal. Holds the lease of its engine number; see gateway.journal.leases."""
+    """The journal of one engine on PostgreSQL. Holds the lease of its engine number (gateway.journal.leases)."""
 
     def __init__(
         self,
@@ -111,16 +111,16 @@ class PostgresJournal:
         self.monotonic = monotonic
         self._patience = Patience()
         self.connect: Connect = connect or functools.partial(open_connection, patience=self._patience)
-        """Opens connections whose waits `give_up` ends: also for readers beside this journal."""
+        """Opens connections whose waits `give_up` ends; also for readers beside this journal."""
         self._connection: Connection | None = None
         self._in_doubt = False
         self._memory_lock = threading.Lock()
-        """Around `memory`, which the engine's thread and its neighbours' use."""
+        """Guards `memory`, which the engine's thread and its neighbours' use."""
         self._routes = KeptTexts()
         self._judgements = KeptTexts()
         self._admitted = 0
         self._ticks: deque[tuple[int, int]] = deque(maxlen=TICKS_REMEMBERED_MAX)
-        """Last ticks: the number of each, and how many payments were admitted up to it since the start."""
+        """The number of each of the last ticks, and how many payments had been admitted up to it since the start."""
         self.memory = memory or Memory()
         try:
             self._connection = self.connect(url, writer=True)
@@ -148,16 +148,16 @@ class PostgresJournal:
 
     @property
     def engine(self) -> int:
-        """The number under which this journal's payments in flight are kept."""
+        """The number under which this journal stores its payments in flight."""
         return self.lease.engine
 
     @property
     def standing(self) -> Standing:
-        """How far this engine knows to have committed. From any thread."""
+        """The last tick that this engine knows to be committed. From any thread."""
         return Standing(self.lease.engine, self.lease.epoch, self._tick)
 
     def _compare(self, database: Connection, *, accept_lost_commits: bool) -> None:
-        """At the start: whether the database has all that this folder's gateways saw committed."""
+        """At the start: checks that the database has all that this folder's gateways saw committed."""
         memory, name = self.memory, database_name(database)
         standings = leases.standings(database)
         behind = memory.behind(standings)
@@ -174,7 +174,7 @@ class PostgresJournal:
 
     @property
     def url(self) -> str:
-        """Where it is; may hold a password."""
+        """The database's URL; may contain a password."""
         return self._url
 
     # -- the connection -----------------------------------------------------------------------------------
@@ -186,8 +186,8 @@ class PostgresJournal:
         return self._connection
 
     def open_session(self, thread: str) -> Connection:
-        """A new connection in this engine's name, for one of its threads (gateway.journal.postgres_sessions); what the
-        thread had before is ended at the server too. Raises psycopg.Error."""
+        """A new connection in this engine's name, for one of its threads (gateway.journal.postgres_sessions); the
+        thread's former connection is ended at the server too. Raises psycopg.Error."""
         connection = self.connect(self._url, writer=True)
         try:
             self.sessions.name(connection, self.lease, thread)
@@ -197,7 +197,7 @@ class PostgresJournal:
         return connection
 
     def _check_standing(self, connection: Connection) -> None:
-        """Behind a new connection may be another server: it must have what this engine knows to be committed. Raises
+        """A new connection may lead to another server, which must have what this engine knows to be committed. Raises
         JournalWentBackError."""
         found = leases.standings(connection)
         own = next((one for one in found if one.engine == self.engine), None)
@@ -207,7 +207,7 @@ class PostgresJournal:
 
     def ended_by(self, found: Sequence[Standing]) -> JournalFencedError:
         """Why this engine may not commit any more, from the standings in the database. From any thread. A tick's number
-        never falls: where it did, commits are lost, whatever the epoch; else another engine has taken the number."""
+        never falls: if it did, commits are lost, whatever the epoch; otherwise another engine has taken the number."""
         with self._memory_lock:
             self.memory.learn([self.standing])
             behind = self.memory.behind(found)
@@ -219,33 +219,33 @@ class PostgresJournal:
         return JournalWentBackError(f"{safe_url(self._url)} has lost commits: {told(behind)}{payments}")
 
     def behind(self, found: Sequence[Standing], own: Standing) -> bool:
-        """Whether the database lacks what was seen in it before. `own`: this engine's standing before `found` was read.
-        From any thread."""
+        """The engine numbers for which the database lacks what was seen in it before. `own`: this engine's standing
+        before `found` was read. From any thread."""
         with self._memory_lock:
             self.memory.learn([own])
             return bool(self.memory.behind(found))
 
     def _lost_payments(self, tick: int) -> str:
-        """How many payments this process had admitted after a tick."""
+        """Number of payments that this process admitted after a tick."""
         ticks = list(self._ticks)
         before = [admitted for number, admitted in ticks if number <= tick]
         lost = self._admitted - (before[-1] if before else ticks[0][1])
         return f"{'' if before else 'at least '}{lost:,} payments that this gateway admitted since are gone"
 
     def remember(self, found: Sequence[Standing]) -> None:
-        """Keeps what the database was seen to have, in memory and in the folder. From any thread."""
+        """Records, in memory and in the folder, what was seen in the database. From any thread."""
         with self._memory_lock:
             self.memory.learn(found)
             self.memory.save(durable=False)
 
     def disconnect(self) -> None:
-        """Gives the connection up; the next use opens another."""
+        """Closes the connection; the next use opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
     def close(self) -> None:
-        """See the interface. Gives the lease back: others may take over what is left in flight."""
+        """Closes the journal and gives the lease back: others may take over what is left in flight."""
         try:
             if not self._patience.given_up:
                 leases.release(self._database(), self.lease)
@@ -259,13 +259,12 @@ class PostgresJournal:
             self.memory.save(durable=True)
 
     def give_up(self) -> None:
-        """See the interface."""
         self._patience.give_up()
 
     # -- who lives --------------------------------------------------------------------------------------------
 
     def prolonged(self) -> None:
-        """The database has just prolonged this engine's lease. From either of the engine's threads."""
+        """Records that the database has just prolonged this engine's lease. From either of the engine's threads."""
         now_s = self.monotonic()
         if now_s - self._prolonged_s > self.lease.duration_us / 2e6:
             # Whatever kept this engine away may have kept the others away too: they get the time of a lease to say
@@ -274,19 +273,19 @@ class PostgresJournal:
         self._prolonged_s = now_s
 
     def skip(self, idle_s: float) -> None:
-        """So much time passed in which the lease was kept as usual: a simulated world leaves such time out."""
+        """Skips time in which the lease was kept as usual; for a simulated world."""
         self._prolonged_s += idle_s
 
     def may_take_over(self) -> bool:
-        """Whether an engine whose lease has run out is to be taken for dead: not when the database was out of reach,
-        or this process stood still, and other engines may only have had no chance to prolong theirs."""
+        """Whether an engine whose lease has expired counts as dead: not if the database was out of reach, or this
+        process stood still, because then other engines may have had no chance to prolong theirs."""
         now_s = self.monotonic()
         return now_s >= self._takeover_from_s and now_s - self._prolonged_s <= self.lease.duration_us / 2e6
 
     # -- writing --------------------------------------------------------------------------------------------
 
     def commit(self, writes: Writes) -> list[Refused | None]:
-        """One durable transaction; see the interface. Raises JournalFencedError where this engine's lease was taken."""
+        """Stores a tick in one durable transaction. Raises JournalFencedError if this engine's lease was taken."""
         self._in_doubt = False
         pause_s = BACKOFF_S
         until_s = self.monotonic() + COMMIT_S
@@ -331,7 +330,7 @@ class PostgresJournal:
         return decisions.verdicts
 
     def _count(self, admitted: int) -> None:
-        """Notes how many payments a tick admitted."""
+        """Records how many payments a tick admitted."""
         self._admitted += admitted
         self._ticks.append((self._tick, self._admitted))
 
@@ -364,7 +363,7 @@ class PostgresJournal:
             db.execute("COMMIT")
 
     def _send_judgements(self, db: Connection, writes: Writes) -> None:
-        """What risk rules found of this tick's payments, where it is not known to be there."""
+        """Sends the risk judgements of this tick's payments that are not known to be stored."""
         new = new_judgements(writes.admissions, writes.refusals, self._judgements.known)
         if new:
             db.execute(sql.INSERT_JUDGEMENTS, columns(sorted(new.items()), ("BIGINT", "TEXT")))
@@ -391,7 +390,7 @@ class PostgresJournal:
         return inserted
 
     def _lock(self, db: Connection, writes: Writes, conditions: dict[str, Cursor]) -> None:
-        """Locks and reads what conditions and releases are about."""
+        """Locks and reads the rows of conditions and releases."""
         counters = {one.counter for payment in writes.admissions for one in payment.counters}
         if counters:
             db.execute(sql.INSERT_COUNTERS, (byteas(sorted(counters)),))
@@ -404,7 +403,7 @@ class PostgresJournal:
             conditions["originals"] = db.execute(sql.LOCK_ORIGINALS, (byteas(sorted(originals)),))
 
     def _find_repeats(self, db: Connection, decisions: Decisions) -> None:
-        """Some keys were taken before, or are twice in the batch."""
+        """Finds the repeats, after some keys were taken before, or are twice in the batch."""
         keys = [payment.idempotency for payment in decisions.payments]
         holders = {bytes(key): bytes(holder) for holder, key in db.execute(sql.STANDING, (byteas(keys),))}
         if any(key not in holders for key in keys):
@@ -416,7 +415,7 @@ class PostgresJournal:
             decisions.repeats(index, found[holders[keys[index]]])
 
     def _decide(self, db: Connection, decisions: Decisions, conditions: dict[str, Cursor]) -> None:
-        """The same order of conditions for every journal: keys, refunds, spends, counters."""
+        """Decides in the order of conditions that every journal has: keys, refunds, spends, counters."""
         if (cursor := conditions.get("originals")) is not None:
             decisions.refunds({bytes(row[0]): Original(*row[1:]) for row in cursor})
         spends, counters = conditions.get("spends"), conditions.get("counters")
@@ -447,9 +446,9 @@ class PostgresJournal:
         raise self.ended_by(found) from error
 
     def _was_taken(self) -> bool:
-        """After a failed transaction: whether it is there nevertheless, once and for all. Waits for its end, if the
-        server still works on it: the row is locked until then. Where it is not there, the number of the tick is passed
-        over, so that what the server may still have of it is refused by the fence when it comes."""
+        """Whether a failed transaction was committed nevertheless, decided for good. Waits for its end if the server
+        still works on it: the row is locked until then. If it was not committed, the tick's number is skipped, so that
+        the fence refuses whatever the server may still have of it."""
         self.disconnect()
         self._in_doubt = True
         try:
@@ -470,7 +469,6 @@ class PostgresJournal:
         return taken
 
     def last_was_taken(self) -> bool:
-        """See the interface."""
         if not self._in_doubt:
             return False
         taken = self._was_taken()
@@ -481,19 +479,16 @@ class PostgresJournal:
 
     @_reading
     def load_open(self) -> list[Payment]:
-        """See the interface."""
         database = self._database()
         ids = [bytes(row[0]) for row in database.execute(sql.OPEN_IDS, (self.engine,))]
         return load(database, ids)
 
     @_reading
     def load(self, payment_ids: Sequence[bytes]) -> list[Payment]:
-        """See the interface."""
         return load(self._database(), payment_ids)
 
     @_reading
     def claim(self, payment_ids: Sequence[bytes]) -> list[Payment]:
-        """See the interface."""
         database = self._database()
         ids = byteas(payment_ids)
         rows = database.execute(sql.OWNERS, (ids,)).fetchall()
@@ -515,12 +510,11 @@ class PostgresJournal:
 
     @_reading
     def ended_holds(self, now_us: int, limit: int) -> list[bytes]:
-        """See the interface."""
         return [bytes(row[0]) for row in self._database().execute(sql.ENDED_HOLDS, (now_us, limit))]
 
     @_reading
     def owners(self, payment_ids: Sequence[bytes]) -> dict[bytes, int]:
-        """Which engine's each of these payments is; those that do not exist are left out."""
+        """The engine of each of these payments; payments that do not exist are left out."""
         return self._owners(byteas(payment_ids))
 
     def _owners(self, ids: bytes) -> dict[bytes, int]:
@@ -528,12 +522,11 @@ class PostgresJournal:
 
     @_reading
     def send_mail(self, rows: Sequence[tuple[object, ...]]) -> None:
-        """Leaves (id, engine, kind, subject, participant, result, code) for other engines."""
+        """Stores (id, engine, kind, subject, participant, result, code) for other engines."""
         self._database().execute(sql.SEND_MAIL, columns(rows, sql.MAIL_TYPES))
 
     @_reading
     def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Payment]:
-        """See the interface."""
         database = self._database()
         ids = [bytes(row[0]) for row in database.execute(sql.REPEATED, (byteas(idempotency),))]
         return {payment.idempotency: payment for payment in load(database, ids)}

@@ -48,8 +48,8 @@ def byteas(values: Sequence[bytes | None]) -> ByteaArray:
 
 
 def texts(values: Sequence[str]) -> TextArray:
-    """A text[] in UTF-8. The one character that such a column cannot hold, NUL, is replaced: it comes from outside, and
-    must not keep a tick from being committed."""
+    """A text[] in UTF-8. NUL, the one character that such a column cannot hold, is replaced: it comes from outside, and
+    must not prevent the commit of a tick."""
     if "\0" in "".join(values):
         values = [value.replace("\0", "\ufffd") for value in values]
     return TextArray(_head(values, _TEXT_OID) + _joined([value.encode("utf-8", "replace") for value in values]))
@@ -61,12 +61,12 @@ PACKERS: Final[dict[str, Callable[[Sequence[Any]], bytes]]] = {
     "BYTEA": byteas,
     "TEXT": texts,
 }
-"""Column type to the function that packs such a column; smaller integers travel as bigint and are cast on arrival."""
+"""Column type -> function that packs such a column; smaller integers are sent as bigint and cast by the server."""
 SQL_TYPES: Final = {"BIGINT": "bigint", "SMALLINT": "bigint", "BYTEA": "bytea", "TEXT": "text"}
 
 
 def columns(rows: Iterable[Sequence[Any]], types: Sequence[str]) -> list[bytes]:
-    """Rows turned into one packed array for each column."""
+    """Rows as one packed array for each column."""
     turned: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(types)
     return [PACKERS[kind](values) for kind, values in zip(types, turned, strict=True)]
 
@@ -87,7 +87,7 @@ def _joined(values: Sequence[bytes | None]) -> bytes:
 
 
 class _Packed(Dumper):
-    """Passes a packed array on as it is."""
+    """Passes on a packed array unchanged."""
 
     format = Format.BINARY
 
@@ -108,7 +108,7 @@ class _TextDumper(_Packed):
 
 
 def register(connection: Connection[Any] | AsyncConnection[Any]) -> None:
-    """Lets a connection take packed arrays as parameters."""
+    """Registers packed arrays as parameters of a connection."""
     connection.adapters.register_dumper(ByteaArray, _ByteaDumper)
     connection.adapters.register_dumper(BigintArray, _BigintDumper)
     connection.adapters.register_dumper(TextArray, _TextDumper)

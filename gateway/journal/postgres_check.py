@@ -1,4 +1,4 @@
-"""The conservation check on PostgreSQL: the same questions, and those that only a shared journal raises."""
+"""The conservation check on PostgreSQL: the common questions, and those of a shared journal."""
 
 from __future__ import annotations
 

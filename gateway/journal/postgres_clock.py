@@ -1,7 +1,7 @@
-"""The database's clock, with which each gateway on it compares its machine's, and how far the other gateways' are off.
+"""The database's clock: each gateway compares its machine's clock with it, and learns how far others' differ.
 
-A gateway whose clock differs says so in `meta`, each second while it does; the others read that. Leases are counted by
-the database's clock alone.
+A gateway whose clock differs writes that into `meta`, each second while it does; the others read it. Leases are
+measured by the database's clock alone.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from gateway.journal.postgres_connection import Connect, Connection, connect, sa
 from gateway.journal.postgres_sql import NOW_US
 
 _SAID: Final = "clock of engine "
-"""Followed by an engine number: name of a row of `meta`. Its value: by how many microseconds that engine's clock is
-ahead of the database's, and when that was so by the database's clock."""
+"""Prefix of the names of rows of `meta`, followed by an engine number. The value: by how many microseconds that
+engine's clock is ahead of the database's, and when that was so by the database's clock."""
 FRESH_US: Final = 10_000_000
-"""What a gateway said longer ago than this is not believed any more: it has ended, or its clock is right again."""
+"""Older statements than this are ignored: the gateway has ended, or its clock is right again."""
 _SAY: Final = (
     f"INSERT INTO meta (name, value) VALUES (%s, CAST(CAST(%s AS BIGINT) AS TEXT) || ' ' || CAST({NOW_US} AS TEXT)) "
     "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
 _SAID_BY: Final = f"SELECT name, value, {NOW_US} FROM meta WHERE name LIKE '{_SAID}%%' AND name != %s"
 ASKED_MAX: Final = 3
-"""Times that a slow answer is asked for again, at a start."""
+"""Most repetitions of a query whose answer was slow, at a start."""
 SLOW_US: Final = 500_000
 
 
 def compare(connection: Connection, engine: int, clock: Clock) -> tuple[Reading, dict[int, int]]:
-    """The database's time beside the wall clock, and which other gateways' clocks differ from it: engine number to
-    microseconds ahead. Says so of this gateway's own where it differs. Raises psycopg.Error."""
+    """The database's time beside the wall clock, and the gateways whose clocks differ from it: engine number ->
+    microseconds ahead. Writes the difference of this gateway's own clock, if there is one. Raises psycopg.Error."""
     reading = read(connection, clock)
     own = f"{_SAID}{engine}"
     if differs(reading.off_us):
@@ -58,8 +58,8 @@ def _others(connection: Connection, own: str) -> dict[int, int]:
 
 
 def compare_at_start(url: str, clock: Clock, *, connect: Connect = connect) -> None:
-    """Raises ClockDiffersError where the wall clock and the database's are too far apart to begin, and
-    JournalMismatchError where the database cannot be asked."""
+    """Raises ClockDiffersError if the wall clock and the database's differ too much to start, and JournalMismatchError
+    if the database cannot be asked."""
     try:
         connection = connect(url)
         try:

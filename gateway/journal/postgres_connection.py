@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: settings, bounds on every wait, and what an error means."""
+"""Connections to PostgreSQL: settings, a bound on every wait, and the meaning of errors."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from gateway.journal.postgres_schema import WRITER_SETTINGS
 from gateway.journal.postgres_waiting import Patience, PatientConnection
 
 CONNECT_S: Final = 3
-"""Until a server must have taken a connection."""
+"""Seconds within which a server must accept a connection."""
 STATEMENT_MS: Final = 10_000
-"""Longest statement of a tick; beyond it the server ends it."""
+"""Longest statement of a tick, in milliseconds; the server ends a longer one."""
 READ_MS: Final = 30_000
-"""Longest statement of a reader: reports read much."""
+"""Longest statement of a reader, in milliseconds: reports read much."""
 LOCK_MS: Final = 2_000
-"""Longest wait for another engine's transaction, which is one tick."""
+"""Longest wait for another engine's transaction, which is one tick, in milliseconds."""
 TRANSACTION_MS: Final = 10_000
-"""After this the server itself ends the transaction of an engine whose machine died, and frees its rows: one that waits
-for the rest of a tick that never comes where it has a setting for that (PostgreSQL 17 and later), one between two
-statements everywhere."""
+"""After this time the server itself ends the transaction of an engine whose machine died, and frees its rows: one that
+waits for the rest of an incomplete tick if the server has a setting for that (PostgreSQL 17 and later), one between two
+statements on every version."""
 DEAD_LINE_MS: Final = 10_000
-"""After so long without an acknowledgement of what was sent, either end takes the line for dead."""
+"""After so many milliseconds without an acknowledgement of sent data, either end takes the connection for dead."""
 KEEPALIVES: Final = {"idle": 5, "interval": 2, "count": 3}
-"""Seconds without traffic until the other end is asked for a sign of life, seconds between questions, and questions
-without an answer until the line is taken for dead: 11 s. By default it is more than two hours."""
+"""Seconds without traffic before a probe, seconds between probes, and unanswered probes until the connection is taken
+for dead: 11 s. The default is more than two hours."""
 _OWN_PARAMETERS: Final = {
     "connect_timeout": CONNECT_S,
     "keepalives": 1,
     **{f"keepalives_{name}": value for name, value in KEEPALIVES.items()},
     "tcp_user_timeout": DEAD_LINE_MS,
 }
-"""Of libpq, unless the URL says otherwise."""
+"""Parameters of libpq, unless the URL has others."""
 _LINE_SETTINGS: Final = (
     *(f"SET tcp_keepalives_{name} = {value}" for name, value in KEEPALIVES.items()),
     f"SET tcp_user_timeout = {DEAD_LINE_MS}",
 )
-"""The same at the server's end; only for PostgreSQL itself."""
+"""The same on the server's side; only for PostgreSQL itself."""
 _TRANSACTION_TIMEOUT_SINCE: Final = 170_000
 CHECK_MS: Final = 600_000
 """Longest query of the conservation check, which reads whole tables."""
@@ -53,7 +53,7 @@ REPEATABLE: Final = (
     errors.DeadlockDetected,  # 40P01
     errors.LockNotAvailable,  # 55P03
 )
-"""The transaction did nothing and may succeed when it is done again."""
+"""SQLSTATEs after which the transaction did nothing and may succeed when it is repeated."""
 
 TRIPPED: Final = (
     errors.UniqueViolation,
@@ -61,20 +61,20 @@ TRIPPED: Final = (
     errors.DuplicateObject,
     errors.InternalError_,  # "tuple concurrently updated", of two ALTER TABLE
 )
-"""Somebody else makes the same tables at this moment."""
+"""SQLSTATEs that mean that somebody else is creating the same tables."""
 
 
 class Connect(Protocol):
-    """Opens a connection, as `connect` does: what a simulated server has in its place."""
+    """Opens a connection, as `connect` does; a simulated server has its own."""
 
     def __call__(self, url: str, *, writer: bool = False) -> Connection:
-        """See `connect`."""
+        """Opens a connection; the arguments are those of `connect`."""
         ...
 
 
 def connect(url: str, *, writer: bool = False, patience: Patience | None = None) -> Connection:
     """Opens a connection in autocommit mode, on which every wait ends (see gateway.journal.postgres_waiting).
-    `patience`: by which other threads end them at once. Raises psycopg.Error; never shows the URL, which may hold a
+    `patience` lets other threads end the waits at once. Raises psycopg.Error; never shows the URL, which may contain a
     password."""
     named = conninfo.conninfo_to_dict(url)
     own: dict[str, Any] = {name: value for name, value in _OWN_PARAMETERS.items() if name not in named}
@@ -112,7 +112,7 @@ def is_postgresql(connection: Connection) -> bool:
 
 
 def check_durable(connection: Connection) -> None:
-    """Raises JournalMismatchError where PostgreSQL is set up to lose what it has acknowledged."""
+    """Raises JournalMismatchError if PostgreSQL's settings allow it to lose what it has acknowledged."""
     for setting in ("fsync", "full_page_writes"):
         (value,) = connection.execute(f"SHOW {setting}").fetchone() or ("",)
         if value != "on":
@@ -120,5 +120,5 @@ def check_durable(connection: Connection) -> None:
 
 
 def safe_url(url: str) -> str:
-    """A URL that can be shown: without its password."""
+    """A URL without its password, which may be shown."""
     return re.sub(r"(://[^:/@]*):[^@]+@", r"\1:***@", re.sub(r"(password=)[^&\s]+", r"\1***", url))

@@ -1,8 +1,8 @@
 """Several engines on one PostgreSQL journal: heartbeat, takeover, and callers and answers that reach the wrong engine.
 
-A thread of its own, with a connection of its own, keeps the lease alive, looks for engines that died, fetches mail, and
-reads how payments of other engines ended for the callers who repeated their requests here. Everything that touches the
-book or a caller happens in `poll`, on the engine's thread.
+A thread of its own, with its own connection, keeps the lease alive, looks for dead engines, reads mail, and reads how
+payments of other engines ended, for callers who repeated their requests here. Everything that touches the book or a
+caller happens in `poll`, on the engine's thread.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from hutong_contract.errors import HutongError, Reason
 log = logging.getLogger(__name__)
 
 BEAT_S: Final = 1.0
-"""Between heartbeats, and between looks for engines that died: a fifth of a lease."""
+"""Seconds between heartbeats, and between looks for dead engines: a fifth of a lease."""
 SLACK_S: Final = 1.2
-"""Beyond the time between two heartbeats: so late an answer may come before the journal is said not to answer."""
+"""Beyond the time between two heartbeats, an answer may be so late before the journal counts as silent, in seconds."""
 LOOK_S: Final = 0.05
-"""Between looks for mail, and at payments that callers wait for, while there are any or other engines live."""
+"""Seconds between looks for mail, and at payments that callers wait for, while there are any or other engines live."""
 LOADED_PER_TICK_MAX: Final = 2_000
-"""Adopted payments taken into the book in one tick: some tens of milliseconds."""
+"""Most adopted payments taken into the book in one tick: some tens of milliseconds."""
 FOLLOWED_MAX: Final = 8_192
-"""Callers who may wait for payments of other engines; further ones are asked to try again."""
+"""Most callers who wait for payments of other engines; further ones are asked to try again."""
 MAIL_PER_LOOK_MAX: Final = 10_000
 CANCEL_US: Final = 30_000_000
-"""How long a caller who cancels waits for another engine's verdict."""
+"""How long a caller who cancels waits for another engine's verdict, in microseconds."""
 CANCEL_KIND: Final = 1
 ANSWER_KIND: Final = 2
 CAPTURE_KIND: Final = 3
 OPERATOR: Final = "operator"
-"""In the place of a code: who asks for a capture."""
+"""In place of a code: the operator asks for a capture."""
 LIVE: Final = f"SELECT count(*) FROM leases WHERE engine != %s AND expires_us > {sql.NOW_US}"
 
 
@@ -63,22 +63,23 @@ class _Followed:
     reply_by_us: int
     cancels: bool = False
     captures: int | None = None
-    """The amount that a capture asked for, 0 for all; None for those who do not capture."""
+    """The amount that a capture asked for, 0 for all; None for other callers."""
     operator: bool = False
 
 
 class _Nobody:
-    """Waits for the answer to a passed-on cancellation; its caller follows the payment at the engine that passed it."""
+    """The waiter of a cancellation that was passed on; its caller follows the payment at the engine that passed it
+    on."""
 
     def answer(self, payload: bytes) -> None:
-        """Nobody hears."""
+        """Does nothing."""
 
     def fail(self, error: HutongError) -> None:
-        """Nobody hears."""
+        """Does nothing."""
 
 
 class PostgresNeighbours:
-    """See gateway.engine.ports.Neighbours."""
+    """The neighbours of an engine on PostgreSQL."""
 
     def __init__(
         self,
@@ -122,26 +123,22 @@ class PostgresNeighbours:
         return self._clock
 
     def start(self) -> None:
-        """See the interface."""
         self._thread.start()
 
     @property
     def answering(self) -> bool:
-        """See the interface. Without a thread of its own nobody asks the journal anything."""
+        """Whether the journal has answered lately; without the thread nobody asks it."""
         silent_s = self._journal.monotonic() - self._answered_s
         return not self._thread.is_alive() or silent_s < self._beat_s + SLACK_S
 
     def shift(self, by_us: int) -> None:
-        """See the interface."""
         with self._lock:
             self._followed = [replace(one, reply_by_us=one.reply_by_us + by_us) for one in self._followed]
 
     def retire(self) -> None:
-        """See the interface."""
         self._retired = True
 
     def close(self) -> None:
-        """See the interface."""
         self._closed.set()
         self._wake.set()
         if self._thread.ident is not None:
@@ -159,7 +156,6 @@ class PostgresNeighbours:
     # -- on the engine's thread ---------------------------------------------------------------------------------
 
     def poll(self, at_most: int) -> Sequence[EngineEvent]:
-        """See the interface."""
         if self._fenced is not None and not self._told:
             self._told = True
             raise self._fenced
@@ -171,7 +167,7 @@ class PostgresNeighbours:
         return [mail.popleft() for _ in range(min(at_most, len(mail)))]
 
     def _load_adopted(self) -> None:
-        """Reads what was adopted as it stands now: some of it may have been taken in, and ended, meanwhile."""
+        """Reads the current state of adopted payments: some may have been taken in, and ended, meanwhile."""
         ids = [self._adopted.popleft() for _ in range(min(LOADED_PER_TICK_MAX, len(self._adopted)))]
         try:
             payments = self._journal.claim([key for key in ids if key not in self._core.book])
@@ -184,7 +180,6 @@ class PostgresNeighbours:
             self._inbox.wake()
 
     def divert(self, events: Sequence[EngineEvent]) -> list[EngineEvent]:
-        """See the interface."""
         missing = self._core.missing(events)
         owners = self._journal.owners(missing) if missing else {}
         others = {key: engine for key, engine in owners.items() if engine != self._journal.engine}
@@ -220,7 +215,6 @@ class PostgresNeighbours:
         return kept
 
     def follow(self, payment_id: bytes, waiter: Waiter, reply_by_us: int) -> None:
-        """See the interface."""
         self._follow(_Followed(payment_id, waiter, reply_by_us))
 
     def _follow(self, one: _Followed) -> None:
@@ -247,7 +241,7 @@ class PostgresNeighbours:
         return bool(self._live or self._followed)
 
     def turn(self) -> bool:
-        """What the thread does again and again. Returns whether the journal could be reached."""
+        """One turn of the thread. Returns whether the journal could be reached."""
         try:
             self._look()
         except (psycopg.Error, JournalUnavailableError) as error:
@@ -275,8 +269,8 @@ class PostgresNeighbours:
             self._look_at_followed()
 
     def _beat(self, connection: Connection, now_s: float) -> JournalFencedError | None:
-        """Prolongs the lease, which a tick does too, and looks for engines that died. Returns why this engine must end,
-        where it must: its lease was taken, or the database lost what it or another engine had committed."""
+        """Prolongs the lease, as a tick does too, and looks for dead engines. Returns why this engine must end, if it
+        must: its lease was taken, or the database lost what it or another engine had committed."""
         journal, lease, own = self._journal, self._journal.lease, self._journal.standing
         # First: this engine's own tick may be waiting for them, and then so does the heartbeat.
         self._end_lapsed(connection)
@@ -364,15 +358,15 @@ class PostgresNeighbours:
 
 
 def _subject(event: EngineEvent) -> bytes:
-    """The payment that an event is about; a new one has none that another engine could have."""
+    """The payment of an event; None for a new payment, which no other engine can have."""
     if isinstance(event, Answered):
         return event.leg_id[:16]
     return event.payment_id if isinstance(event, Cancel | Capture | Expire | Join) else b""
 
 
 def _is_settled(one: _Followed, payment: Payment) -> bool:
-    """Whether there is something to tell a caller before his time is over. Who cancels or captures while the funds are
-    held, waits for the engine that has the payment to do it."""
+    """Whether a caller can be answered before its time is over. A caller that cancels or captures a held payment waits
+    until the engine that has the payment has done it."""
     if one.captures is not None and payment.state is not State.HELD:
         return payment.state in FINAL or _capture_refusal(one, payment) is not None
     return payment.state in (FINAL if one.cancels or one.captures is not None else RESTING)
@@ -385,7 +379,7 @@ def _capture_refusal(one: _Followed, payment: Payment) -> HutongError | None:
 
 
 def _tell(one: _Followed, payment: Payment | None) -> None:
-    """Answers a caller who waited for a payment of another engine."""
+    """Answers a caller that waited for a payment of another engine."""
     waiter = one.waiter
     if payment is None:
         waiter.fail(HutongError(Reason.ERROR_REASON_PAYMENT_NOT_FOUND))

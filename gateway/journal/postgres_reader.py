@@ -21,11 +21,11 @@ from gateway.journal.rows import payments_from_rows
 
 SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 RECONNECTS_MAX: Final = 2
-"""Attempts on a new connection before a read is given up."""
+"""Most attempts of a read on new connections."""
 
 
 class PostgresReader:
-    """See gateway.journal.interface.Reader."""
+    """A Reader on PostgreSQL."""
 
     def __init__(self, url: str, *, connect: Connect = connect) -> None:
         self._url = url
@@ -59,7 +59,6 @@ class PostgresReader:
         return payments_from_rows(payments, legs)
 
     def payments(self, payment_ids: Sequence[bytes]) -> list[Payment]:
-        """See the interface."""
         payments = self._load(payment_ids)
         routes, judgements = self._rows(
             (sql.ROUTES, (bigints(list({payment.route_id for payment in payments})),)),
@@ -72,21 +71,18 @@ class PostgresReader:
         return payments
 
     def payment(self, payment_id: bytes) -> Payment | None:
-        """See the interface."""
         return next(iter(self.payments([payment_id])), None)
 
     def decisions(self, before: bytes | None, most: int) -> list[DecisionRow]:
-        """See the interface."""
         (rows,) = self._rows((sql.LIST_DECISIONS, decision_parameters(before, most)))
         return decisions_from_rows(rows)
 
     def refunds(self, payment_ids: Sequence[bytes]) -> list[Payment]:
-        """See the interface."""
         (rows,) = self._rows((sql.REFUNDS, (byteas(payment_ids),)))
         return self._load([bytes(row[0]) for row in rows]) if rows else []
 
     def events(self, after_sequence: int, limit: int) -> list[EventRow]:
-        """See the interface. Numbers are given in the order of commits, so none appears behind one that was read."""
+        """Numbers are assigned in the order of commits, so no event appears before one that was read."""
         (rows,) = self._rows(
             (
                 f"SELECT {EVENT_COLUMNS} FROM (SELECT sequence, payment_id, state, time_us FROM events "
@@ -98,22 +94,19 @@ class PostgresReader:
         return event_rows(rows)
 
     def last_event(self) -> int:
-        """See the interface."""
         (((last,),),) = self._rows(("SELECT COALESCE(max(sequence), 0) FROM events", ()))
         return int(last)
 
     def events_of(self, watched: Mapping[bytes, int], limit: int) -> list[EventRow]:
-        """See the interface."""
         values = (byteas(list(watched)), bigints(list(watched.values())), limit, limit)
         (rows,) = self._rows((sql.EVENTS_OF, values))
         return event_rows(rows)
 
     def follow(self) -> bool:
-        """See the interface. The indexes are the database's own, and have what is committed."""
+        """Nothing to do: the database's own indexes have all that is committed."""
         return True
 
     def scan(self, scan: Scan) -> list[ListedRow]:
-        """See the interface."""
         if scan.token_ref:
             query, values = listing.by_token(scan)
         elif scan.merchant_id:
@@ -124,12 +117,10 @@ class PostgresReader:
         return listing.rows(found)
 
     def rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        """See the interface."""
         (rows,) = self._rows((query.replace("?", "%s"), values), silent_s=REPORT_SILENT_S)
         return rows
 
     def close(self) -> None:
-        """See the interface."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()

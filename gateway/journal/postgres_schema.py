@@ -1,8 +1,8 @@
 """The journal's tables on PostgreSQL and on databases that speak its protocol, and what each needs besides.
 
-The tables are those of gateway.journal.schema. Three more let gateways share them: `leases` says which process an
-engine's number belongs to, `numbering` numbers postings and events in the order in which they were committed, and
-`mail` holds what arrived at one engine for a payment of another.
+The tables are those of gateway.journal.schema. Three more let gateways share them: `leases` says which process has an
+engine number, `numbering` numbers postings and events in the order of commits, and `mail` holds what arrived at one
+engine for a payment of another.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ CREATE INDEX IF NOT EXISTS payments_merchant ON payments (merchant_id, payment_i
 CREATE INDEX IF NOT EXISTS payments_token ON payments (account_ref, payment_id)
 """
 LAST_TABLE: Final = "CREATE TABLE IF NOT EXISTS complete (version BIGINT NOT NULL PRIMARY KEY)"
-"""Empty; when it is there, so are all others."""
+"""The table that is created last; if it exists, so do all others. It stays empty."""
 LINE: Final = "journal"
-"""The one line of numbers; postings and events share it."""
+"""The row of `numbering`; postings and events share it."""
 
 POSTGRESQL_TUNING: Final = (
     # A row is updated soon after it was inserted: room in its page keeps the new version there, off the indexes.
@@ -65,14 +65,14 @@ WRITER_SETTINGS: Final = (
     "SET enable_mergejoin = off",
     "SET jit = off",
 )
-"""Only for PostgreSQL itself; the others plan by keys anyway, or know no such settings."""
+"""Only for PostgreSQL itself; the others always plan by keys, or have no such settings."""
 
 
 def statements() -> list[str]:
-    """The tables, as PostgreSQL, CockroachDB and YugabyteDB take them.
+    """The statements that create the tables, for PostgreSQL, CockroachDB and YugabyteDB.
 
     Postings and events get their numbers from the tick (see `numbering`), not from a sequence: a sequence's numbers
-    become visible out of order, and a reader who has seen 30 would never see the 20 that is committed after it.
+    become visible out of order, and a reader that has seen 30 would never see the 20 that is committed after it.
     """
     text = TABLES.format(bytes="BYTEA", serial="BIGINT NOT NULL PRIMARY KEY", clustered="")
     split = [statement.strip() for statement in f"{text};{SHARED_TABLES};{LAST_TABLE}".split(";")]

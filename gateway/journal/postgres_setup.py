@@ -1,4 +1,4 @@
-"""Making a PostgreSQL database a journal, and telling whether it is the right one."""
+"""Creates a journal in a PostgreSQL database, and checks whether it is the right one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.journal.schema import VERSION
 from hutong_contract import stored_schema
 
 CREATIONS_MAX: Final = 50
-"""Attempts to make the tables while other gateways do so too."""
+"""Most attempts to create the tables while other gateways do so too."""
 CREATION_PAUSE_S: Final = 0.05
 _LAST_TABLE: Final = (
     "SELECT 1 FROM information_schema.tables WHERE table_name = 'complete' AND table_schema = current_schema()"
@@ -27,7 +27,7 @@ _VERSIONED: Final = {"name", "value"}
 
 
 def prepare(db: Connection, network: str) -> None:
-    """Makes the tables where they are missing, and checks that they are of this version and this network."""
+    """Creates missing tables, and checks that they are of this version and this network."""
     genuine = is_postgresql(db)
     if genuine:
         check_durable(db)
@@ -49,8 +49,8 @@ def prepare(db: Connection, network: str) -> None:
 
 
 def check_version(db: Connection) -> None:
-    """Raises JournalMismatchError where the database holds a journal of another version, or other tables of the same
-    names; changes nothing. Tables that are not there yet are no reason: somebody else may be making them."""
+    """Raises JournalMismatchError if the database holds a journal of another version, or other tables of the same
+    names; changes nothing. Missing tables are allowed: somebody else may be creating them."""
     found: dict[str, list[str]] = {}
     for table, column in db.execute(_COLUMNS):
         found.setdefault(table, []).append(column)
@@ -68,8 +68,7 @@ def _check_number(db: Connection) -> None:
 
 
 def database_name(db: Connection) -> str:
-    """What tells one PostgreSQL cluster from another: its system identifier and timeline. Empty where a database does
-    not say."""
+    """The identity of a PostgreSQL cluster: its system identifier and timeline. Empty if a database has none."""
     if not is_postgresql(db):
         return ""
     try:
@@ -82,7 +81,7 @@ def database_name(db: Connection) -> str:
 
 
 def record_loss(db: Connection, text: str) -> None:
-    """Writes into the journal that an operator accepted the loss of commits, and which."""
+    """Records in the journal that an operator accepted the loss of commits, and which."""
     db.execute(
         "INSERT INTO meta (name, value) VALUES ('lost commits accepted ' || clock_timestamp()::text, %s) "
         "ON CONFLICT DO NOTHING",
@@ -91,7 +90,7 @@ def record_loss(db: Connection, text: str) -> None:
 
 
 def _create_tables(db: Connection, *, genuine: bool) -> None:
-    """Makes the tables where they are missing. Gateways that start together may all try, and trip over each other."""
+    """Creates missing tables. Gateways that start together may all try, and get in each other's way."""
     for attempt in range(CREATIONS_MAX):
         if attempt:
             time.sleep(CREATION_PAUSE_S)

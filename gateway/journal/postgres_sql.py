@@ -1,9 +1,9 @@
-"""The statements of a tick, made once from the columns' tables.
+"""The SQL statements of a tick, made once from the tables' columns.
 
-Plain SQL that PostgreSQL, CockroachDB and YugabyteDB take: `unnest` of arrays, ON CONFLICT DO NOTHING, UPDATE ... FROM,
-SELECT ... FOR UPDATE. Whatever another engine may want too is locked in one order, by statement and within a statement
-by key: judgements, routes, new payments by idempotency hash, spends, counters, originals of refunds, the line of
-numbers. So engines wait for each other, and do not deadlock.
+Plain SQL for PostgreSQL, CockroachDB and YugabyteDB: `unnest` of arrays, ON CONFLICT DO NOTHING, UPDATE ... FROM,
+SELECT ... FOR UPDATE. Whatever another engine may need too is locked in one order, by statement and within a statement
+by key: judgements, routes, new payments by idempotency hash, spends, counters, originals of refunds, the numbering. So
+engines wait for each other, and do not deadlock.
 """
 
 from __future__ import annotations
@@ -40,15 +40,16 @@ FENCE: Final = (
     "UPDATE leases SET tick = CASE WHEN epoch = %s AND tick = %s AND holder = %s THEN %s::bigint END, "
     f"expires_us = {NOW_US} + %s WHERE engine = %s"
 )
-"""Epoch, last tick, holder, this tick, lease in microseconds, engine. Where the lease is another's, or the database has
-lost ticks, the tick becomes NULL, which the column refuses: the whole transaction fails, whatever was sent after it."""
+"""Parameters: epoch, last tick, holder, this tick, lease in microseconds, engine. If the lease is another's, or the
+database has lost ticks, the tick becomes NULL, which the column refuses: the whole transaction fails, whatever was sent
+after it."""
 
 SETTLE_DOUBT: Final = (
     "UPDATE leases SET tick = CASE WHEN tick = %s THEN %s::bigint ELSE tick END "
     "WHERE engine = %s AND epoch = %s RETURNING tick"
 )
-"""Last tick, the number after the next, engine, epoch. After a tick in doubt: where it is not there, its number is
-passed over. A write also where nothing changes: its own commit waits until a standby has the tick in doubt too."""
+"""Parameters: last tick, the number after the next, engine, epoch. After a tick in doubt: if it was not committed, its
+number is skipped. It writes even if nothing changes: its own commit waits until a standby has the tick in doubt too."""
 
 INSERT_PAYMENTS: Final = f"{_insert('payments', PAYMENT_COLUMNS, PAYMENT_TYPES)} ON CONFLICT (idempotency) DO NOTHING"
 STANDING: Final = "SELECT payment_id, idempotency FROM payments WHERE idempotency = ANY(%s::bytea[])"
@@ -64,7 +65,7 @@ INSERT_SPENDS: Final = (
     f"{_insert('spends', ('spend', 'payment_id'), ('BYTEA', 'BYTEA'))} "
     "WHERE EXISTS (SELECT 1 FROM payments WHERE payments.payment_id = u.payment_id) ON CONFLICT (spend) DO NOTHING"
 )
-"""Only for payments that got in."""
+"""Only for admitted payments."""
 SPENT_BY: Final = "SELECT spend, payment_id FROM spends WHERE spend = ANY(%s::bytea[])"
 LOCK_HOLDERS: Final = HOLDERS.format("s.spend = ANY(%s::bytea[])") + " ORDER BY s.spend FOR UPDATE OF s"
 """Waits for whoever is taking one of these orders over; what is gone then is found by SPENT_BY, asked after it."""
@@ -134,12 +135,12 @@ TAKE_UP: Final = (
     "UPDATE payments SET engine = %s, open = 1 WHERE payment_id IN "
     "(SELECT payment_id FROM payments WHERE payment_id = ANY(%s::bytea[]) AND open = 2 ORDER BY payment_id FOR UPDATE)"
 )
-"""Payments whose funds are held go to whichever engine comes first, one at a time; locked in one order."""
+"""Held payments go to the first engine that asks, one at a time; locked in one order."""
 ENDED_HOLDS: Final = (
     "SELECT payment_id FROM payments WHERE open = 2 AND hold_until_us <= %s "
     f"AND hold_until_us <= (SELECT {NOW_US}) ORDER BY hold_until_us LIMIT %s"
 )
-"""A hold has ended by the gateway's clock and by the database's."""
+"""Holds that have ended by the gateway's clock and by the database's."""
 REFUNDS: Final = "SELECT payment_id FROM payments WHERE original_id = ANY(%s::bytea[]) ORDER BY payment_id"
 ROUTES: Final = "SELECT route_id, explanation FROM routes WHERE route_id = ANY(%s::bigint[])"
 JUDGEMENTS: Final = "SELECT risk_id, judgement FROM judgements WHERE risk_id = ANY(%s::bigint[])"
@@ -150,16 +151,16 @@ EVENTS_OF: Final = (
     "WHERE payment_id = u.payment_id AND sequence > u.after_sequence ORDER BY sequence LIMIT %s) AS e "
     "LEFT JOIN payments AS p ON p.payment_id = e.payment_id LIMIT %s"
 )
-"""Payments, the number after which each is read, and most rows for one payment and for all."""
+"""Parameters: payments, the number after which each is read, and the most rows for one payment and for all."""
 CLAIM: Final = (
     "UPDATE payments SET engine = %s WHERE payment_id = ANY(%s::bytea[]) AND open = 0 AND engine = ANY(%s::bigint[])"
 )
-"""Ended payments whose engine is gone go to whoever has something for them."""
+"""Ended payments whose engine is gone go to the engine that has something for them."""
 BURY: Final = (
     "UPDATE leases SET epoch = epoch + 1, holder = '' "
     f"WHERE engine = ANY(%s::bigint[]) AND expires_us < {NOW_US} RETURNING engine"
 )
-"""Fences engines whose leases have run out, before anything is taken from them."""
+"""Fences engines whose leases have expired, before anything is taken from them."""
 OWNERS: Final = "SELECT payment_id, engine, open FROM payments WHERE payment_id = ANY(%s::bytea[])"
 MAIL_TYPES: Final = ("BYTEA", "BIGINT", "SMALLINT", "BYTEA", "TEXT", "BIGINT", "TEXT")
 _MAIL: Final = ("mail_id", "engine", "kind", "subject", "participant", "result", "code")

@@ -1,8 +1,8 @@
-"""How long a connection waits for a server that says nothing, and how another thread ends that wait.
+"""Bounds of the waits for a server's answers, and how another thread ends such a wait.
 
-libpq waits for an answer for ever, and no setting of the server helps where the server itself stands still (frozen, its
-machine gone, a commit that waits for a standby). So each wait at the socket has a bound here: so long may the server be
-silent. What arrives begins it anew: a long answer is not a silent server.
+libpq waits for an answer without limit, and no setting of the server helps if the server itself stands still (frozen,
+its machine gone, a commit that waits for a standby). Therefore each wait at the socket has a bound: the longest time
+that the server may be silent. Arriving data starts it again: a long answer is not a silent server.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, Final, TypeVar
 import psycopg
 
 SILENT_S: Final = 5.0
-"""Longest silence of the server while an engine waits for it: the time of a lease."""
+"""Longest silence of the server while an engine waits, in seconds: the time of a lease."""
 READ_SILENT_S: Final = 3.0
-"""The same where a caller waits for a look at a few rows."""
+"""The same while a caller waits for a few rows."""
 REPORT_SILENT_S: Final = 35.0
-"""The same for readings of whole tables, which the server itself ends a little earlier."""
+"""The same for reads of whole tables, which the server itself ends a little earlier."""
 LOOK_S: Final = 0.1
-"""How soon a thread notices that its wait was given up."""
+"""Seconds until a thread notices that its wait was given up."""
 
 Value = TypeVar("Value")
 
@@ -36,18 +36,18 @@ class Patience:
         self.given_up = False
 
     def give_up(self) -> None:
-        """Ends every wait within LOOK_S, for good: for a process that stops."""
+        """Ends every wait within LOOK_S, for good; for a process that stops."""
         self.given_up = True
 
 
 class PatientConnection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection whose waits end: see the module. After SilentServerError it is closed."""
+    """A connection whose waits are bounded (see the module). After SilentServerError it is closed."""
 
     silent_s: float = SILENT_S
     patience: Patience | None = None
 
     def wait(self, gen: Any, interval: float = LOOK_S, *args: Any, **kwargs: Any) -> Any:
-        """As psycopg's: every exchange with the server comes through here. Raises SilentServerError."""
+        """As psycopg's; every exchange with the server passes through here. Raises SilentServerError."""
         return super().wait(self._bounded(gen), min(interval, LOOK_S), *args, **kwargs)
 
     def _bounded(self, gen: Generator[Any, Any, Value]) -> Generator[Any, Any, Value]:

@@ -1,4 +1,4 @@
-"""What a tick sends besides its admissions, and how payments are read back: statements on an open transaction."""
+"""The statements of a tick besides its admissions, and reading payments back; on an open transaction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 
 def send_changes(db: Connection, writes: Writes, engine: int) -> Cursor | None:
-    """What needs no verdict: legs and states of payments that this engine owns."""
+    """Sends what needs no verdict: legs and states of payments that this engine owns."""
     if writes.legs:
         db.execute(sql.PUT_LEGS, columns([leg_row(key[0], leg) for key, leg in writes.legs.items()], LEG_TYPES))
     if writes.captured:
@@ -38,7 +38,7 @@ def send_changes(db: Connection, writes: Writes, engine: int) -> Cursor | None:
 
 
 def send_the_rest(db: Connection, writes: Writes, decisions: Decisions) -> None:
-    """What depends on the verdicts, and what is numbered in the order of commits."""
+    """Sends what depends on the verdicts, and what is numbered in the order of commits."""
     if decisions.withdrawn or decisions.reopened:
         db.execute(sql.WITHDRAW_PAYMENTS, (byteas(decisions.withdrawn),))
         ids = [payment.payment_id for payment in decisions.payments]
@@ -76,7 +76,7 @@ def _send_numbered(
     postings: Sequence[tuple[bytes | bytearray, int, str, str, int, int]],
     events: Sequence[tuple[bytes | bytearray, int, int]],
 ) -> None:
-    """What is numbered in the order of commits."""
+    """Sends what is numbered in the order of commits."""
     db.execute(sql.NUMBER, (len(postings) + len(events),))
     if postings:
         arrays = columns(postings, sql.POSTING_TYPES)
@@ -86,7 +86,7 @@ def _send_numbered(
 
 
 def _send_sums(db: Connection, statement: str, added: dict[bytes, int], given_back: list[tuple[int, bytes]]) -> None:
-    """One change for each key, in the order of keys."""
+    """Sends one change for each key, in the order of keys."""
     changes = dict(added)
     for amount, key in given_back:
         changes[key] = changes.get(key, 0) - amount

@@ -1,6 +1,6 @@
-"""What risk rules decided, as the journal keeps it: rows of refused payments, and the list of all decisions.
+"""The journal's record of risk decisions: rows of refused payments, and the list of all decisions.
 
-Pure: rows and SQL that both journals take, `?` standing for a parameter.
+Pure: rows and SQL for both journals, with `?` for parameters.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ LIST_DECISIONS: Final = (
     "FROM refusals WHERE payment_id < ? ORDER BY payment_id DESC LIMIT ?) AS b"
     ") AS d LEFT JOIN judgements j ON j.risk_id = d.risk_id ORDER BY d.payment_id DESC LIMIT ?"
 )
-"""Payments of which a rule fired, and those refused, newest first: (before, most, before, most, most). Refused ones and
-admitted ones have ids from one source, whose order is that of time."""
+"""Parameters: before, most, before, most, most. Payments for which a rule fired, and refused ones, newest first. Ids of
+both come from one source and ascend with time."""
 AFTER_ALL: Final = b"\xff" * 16
-"""Beyond every payment's id: the list begins at the newest."""
+"""Above every payment's id: the list begins at the newest."""
 
 
 class DecisionRow(NamedTuple):
@@ -66,18 +66,18 @@ class DecisionRow(NamedTuple):
 
 
 def decision_parameters(before: bytes | None, most: int) -> tuple[object, ...]:
-    """What LIST_DECISIONS takes, for up to `most` decisions older than the payment `before`."""
+    """The parameters of LIST_DECISIONS, for up to `most` decisions older than the payment `before`."""
     edge = AFTER_ALL if before is None else before
     return edge, most, edge, most, most
 
 
 def decisions_from_rows(rows: Iterable[Sequence[Any]]) -> list[DecisionRow]:
-    """The rows of LIST_DECISIONS."""
+    """The decisions in the rows of LIST_DECISIONS."""
     return [DecisionRow._make((bytes(row[0]), *row[1:10], bytes(row[10]), bytes(row[11]), *row[12:])) for row in rows]
 
 
 def limit_refusals(payments: Sequence[Payment], verdicts: Sequence[Refused | None]) -> list[Refusal]:
-    """What verdicts on a tick's admissions add to its refusals."""
+    """The refusals that follow from the verdicts on a tick's admissions."""
     if not any(verdicts):
         return []
     return [
@@ -111,7 +111,7 @@ def refusal_row(refusal: Refusal) -> tuple[object, ...]:
 def new_judgements(
     admissions: Sequence[Payment], refusals: Sequence[Refusal], known: Collection[int]
 ) -> dict[int, str]:
-    """Texts, by name, that are not known to be in the journal."""
+    """Texts, by id, that are not known to be stored."""
     new = {payment.risk_id: payment.risk for payment in admissions if payment.risk_id not in known}
     if refusals:
         new |= {one.payment.risk_id: one.payment.risk for one in refusals if one.payment.risk_id not in known}

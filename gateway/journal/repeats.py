@@ -36,7 +36,7 @@ _ADMITTED: Final = (
 _LAST_EVENT: Final = "SELECT COALESCE(max(sequence), 0) FROM events"
 _PUT_KEYS: Final = ManyRows("INSERT OR IGNORE INTO keys (idempotency, payment_id)", 2)
 _TOUCH_KEY: Final = "UPDATE keys SET payment_id = payment_id WHERE idempotency = ?"
-"""Changes nothing, and its row count is how many there are: the cheapest way to ask for many rows one by one."""
+"""Changes nothing; its row count is the number of matches. The cheapest way to look up many keys one by one."""
 _PUT_KEYED: Final = "INSERT OR REPLACE INTO meta (name, value) VALUES ('keyed', ?)"
 
 _KEYED: Final = "(SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'keyed')"
@@ -72,7 +72,7 @@ class Repeats:
         self._turn = 0
         """The part to be written next."""
         self._round = 0
-        """What `_seen` was when part 0 was last begun with: once all parts are written, so is every key up to it."""
+        """The value of `_seen` when part 0 was last written: once all parts are written, so is every key up to it."""
         self._done: tuple[Sequence[Payment], range, int, int] | None = None
 
     def open(self, database: sqlite3.Connection) -> None:
@@ -89,7 +89,7 @@ class Repeats:
         self.learn(database)
 
     def learn(self, database: sqlite3.Connection) -> None:
-        """Takes up what was admitted meanwhile by other engines, or by a commit whose fate was in doubt."""
+        """Adds what was admitted meanwhile by other engines, or by a commit whose fate was in doubt."""
         ((last,),) = database.execute(_LAST_EVENT).fetchall()
         if last != self._seen:
             for key, payment_id in database.execute(_ADMITTED, (self._seen, last)).fetchall():
@@ -105,7 +105,7 @@ class Repeats:
         return database.executemany(_TOUCH_KEY, [(bytearray(key),) for key in keys]).rowcount > 0
 
     def find(self, database: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-        """Those of the keys that a payment has, with its id."""
+        """The keys that have a payment, with its id."""
         found: dict[bytes, bytes] = {}
         older: list[bytes] = []
         for key in keys:
@@ -123,7 +123,7 @@ class Repeats:
         return found
 
     def write(self, database: sqlite3.Connection, admitted: Sequence[Payment]) -> None:
-        """The last of a transaction with these admissions: writes parts of memory as far as it is full."""
+        """The last step of a transaction with these admissions: writes parts of memory, as far as it is full."""
         count, turn, begun = self._count + len(admitted), self._turn, self._round
         written = 0
         while count > self._newest_max and written < PARTS_PER_TICK_MAX:

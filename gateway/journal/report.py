@@ -1,4 +1,4 @@
-"""The report of the conservation check, and what the check asks of a journal's database."""
+"""The report of the conservation check, and the check's interface to a journal's database."""
 
 from __future__ import annotations
 

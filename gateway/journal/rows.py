@@ -1,4 +1,4 @@
-"""Payments and legs to rows and back."""
+"""Conversion between payments with their legs and rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Row = Sequence[Any]
 
 
 def payment_row(payment: Payment, engine: int, nobody: object = None) -> tuple[object, ...]:
-    """The new row of a payment, in the order of PAYMENT_COLUMNS. `nobody` stands where there is no original."""
+    """The new row of a payment, in the order of PAYMENT_COLUMNS. `nobody` stands for a missing original."""
     return (
         payment.row_id,
         engine,
@@ -61,7 +61,7 @@ def payment_row(payment: Payment, engine: int, nobody: object = None) -> tuple[o
 
 
 def payment_change(payment: Payment) -> tuple[object, ...]:
-    """What changed of a payment: open, state, goal, reason, attempt, ended_us, and its id."""
+    """The changed columns of a payment: open, state, goal, reason, attempt, ended_us; and its id."""
     if payment.state not in RESTING or open_reversals(payment):
         open_now = OPEN
     else:
@@ -78,12 +78,12 @@ def payment_change(payment: Payment) -> tuple[object, ...]:
 
 
 def capture_change(payment: Payment) -> tuple[object, ...]:
-    """What a capture changed: amount, deadline, counters, and the payment's id."""
+    """The columns that a capture changed: amount, deadline, counters; and the payment's id."""
     return (payment.amount_minor, payment.deadline_us, _counters_text(payment.counters), payment.row_id)
 
 
 def leg_row(payment_id: bytes, leg: Leg) -> tuple[object, ...]:
-    """The row of a leg as it stands, in the order of LEG_COLUMNS."""
+    """The row of a leg, in the order of LEG_COLUMNS."""
     return (
         bytearray(payment_id),
         leg.number,
@@ -98,7 +98,7 @@ def leg_row(payment_id: bytes, leg: Leg) -> tuple[object, ...]:
 
 
 def payments_from_rows(payments: Iterable[Row], legs: Iterable[Row]) -> list[Payment]:
-    """Rebuilds payments with their legs; both in the order of the columns above, legs by number."""
+    """Payments with their legs, from rows in the order of the columns above, legs by number."""
     built: dict[bytes, Payment] = {}
     for row in payments:
         payment = _payment(row)
@@ -126,7 +126,8 @@ def payments_from_rows(payments: Iterable[Row], legs: Iterable[Row]) -> list[Pay
 
 
 def _credit_sent(payment: Payment) -> bool:
-    """The step to CREDITING updates no row of `payments`: the credit leg's row says it, committed with it."""
+    """Sets CREDITING, which is not stored in `payments`: it follows from the credit leg's row, which was committed
+    instead."""
     return any(leg.number > 1 and leg.kind != LegKind.REVERSAL for leg in payment.legs)
 
 
@@ -206,8 +207,8 @@ def _payment(row: Row) -> Payment:
 
 
 def _counters_text(conditions: tuple[Condition, ...]) -> str:
-    """What was added to which counter, so that it can be given back after a restart. Caps and reasons are not kept:
-    they were settled in the commit."""
+    """What was added to each counter, to be given back if needed after a restart. Caps and reasons are not stored: they
+    were settled in the commit."""
     return " ".join(f"{condition.counter.hex()}:{condition.add}" for condition in conditions)
 
 

@@ -1,13 +1,15 @@
-"""The journal's tables, in SQL that SQLite and PostgreSQL both take; only the type of a byte string differs.
+"""The journal's tables, in SQL for both SQLite and PostgreSQL; only the type of a byte string differs.
 
 A payment costs one row in `payments` (inserted once, updated at each change of state), one in `legs` for each message
-that moves or undoes money (the first one's is written with its answer), two in `postings` for each movement, one in
-`events` for each state, with an entry in the index by which those who watch one payment find its events. A payment that
-risk rules refuse costs one row in `refusals`, and what they found is kept once for all that it was found of.
-Lists of payments, newest first, need no index that every payment would have to be written to: refunds have one, and so
-have payments that rest in a state in which few do (gateway.journal.listing).
-`payments.open` says who looks after a payment: 1, its engine, which has it in memory; 2, nobody, while its funds are
-held, until its engine takes it up, or on a shared journal any; 0, nobody: it has ended.
+that moves or reverses money (the first one's is written with its answer), two in `postings` for each movement, and one
+in `events` for each state, with an entry in the index by which watchers of one payment find its events. A payment that
+risk rules decline costs one row in `refusals`; each distinct judgement is stored once.
+
+Lists of payments, newest first, need no index that every payment would be written to: refunds have one, and so have
+payments that rest in a rare state (gateway.journal.listing).
+
+`payments.open` says who drives a payment: 1, its engine, which has it in memory; 2, nobody, because its funds are held,
+until its engine takes it up (on a shared journal any engine); 0, nobody, because it has ended.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ from typing import Final
 from gateway.engine.states import State
 
 VERSION: Final = 5
-"""Version of this schema, kept in `meta`; a journal of another version is refused."""
+"""Version of this schema, stored in `meta`. A journal of another version is refused."""
 DIGESTS: Final = {4: ("b35960debbd70a09", "170b56b27a6d37a7"), 5: ("1b968ac38f2d5b17", "ebb268f220ac3744")}
-"""Of the text of the tables on SQLite and on PostgreSQL, by version. A new text is a new version: an entry is added,
-and none is ever changed."""
+"""Digests of the text of the tables on SQLite and on PostgreSQL, by version. A new text is a new version: add an entry,
+never change one."""
 
 CLOSED: Final = 0
 OPEN: Final = 1
@@ -217,10 +219,10 @@ CREATE TABLE IF NOT EXISTS keys (
     payment_id BLOB NOT NULL
 ) WITHOUT ROWID
 """
-"""Idempotency keys but the newest, see gateway.journal.repeats; other databases have an index."""
+"""All idempotency keys except the newest, see gateway.journal.repeats; other databases have an index."""
 
 
 def sqlite_statements() -> list[str]:
-    """The tables as SQLite takes them; clustered tables store the row in the key's own tree."""
+    """The statements that create the tables on SQLite; clustered tables store the row in the key's own tree."""
     text = (TABLES + _KEYS).format(bytes="BLOB", serial="INTEGER PRIMARY KEY", clustered=" WITHOUT ROWID")
     return [statement for statement in text.split(";") if statement.strip()]

@@ -1,8 +1,8 @@
 """The journal on SQLite: WAL, synchronous=FULL, one writer.
 
-Cost of a tick: one fsync of the write-ahead log, and a microsecond or two for each row. Rows of one kind go together.
-Most ticks meet their conditions as a whole: SQLite then says so by counts of rows, and nothing is read. In any other
-tick gateway.engine.conditions decides, from what is read.
+Cost of a tick: one fsync of the write-ahead log, and a microsecond or two for each row. Rows of one kind are written
+together. In most ticks all conditions hold; SQLite then says so by counts of rows, and nothing is read. In any other
+tick gateway.engine.conditions decides, from rows that are read.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ _INSERT_POSTINGS: Final = ManyRows(
     len(Movement._fields),
     f"({{0}}, {{1}}, {{2}}, {{3}}, {{4}}, {{5}}), ({{0}}, {{1}}, '{SUSPENSE}', {{3}}, -{{4}}, {{5}})",
 )
-"""Both sides of a movement in one statement."""
+"""Both postings of a movement in one statement."""
 _INSERT_EVENTS: Final = ManyRows("INSERT INTO events (payment_id, state, time_us)", 3)
 _INSERT_SPEND: Final = "INSERT INTO spends (spend, payment_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
 _DELETE_SPEND: Final = "DELETE FROM spends WHERE spend = ? AND payment_id = ?"
 _FULL: Final = "UPDATE counters SET used = used WHERE counter = ? AND used + ? > ?"
-"""Changes nothing; its count of rows says how many counters have no room."""
+"""Changes nothing; its row count is the number of counters without room."""
 _ADD: Final = (
     "INSERT INTO counters (counter, used) VALUES (?, ?) ON CONFLICT (counter) DO UPDATE SET used = used + excluded.used"
 )
@@ -62,7 +62,7 @@ _ORIGINAL: Final = "SELECT kind, state, amount_minor, refunded_minor FROM paymen
 
 
 class SqliteJournal:
-    """See gateway.engine.ports.Journal."""
+    """The journal of one engine in a SQLite file."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class SqliteJournal:
     # -- writing --------------------------------------------------------------------------------------
 
     def commit(self, writes: Writes) -> list[Refused | None]:
-        """One durable transaction; see the interface."""
+        """Stores a tick in one durable transaction."""
         db = self._connection
         tick = self._tick + 1
         self._in_doubt = False
@@ -137,8 +137,8 @@ class SqliteJournal:
         return decisions.verdicts
 
     def _was_taken(self, tick: int) -> bool:
-        """After a failed transaction: whether it is in the file nevertheless. A failed fsync leaves that open, so the
-        connection, with whatever it has cached, is given up and the file is asked."""
+        """Whether a failed transaction is in the file nevertheless. A failed fsync leaves that open, so the connection
+        with its cache is closed and the file is read again."""
         try:
             self._connection.close()
             self._connection = connect(self._path, factory=self._factory)
@@ -153,8 +153,8 @@ class SqliteJournal:
 
     def _write_anew(self) -> None:
         """Makes durable what was read back after a failed fsync. The system may count pages as written that a failed
-        fsync did not write, so a later fsync of the log proves nothing about them: they are copied into the database
-        file, which is synced, and the log begins anew."""
+        fsync did not write, so a later fsync of the log proves nothing about them. Therefore they are copied into the
+        database file, which is synced, and the log is started again."""
         busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise sqlite3.OperationalError(
@@ -162,7 +162,6 @@ class SqliteJournal:
             )
 
     def last_was_taken(self) -> bool:
-        """See the interface."""
         if not self._in_doubt:
             return False
         taken = self._was_taken(self._tick + 1)
@@ -193,7 +192,7 @@ class SqliteJournal:
     # -- admissions ---------------------------------------------------------------------------------------
 
     def _admit(self, decisions: Decisions) -> None:
-        """Writes the rows of those payments whose conditions hold; the verdicts are in `decisions` then."""
+        """Writes the rows of the payments whose conditions hold; the verdicts are then in `decisions`."""
         db = self._connection
         self._insert_payments(decisions)
         self._reserve_refunds(decisions)
@@ -208,7 +207,7 @@ class SqliteJournal:
         _INSERT_EVENTS.insert(db, [(payment.row_id, state, payment.created_us) for payment in admitted])
 
     def _insert_payments(self, decisions: Decisions) -> None:
-        """Writes the rows of all payments but those whose idempotency key is taken."""
+        """Writes the rows of all payments except those whose idempotency key is taken."""
         payments, engine = decisions.payments, self._engine
         self._keep_routes(payments)
         self._keep_judgements(payments, ())
@@ -231,7 +230,7 @@ class SqliteJournal:
             decisions.repeats(at, found[holders[payments[at].idempotency]])
 
     def _keep_routes(self, payments: Sequence[Payment]) -> None:
-        """Writes explanations of routes that are not known to be there: many payments share one."""
+        """Stores the routes' explanations that are not known to be stored: many payments share one."""
         known = self._routes.known
         new = {payment.route_id: payment.route for payment in payments if payment.route_id not in known}
         if new:
@@ -239,7 +238,7 @@ class SqliteJournal:
             self._routes.sent(list(new))
 
     def _keep_judgements(self, payments: Sequence[Payment], refusals: Sequence[Refusal]) -> None:
-        """The same for what risk rules found."""
+        """The same for risk judgements."""
         new = new_judgements(payments, refusals, self._judgements.known)
         if new:
             rows = list(new.items())
@@ -267,7 +266,7 @@ class SqliteJournal:
         return False
 
     def _spend_together(self, spends: Sequence[tuple[bytes, bytes]]) -> bool:
-        """False, with nothing spent, if any was spent before or twice."""
+        """Spends all values. False, with nothing spent, if any was spent before or occurs twice."""
         db = self._connection
         if not spends or db.executemany(_INSERT_SPEND, spends).rowcount == len(spends):
             return True
@@ -275,8 +274,8 @@ class SqliteJournal:
         return False
 
     def _count_together(self, payments: Sequence[Payment]) -> bool:
-        """False, with nothing added, unless there is room for all: where the sum of what the tick adds to a counter,
-        none of it negative, stays within the lowest cap, so does each of its parts."""
+        """Adds to all counters. False, with nothing added, unless there is room for all: if the sum of a tick's
+        additions to a counter, none of which is negative, stays within the lowest cap, so does each of them."""
         sums: dict[bytes, int] = {}
         caps: dict[bytes, int] = {}
         for payment in payments:
@@ -295,7 +294,7 @@ class SqliteJournal:
         return True
 
     def _take_turns(self, decisions: Decisions) -> None:
-        """Not everything fits: who does not is decided by the rule."""
+        """Decides by the rules which payments fit, since not all do."""
         payments = decisions.admitted()
         spends = {spend for payment in payments for spend in payment.single_use}
         rows = self._read_each("SELECT payment_id FROM spends WHERE spend = ?", spends)
@@ -312,7 +311,7 @@ class SqliteJournal:
         self._connection.executemany(_ADD, [(counter, added) for counter, added in decisions.counted.items() if added])
 
     def _read_each(self, query: str, keys: Iterable[bytes]) -> dict[bytes, tuple[Any, ...]]:
-        """The row that a query has for each key; keys without one are left out."""
+        """The row of a query for each key; keys without one are left out."""
         rows = ((key, self._connection.execute(query, (key,)).fetchone()) for key in keys)
         return {key: row for key, row in rows if row is not None}
 
@@ -320,7 +319,6 @@ class SqliteJournal:
 
     @readable
     def load_open(self) -> list[Payment]:
-        """See the interface."""
         where = "WHERE engine = ? AND open = 1"
         payments = self._connection.execute(f"SELECT {PAYMENTS} FROM payments {where}", (self._engine,))
         legs = self._connection.execute(
@@ -332,12 +330,10 @@ class SqliteJournal:
 
     @readable
     def load(self, payment_ids: Sequence[bytes]) -> list[Payment]:
-        """See the interface."""
         return load(self._connection, payment_ids)
 
     @readable
     def claim(self, payment_ids: Sequence[bytes]) -> list[Payment]:
-        """See the interface."""
         db, engine = self._connection, self._engine
         mine: list[bytes] = []
         for payment_id in payment_ids:
@@ -351,7 +347,6 @@ class SqliteJournal:
 
     @readable
     def ended_holds(self, now_us: int, limit: int) -> list[bytes]:
-        """See the interface."""
         rows = self._connection.execute(
             f"SELECT payment_id FROM payments WHERE open = {HELD} AND engine = ? AND hold_until_us <= ? "
             "ORDER BY hold_until_us LIMIT ?",
@@ -361,14 +356,12 @@ class SqliteJournal:
 
     @readable
     def repeats(self, idempotency: Sequence[bytes]) -> dict[bytes, Payment]:
-        """See the interface."""
         self._repeats.learn(self._connection)
         found = self._repeats.find(self._connection, idempotency)
         return {payment.idempotency: payment for payment in self.load(sorted(set(found.values())))}
 
     def give_up(self) -> None:
-        """See the interface. Nothing here waits for another process, and a disk that hangs cannot be left."""
+        """Does nothing: nothing here waits for another process, and waiting for a hung disk cannot be given up."""
 
     def close(self) -> None:
-        """See the interface."""
         self._connection.close()

@@ -1,4 +1,4 @@
-"""Connections to a journal on SQLite: the settings that durability needs, and what an error means."""
+"""Connections to a journal on SQLite: settings for durability, and the meaning of errors."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Factory = type[sqlite3.Connection]
 
 
 def connect(path: Path | str, *, read_only: bool = False, factory: Factory = sqlite3.Connection) -> sqlite3.Connection:
-    """Opens a journal file with the settings that durability needs. `factory` makes the connection: a simulated disk
-    passes its own."""
+    """Opens a journal file with the settings for durability. `factory` makes the connection; a simulated disk passes
+    its own."""
     connection: sqlite3.Connection = sqlite3.connect(
         path,
         isolation_level=None,
@@ -62,7 +62,7 @@ def check_version(connection: sqlite3.Connection, path: Path | str) -> None:
 
 
 def readable(read: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
-    """SQLite's errors as JournalUnavailableError."""
+    """Translates SQLite's errors into JournalUnavailableError."""
 
     @functools.wraps(read)
     def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:

@@ -1,9 +1,10 @@
-"""Payments of one merchant or of one token on SQLite: an index in a file of its own that follows the journal.
+"""An index of payments by merchant and by token on SQLite, in a file of its own that follows the journal.
 
-In the journal itself such an index would cost each tick about a page for each payment, since neighbours in time are
-not neighbours in it: twice the time of a commit, and five times its bytes. Here many payments are added at once, in
-order, by whoever lists, and no payment waits for that. The file holds nothing that the journal does not: it is not
-synced with each payment, it knows how far it has followed, and where it does not fit its journal it is made anew.
+In the journal itself such an index would cost each tick about a page for each payment, since payments of one tick are
+far apart in it: twice the time of a commit, and five times its bytes. Here many payments are added at once, in order,
+by the thread that lists payments, and no payment waits for that. The file contains nothing that the journal does not
+have: it is not synced with each payment, it knows how far it has followed, and if it does not fit its journal it is
+made again.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from gateway.journal.sqlite_connection import BUSY_TIMEOUT_S, PAGE_BYTES
 log = logging.getLogger(__name__)
 
 LAYOUT: Final = 1
-"""Version of these tables; a file of another one is made anew."""
+"""Version of these tables; a file of another version is made again."""
 EVENTS_PER_STEP: Final = 20_000
-"""Events of the journal that one transaction follows: some 50 ms, in which nobody else is kept waiting."""
+"""Events of the journal per transaction: some 50 ms, in which nobody else has to wait."""
 CACHE_KIB: Final = 16_384
 _TABLES: Final = (
     "CREATE TABLE by_merchant (merchant_id TEXT NOT NULL, payment_id BLOB NOT NULL, "
@@ -39,7 +40,7 @@ _FOLLOW: Final = (
     "ON p.payment_id = e.payment_id WHERE e.sequence > ? AND e.sequence <= ? "
     f"AND e.state = {State.DEBITING.value} ORDER BY 1, 2"
 )
-"""Every payment has one event of this state, from when it was admitted."""
+"""Every payment has one event of this state, from its admission."""
 _SCAN: Final = (
     f"SELECT {COLUMNS} FROM {{table}} i CROSS JOIN journal.payments p ON p.payment_id = i.payment_id "
     "WHERE i.{column} = ? AND i.payment_id < ? AND i.payment_id >= ? ORDER BY i.payment_id DESC LIMIT ?"
@@ -47,7 +48,7 @@ _SCAN: Final = (
 
 
 def index_path(journal: Path | str) -> Path:
-    """The index of a journal stands beside it."""
+    """The file of a journal's index, beside it."""
     path = Path(journal)
     return path.with_name(f"{path.stem}.index.db")
 
@@ -80,7 +81,7 @@ class SqliteIndex:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Makes the tables where they are missing, are of another layout, or follow another journal."""
+        """Creates the tables if they are missing, have another layout, or follow another journal."""
         connection.execute("BEGIN IMMEDIATE")
         try:
             (layout,) = connection.execute("PRAGMA main.user_version").fetchone()
@@ -103,7 +104,7 @@ class SqliteIndex:
                 Path(f"{self._path}{suffix}").unlink()
 
     def follow(self) -> bool:
-        """Takes up the payments of the next EVENTS_PER_STEP events. Returns whether nothing was left then."""
+        """Adds the payments of the next EVENTS_PER_STEP events. Returns whether nothing was left then."""
         db = self._connection
         ((last,),) = db.execute("SELECT COALESCE(max(sequence), 0) FROM journal.events").fetchall()
         ((seen,),) = db.execute("SELECT sequence FROM followed").fetchall()
@@ -144,7 +145,7 @@ class SqliteIndex:
 
 
 def _fits(connection: sqlite3.Connection) -> bool:
-    """Whether the last event that was followed is where it was: the journal may have been replaced by another."""
+    """Whether the last followed event is still in its place: the journal may have been replaced by another."""
     sequence, payment_id = connection.execute("SELECT sequence, payment_id FROM followed").fetchone()
     if not sequence:
         return True

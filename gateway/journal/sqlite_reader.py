@@ -23,7 +23,7 @@ LEGS: Final = ", ".join(LEG_COLUMNS)
 
 
 class SqliteReader:
-    """See gateway.journal.interface.Reader."""
+    """A Reader on SQLite."""
 
     def __init__(self, path: Path | str) -> None:
         """Raises JournalMismatchError."""
@@ -38,7 +38,6 @@ class SqliteReader:
 
     @readable
     def payments(self, payment_ids: Sequence[bytes]) -> list[Payment]:
-        """See the interface."""
         payments = load(self._connection, payment_ids)
         routes = self._texts("SELECT route_id, explanation FROM routes", {one.route_id for one in payments})
         judgements = self._texts("SELECT risk_id, judgement FROM judgements", {one.risk_id for one in payments})
@@ -48,23 +47,20 @@ class SqliteReader:
         return payments
 
     def payment(self, payment_id: bytes) -> Payment | None:
-        """See the interface."""
         return next(iter(self.payments([payment_id])), None)
 
     def _texts(self, select: str, ids: set[int]) -> dict[int, str]:
-        """Texts that many payments share, by their 64-bit names."""
+        """Shared texts, by their 64-bit ids."""
         name = select.split()[1].rstrip(",")
         among = f"{select} WHERE {name} IN ({', '.join('?' * len(ids))})"
         return dict(self._connection.execute(among, list(ids)).fetchall())
 
     @readable
     def decisions(self, before: bytes | None, most: int) -> list[DecisionRow]:
-        """See the interface."""
         return decisions_from_rows(self._connection.execute(LIST_DECISIONS, decision_parameters(before, most)))
 
     @readable
     def refunds(self, payment_ids: Sequence[bytes]) -> list[Payment]:
-        """See the interface."""
         among = ", ".join("?" * len(payment_ids))
         rows = self._connection.execute(
             f"SELECT payment_id FROM payments WHERE original_id IN ({among}) ORDER BY payment_id", payment_ids
@@ -73,7 +69,6 @@ class SqliteReader:
 
     @readable
     def events(self, after_sequence: int, limit: int) -> list[EventRow]:
-        """See the interface."""
         rows = self._connection.execute(
             f"SELECT {EVENT_COLUMNS} FROM events AS e LEFT JOIN payments AS p ON p.payment_id = e.payment_id "
             "WHERE e.sequence > ? ORDER BY e.sequence LIMIT ?",
@@ -83,13 +78,12 @@ class SqliteReader:
 
     @readable
     def last_event(self) -> int:
-        """See the interface."""
         ((last,),) = self._connection.execute("SELECT COALESCE(max(sequence), 0) FROM events").fetchall()
         return int(last)
 
     @readable
     def events_of(self, watched: Mapping[bytes, int], limit: int) -> list[EventRow]:
-        """See the interface. A cross join keeps SQLite from reading the table in the order of its numbers."""
+        """A cross join keeps SQLite from reading the table in the order of its numbers."""
         found: list[EventRow] = []
         names = list(watched.items())
         for start in range(0, len(names), IDS_PER_QUERY_MAX):
@@ -112,12 +106,10 @@ class SqliteReader:
 
     @readable
     def follow(self) -> bool:
-        """See the interface."""
         return self._by_merchant_or_token().follow()
 
     @readable
     def scan(self, scan: Scan) -> list[ListedRow]:
-        """See the interface."""
         if scan.merchant_id or scan.token_ref:
             return self._by_merchant_or_token().scan(scan)
         query, values = by_nothing_shared(scan, hints=True)
@@ -125,11 +117,9 @@ class SqliteReader:
 
     @readable
     def rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        """See the interface."""
         return self._connection.execute(query, values).fetchall()
 
     def close(self) -> None:
-        """See the interface."""
         self._connection.close()
         if self._index is not None:
             self._index.close()
