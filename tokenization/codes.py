@@ -117,6 +117,10 @@ def purge(session: Session, now_us: int) -> None:
     session.run("DELETE FROM codes WHERE expires_us < ?", (now_us - 10 * code_format.ONLINE_LIFETIME_US,))
     session.run("DELETE FROM aliases WHERE day < ?", (code_format.day_of(now_us) - ALIAS_DAYS_KEPT,))
     session.run("DELETE FROM failures WHERE time_us < ?", (now_us - limits.ALIAS_WINDOW_US,))
+    session.run(
+        "DELETE FROM failures WHERE time_us < ? AND length(subject) > ?",
+        (now_us - limits.TERMINAL_WINDOW_US, REF_BYTES),
+    )
 
 
 class CodeReader:
@@ -135,9 +139,8 @@ class CodeReader:
         code = use.value.reveal()
         if not code_format.is_payment_code(code):
             raise HutongError(Reason.ERROR_REASON_CODE_UNKNOWN)
-        terminal = self._purposes.counter(b"terminal\0%s\0%s" % (use.merchant_id.encode(), use.terminal_id.encode()))[
-            :REF_BYTES
-        ]
+        named = b"terminal\0%s\0%s" % (use.merchant_id.encode(), use.terminal_id.encode())
+        terminal = limits.TERMINAL_MARK + self._purposes.counter(named)[:REF_BYTES]
         if self._failures.locked(terminal, limits.TERMINAL_FAILURES_MAX, limits.TERMINAL_WINDOW_US, now_us):
             raise HutongError(Reason.ERROR_REASON_CODE_LOCKED, subject="terminal")
         found = (self._online if code.startswith(code_format.ONLINE_PREFIX) else self._offline)(code, now_us)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hutong_contract.bounded import Bounded
+from tokenization.records import REF_BYTES
 
 ALIAS_FAILURES_MAX: Final = 5
 """Most wrong MACs for one alias in a day. After that every use of the alias is refused."""
@@ -23,21 +24,34 @@ ALIAS_WINDOW_US: Final = 2 * 86_400_000_000
 """How long failures of an alias count: its day and the permitted clock skew, so two days."""
 AHEAD_US: Final = 60_000_000
 """Failures up to this far in the future are counted, because clocks of gateways on one vault differ a little."""
-SUBJECTS_MAX: Final = 100_000
-"""Most subjects remembered; the one whose last failure is oldest is dropped first."""
+TERMINALS_MAX: Final = 100_000
+"""Most terminals remembered; the one whose last failure is oldest is dropped first. Callers can make up terminals."""
+TERMINAL_MARK: Final = b"t"
+"""Begins the subject of a terminal, which so has 17 bytes; an alias has 16."""
+ALIASES_AT_FIRST: Final = 10_000
+"""With so many aliases remembered, those whose failures count no longer are dropped for the first time."""
 
 
 class Failures:
-    """Times of failures for each subject. A subject is 16 bytes of a keyed MAC. Thread-safe."""
+    """Times of failures for each subject: of an alias 16 bytes of a keyed MAC, of a terminal TERMINAL_MARK and 16 such
+    bytes. Failures of aliases are never dropped while they count: only aliases that were given out have any, so there
+    are no more of them than aliases. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._times: Bounded[bytes, deque[int]] = Bounded(SUBJECTS_MAX)
+        self._terminals: Bounded[bytes, deque[int]] = Bounded(TERMINALS_MAX)
+        self._aliases: dict[bytes, deque[int]] = {}
+        self._tidy_at = ALIASES_AT_FIRST
         self._own: Counter[tuple[bytes, int]] = Counter()
+
+    @property
+    def aliases(self) -> int:
+        """Aliases remembered."""
+        return len(self._aliases)
 
     def locked(self, subject: bytes, limit: int, window_us: int, now_us: int) -> bool:
         """Whether a subject has failed `limit` times within the window."""
-        times = self._times.peek(subject)
+        times = self._terminals.peek(subject) if len(subject) > REF_BYTES else self._aliases.get(subject)
         if times is None:
             return False
         with self._lock:
@@ -65,8 +79,21 @@ class Failures:
                     self._count(subject, time_us)
 
     def _count(self, subject: bytes, time_us: int) -> None:
-        times = self._times.get(subject)
-        if times is None:
-            times = deque(maxlen=max(ALIAS_FAILURES_MAX, TERMINAL_FAILURES_MAX))
-            self._times.put(subject, times)
+        if len(subject) > REF_BYTES:
+            times = self._terminals.get(subject)
+            if times is None:
+                times = deque(maxlen=TERMINAL_FAILURES_MAX)
+                self._terminals.put(subject, times)
+        else:
+            times = self._aliases.get(subject)
+            if times is None:
+                if len(self._aliases) >= self._tidy_at:
+                    self._tidy(time_us)
+                times = self._aliases[subject] = deque(maxlen=ALIAS_FAILURES_MAX)
         times.append(time_us)
+
+    def _tidy(self, now_us: int) -> None:
+        """Drops aliases whose failures count no longer."""
+        since_us = now_us - ALIAS_WINDOW_US
+        self._aliases = {subject: times for subject, times in self._aliases.items() if times and times[-1] > since_us}
+        self._tidy_at = max(ALIASES_AT_FIRST, 2 * len(self._aliases))

@@ -191,6 +191,36 @@ def test_failures_counted_here_are_not_counted_again_when_read() -> None:
     assert not counted.locked(b"a", 4, 100, 111), "forgotten after the window"
 
 
+def test_invented_terminals_do_not_push_the_lock_of_an_alias_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An alias is locked; then more terminals fail than are remembered."""
+    monkeypatch.setattr(limits, "TERMINALS_MAX", 500)
+    world.reopen()
+    made = world.service.provision(world.token(), "phone")
+    right = at(made, world.clock.now_us)
+    wrong = right[:-1] + str((int(right[-1]) + 1) % 10)
+    for number in range(limits.ALIAS_FAILURES_MAX):
+        world.refused(shown(wrong, terminal_id=f"first {number}"))
+    invented = [shown(f"66{number:017d}", terminal_id=f"t{number}") for number in range(limits.TERMINALS_MAX + 1)]
+    world.service.resolve(invented, world.clock.now_us)
+    for _ in range(limits.ALIAS_FAILURES_MAX):
+        assert world.refused(shown(wrong, terminal_id="another")).fields["subject"] == "alias"
+    assert world.refused(shown(right, terminal_id="yet another")).fields["subject"] == "alias"
+
+
+def test_failures_are_forgotten_when_they_count_no_longer() -> None:
+    counted = Failures()
+    for number in range(limits.ALIASES_AT_FIRST):
+        counted.add(number.to_bytes(16, "big"), 1_000 + number)
+    locked = bytes(15) + b"x"
+    now_us = limits.ALIAS_WINDOW_US + 1_000 + limits.ALIASES_AT_FIRST // 2
+    for _ in range(limits.ALIAS_FAILURES_MAX):
+        counted.add(locked, now_us)
+    for number in range(3 * limits.ALIASES_AT_FIRST):
+        counted.add(b"later" + number.to_bytes(11, "big"), now_us)
+    assert counted.aliases < 4 * limits.ALIASES_AT_FIRST
+    assert counted.locked(locked, limits.ALIAS_FAILURES_MAX, limits.ALIAS_WINDOW_US, now_us)
+
+
 @pytest.mark.parametrize("digits", [2, 3])
 def test_forgery_arithmetic_with_a_shortened_mac(digits: int) -> None:
     """A guess at a known alias is right with 3 / 10^digits, for 8 digits 3e-8; five guesses a day with 15 / 10^digits.
