@@ -14,6 +14,7 @@ whenever a stream ends. Exits with 1 where a gateway refuses the credentials.
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import heapq
 import itertools
@@ -30,7 +31,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-import click
 import grpc
 
 from hutong.participant.v1 import participant_pb2 as pb
@@ -116,7 +116,7 @@ class Desk:
             with self._lock:
                 return self._participant.handle(legs, time.time_ns() // 1_000)
         except BooksError as error:
-            log.error("%s: %s", self.id, error)  # not by click: where the disk is full, a log on it is too
+            log.error("%s: %s", self.id, error)
             return []
 
 
@@ -249,15 +249,13 @@ def _secret(*, first: bool) -> Secret[str]:
     return Secret(os.environ.pop(SECRET_VARIABLE, ""))
 
 
-def _tls(authority: Path | None, certificate: Path | None, key: Path | None, name: str) -> TlsOptions | None:
-    """Raises click.UsageError where options lack others."""
-    if (certificate is None) is not (key is None) or (authority is None and (certificate or name)):
-        raise click.UsageError("--tls-cert and --tls-key go together, and need --tls-ca.")
-    if authority is None:
+def _tls(given: argparse.Namespace) -> TlsOptions | None:
+    """Raises OSError where a file cannot be read."""
+    if given.tls_ca is None:
         return None
-    own_key = key.read_bytes() if key else None
-    chain = certificate.read_bytes() if certificate else None
-    return TlsOptions(authority.read_bytes(), own_key, chain, name)
+    own_key = given.tls_key.read_bytes() if given.tls_key else None
+    chain = given.tls_cert.read_bytes() if given.tls_cert else None
+    return TlsOptions(given.tls_ca.read_bytes(), own_key, chain, given.tls_name)
 
 
 def _open(target: str, tls: TlsOptions | None) -> grpc.Channel:
@@ -266,72 +264,72 @@ def _open(target: str, tls: TlsOptions | None) -> grpc.Channel:
     return open_channel(target, ClientOptions(channel_options=backoff, tls=tls))
 
 
-_PEM: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+def _arguments() -> argparse.Namespace:
+    """What the command line says. Ends the process, with status 2, where that cannot be done."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox.participants.process",
+        description="Runs a simulated issuer or acquirer until stopped. Its secret comes from "
+        f"{SECRET_VARIABLE}, or with --secret-first from standard input.",
+    )
+    add = parser.add_argument
+    add(
+        "--target", dest="targets", action="append", required=True, metavar="HOST:PORT",
+        help="A gateway's address, HOST:PORT or unix:/PATH; once for each gateway.",
+    )  # fmt: skip
+    add("--id", required=True, help="The participant's id in the gateway's directory.")
+    add("--role", choices=[role.name.lower() for role in Role], required=True)
+    add("--folder", type=Path, required=True, help="Where its books are; made where it is not there.")
+    add("--seed", type=int, default=0, help="Seed of its latencies and faults. Default: 0.")
+    add("--magic", action=argparse.BooleanOptionalAction, default=True, help="Whether magic amounts are in effect.")
+    add("--latency-ms", type=float, default=0.0, help="Median answer time. Default: 0.")
+    add("--tls-ca", type=Path, help="Use TLS, and expect a certificate signed by this authority (PEM).")
+    add("--tls-cert", type=Path, help="This participant's own certificate chain (PEM).")
+    add("--tls-key", type=Path, help="Its private key (PEM).")
+    add("--tls-name", default="", help="The name in the gateway's certificate, if it is not the target's.")
+    add("--secret-first", action="store_true", help="Its secret is the first line of standard input.")
+    add("--until-eof", action="store_true", help="Also stop when standard input ends: with whoever started it.")
+    given = parser.parse_args()
+    if len(given.targets) > TARGETS_MAX:
+        parser.error(f"at most {TARGETS_MAX} gateways")
+    if given.latency_ms < 0:
+        parser.error("--latency-ms is 0 or more")
+    if (given.tls_cert is None) is not (given.tls_key is None) or (
+        given.tls_ca is None and (given.tls_cert or given.tls_name)
+    ):
+        parser.error("--tls-cert and --tls-key go together, and need --tls-ca")
+    return given
 
 
-@click.command()
-@click.option(
-    "--target",
-    "targets",
-    multiple=True,
-    required=True,
-    help="A gateway's address, HOST:PORT or unix:/PATH; once for each gateway.",
-)
-@click.option("--id", "participant_id", required=True, help="The participant's id in the gateway's directory.")
-@click.option("--role", type=click.Choice([role.name.lower() for role in Role]), required=True)
-@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where its books are.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of its latencies and faults.")
-@click.option("--magic/--no-magic", default=True, show_default=True, help="Whether magic amounts are in effect.")
-@click.option("--latency-ms", type=click.FloatRange(min=0), default=0.0, show_default=True, help="Median answer time.")
-@click.option("--tls-ca", type=_PEM, help="Use TLS, and expect a certificate signed by this authority (PEM).")
-@click.option("--tls-cert", type=_PEM, help="This participant's own certificate chain (PEM).")
-@click.option("--tls-key", type=_PEM, help="Its private key (PEM).")
-@click.option("--tls-name", default="", help="The name in the gateway's certificate, if it is not the target's.")
-@click.option("--secret-first", is_flag=True, help="Its secret is the first line of standard input.")
-@click.option("--until-eof", is_flag=True, help="Also stop when standard input ends: with whoever started it.")
-def main(
-    targets: tuple[str, ...],
-    participant_id: str,
-    role: str,
-    folder: Path,
-    seed: int,
-    *,
-    magic: bool,
-    latency_ms: float,
-    tls_ca: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    tls_name: str,
-    secret_first: bool,
-    until_eof: bool,
-) -> None:
-    """Runs a simulated issuer or acquirer until stopped. Its secret comes from HUTONG_PARTICIPANT_SECRET."""
+def main() -> None:
+    """Runs a simulated issuer or acquirer until stopped; ends the process with status 1 and a sentence where it cannot
+    run, or is refused."""
+    given = _arguments()
     confinement.keep_to_owner()
     confinement.without_dumps()
     log_to(sys.stderr, "%(asctime)s %(levelname)s %(message)s")
-    if len(targets) > TARGETS_MAX:
-        raise click.UsageError(f"at most {TARGETS_MAX} gateways")
-    tls = _tls(tls_ca, tls_cert, tls_key, tls_name)
-    secret = _secret(first=secret_first)
+    secret = _secret(first=given.secret_first)
     try:
-        lock = _lock(folder)
-        installation = _installation(folder)
-        books = Books(folder)
-        participant = SimulatedParticipant(participant_id, Role[role.upper()], books, seed=seed, magic_amounts=magic)
-    except BooksError as error:
-        raise click.ClickException(str(error)) from None
-    participant.script = Script(latency=Latency(int(latency_ms * 1_000), 0.4))
+        tls = _tls(given)
+        lock = _lock(given.folder)
+        installation = _installation(given.folder)
+        books = Books(given.folder)
+        participant = SimulatedParticipant(
+            given.id, Role[given.role.upper()], books, seed=given.seed, magic_amounts=given.magic
+        )
+    except (BooksError, OSError) as error:
+        sys.exit(f"Error: {error}")
+    participant.script = Script(latency=Latency(int(given.latency_ms * 1_000), 0.4))
     desk = Desk(participant)
-    channels = [_open(target, tls) for target in dict.fromkeys(targets)]
+    channels = [_open(target, tls) for target in dict.fromkeys(given.targets)]
     runners = [Runner(desk, channel, secret, installation) for channel in channels]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop(runners))
-    if until_eof:
+    if given.until_eof:
         threading.Thread(target=_stop_at_eof, args=(runners,), daemon=True).start()
     try:
         serve(runners)
     except HutongError as error:
-        raise click.ClickException(str(error)) from None
+        sys.exit(f"Error: {error}")
     finally:
         for channel in channels:
             channel.close()

@@ -1,0 +1,50 @@
+"""The tree's own promises: readable sizes of files, a module for each group of commands, tests that mirror packages.
+
+Which package may import which is checked by the contracts in pyproject.toml (`make check`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = (
+    "command",
+    "facepay",
+    "gateway",
+    "hutong_client",
+    "hutong_contract",
+    "loadtest",
+    "sandbox",
+    "tokenization",
+    "verification",
+)
+SMALL = ("command", "sandbox")
+LINES_MAX = 400
+
+
+@pytest.mark.parametrize("package", SMALL)
+def test_a_file_has_one_subject_and_so_no_more_lines_than_that_takes(package: str) -> None:
+    sizes = {path: len(path.read_text("utf-8").splitlines()) for path in (ROOT / package).rglob("*.py")}
+    assert sizes
+    assert {str(path): lines for path, lines in sizes.items() if lines > LINES_MAX} == {}
+
+
+def test_the_command_has_a_module_for_each_group_and_nothing_beside() -> None:
+    from command.main import COMMANDS
+
+    known = {module.removeprefix("command.") for module, _ in COMMANDS.values()} | {"main", "options", "printing"}
+    found = {
+        path.stem for path in (ROOT / "command").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    assert found - {"__init__"} == known
+
+
+def test_tests_stand_where_the_packages_do() -> None:
+    """A folder of tests is named for the package it tests."""
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.rglob("test_*.py"))}
+    packages = {"clients" if name == "hutong_client" else name.removeprefix("hutong_") for name in PACKAGES}
+    assert packages <= folders
+    assert folders - packages <= {"deploy", "docs", "distribution", "examples", "golden"}
