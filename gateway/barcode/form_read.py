@@ -59,7 +59,7 @@ def _decoded(form: Form, text: str, head: re.Match[str], artefacts: tuple[str, .
     elif form.layout == LINES:
         values |= _lines(form, text, separator, strict)
     else:
-        values |= _tags(form, text[head.end() :], separator, strict)
+        values |= _tags(form, text if form.whole else text[head.end() :], separator, strict)
     _control_sum(form, text, values, strict)
     read = _Read(form, values, strict)
     return read.decoded(artefacts)
@@ -81,6 +81,8 @@ def _lines(form: Form, text: str, separator: str, violations: list[Violation]) -
         violations.append(Violation("", "too_many", f"{len(lines)} lines"))
     if len(lines) < form.least:
         violations.append(Violation("", "truncated", f"{len(lines)} of {form.least} lines"))
+    if form.percent:
+        lines = [unquote(line) for line in lines]
     return {
         field.name: lines[field.place] for field in form.fields if 0 <= field.place < len(lines) and lines[field.place]
     }
@@ -156,8 +158,12 @@ class _Read:
         if field.role == "currency" and field.numeric:
             named = BY_NUMBER.get(text)
             text = named[0] if named is not None else text
+        if text in field.absent:
+            return
         if field.structured:
             self._bill = True
+        if field.role == "merchant_name":
+            text = _LINE_END.split(text, 1)[0]  # An address may follow.
         if field.role and not field.fixed:
             self._by_role.setdefault(field.role, text)
 

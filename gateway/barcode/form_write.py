@@ -79,7 +79,7 @@ def write(form: Form, fields: Mapping[str, str]) -> str:
         ValueError: a value holds what separates fields.
     """
     for name, text in fields.items():
-        if form.layout == LINES and (form.separator in text or "\n" in text or "\r" in text):
+        if form.layout == LINES and not form.percent and (form.separator in text or "\n" in text or "\r" in text):
             raise ValueError(f"{name} holds what ends a line")
     if form.layout == PACKED:
         return bysquare.pack(fields)
@@ -96,6 +96,8 @@ def _lines(form: Form, fields: Mapping[str, str]) -> str:
         lines[place] = f"{sum(len(line) + 1 for line in lines[:place]):03d}"
     while len(lines) > max(form.least, 1) and not lines[-1]:
         lines.pop()
+    if form.percent:
+        lines = [quote(line, safe=_PLAIN.replace(form.separator, "") + "+-.") for line in lines]
     return form.separator.join(lines) + form.trailing
 
 

@@ -73,6 +73,8 @@ class Field:
     """Which of a merchant code's texts may be written here; another goes to the next field of the same role."""
     numeric: bool
     """Whether a currency stands here as its number."""
+    absent: frozenset[str]
+    """Values that say that there is none."""
     derive: tuple[tuple[str, Callable[[str], object]], ...]
     """What is written here by the form of the reference: of several, the first that fits."""
 
@@ -121,6 +123,8 @@ class Form:
     """Written at the end."""
     separator_from_head: bool
     """Whether the head's last character is the separator, as the document lets the writer choose it."""
+    whole: bool
+    """Whether the head is itself a field, as in `K:PR|…`."""
     examples: tuple[str, ...]
 
 
@@ -156,6 +160,7 @@ def _field(options: Mapping[str, Any]) -> Field:
         bic_after=options.get("bic_after", ""),
         fits=re.compile(options["fits"]).fullmatch if "fits" in options else None,
         numeric=options.get("numeric", False),
+        absent=frozenset(options.get("absent", ())),
         derive=tuple((text, re.compile(form).fullmatch) for text, form in options.get("derive", {}).items()),
     )
 
@@ -206,6 +211,7 @@ def compile_form(text: str) -> Form:
         control_sum=data.get("control_sum", ""),
         trailing=data.get("trailing", ""),
         separator_from_head=data.get("separator_from_head", False),
+        whole=data.get("whole", False),
         examples=tuple(data.get("examples", ())),
     )
 

@@ -88,6 +88,7 @@ def test_a_changed_payee_amount_or_currency_is_never_read_as_before(name: str, t
                     continue  # Refused, so nobody is paid.
                 same = (
                     after.routing.payee == before.routing.payee
+                    and after.routing.participant == before.routing.participant
                     and after.amount_minor == before.amount_minor
                     and after.currency == before.currency
                 )
@@ -139,6 +140,44 @@ ACCOUNTS: Final[dict[str, st.SearchStrategy[dict[str, str]]]] = {
             {"account": "40702810455000024248", "participant": "044030653", "bill_number": "123456"},
         ]
     ),
+    "hub3": st.sampled_from(
+        [
+            {"account": "HR1210010051863000160", "reference": "7269-68949637676-00019"},
+            {"account": "HR1210010051863000160"},
+        ]
+    ),
+    "ips_rs": st.sampled_from(
+        [
+            {"account": "RS35845000000040484987", "reference": "97163220000111111111000"},
+            {"account": "RS35840000074332484318", "reference": "RATA 7"},
+        ]
+    ),
+    "pay_by_square": st.sampled_from(
+        [
+            {"account": "SK3112000000198742637541", "reference": "1234567890", "bill_number": "INV-7"},
+            {"account": "SK3112000000198742637541", "participant": "FIOZSKBAXXX", "reference": "Lunch"},
+        ]
+    ),
+    "spayd": st.sampled_from(
+        [
+            {"account": "CZ2806000000000168540115", "reference": "1234567890"},
+            {"account": "CZ6508000000192000145399", "reference": "DAR*50%"},
+        ]
+    ),
+    "swish": st.fixed_dictionaries(
+        {
+            "account": st.text("0123456789", min_size=10, max_size=10),
+            "reference": st.sampled_from(["", "Kaffe; och bulle 50%"]),
+        }
+    ),
+    "upnqr": st.sampled_from(
+        [
+            {"account": "SI56020170014356205", "reference": "SI121234567890120"},
+            {"account": "SI56020170014356205", "reference": "RF45SBO2010"},
+            {"account": "SI56020170014356205", "reference": "Najemnina"},
+        ]
+    ),
+    "zbp": st.sampled_from([{"account": "PL61109010140000071219812874", "reference": "Faktura 7"}]),
     "twqr": st.fixed_dictionaries(
         {
             "account": st.text("0123456789", min_size=16, max_size=16),
