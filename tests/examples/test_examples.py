@@ -88,6 +88,22 @@ def test_the_terminal_charges_what_the_wallet_shows_once_for_each_order(network:
     assert "REFUND_EXCEEDS_PAYMENT" in run("terminal.py", *terminal, "refund", payment_id, "--amount", "751", status=1)
 
 
+def test_the_wallet_sees_that_its_code_was_paid(network: Network) -> None:
+    """It is told of its own payment, and not of another wallet's that is made meanwhile."""
+    with start("wallet.py", *payer(network), "show", "--wait", str(START_S)) as wallet:
+        assert wallet.stdout is not None
+        code = wallet.stdout.readline().strip()
+        stranger = network.wallet_tokens[network.population.wallets[1].id].reveal()
+        with HutongClient(network.target) as client:
+            other = client.create_payment(
+                payer=keys.token(stranger), payee=keys.merchant("m1001"), amount_minor=1, currency="CNY"
+            )
+            assert other.state == pb.PAYMENT_STATE_SUCCEEDED
+        paid = run("terminal.py", "--target", network.target, "charge", code, "450").split()[0]
+        said, complained = wallet.communicate(timeout=START_S)
+    assert (wallet.returncode, said) == (0, f"{paid} SUCCEEDED 4.50 CNY to m1001\n"), complained
+
+
 def test_the_wallet_pays_a_merchants_code(network: Network) -> None:
     shop = network.population.merchants[0]
     dynamic = MerchantPrinter().merchant_code(shop, shop.terminals[0], 777)
