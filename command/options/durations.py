@@ -17,7 +17,6 @@ class Period(click.ParamType[int]):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """See click.ParamType."""
         if isinstance(value, int):
             return value
         match = re.fullmatch(r"([0-9]{1,9})([smhd])", str(value))

@@ -57,7 +57,6 @@ class BlockingWire:
     async def unary(
         self, method: str, request: Message, answer: type[Answer], timeout_s: float, metadata: Metadata
     ) -> Answer:
-        """See Wire."""
         with self._open():
             send = _known(self._methods, method, self.channel.unary_unary, answer)
             received: Answer = send(request, timeout=timeout_s, metadata=metadata)
@@ -66,7 +65,6 @@ class BlockingWire:
     async def stream(
         self, method: str, request: Message, answer: type[Answer], timeout_s: float | None, metadata: Metadata
     ) -> AsyncGenerator[Answer, None]:
-        """See Wire."""
         with self._open():
             call = _known(self._methods, method, self.channel.unary_stream, answer)(
                 request, timeout=timeout_s, metadata=metadata
@@ -78,7 +76,6 @@ class BlockingWire:
             call.cancel()
 
     async def sleep(self, seconds: float) -> None:
-        """See Wire."""
         time.sleep(seconds)
 
     def close(self) -> None:
@@ -122,7 +119,6 @@ class AioWire:
     async def unary(
         self, method: str, request: Message, answer: type[Answer], timeout_s: float, metadata: Metadata
     ) -> Answer:
-        """See Wire."""
         with self._open():
             send = _known(self._methods, method, self.channel.unary_unary, answer)
             received: Answer = await send(request, timeout=timeout_s, metadata=metadata)
@@ -131,7 +127,6 @@ class AioWire:
     async def stream(
         self, method: str, request: Message, answer: type[Answer], timeout_s: float | None, metadata: Metadata
     ) -> AsyncGenerator[Answer, None]:
-        """See Wire."""
         with self._open():
             call = _known(self._methods, method, self.channel.unary_stream, answer)(
                 request, timeout=timeout_s, metadata=metadata
@@ -148,7 +143,6 @@ class AioWire:
             call.cancel()
 
     async def sleep(self, seconds: float) -> None:
-        """See Wire."""
         await asyncio.sleep(seconds)
 
     async def close(self) -> None:

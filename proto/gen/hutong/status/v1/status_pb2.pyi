@@ -218,7 +218,7 @@ class Rule(_message.Message):
     code: _code_pb2.Code.ValueType
     """The gRPC status code."""
     text: _builtins.str
-    """What is wrong, then what the caller can do about it. The last sentence or clause is the advice."""
+    """What is wrong, then what the caller can do about it."""
     def __init__(
         self,
         *,
