@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "code": ("command.code", "Show and provision one-time payment codes."),
     "demo": ("command.demo", "Let every wallet pay every merchant, and check the books."),
     "face": ("command.face", "Enrol, identify and measure faces."),
+    "load": ("command.load", "Load a running gateway with a scenario, and say what callers saw."),
     "keys": ("command.keys", "Rotate, show and erase the token vault's keys."),
     "participants": ("command.participants", "Run simulated issuers and acquirers for several gateways."),
     "pay": ("command.payments", "Make a payment on a running network."),
@@ -37,7 +38,7 @@ COMMANDS: Final = {
 """Command name to the module that defines a click command of the same name, and its line in the help text."""
 
 
-EXTRAS: Final = {"bench": "bench", "demo": "faces", "face": "faces"}
+EXTRAS: Final = {"bench": "bench", "load": "bench", "demo": "faces", "face": "faces"}
 """Command name to the extra without which nothing of it works; others say what they miss when they come to it."""
 
 

@@ -61,22 +61,27 @@ class Driver:
         """Calls without an answer."""
         return len(self._open)
 
-    def closed(self, concurrency: int) -> None:
-        """One round of a closed loop: begins operations until so many calls are in flight, and takes what answers."""
+    def closed(self, concurrency: int, *, wait: bool = True) -> None:
+        """One round of a closed loop: begins operations until so many calls are in flight, and takes what answers;
+        without `wait` what has answered already."""
         now = time.perf_counter()
         for _ in range(concurrency - len(self._open)):
             self._send(self._calls.begin(), now)
-        self._exchange(WAIT_S)
+        self._exchange(WAIT_S if wait else 0.0)
 
-    def open(self, arrivals: Arrivals) -> None:
-        """One round of an open loop: begins what is due, and takes what answers."""
+    def open(self, arrivals: Arrivals, *, wait: bool = True) -> None:
+        """One round of an open loop: begins what is due, and takes what answers; without `wait` what has already."""
         now = time.perf_counter()
         for due in arrivals.due(now, IN_FLIGHT_MAX):
             if len(self._open) >= IN_FLIGHT_MAX:
                 self.missed += 1
             else:
                 self._send(self._calls.begin(), due)
-        self._exchange(min(WAIT_S, max(0.0, arrivals.next_s - time.perf_counter())))
+        self._exchange(min(WAIT_S, max(0.0, arrivals.next_s - time.perf_counter())) if wait else 0.0)
+
+    def fileno(self) -> int:
+        """The connection's socket, so that several can be waited for at once."""
+        return self._load.fileno()
 
     def finish(self, timeout_s: float) -> int:
         """Begins nothing more and takes the answers that still come, follow-up calls included. Returns how many calls

@@ -143,6 +143,10 @@ class UnaryLoad:
             self._parse(replies)
         return replies
 
+    def fileno(self) -> int:
+        """The socket's, so that several connections can be waited for at once."""
+        return self._socket.fileno()
+
     def close(self) -> None:
         """Closes the connection."""
         self._socket.close()

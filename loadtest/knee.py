@@ -9,6 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hutong_contract.extras import needs
+
 KEPT: Final = 0.95
 """Goodput of a stage, as a share of what was offered, from which the server counts as keeping up."""
 STAGES_MIN: Final = 4
@@ -79,7 +81,8 @@ def fit(points: Sequence[tuple[float, float]]) -> Usl | None:
     """Fits the law to (calls in flight, calls a second); None for too few points or where no curve fits."""
     if len(points) < STAGES_MIN:
         return None
-    from scipy.optimize import curve_fit  # a package of the `load` extra
+    with needs("bench"):
+        from scipy.optimize import curve_fit
 
     in_flight = np.array([point[0] for point in points])
     rate = np.array([point[1] for point in points])

@@ -60,6 +60,14 @@ def place_of(folder: Path, target: str = "") -> Place:
         raise SupplyError(f"{folder} is not the data folder of a network: run `hutong up --data {folder}`") from error
 
 
+def pid_of(folder: Path) -> int:
+    """The process of the network that runs on a data folder of this machine; 0 where nobody knows."""
+    try:
+        return int(json.loads((folder / "network.json").read_text("utf-8"))["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
 def fetch(place: Place) -> Supply:
     """Everything that a load on this network may use.
 

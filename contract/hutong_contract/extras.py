@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Final
 
 EXTRAS: Final = {
-    "bench": ("hpack", "hdrh", "matplotlib", "psutil"),
+    "bench": ("hpack", "hdrh", "matplotlib", "psutil", "scipy"),
     "faces": ("cv2", "llvmlite", "numba", "onnxruntime"),
     "hsm": ("pkcs11",),
     "insightface": ("insightface",),
