@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -149,7 +150,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _chart(x: Sequence[float], one: Sequence[float], two: Sequence[float], label: str) -> str:
     """Two curves over the same values."""
-    right, top = max(x) or 1.0, max(*one, *two) or 1.0
+    right, top = _round_up(max(x)), _round_up(max(*one, *two))
 
     def at(value: float, height: float) -> tuple[float, float]:
         return (
@@ -174,6 +175,14 @@ def _chart(x: Sequence[float], one: Sequence[float], two: Sequence[float], label
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role=img aria-label="{_text(label)}">{grid}{name}'
         f"{curve(two, 'two', 'dot2')}{curve(one, 'one', 'dot1')}</svg>"
     )
+
+
+def _round_up(value: float) -> float:
+    """The next number of which quarters are short to write."""
+    if value <= 0:
+        return 1.0
+    ten = 10.0 ** math.floor(math.log10(value))
+    return next(ten * part for part in (1, 2, 4, 6, 8, 10) if ten * part >= value)
 
 
 def _short(value: float) -> str:
