@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from command.main import main
 from loadtest.page import page
 from loadtest.scenario import BUILT_IN, ScenarioError, Stage, parse, read, with_rate
-from sandbox.network import Network, NetworkOptions
+from sandbox.network import Network
+from sandbox.options import NetworkOptions
 from tests.deadlines import START_S
 from tests.gateway.test_kill import Gateway
 
