@@ -22,8 +22,10 @@ COMMANDS: Final = {
     "face": ("command.face", "Enrol, identify and measure faces."),
     "load": ("command.load", "Load a running gateway with a scenario, and say what callers saw."),
     "keys": ("command.keys", "Rotate, show and erase the token vault's keys."),
+    "merchants": ("command.lists", "List the merchants of a network."),
     "participants": ("command.participants", "Run simulated issuers and acquirers for several gateways."),
     "pay": ("command.payments", "Make a payment on a running network."),
+    "payments": ("command.lists", "List payments and refunds of a running network."),
     "receipt": ("command.receipt", "Print the receipt of a payment or refund."),
     "refund": ("command.payments", "Refund a payment on a running network."),
     "risk": ("command.risk", "Show, check, reload and try risk rules; list what they decided."),
@@ -34,6 +36,8 @@ COMMANDS: Final = {
     "torture": ("command.torture", "Kill real processes under load, and look for anything lost."),
     "void": ("command.payments", "Free what a payment holds."),
     "up": ("command.up", "Run the network until stopped."),
+    "wallets": ("command.lists", "List the simulated wallets of a network."),
+    "watch": ("command.lists", "Print payments of a running network as they change."),
 }
 """Command name to the module that defines a click command of the same name, and its line in the help text."""
 
