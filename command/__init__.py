@@ -1,4 +1,4 @@
-"""The `hutong` command: a module or folder for each group, `options` that they take, `printing` of what they answer.
+"""The `hutong` command: a module or folder for each group; `options` has their options, `printing` their output.
 
-Arguments and printing, nothing else: what a command does stands in the package that it belongs to.
+Arguments and printing, nothing else: what a command does is in the package that it belongs to.
 """

@@ -1,4 +1,4 @@
-"""`hutong check`: holds a data folder's journal against itself and against the participants' books."""
+"""`hutong check`: compares a data folder's journal with itself and with the participants' books."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from sandbox.journals import SQLITE_FILE, JournalError, remembered_url
 def check(folder: Path, journal: str, as_json: bool) -> None:
     """Check on a data directory that no money was lost.
 
-    Postings sum to zero for each currency; every payment has ended, or is in flight and looked after; every ended
-    payment moved exactly what its state says; refunds, spent codes and counters add up; and the books of issuers and
+    Postings sum to zero for each currency; every payment has ended, or is in flight at an engine; every ended payment
+    moved exactly what its state requires; refunds, spent codes and counters add up; and the books of issuers and
     acquirers agree with the gateway's, payment by payment, on what was moved and what is held. Exit status 1 if
     anything is wrong.
     """

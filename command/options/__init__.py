@@ -1,1 +1,1 @@
-"""What commands are given: each option is written once, in the module named for what it speaks of."""
+"""The options of commands: each is written once, in the module named for its subject."""

@@ -1,4 +1,4 @@
-"""How commands reach a gateway: the options that say so, written once, and how a call that fails ends a command."""
+"""How commands connect to a gateway: the options for it, written once, and how a failed call ends a command."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Command = Callable[..., None]
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where the gateway is, and how to reach it."""
+    """A gateway's address, and how to connect to it."""
 
     target: str
     options: ClientOptions
@@ -72,7 +72,7 @@ def connection_options(command: Command) -> Command:
 
 
 def checked_target(target: str) -> str:
-    """A target that is written as one. Raises click.UsageError, which says how to write it."""
+    """A target in a valid form. Raises click.UsageError, which says how to write it."""
     try:
         check_target(target)
     except ValueError as error:
@@ -84,11 +84,11 @@ LATE: Final = (
     "No answer in time, and what was asked for may have been done. Look with `show`, or repeat it: a payment "
     "or refund with the same --idempotency-key."
 )
-"""Said where a call's deadline passed."""
+"""The text for a call whose deadline passed."""
 
 
 def check_connection(connection: Connection) -> None:
-    """Raises click.UsageError where the target is none, or plaintext would leave this machine."""
+    """Raises click.UsageError if the target is invalid, or plaintext would leave this machine."""
     target, options = checked_target(connection.target), connection.options
     if options.tls is None and not options.allow_plaintext and not is_local(target):
         raise click.UsageError(

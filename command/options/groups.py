@@ -1,4 +1,4 @@
-"""Groups of commands that say which command may have been meant."""
+"""Groups of commands that suggest the command that may have been meant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that say who lives on a simulated network; all of its processes are given the same."""
+"""Options for the people and shops of a simulated network; all of its processes are given the same."""
 
 from __future__ import annotations
 

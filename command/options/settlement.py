@@ -1,4 +1,4 @@
-"""Options that say where `hutong settle` finds windows: at a running gateway, or in a data folder."""
+"""Options for where `hutong settle` finds windows: at a running gateway, or in a data folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands print beside tables: lines and JSON in which texts from outside are shown and command nothing."""
+"""Printing lines and JSON in which texts from outside are shown but control nothing."""
 
 from __future__ import annotations
 

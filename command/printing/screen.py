@@ -1,4 +1,4 @@
-"""The terminal as commands write to it: texts from outside are shown and command nothing (hutong_contract.cleaning)."""
+"""The terminal for commands: texts from outside are shown but control nothing (hutong_contract.cleaning)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How a measurement or a check ends that did not find what it should: with a sentence on standard error that says what,
-whatever it printed before, and exit status 1."""
+"""Ends a measurement or check that failed: a sentence on standard error says what was missed, and the exit status is
+1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every part and every client shares beside the generated messages: errors on the wire, masked secrets.
+"""What servers and clients share besides the generated messages: formats, limits, errors on the wire, masked secrets.
 
-Imports only `hutong.*` (generated) and libraries; everybody may import it.
+Imports only `hutong.*` (generated) and libraries; everything may import it.
 """

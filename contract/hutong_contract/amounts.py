@@ -1,4 +1,4 @@
-"""Amounts as barcodes write them, to minor units and back. Never a float."""
+"""Amounts as barcodes write them, converted to minor units and back. Never a float."""
 
 from __future__ import annotations
 

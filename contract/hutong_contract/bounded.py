@@ -1,4 +1,4 @@
-"""A dictionary that never holds more than so many entries: what was used longest ago is forgotten first."""
+"""A dictionary with a bounded number of entries: the least recently used one is dropped first."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ Value = TypeVar("Value")
 
 
 class Bounded(Generic[Key, Value]):
-    """At most `most` entries, in the order of their use.
-
-    Threads may share one: each step on it is one call into C, and an entry that another thread dropped meanwhile is no
-    error. Two steps together, such as `get` and then `put`, may interleave with another thread's.
-    """
+    """At most `most` entries, in the order of their use. Threads may share one: each operation is one call into C, and
+    an entry that another thread dropped meanwhile is no error. Two operations, such as `get` and then `put`, may
+    interleave with another thread's."""
 
     __slots__ = ("_entries", "most")
 
@@ -24,7 +22,7 @@ class Bounded(Generic[Key, Value]):
         self._entries: OrderedDict[Key, Value] = OrderedDict()
 
     def get(self, key: Key) -> Value | None:
-        """An entry, which is used by that; None where there is none."""
+        """Returns an entry and counts that as a use; None if there is none."""
         found = self._entries.get(key)
         if found is not None:
             with suppress(KeyError):  # dropped since, by another thread
@@ -32,11 +30,11 @@ class Bounded(Generic[Key, Value]):
         return found
 
     def peek(self, key: Key) -> Value | None:
-        """An entry as `get`, which is not used by that."""
+        """Returns an entry without counting that as a use."""
         return self._entries.get(key)
 
     def put(self, key: Key, value: Value) -> None:
-        """Adds or replaces an entry, which is used by that."""
+        """Adds or replaces an entry and counts that as a use."""
         entries = self._entries
         entries[key] = value
         with suppress(KeyError):
@@ -45,11 +43,11 @@ class Bounded(Generic[Key, Value]):
                 entries.popitem(last=False)
 
     def pop(self, key: Key) -> Value | None:
-        """Takes an entry out; None where there is none."""
+        """Removes and returns an entry; None if there is none."""
         return self._entries.pop(key, None)
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Removes everything."""
         self._entries.clear()
 
     def __len__(self) -> int:

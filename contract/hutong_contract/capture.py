@@ -1,7 +1,8 @@
-"""What a terminal does with a face: sign what was captured, and seal it so that only the face service reads it.
+"""What a terminal does with a face: signs the capture, and seals it so that only the face service can read it.
 
-The format is hutong/facepay/v1/capture.proto. The service uses the same functions to open and check. Signing binds
-nonce, terminal, time, frames, liveness, embedding and factors together: no part can be taken from another capture.
+The format is hutong/facepay/v1/capture.proto. The service uses the same functions to open and check. The signature
+binds nonce, terminal, time, frames, liveness, embedding and factors together, so that no part can be taken from another
+capture.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def factors_hash(nonce: bytes, passcode: str, last_four: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """What the camera and the keypad of a terminal gave."""
+    """What a terminal's camera and keypad captured."""
 
     embedding: Embedding
     liveness: Mapping[str, float]
@@ -243,7 +244,7 @@ def seal(service: ServiceKey, plaintext: bytes, purpose: bytes) -> bytes:
 
 
 def unseal(private: x25519.X25519PrivateKey, sealed: bytes, purpose: bytes) -> bytes:
-    """Decrypts what `seal` made for this key and purpose; SealError where it is anything else."""
+    """Decrypts what `seal` made for this key and purpose. Raises SealError for anything else."""
     if not _HEADER_BYTES + _IV_BYTES < len(sealed) <= SEALED_BYTES_MAX or sealed[:1] != _VERSION:
         raise SealError("not a sealed message of version 1")
     public_key = _public_of(private)

@@ -1,7 +1,7 @@
-"""Text from outside, made safe for what shows it: paper, a terminal, a log, a spreadsheet. Pure.
+"""Makes texts from outside safe for where they are shown: paper, a terminal, a log, a spreadsheet. Pure.
 
-References, names and codes come from callers, and a merchant's code can hold any character. The stored value stays as
-it came; these functions make what is shown of it. Each character that could command the device is replaced by MARK:
+References, names and codes come from callers, and a merchant's code can contain any character. The stored value stays
+as it came; these functions clean what is shown of it. Each character that could control the device is replaced by MARK:
 
 - controls (C0, DEL, C1): line ends, tabs, and the ESC that begins the sequences of terminals and printers;
 - marks that turn the direction of writing, and invisible ones, which make a text look like another;
@@ -18,13 +18,13 @@ import re
 from typing import Any, Final, TextIO
 
 MARK: Final = "\ufffd"
-"""Stands for a character that is not shown."""
+"""Replaces a character that is not shown."""
 JOINERS: Final = "\u200c\u200d"
 """Invisible characters that stay; they take no column."""
 TEXT_MAX: Final = 256
-"""Characters of one text that are shown; where there are more, ELLIPSIS is the last one."""
+"""Most characters of one text that are shown; of a longer text ELLIPSIS is the last one."""
 LINE_MAX: Final = 4096
-"""Characters of one line of a log."""
+"""Most characters of one line of a log."""
 ELLIPSIS: Final = "…"
 _NONCHARACTERS: Final = "".join(f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17))
 UNSAFE: Final = re.compile(
@@ -34,15 +34,15 @@ UNSAFE: Final = re.compile(
     "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f"
     "\ud800-\udfff\ufdd0-\ufdef" + _NONCHARACTERS + "]"
 )
-"""What is replaced."""
+"""Characters that are replaced."""
 _FORMULA: Final = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
-"""A cell that begins so is calculated by spreadsheets; the last four are the wide forms."""
+"""Beginnings of cells that spreadsheets calculate; the last four are the wide forms."""
 _TEXT_SIGN: Final = "'"
 """Tells a spreadsheet that a cell is text."""
 
 
 def printable(text: str, most: int = TEXT_MAX) -> str:
-    """The text as one line of at most `most` characters, each of which is shown as itself."""
+    """The text as one line of at most `most` characters, without any that could control the device."""
     if len(text) > most:
         text = text[: most - 1] + ELLIPSIS
     return text if text.isascii() and text.isprintable() else UNSAFE.sub(MARK, text)

@@ -22,13 +22,13 @@ from typing import Final
 log = logging.getLogger(__name__)
 
 OTHERS: Final = 0o077
-"""Permission bits of everybody but the owner."""
+"""Permission bits of everybody except the owner."""
 OPEN_FILES_WANTED: Final = 65_536
-"""Files and connections that a gateway asks the system for."""
+"""Open files and connections that a gateway requests from the system."""
 OPEN_FILES_LEAST: Final = 8_192
-"""With fewer it starts, and says so: connections that nobody uses may then shut others out."""
+"""With fewer it starts, but logs a warning: idle connections may then exhaust them."""
 ENTRIES_MAX: Final = 1_000_000
-"""Files that `tighten` looks at; a folder of its own has some hundreds."""
+"""Most files that `tighten` visits; a folder of ours has some hundreds."""
 _PR_SET_DUMPABLE: Final = 4
 _KEPT: Final = frozenset(
     {
@@ -42,13 +42,14 @@ _KEPT_PREFIXES: Final = ("LC_", "NUMBA_", "OMP_", "OPENBLAS_", "MKL_", "GRPC_", 
 
 
 def keep_to_owner() -> None:
-    """Files and folders that this process and its children make from now on: readable by their owner alone."""
+    """Makes files and folders that this process and its children create from now on readable by their owner alone."""
     os.umask(os.umask(OTHERS) | OTHERS)
 
 
 @contextmanager
 def kept_to_owner() -> Iterator[None]:
-    """The same for a while. The mask is the whole process's: also for what other threads make meanwhile."""
+    """The same for a while. The mask is the whole process's, so it also applies to what other threads create
+    meanwhile."""
     before = os.umask(OTHERS)
     os.umask(before | OTHERS)
     try:

@@ -19,7 +19,7 @@ AMOUNT_MAX_MINOR: Final = 2**63 - 1
 
 
 def message(token: str, amount_minor: int, currency: str, counter: int, unpredictable_number: int) -> bytes:
-    """What a cryptogram covers. Raises ValueError where a number or the currency is out of its range."""
+    """The bytes that a cryptogram covers. Raises ValueError if a number or the currency is out of its range."""
     if not (0 <= counter <= COUNTER_MAX and 0 <= unpredictable_number <= COUNTER_MAX):
         raise ValueError("counter and unpredictable number are unsigned 32-bit numbers")
     if not 0 <= amount_minor <= AMOUNT_MAX_MINOR:

@@ -35,7 +35,7 @@ EXPONENT_OF: Final = MappingProxyType(dict(BY_NUMBER.values()))
 """ISO 4217 alphabetic code to the number of decimals of its minor unit."""
 
 _COMMON: Final = {"RMB": "CNY", "YUAN": "CNY", "CNH": "CNY", "¥": "CNY", "$": "USD", "€": "EUR", "YEN": "JPY"}
-"""What people write for a currency."""
+"""Common names of currencies that are not their codes."""
 
 COUNTRIES: Final = frozenset(
     """AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ
@@ -50,7 +50,7 @@ COUNTRIES: Final = frozenset(
 
 
 def nearest(text: str) -> str:
-    """The alphabetic currency code that somebody may have meant; empty where none is near."""
+    """The alphabetic currency code that was probably meant; empty if none is near."""
     upper = text.strip().upper()
     if upper in EXPONENT_OF:
         return upper

@@ -1,7 +1,7 @@
-"""Errors as they travel: a reason from the contract's table, the fields at fault, a gRPC status.
+"""Errors on the wire: a reason from the contract's table, the fields at fault, a gRPC status.
 
-The table is `hutong/status/v1/status.proto`; this module reads it once, so a reason has one code and one
-text everywhere. Details follow google.rpc (AIP-193): `ErrorInfo` always, and `RetryInfo` where it helps.
+The table is `hutong/status/v1/status.proto`; this module reads it once, so a reason has one code and one text
+everywhere. Details follow google.rpc (AIP-193): `ErrorInfo` always, and `RetryInfo` if a time to retry is known.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class HutongError(Exception):
         self.reason = reason
         self.fields = fields
         self.retry_us = 0
-        """When the same request may be tried again, in microseconds from now; 0 where nothing is known of that."""
+        """When the same request may be tried again, in microseconds from now; 0 if that is not known."""
         self._packed: tuple[int, str, bytes] | None = None
         super().__init__(reason, fields)
 
@@ -50,7 +50,7 @@ class HutongError(Exception):
 
     @property
     def text(self) -> str:
-        """What happened and what the caller should do."""
+        """What is wrong, and what the caller can do about it."""
         return str(_RULES[self.reason][1].text)
 
     @property
@@ -86,8 +86,8 @@ class HutongError(Exception):
         return status_pb2.Status(code=self.code, message=str(self), details=details)
 
     def packed(self) -> tuple[int, str, bytes]:
-        """gRPC code, text and serialized status, made once: a refusal that many callers get costs each of them little.
-        Fields are not changed after it."""
+        """gRPC code, text and serialized status, made once, so that a refusal that many callers get costs little for
+        each. Fields must not be changed after it."""
         if self._packed is None:
             status = self.to_status()
             self._packed = (status.code, status.message, status.SerializeToString())
@@ -95,7 +95,7 @@ class HutongError(Exception):
 
 
 def from_status(status: status_pb2.Status) -> HutongError | None:
-    """Reads back what `to_status` wrote; None where the status carries no reason of the table."""
+    """Parses what `to_status` wrote; None if the status has no reason of the table."""
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     error: HutongError | None = None
     for detail in status.details:
@@ -111,7 +111,7 @@ def from_status(status: status_pb2.Status) -> HutongError | None:
 
 
 def from_rpc_error(error: grpc.RpcError) -> HutongError | None:
-    """The typed error behind a failed call; None where the failure is not one of the table (no connection, say)."""
+    """The typed error of a failed call; None if the failure has no reason of the table (no connection, say)."""
     metadata: Callable[[], Iterable[tuple[str, str | bytes]] | None] = getattr(error, "trailing_metadata", lambda: None)
     for key, value in metadata() or ():
         if key == DETAILS_METADATA_KEY:

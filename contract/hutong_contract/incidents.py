@@ -1,7 +1,7 @@
-"""Defects: an exception that nobody expected becomes one typed error for the caller and one entry of the log.
+"""Defects: an unexpected exception becomes one typed error for the caller and one entry of the log.
 
-The caller gets INTERNAL with the incident's number and nothing of the exception, whose text may hold a path, a
-statement or a secret. The log has the same number and the whole exception, so that a report of the one finds the other.
+The caller gets INTERNAL with the incident's number and nothing of the exception, whose text may contain a path, a
+statement or a secret. The log has the same number and the whole exception, so that a report of one leads to the other.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from hutong_contract.errors import HutongError, Reason
 
 NUMBER_BYTES: Final = 6
 LOGGED_PER_S_MAX: Final = 20
-"""Incidents that are written in full in one second; of further ones only how many there were."""
+"""Most incidents logged in full per second; further ones are only counted."""
 
 
 class _Pace:
-    """How many incidents were written in this second. For any thread."""
+    """Counts the incidents logged in the current second. For any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,8 +46,8 @@ _pace = _Pace()
 
 
 def incident(log: logging.Logger, where: str, error: BaseException) -> HutongError:
-    """Writes a defect to `log` and returns what its caller is told: INTERNAL, with the number of the log's entry in the
-    field `incident`. `where` names the call, such as its method's path; it holds nothing that a caller wrote."""
+    """Logs a defect and returns the error for the caller: INTERNAL, with the number of the log's entry in the field
+    `incident`. `where` names the call, such as its method's path; it contains nothing that a caller wrote."""
     number = secrets.token_hex(NUMBER_BYTES)
     written, left_out = _pace.take()
     if left_out:
@@ -58,5 +58,5 @@ def incident(log: logging.Logger, where: str, error: BaseException) -> HutongErr
 
 
 def too_large(most_bytes: int) -> HutongError:
-    """The refusal of a message above a service's limit, which it names."""
+    """The error for a message above a service's limit, which it names."""
     return HutongError(Reason.ERROR_REASON_MESSAGE_TOO_LARGE, most_bytes=str(most_bytes))

@@ -13,7 +13,7 @@ MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Largest message in either direction, as gRPC's own default. Larger ones get MESSAGE_TOO_LARGE."""
 
 CALLER_CHARACTERS_MAX: Final = 128
-"""Of the name by which a caller calls itself in its metadata; printable ASCII."""
+"""Most characters of the name that a caller gives itself in its metadata; printable ASCII."""
 
 # -- payments ------------------------------------------------------------------------------------------------------
 
@@ -22,11 +22,11 @@ PAYMENTS_MAX: Final = 500
 IDEMPOTENCY_KEY_CHARACTERS_MAX: Final = 64
 """Printable ASCII, at least one."""
 REFERENCE_CHARACTERS_MAX: Final = 64
-"""Of a merchant's order number or another text that is kept with a payment or refund."""
+"""Most characters of a merchant's order number or another text that is kept with a payment or refund."""
 AMOUNT_MINOR_MAX: Final = 999_999_999_999
 """Twelve digits, as in ISO 8583 field 4."""
 DEADLINE_DEFAULT_US: Final = 30_000_000
-"""A payment that names no deadline must have ended after this."""
+"""A payment without a deadline must have ended after this."""
 DEADLINE_MAX_US: Final = 86_400_000_000
 HOLD_DEFAULT_S: Final = 7 * 86_400
 HOLD_MAX_S: Final = 30 * 86_400
@@ -51,16 +51,17 @@ NONCES_MAX: Final = 64
 TEMPLATES_MAX: Final = 8
 """Templates in one enrolment."""
 SUBJECT_CHARACTERS_MAX: Final = 128
-"""Of the name under which a face is enrolled."""
+"""Most characters of the name under which a face is enrolled."""
 
 # -- participants --------------------------------------------------------------------------------------------------
 
 FRAME_ANSWERS_MAX: Final = 25_000
 """Answers in one frame of a participant."""
 INSTALLATION_CHARACTERS_MAX: Final = 64
-"""Of the name that a participant gives the installation that connects."""
+"""Most characters of the name that a participant gives its installation."""
 SECRET_CHARACTERS_MIN: Final = 16
-"""Of a secret that proves who calls: guesses are slowed and not counted, so it must not be guessable."""
+"""Fewest characters of a secret that proves an identity: guesses are slowed and not counted, so it must not be
+guessable."""
 
 # -- pages of lists ------------------------------------------------------------------------------------------------
 

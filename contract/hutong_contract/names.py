@@ -1,4 +1,4 @@
-"""Names of the contract that stand in no message: metadata of calls, and the token requestors that are always there."""
+"""Names that the contract uses outside of messages: metadata of calls, and the built-in token requestors."""
 
 from __future__ import annotations
 

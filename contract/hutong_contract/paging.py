@@ -1,4 +1,4 @@
-"""Pages of lists, as AIP-158 has them: how many items a page has."""
+"""Page sizes of lists (AIP-158)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from hutong_contract.errors import HutongError, Reason
 
 
 def page_size(asked: int, default: int, most: int) -> int:
-    """How many items to answer with: `default` where nothing is asked for, `most` where more than that is.
-
-    Raises HutongError(FIELD_INVALID) for a negative number.
-    """
+    """The size of a page: `default` if none is requested, at most `most`. Raises HutongError(FIELD_INVALID) for a
+    negative number."""
     if asked < 0:
         raise HutongError(Reason.ERROR_REASON_FIELD_INVALID, field="page_size", least="0")
     return min(asked or default, most)

@@ -1,4 +1,4 @@
-"""Which refusals pass: the same request may succeed a little later, so clients send it again."""
+"""Passing refusals: the same request may succeed a little later, so clients send it again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import grpc
 from hutong_contract.errors import HutongError, Reason
 
 PASSING_CODES: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED})
-"""Status codes of refusals that time may heal."""
+"""Status codes of passing refusals."""
 PASSING_REASONS: Final = frozenset({Reason.ERROR_REASON_OVERLOADED, Reason.ERROR_REASON_QUERY_BUDGET_SPENT})
-"""Reasons with another code of which the same holds."""
+"""Reasons with another status code that are passing too."""
 
 
 def passes(error: HutongError) -> bool:

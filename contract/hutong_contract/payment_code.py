@@ -41,7 +41,7 @@ def day_of(time_us: int) -> int:
 
 
 def step_of(time_us: int) -> int:
-    """The 30-second step that a moment falls into."""
+    """The 30-second step that contains a moment."""
     return time_us // STEP_US
 
 
@@ -76,7 +76,7 @@ def online_code(random_below: Callable[[int], int]) -> str:
 
 
 def is_payment_code(digits: str) -> bool:
-    """Whether a text has the form of one of the two codes. Says nothing about whether it was ever issued."""
+    """Whether a text has the form of one of the two codes. It need not have been issued."""
     return (
         len(digits) == CODE_DIGITS
         and digits.isascii()

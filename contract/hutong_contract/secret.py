@@ -1,4 +1,4 @@
-"""Values that must never be seen: a type that masks itself wherever text is made of it."""
+"""A type for secret values, which masks itself wherever it is turned into text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Errors at the edge of a grpc.aio server: every call that fails ends with an error of the table, its text and details.
+"""Errors at the edge of a grpc.aio server: every failed call ends with an error of the table, its text and details.
 
-`Guard` goes round all services of a server. A service raises HutongError, or aborts by itself; anything else that it
-raises is a defect, which the caller hears of as INTERNAL with the number of the log's entry, never with its text.
+`Guard` wraps all services of a server. A service raises HutongError, or aborts by itself; any other exception is a
+defect, which the caller gets as INTERNAL with the number of the log's entry, never with its text.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from hutong_contract.incidents import incident, too_large
 log = logging.getLogger(__name__)
 
 TRANSPORT_TIMES: Final = 4
-"""The transport takes messages of so many times a service's limit, so that those above the limit are refused with
-their details. Still larger ones it refuses itself, with RESOURCE_EXHAUSTED alone."""
+"""The transport accepts messages of this many times a service's limit, so that those above the limit are refused with
+details. It refuses larger ones itself, with RESOURCE_EXHAUSTED alone."""
 
 _SAN: Final = "x509_subject_alternative_name"
 """gRPC's name for them in an authenticated context."""
@@ -45,7 +45,7 @@ async def abort(context: Context, error: HutongError) -> NoReturn:
 
 
 def proven_identities(context: Context) -> frozenset[str]:
-    """Who the caller is by its certificate (mTLS): its subject alternative names. Empty where the channel proves
+    """The caller's identities by its certificate (mTLS): its subject alternative names. Empty if the channel proves
     nothing. A CN is no identity: an authority may have signed it unchecked."""
     names = context.auth_context().get(_SAN, ())
     return frozenset(bytes(name).decode("utf-8", "replace") for name in names)
@@ -58,11 +58,11 @@ def proves(context: Context, identity: str, known: Container[str]) -> bool:
 
 
 class Guard(Interceptor):
-    """Around every method of every service of a server: bounds messages, and turns what is raised into typed errors."""
+    """Wraps every method of every service of a server: bounds messages, and turns exceptions into typed errors."""
 
     def __init__(self, most_bytes: int, known: Callable[[Exception], HutongError | None] = lambda _: None) -> None:
-        """`most_bytes`: the largest message that services take. `known`: what callers are told of exceptions that are
-        no defects, such as a journal that cannot be read; None for all others."""
+        """`most_bytes`: the largest message that services accept. `known`: the errors of exceptions that are no
+        defects, such as a journal that cannot be read; None for all others."""
         self._most_bytes = most_bytes
         self._known = known
         self._handlers: dict[str, tuple[Handler, Handler]] = {}
@@ -88,7 +88,7 @@ class Guard(Interceptor):
         return known[1]
 
     def _guarded(self, handler: Handler, path: str) -> Handler:
-        """The same method under guard. It gets its requests as bytes, which are parsed here."""
+        """The same method with the guard. It receives its requests as bytes, which are parsed here."""
         inner: Any = next(
             one
             for one in (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)

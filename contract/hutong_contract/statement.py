@@ -1,4 +1,4 @@
-"""The CSV in which a participant hands in its own statement for reconciliation (RFC 4180)."""
+"""The CSV form of a participant's own statement for reconciliation (RFC 4180)."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ COLUMNS: Final = (
     "booked",
     "window",
 )
-"""The first line. `amount_minor` is the signed change of the account; `window` the settlement window that the
-participant counts the line in, or empty where it does not say."""
+"""The first line. `amount_minor` is the signed change of the account; `window` the settlement window in which the
+participant counts the line, or empty."""

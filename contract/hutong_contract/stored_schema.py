@@ -1,7 +1,7 @@
-"""Versions of stored tables: a file is looked at before anything is changed in it.
+"""Versions of stored tables: a file is checked before anything in it is changed.
 
 Each store keeps a version beside its tables and, in its module, the digest of the tables' text for each version, so
-that a test finds a text that was changed without a new version.
+that a test finds a changed text without a new version.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ NAMED_MAX: Final = 5
 
 
 class SchemaError(ValueError):
-    """A file or database holds tables of another version, or somebody else's; nothing in it was changed."""
+    """A file or database has tables of another version, or somebody else's; nothing in it was changed."""
 
 
 def digest(statements: Iterable[str]) -> str:
-    """Names the text of tables, whatever its white space."""
+    """Identifies the text of tables, ignoring white space."""
     text = "\n".join(" ".join(re.sub(r"--[^\n]*", "", statement).split()) for statement in statements)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -40,7 +40,7 @@ def _columns(database: sqlite3.Connection, table: str) -> list[str]:
 
 
 def columns_of(statements: Iterable[str]) -> Columns:
-    """The tables that these statements make on SQLite."""
+    """The tables that these statements create on SQLite."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
         for statement in statements:
             database.execute(statement)
@@ -48,8 +48,7 @@ def columns_of(statements: Iterable[str]) -> Columns:
 
 
 def differences(found: Mapping[str, Sequence[str]], wanted: Mapping[str, Sequence[str]]) -> str:
-    """What tables have that they should not have, or lack, in words; empty where they are as wanted. Tables that are
-    not wanted are left alone."""
+    """Missing or wrong tables and columns, in words; empty if they are as wanted. Other tables are ignored."""
     said = []
     for table, columns in wanted.items():
         if table not in found:
@@ -65,7 +64,7 @@ def differences(found: Mapping[str, Sequence[str]], wanted: Mapping[str, Sequenc
 
 
 def refusal(where: object, found: object, wanted: int) -> str:
-    """What to say of tables of another version."""
+    """The error text for tables of another version."""
     return (
         f"{where} has schema version {found}, this program reads and writes {wanted}; nothing in it was changed. Use "
         "the program that wrote it, or begin with an empty folder or database"
@@ -73,7 +72,7 @@ def refusal(where: object, found: object, wanted: int) -> str:
 
 
 def refusal_of_unlike(where: object, version: int, unlike: str) -> str:
-    """What to say of tables that call themselves of this version and are not."""
+    """The error text for tables that claim this version but differ from it."""
     return (
         f"{where} calls itself schema version {version} and has other tables than this program's ({unlike}); nothing "
         "in it was changed. Use the program that wrote it, or begin with an empty folder or database"
@@ -81,9 +80,9 @@ def refusal_of_unlike(where: object, version: int, unlike: str) -> str:
 
 
 def prepare_sqlite(database: sqlite3.Connection, path: Path, version: int, statements: Sequence[str]) -> None:
-    """Makes the tables in an empty file, or checks that those that are there are of this version, which is kept as the
-    file's `user_version`. Files of before it was kept there have 0: they are taken where their tables are as wanted.
-    `statements` make tables that are not there yet. Raises SchemaError, sqlite3.Error."""
+    """Creates the tables in an empty file, or checks that existing ones have this version, which is stored as the
+    file's `user_version`. Older files have 0: they are accepted if their tables are as wanted. `statements` create
+    missing tables. Raises SchemaError, sqlite3.Error."""
     database.execute("BEGIN IMMEDIATE")
     try:
         found = sqlite_columns(database)

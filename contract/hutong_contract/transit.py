@@ -158,7 +158,7 @@ def build_code(certificate: bytes, rider_key: ec.EllipticCurvePrivateKey, time_u
 
 
 def parse_code(text: str) -> TransitCode:
-    """Reads a code without believing it. Raises TransitCodeError("malformed")."""
+    """Parses a code without verifying it. Raises TransitCodeError("malformed")."""
     if not is_transit_code(text):
         raise TransitCodeError("malformed")
     body = text[len(PREFIX) :]

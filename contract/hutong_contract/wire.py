@@ -1,11 +1,11 @@
-"""Protobuf's wire format where building a message object would cost more than its bytes: varints and framed fields."""
+"""Protobuf's wire format for hot paths that need no message objects: varints and framed fields."""
 
 from __future__ import annotations
 
 from typing import Final
 
 VARINT_BITS_MAX: Final = 35
-"""Of a length; what goes on longer is no length of a message."""
+"""Most bits of a length; a longer varint is no length of a message."""
 
 
 def varint(value: int) -> bytes:
@@ -23,8 +23,8 @@ def varint(value: int) -> bytes:
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """A varint that begins at `at`, and where what follows it begins. Of one that breaks off, or has more than
-    VARINT_BITS_MAX bits, the readable part counts."""
+    """The varint at `at`, and the position after it. Of one that is cut off, or has more than VARINT_BITS_MAX bits, the
+    readable part counts."""
     value = shift = 0
     end = len(data)
     while at < end and shift < VARINT_BITS_MAX:

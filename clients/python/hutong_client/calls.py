@@ -1,4 +1,4 @@
-"""The methods of a gateway's client, written once: what is asked, how it is repeated, what an answer means.
+"""The methods of a gateway's client, written once for both clients: requests, retries and answers.
 
 Everything here is a coroutine over `hutong_client.wire.Wire` and touches nothing else. `hutong_client.aio` offers these
 methods as they are; `hutong_client.client` offers the same ones blocking.
@@ -41,18 +41,18 @@ FINAL_STATES: Final = frozenset(
     }
 )
 SETTLED_STATES: Final = FINAL_STATES | {pb.PAYMENT_STATE_HELD}
-"""States in which a payment stays until somebody asks for something."""
+"""States in which a payment stays until a request changes it."""
 
 Answer = TypeVar("Answer", bound=Message)
 Result = TypeVar("Result")
 
 Token = Secret[str] | bytes
-"""What names a token in a call: its 19 digits, or its reference of 16 bytes (`TokenView.token_ref`)."""
+"""The name of a token in a call: its 19 digits, or its reference of 16 bytes (`TokenView.token_ref`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method(Generic[Answer]):
-    """A method of the contract: its path and the message that it answers with."""
+    """A method of the contract: its path and the message type of its answer."""
 
     path: str
     answer: type[Answer]
@@ -344,10 +344,9 @@ class Calls:
     async def provision_codes(
         self, token: Token, device_id: str, *, day: int = 0, deadline_s: float | None = None
     ) -> token_pb2.ProvisionCodesResponse:
-        """Returns what a device makes a day's offline codes from, with `hutong_contract.payment_code.offline_code`.
-
-        `day`: days since 1970-01-01 UTC, today or tomorrow; 0 is today. The answer's `day_key` is a secret.
-        """
+        """Returns what a device needs to compute a day's offline codes with
+        `hutong_contract.payment_code.offline_code`. `day`: days since 1970-01-01 UTC, today or tomorrow; 0 is today.
+        The answer's `day_key` is a secret."""
         request = token_pb2.ProvisionCodesRequest(
             requestor_id=self.options.requestor, name=_name(token), device_id=device_id, day=day
         )

@@ -44,7 +44,7 @@ class Unary(Protocol[Request, Response]):
 def _blocking(
     method: Callable[Concatenate[Calls, Arguments], Coroutine[Any, Any, Result]],
 ) -> Callable[Concatenate[HutongClient, Arguments], Result]:
-    """The same method, which returns when it is done."""
+    """The same method, which blocks until it is done."""
 
     @wraps(method)
     def call(self: HutongClient, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:

@@ -1,4 +1,4 @@
-"""What a call can end in besides a refusal for a reason of the contract's table, `hutong_contract.errors`."""
+"""Errors of a call other than refusals with a reason of the contract's table (`hutong_contract.errors`)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _KINDS: Final = {
 
 
 def typed(error: grpc.RpcError) -> HutongError | CallError:
-    """The exception that a caller sees for a failed call."""
+    """The exception to raise for a failed call."""
     reason = from_rpc_error(error)
     if reason is not None:
         return reason

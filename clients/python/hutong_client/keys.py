@@ -1,4 +1,4 @@
-"""Routing keys: how the two ends of a payment are named in a request."""
+"""Routing keys: how a request names the two ends of a payment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def payment_code(digits: str) -> RoutingKey:
 
 
 def token(digits: str, requestor_id: str = "", cryptogram: token_pb2.Cryptogram | None = None) -> RoutingKey:
-    """A token, with the requestor that presents it and a cryptogram where its domain asks for them."""
+    """A token, with the requestor that presents it, and a cryptogram if its domain asks for one."""
     return RoutingKey(token=token_pb2.TokenKey(token=digits, requestor_id=requestor_id, cryptogram=cryptogram))
 
 

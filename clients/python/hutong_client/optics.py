@@ -1,4 +1,4 @@
-"""How an emulated wallet or terminal shows codes and scans them. What draws and reads symbols is given from outside."""
+"""How an emulated wallet or terminal shows and scans codes. The library that draws and reads symbols is passed in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Optics(Protocol):
         ...
 
     def scan(self, path: Path) -> str:
-        """The text of the one symbol that an image file shows. Raises where it shows none, or several."""
+        """The text of the one symbol that an image file shows. Raises if it shows none, or several."""
         ...
 
 

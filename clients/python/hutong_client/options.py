@@ -1,4 +1,4 @@
-"""How a client connects and how patient it is. All times are seconds, as Python's own interfaces take them."""
+"""Options of a client: connection, deadlines and retries. All times are in seconds, as in Python's own interfaces."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ KEEPALIVE_MS: Final = 30_000
 PORT_EXAMPLE: Final = 50050
 PORT_MAX: Final = 65_535
 _SCHEMES: Final = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:", "vsock:")
-"""How a target begins that says itself how it is read (gRPC's naming)."""
+"""Prefixes of targets that name their scheme (gRPC's naming)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsOptions:
-    """Certificates, PEM. With a key and chain of its own the client proves who it is (mTLS)."""
+    """Certificates, PEM. With its own key and chain the client proves its identity (mTLS)."""
 
     root_certificates: bytes | None = None
     """Authorities that may sign the gateway's certificate; None: the system's."""
     private_key: bytes | None = field(default=None, repr=False)
     certificate_chain: bytes | None = None
     server_name: str = ""
-    """Name to expect in the certificate, where it is not the target's."""
+    """The name to expect in the certificate, if it is not the target's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ class ClientOptions:
     """What this client calls itself, printable ASCII: idempotency keys of callers with different names are different
     keys. Where mTLS proves an identity, that one counts instead."""
     requestor: str = WALLET_TRID
-    """The token requestor (TRID, 11 digits) in whose name tokens and codes are asked for."""
+    """The token requestor (TRID, 11 digits) in whose name tokens and codes are requested."""
     requestor_secret: Secret[str] | None = field(default=None, repr=False)
-    """What proves it, where it was registered with one."""
+    """The requestor's secret, if it was registered with one."""
     deadline_s: float = 30.0
     """For a whole call, retries included."""
     tls: TlsOptions | None = None
@@ -71,12 +71,12 @@ class ClientOptions:
 
 
 def metadata_of(options: ClientOptions) -> tuple[tuple[str, str], ...]:
-    """What every call carries besides its request."""
+    """The metadata of every call."""
     return ((CALLER_METADATA, options.caller),) if options.caller else ()
 
 
 def requestor_metadata(options: ClientOptions) -> tuple[tuple[str, str], ...]:
-    """What calls in the name of the token requestor carry as well."""
+    """The further metadata of calls in the name of the token requestor."""
     secret = options.requestor_secret
     return () if secret is None else ((REQUESTOR_SECRET_METADATA, secret.reveal()),)
 

@@ -101,7 +101,8 @@ def _numbers(receipt: pb.Receipt) -> list[Row]:
 
 
 def _row(label: str, value: str, columns: int) -> list[str]:
-    """One line where both fit, else the value on lines of its own. What would command the printer is not printed."""
+    """One line if both fit, otherwise the value on lines of its own. Characters that would control the printer are not
+    printed."""
     value = printable(value)
     room = columns - _width(label) - _width(value)
     if room > 0:

@@ -1,4 +1,4 @@
-"""Sending again: which failures pass, how long to wait, and when to stop for the gateway's sake."""
+"""Retries: which failures are passing, how long to wait, and when to stop for the gateway's sake."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Throttle:
         self._lock = threading.Lock()
 
     def succeeded(self) -> None:
-        """A call succeeded, or failed for a reason of its own."""
+        """A call succeeded, or failed for a reason that is not the gateway's condition."""
         with self._lock:
             self._tokens = min(self._max, self._tokens + self._ratio)
 
     def failed(self) -> bool:
-        """A call failed for a passing reason. Whether it may be sent again."""
+        """A call failed for a passing reason. Returns whether it may be sent again."""
         with self._lock:
             self._tokens = max(0.0, self._tokens - 1)
             return self._tokens > self._max / 2
@@ -101,17 +101,17 @@ class Retrier:
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether the same request may succeed a little later."""
+    """Whether the failure is passing, so that the same request may succeed a little later."""
     if isinstance(error, HutongError):
         return passes(error)
     return isinstance(error, Unreachable)
 
 
 def is_budget(error: Exception) -> bool:
-    """Whether the caller has asked too often."""
+    """Whether the caller's query budget is spent."""
     return isinstance(error, HutongError) and error.reason == Reason.ERROR_REASON_QUERY_BUDGET_SPENT
 
 
 def asked_wait_s(error: Exception) -> float:
-    """How long the gateway says to wait before the next attempt, in seconds; 0 where it does not say."""
+    """How long the gateway asks to wait before the next attempt, in seconds; 0 if it does not say."""
     return error.retry_us / 1e6 if isinstance(error, HutongError) else 0.0

@@ -1,4 +1,4 @@
-"""Risk as Python calls, for an operator: rules in force, decisions, and the end of what rules hold."""
+"""Risk as Python calls, for operators: rules in force, decisions, and releasing or rejecting held payments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RiskClient:
     """Asks a gateway's risk service in one operator's name. Raises as `hutong_client.client` says."""
 
     def __init__(self, client: HutongClient, *, requestor: str, secret: Secret[str] | None = None) -> None:
-        """`requestor`: the operator's TRID. `secret`: what proves it, where it was registered with one."""
+        """`requestor`: the operator's TRID. `secret`: its secret, if it was registered with one."""
         self._requestor = requestor
         self._metadata = () if secret is None else ((REQUESTOR_SECRET_METADATA, secret.reveal()),)
         self._client = client
@@ -63,5 +63,5 @@ class RiskClient:
         return self._ask(self._stub.RejectHeldPayment, request).payment
 
     def _ask(self, method: Unary[Request, Response], request: Request) -> Response:
-        """Every question may be repeated: a release or a rejection is done once."""
+        """Every call may be repeated: a release or a rejection is done once."""
         return self._client.call(method, request, repeatable=True, metadata=self._metadata)

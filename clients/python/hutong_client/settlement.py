@@ -26,8 +26,8 @@ class SettlementClient:
     def __init__(
         self, client: HutongClient, *, requestor: str = "", participant: str = "", secret: Secret[str] | None = None
     ) -> None:
-        """`requestor`: an operator's TRID; or `participant`: a participant's id. `secret`: what proves it, where its
-        certificate does not."""
+        """`requestor`: an operator's TRID; or `participant`: a participant's id. `secret`: its secret, if no
+        certificate proves its identity."""
         self._who = pb.SettlementCaller(requestor_id=requestor, participant_id=participant)
         name = REQUESTOR_SECRET_METADATA if requestor else PARTICIPANT_SECRET_METADATA
         self._metadata = () if secret is None else ((name, secret.reveal()),)
@@ -67,8 +67,8 @@ class SettlementClient:
                 return
 
     def statement(self, number: int, participant: str, shape: int, currency: str = "") -> Iterator[bytes]:
-        """A statement's bytes, piece by piece; a StatementFormat says in which shape. Raises CallError(DATA_LOSS) at
-        the end where they are not what the gateway sent."""
+        """A statement's bytes, piece by piece, in the shape of a StatementFormat. Raises CallError(DATA_LOSS) at the
+        end if they are not what the gateway sent."""
         request = pb.ReadStatementRequest(
             caller=self._who,
             number=number,
@@ -92,5 +92,5 @@ class SettlementClient:
             raise CallError(grpc.StatusCode.DATA_LOSS, "the statement did not arrive as it was sent; read it again")
 
     def _ask(self, method: Unary[Request, Response], request: Request) -> Response:
-        """Every question may be repeated: a window is closed once."""
+        """Every call may be repeated: a window is closed once."""
         return self._client.call(method, request, repeatable=True, metadata=self._metadata)

@@ -14,7 +14,7 @@ from hutong_client.optics import Blind, NoOpticsError, Optics
 
 
 class Shop(Protocol):
-    """Whose terminal it is. `Till` is one; a test bed may have its own."""
+    """The owner of a terminal. `Till` is one; a test bed may have its own."""
 
     @property
     def id(self) -> str:
@@ -23,7 +23,7 @@ class Shop(Protocol):
 
     @property
     def currency(self) -> str:
-        """That the merchant charges in, ISO 4217."""
+        """The currency that the merchant charges in, ISO 4217."""
         ...
 
 

@@ -21,7 +21,7 @@ ASSURED_BY_ISSUER: Final = "14"
 
 
 class Person(Protocol):
-    """Whose phone it is. `Holder` is one; a test bed may have its own."""
+    """The owner of a wallet. `Holder` is one; a test bed may have its own."""
 
     @property
     def id(self) -> str:
@@ -109,7 +109,7 @@ class EmulatedWallet(Generic[Who]):
         return self._client.reserve_code(self.token)
 
     def provision(self) -> None:
-        """Fetches what offline codes of the day are made from, while there is a network."""
+        """Fetches what the day's offline codes are computed from, while there is a network."""
         day = payment_code.day_of(self._clock_us())
         self._offline = self._client.provision_codes(self.token, self.person.device_id, day=day)
 

@@ -1,4 +1,4 @@
-"""Payments as people and programs read them: amounts with decimals, short names for states and keys, plain JSON."""
+"""Payments for people and programs: amounts with decimals, short names of states and keys, plain JSON."""
 
 from __future__ import annotations
 
