@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Pinned by version and hash: what installs (bootstrap), what builds (build), and everything else (requirements.lock).
+LOCKS := scripts/locks
+BUILD_PINS := --build-constraints $(LOCKS)/build.txt --require-build-hashes
 
-.PHONY: setup demo test quick check proto bench lock wheels format clean
+.PHONY: sbom setup demo test quick check proto bench lock wheels format clean
 
 # All that is needed, into .venv; every other target does it too.
 setup: $(READY)
@@ -25,6 +28,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/supply.py licences
 	scripts/check_proto.sh
 	$(BIN)/python scripts/generate_docs.py --check
 
@@ -49,17 +53,23 @@ format: $(READY)
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --no-emit-package hutong-client -o requirements.lock
+	printf 'uv\n' | $(BIN)/uv pip compile --quiet - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o $(LOCKS)/bootstrap.txt
+	printf 'hatchling\neditables\n' | $(BIN)/uv pip compile --quiet - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o $(LOCKS)/build.txt
 
 # Both wheels and source distributions, into dist/.
 wheels: $(READY)
-	$(BIN)/uv build --all-packages
+	$(BIN)/uv build --all-packages --build-constraints $(LOCKS)/build.txt --require-hashes
 
-$(READY): requirements.lock pyproject.toml clients/python/pyproject.toml
+# What it is made of, as CycloneDX: dist/hutong.cdx.json.
+sbom: $(READY)
+	$(BIN)/python scripts/supply.py sbom dist/hutong.cdx.json
+
+$(READY): requirements.lock $(LOCKS)/bootstrap.txt $(LOCKS)/build.txt pyproject.toml clients/python/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Hutong needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable clients/python --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $(LOCKS)/bootstrap.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps $(BUILD_PINS) --editable clients/python --editable .
 	@touch $@
 
 clean:
