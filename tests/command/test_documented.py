@@ -20,7 +20,7 @@ from tests.deadlines import START_S
 
 ROOT = Path(__file__).parents[2]
 README, CLIENTS = ROOT / "README.md", ROOT / "docs" / "clients.md"
-LONG = ("bench", "simulate", "torture", "up")
+LONG = ("bench", "simulate", "torture", "up", "participants", "load")
 """Commands that run for minutes or until stopped: only their options are looked at."""
 PAYMENT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 CODE = re.compile(r"6[67][0-9]{17}")
@@ -52,7 +52,7 @@ def test_the_python_example_pays_as_it_stands(network: Network, page: Path, tmp_
 
 def commands(text: str) -> list[list[str]]:
     """The words of each `hutong` command of a block, without what is said of it."""
-    lines = [line.split("  # ")[0].split("   #")[0] for line in text.splitlines()]
+    lines = [line.split("  # ")[0].split("   #")[0] for line in text.replace(" \\\n", " ").splitlines()]
     return [shlex.split(line)[1:] for line in lines if line.startswith("hutong ")]
 
 
