@@ -24,6 +24,7 @@ from command.printing.verdict import failed
 from gateway.barcode import tips
 from gateway.barcode.build import HUTONG, MerchantCode, build_merchant_code, writable
 from gateway.barcode.decode import decode as decode_text
+from gateway.barcode.forms import FORMS
 from gateway.barcode.found import Effort
 from gateway.barcode.readers import Limits, Reader
 from gateway.barcode.routing import EMPTY, Directory
@@ -116,7 +117,9 @@ def _moment_us(moment: str | None, option: str = "--now") -> int | None:
 )
 @click.option("--terminal", default="", help="Terminal id.")
 @click.option("--participant", default="", help="BIN, BIC or organisation id, where the scheme asks for one.")
-@click.option("--reference", default="", help="Reference label.")
+@click.option("--reference", default="", help="Reference label; of a bill or credit transfer its reference or text.")
+@click.option("--bill-number", default="", help="Bill number; of a Thai bill reference 2.")
+@click.option("--postal-code", default="", help="Postal code, where the scheme asks for one.")
 @click.option("--text", help="Draw this text as it is instead; - reads it from standard input.")
 @click.option("--png", type=NEW_FILE, help="Also draw it into this PNG file.")
 @click.option("--svg", type=NEW_FILE, help="Also draw it into this SVG file.")
@@ -161,7 +164,7 @@ def _built(given: dict[str, Any]) -> str:
     code = MerchantCode(
         account=given["account"],
         merchant_name=given["name"],
-        merchant_city=given["city"] or "NA",
+        merchant_city=given["city"] or ("" if given["scheme"] in FORMS else "NA"),
         country=given["country"],
         currency=given["currency"],
         merchant_category=given["category"],
@@ -171,6 +174,8 @@ def _built(given: dict[str, Any]) -> str:
         terminal_id=given["terminal"],
         participant=given["participant"],
         reference=given["reference"],
+        bill_number=given["bill_number"],
+        postal_code=given["postal_code"],
     )
     try:
         return build_merchant_code(code, given["scheme"])

@@ -120,6 +120,8 @@ def _payee_of_barcode(text: str, directory: Directory, now_us: int) -> Payee:
     terminal = routing.terminal_id if routing.terminal_id in merchant.terminals else ""
     reference = decoded.reference or ""
     dynamic = decoded.initiation == "dynamic"
+    # A printed bill or slip is paid again: a customer's number stands on every month's bill, a text on every gift.
+    once = dynamic and decoded.kind not in ("bill", "credit_transfer") and reference not in ("", barcode.ASKED_FOR)
     return Payee(
         merchant,
         terminal,
@@ -129,7 +131,7 @@ def _payee_of_barcode(text: str, directory: Directory, now_us: int) -> Payee:
         decoded.amount_least_minor,
         (decoded.tip_minor or 0) if decoded.amount_minor is None else 0,
         reference[:REFERENCE_CHARACTERS_MAX],
-        order_value(merchant.id, reference) if dynamic and reference not in ("", barcode.ASKED_FOR) else b"",
+        order_value(merchant.id, reference) if once else b"",
         not dynamic,
         not dynamic and decoded.expires_us is None,
     )

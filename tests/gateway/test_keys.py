@@ -100,6 +100,25 @@ def test_the_memory_is_bounded(asked: Asked, directory: Directory, monkeypatch: 
     assert asked.times == 6
 
 
+def test_a_credit_transfer_leads_to_the_merchant_whose_iban_it_names(directory: Directory) -> None:
+    text = "BCD\n002\n1\nSCT\n\nMax Muster\nDE89370400440532013000\nEUR12.30\n\nRF18539007547034"
+    with pytest.raises(HutongError) as refused:
+        keys.payee(pb.RoutingKey(barcode=text), directory, 0)
+    assert refused.value.name == "NO_ROUTE"
+    merchant = {"id": "m1", "name": "m1", "acquirers": [{"id": "acquirer-a"}], "terminals": []}
+    account = {"scheme": "iban", "account": "DE89370400440532013000"}
+    participants = [{"id": "acquirer-a", "role": "acquirer"}]
+    known = parse({"participants": participants, "merchants": [merchant | {"accounts": [account]}]})
+    payee = keys.payee(pb.RoutingKey(barcode=text), known, 0)
+    assert (payee.merchant.id, payee.amount_minor, payee.currency) == ("m1", 1230, "EUR")
+    assert payee.reference == "RF18539007547034"
+    assert payee.order == b"", "the same slip may be paid again"
+    for wrong, name in ((text.replace("DE89", "DE98"), "BARCODE_MALFORMED"), (text[:40], "BARCODE_MALFORMED")):
+        with pytest.raises(HutongError) as refused:
+            keys.payee(pb.RoutingKey(barcode=wrong), known, 0)
+        assert refused.value.name == name
+
+
 LABEL = (
     "000201010211153137910524005204460000000NBQM:29226430014fonepay.com.np0104NBQM0203292060613676952045411530352458"
     "02NP5909TEST SHOP6008District620707032926304"
