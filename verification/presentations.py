@@ -1,8 +1,8 @@
-"""One payment code shown a hundred times at once at two gateways: `hutong token check --presentations`.
+"""One payment code presented a hundred times at once at two gateways: `hutong token check --presentations`.
 
-Two `hutong up` processes, one with each front, share a journal on PostgreSQL and a vault; each has books of its own for
+Two `hutong up` processes, one with each front, share a journal on PostgreSQL and a vault; each has its own books for
 its simulated participants. Half the codes are reserved online, half are computed as an offline device does. At the end
-both gateways are stopped, and the journal is held against itself and against the books of both.
+both gateways are stopped, and the journal is compared with itself and with the books of both.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from sandbox.population import Wallet, populate
 FRONTS: Final = ("native", "aio")
 """One gateway with each."""
 PRESENTATIONS: Final = 100
-"""Of one code, at once, half of them at each gateway."""
+"""Presentations of one code at once, half of them at each gateway."""
 AMOUNT_MINOR: Final = 100
 SEED: Final = 1
 WALLETS_PER_ISSUER: Final = 3
@@ -55,7 +55,7 @@ SUCCEEDED: Final = "SUCCEEDED"
 CALL_S: Final = 30.0
 """For one call."""
 SHARED_FILES: Final = ("gateway.key", "directory.json")
-"""What gateways on one journal need in common, besides the vault."""
+"""Files that gateways on one journal share, besides the vault."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -66,7 +66,7 @@ class PresentationsError(Exception):
 
 @dataclass(slots=True)
 class Report:
-    """What came of all rounds."""
+    """The results of all rounds."""
 
     rounds: int = 0
     presentations: int = 0

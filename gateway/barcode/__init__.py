@@ -1,8 +1,8 @@
-"""Payment barcodes: read everything, write it right, say where it leads.
+"""Payment barcodes: reads them all, writes them correctly, and resolves where they lead.
 
-`decode` takes whatever a camera saw and returns a `Decoded`: what it is, whether it is right by EMVCo's standard and by
-its scheme's own practice, and the routing key. Schemes are data files in `schemes/`. All is pure but `symbols` and
-`read` (pictures; they import OpenCV, so they are not imported here) and `server`.
+`decode` takes whatever a camera read and returns a `Decoded`: what it is, whether it is valid by EMVCo's standard and
+by its scheme's own practice, and the routing key. Schemes are data files in `schemes/`. Everything is pure except
+`symbols` and `read` (pictures; they import OpenCV, so they are not imported here) and `server`.
 
 May import `contract`, the generated `hutong.*` and libraries; the gateway's other parts import the names below.
 """

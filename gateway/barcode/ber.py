@@ -16,7 +16,7 @@ OBJECTS_MAX: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a text of bytes cannot be read on, or is not written as it should be."""
+    """Why bytes cannot be parsed further, or are not written as they should be."""
 
     rule: str
     """`tag`, `indefinite_length`, `length_too_long`, `length_not_minimal`, `truncated` or `too_many_objects`."""
@@ -27,7 +27,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One data object. Its value may be an account number, so it never shows itself."""
+    """One data object. Its value may be an account number, so it is never shown."""
 
     tag: str
     """Upper-case hex."""
@@ -38,15 +38,13 @@ class Item:
 
     @property
     def constructed(self) -> bool:
-        """Whether the tag says that the value is made of objects."""
+        """Whether the tag says that the value consists of objects."""
         return bool(int(self.tag[:2], 16) & 0x20)
 
 
 def split(data: bytes) -> tuple[list[Item], Problem | None]:
-    """Splits one level into its objects. The problem, if any, says why it stopped; what was read before it is kept.
-
-    A length that is written longer than needed is read, and reported as the problem if nothing worse follows.
-    """
+    """Splits one level into its objects. The problem, if any, says why parsing stopped; objects before it are kept. A
+    length that is longer than needed is accepted, and reported as the problem if nothing worse follows."""
     items: list[Item] = []
     minor: Problem | None = None
     position, size = 0, len(data)

@@ -1,7 +1,7 @@
 """Writes barcodes: merchant codes of every scheme that has a `build` table, bills and credit transfers of every format
 in `formats/`, and Hutong's consumer codes.
 
-What is written is decoded again before it is handed out, so a builder cannot produce what this package would refuse.
+What is written is decoded again before it is returned, so a builder cannot produce what this package would refuse.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ACCOUNT_PARTS_MAX: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class MerchantCode:
-    """What a merchant code is to say. Empty fields are left out, or not required by the scheme."""
+    """The content of a merchant code. Empty fields are left out, or not required by the scheme."""
 
     account: str
     """The merchant's id inside the scheme; for Hutong the merchant's id."""
@@ -59,7 +59,7 @@ class MerchantCode:
     """None: the payer enters it."""
     terminal_id: str = ""
     participant: str = ""
-    """BIN, BIC or organisation id, where the scheme's template asks for one."""
+    """BIN, BIC or organisation id, if the scheme's template asks for one."""
     reference: str = ""
     bill_number: str = ""
     postal_code: str = ""
@@ -72,7 +72,7 @@ class MerchantCode:
     expires_us: int | None = None
     """When the code ends, UTC in microseconds, for schemes whose codes say it; None: it does not."""
     dynamic: bool | None = None
-    """Whether the code is for one payment; None: it is when it names an amount."""
+    """Whether the code is for one payment; None: it is if it has an amount."""
     alternate_language: str = ""
     """ISO 639 code of the next two."""
     alternate_name: str = ""
@@ -120,8 +120,8 @@ def build_foreign_code(code: MerchantCode, scheme: str, kind: str, payee: str = 
 
 
 def account_and_participant(scheme: str, payee: str) -> tuple[str, str]:
-    """The account and the participant in a text that names a payee of a scheme, as `Routing.payee` and a directory have
-    it. Where the scheme's accounts stand alone, the text is the account."""
+    """The account and the participant in a text that names a payee of a scheme, as in `Routing.payee` and in a
+    directory. If the scheme's accounts need no participant, the text is the account."""
     profile = PROFILES.get(scheme)
     routes = [route for account in profile.accounts for route in account.routes if route.payee] if profile else []
     texts = [unquote(text) for text in payee.split(":")]
@@ -136,7 +136,7 @@ def account_and_participant(scheme: str, payee: str) -> tuple[str, str]:
 
 
 def _slice_of(wanted: Part, found: Mapping[Part, str]) -> str:
-    """The characters of a field that a part names, out of parts that hold them; empty where none does."""
+    """The characters of a field that a part names, from the parts that have them; empty if none does."""
     for part, text in found.items():
         ends = part.end is None or (wanted.end is not None and wanted.end <= part.end)
         if not part.literal and part.path == wanted.path and part.start <= wanted.start and ends:
@@ -145,7 +145,7 @@ def _slice_of(wanted: Part, found: Mapping[Part, str]) -> str:
 
 
 def says_when_it_ends(scheme: str) -> bool:
-    """Whether a scheme's codes, as they are written here, have a place for the moment when they end."""
+    """Whether codes of a scheme, as they are written here, have a field for their expiry."""
     build = PROFILES[scheme].build if scheme in PROFILES else None
     return build is not None and any("{expires}" in pattern for _, pattern in (*build.fields, *build.extra))
 
@@ -156,7 +156,7 @@ def writable() -> list[str]:
 
 
 def _form(code: MerchantCode, form: Form) -> str:
-    """A bill or credit transfer, proven by reading it."""
+    """A bill or credit transfer, verified by reading it."""
     if code.tip != tips.NONE:
         raise _invalid("tip", f"{form.name} has no place for a tip or a fee")
     if code.expires_us is not None:
@@ -206,7 +206,7 @@ def _is_dynamic(code: MerchantCode) -> bool:
 
 
 def _times(code: MerchantCode, profile: Profile) -> dict[str, str]:
-    """Moments as the scheme writes them; empty where the code has none."""
+    """Times as the scheme writes them; empty if the code has none."""
     created_us = time.time_ns() // 1_000 if code.created_us is None else code.created_us
     times = {"created": str(created_us // 1_000) if _is_dynamic(code) else "", "expires": ""}
     if code.expires_us is not None and profile.expiries:
@@ -270,7 +270,7 @@ def _fill(pattern: str, values: Mapping[str, str]) -> str:
 def _finish(
     code: MerchantCode, accounts: list[Pair], omit: frozenset[str], scheme: str, more: Sequence[Pair] = ()
 ) -> str:
-    """The objects around the account, the checksum, and the proof that the whole is valid."""
+    """The objects around the account and the checksum; verifies that the whole is valid."""
     if code.currency not in NUMBER_OF:
         raise HutongError(Reason.ERROR_REASON_CURRENCY_UNKNOWN, field="currency")
     objects: list[Pair] = [("00", "01"), ("01", "12" if _is_dynamic(code) else "11"), *accounts]
@@ -291,7 +291,7 @@ def _finish(
 
 
 def _given(identifier: str, code: MerchantCode) -> bool:
-    """Whether the caller filled an object in that the scheme's own codes leave out."""
+    """Whether the caller filled in an object that the scheme's own codes leave out."""
     return {"52": code.merchant_category not in {"", "0000"}, "59": True, "60": bool(code.merchant_city)}[identifier]
 
 
@@ -339,7 +339,7 @@ def _language(code: MerchantCode) -> str:
 
 
 def _proven(text: str, scheme: str) -> str:
-    """The text, once it decodes to the scheme it was written for without a violation of the scheme's profile."""
+    """The text, after it was decoded to its scheme without a violation of the scheme's profile."""
     decoded: Decoded = decode(text)
     mine = next((candidate for candidate in decoded.candidates if candidate.scheme == scheme), None)
     if mine is None:
@@ -358,7 +358,7 @@ def _invalid(field: str, problem: str) -> HutongError:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerCode:
-    """What a wallet shows to a terminal: a token or payment code, and the proof that goes with it."""
+    """What a wallet shows to a terminal: a token or payment code, with its proof."""
 
     value: Secret[str]
     """The token's or the payment code's digits, at most 19."""

@@ -1,7 +1,7 @@
-"""PAY by square's packing (bsqr.co, versions 1.0 to 1.2): fields between tabs, a CRC-32, LZMA, and base32hex.
+"""PAY by square's packing (bsqr.co, versions 1.0 to 1.2): fields separated by tabs, a CRC-32, LZMA, and base32hex.
 
-The first two bytes say type, version and kind of document; two more how many bytes there are unpacked (little-endian).
-What is unpacked is bounded: a header that claims more than `UNPACKED_MAX` bytes is refused before anything is read.
+The first two bytes have the type, version and kind of document; two more the unpacked length (little-endian). Unpacking
+is bounded: a header that claims more than `UNPACKED_MAX` bytes is refused before anything is read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TAIL: Final = ("merchant_name", "street", "merchant_city")
 
 
 def unpack(text: str) -> tuple[dict[str, str], str] | None:
-    """The fields, and the rule that the packing breaks (empty for none); None where the text is no such packing."""
+    """The fields, and the rule that the packing breaks (empty if none); None if the text has no such packing."""
     data = _bytes(text)
     if data is None or len(data) < 6 or data[0] >> 4 or data[0] & 15 >= VERSIONS or data[1]:
         return None

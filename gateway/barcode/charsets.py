@@ -1,4 +1,4 @@
-"""What a symbol's bytes say where it names no character set."""
+"""The text of a symbol's bytes if the symbol names no character set."""
 
 from __future__ import annotations
 

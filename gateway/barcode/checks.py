@@ -1,7 +1,7 @@
-"""Checks of the ids that schemes route by: check digits and formats, each a function of text and its neighbours.
+"""Checks of the ids that schemes route by: check digits and formats, each a function of a value and its neighbours.
 
-A check gets the value and the other fields beside it (a PayNow proxy is judged by its type), and answers whether it is
-right. Profiles name checks by their key in `CHECKS`.
+A check receives the value and the other fields beside it (a PayNow proxy is judged by its type), and returns whether it
+is valid. Profiles name checks by their key in `CHECKS`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""EMV consumer codes: which scheme they are of, and the credential inside, for the token service."""
+"""Recognises the scheme of an EMV consumer code, and extracts the credential for the token service."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _APPLICATIONS: Final = sorted(
 
 
 def decode(text: str, artefacts: tuple[str, ...] = ()) -> Decoded:
-    """A consumer code's meaning. The token and everything that could pay is in the credential, masked."""
+    """Decodes a consumer code. The token and everything that could pay is in the credential, masked."""
     payload, strict = cpm.parse(text)
     credential = _credential(payload)
     found = [_candidate(rank, elements, credential, strict) for rank, elements in enumerate(payload.applications)]

@@ -1,4 +1,4 @@
-"""Reads and writes EMV consumer-presented codes: base64 of BER-TLV, judged by EMVCo's standard (CPM v1.1)."""
+"""Parses and writes EMV consumer-presented codes: base64 of BER-TLV, judged by EMVCo's standard (CPM v1.1)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Elements = dict[str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A consumer code taken apart: enough to write it again byte for byte."""
+    """A parsed consumer code: enough to write it again byte for byte."""
 
     items: tuple[ber.Item, ...]
     """Root objects in their order."""
@@ -52,7 +52,7 @@ class Payload:
 
 
 def parse(text: str) -> tuple[Payload, list[Violation]]:
-    """Takes a consumer code apart and judges it strictly. Never raises for bad input."""
+    """Parses a consumer code and judges it strictly. Never raises for bad input."""
     data, violations = _unarmour(text)
     if data is None:
         return Payload(()), violations

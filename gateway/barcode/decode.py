@@ -1,7 +1,7 @@
-"""One entrance for every payment barcode: clean, classify, take apart, judge.
+"""Decodes every payment barcode: cleans, classifies, parses and judges it.
 
-`decode` is pure and bounded, and never raises for bad input. Static merchant codes are remembered, since the same
-label is scanned again and again; codes that live a minute, and everything that holds a credential, are not.
+`decode` is pure and bounded, and never raises for bad input. Static merchant codes are cached, since the same label is
+scanned again and again; codes that live a minute, and everything with a credential, are not.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from hutong_contract.limits import PAYLOAD_CHARACTERS_MAX
 
 ARTICLE_DIGITS_MAX: Final = 14
 REMEMBERED_MAX: Final = 8192
-"""Static codes kept: some 4 KB each, so at most about 32 MB."""
+"""Most static codes in the cache: some 4 KB each, so about 32 MB at most."""
 REMEMBERED_CHARACTERS_MAX: Final = 512
-"""Longer codes are not on labels, and would make the memory grow."""
+"""Longer codes are not cached: they are not on labels, and would fill memory."""
 EXPIRED: Final = "expired"
-"""The rule that a code past its time breaks."""
+"""The rule that an expired code breaks."""
 ASKED_FOR: Final = "***"
-"""In place of a value: the payer's device is to fill it in (EMVCo MPM v1.1, 4.8)."""
+"""In place of a value: the payer's device must fill it in (EMVCo MPM v1.1, 4.8)."""
 _NOTHING: Final[Mapping[str, str]] = {}
 _INITIATION: Final = {"11": "static", "12": "dynamic"}
 _NOT_UNICODE: Final = re.compile("[\ud800-\udfff]").search
@@ -64,7 +64,7 @@ def decode(text: str, *, now_us: int | None = None) -> Decoded:
 
 
 def forget() -> None:
-    """Empties the memory of static codes."""
+    """Clears the cache of static codes."""
     _REMEMBERED.clear()
 
 
@@ -161,7 +161,7 @@ def _own_amount(payload: Payload, profile: Profile) -> tuple[str | None, int | N
 
 
 def _reference(additional: Mapping[str, str], *, remote: bool) -> str | None:
-    """The merchant's reference; of a code that only points to the payment none but the mark for "to be filled in"."""
+    """The merchant's reference; of a code that only points to the payment, only the mark for "to be filled in"."""
     found = additional.get("05") or additional.get("01")
     return found if not remote or found == ASKED_FOR else None
 

@@ -1,6 +1,6 @@
-"""The short cut for merchant codes that break no rule: one pass, no report.
+"""The fast path for valid merchant codes: one pass, no report.
 
-Most codes are right, and this takes half the time of `mpm.parse_carefully`, with which it agrees on every payload that
+Most codes are valid, and this takes half the time of `mpm.parse_carefully`, with which it agrees on every payload that
 it accepts (a property test compares them).
 """
 
@@ -14,10 +14,8 @@ from hutong_contract.currencies import BY_NUMBER, COUNTRIES
 
 
 def faultless(text: str) -> Payload | None:
-    """A payload that breaks no rule, read in one pass; None at the first sign of anything else.
-
-    What is not judged here is left to `mpm.parse_carefully`.
-    """
+    """Parses a valid payload in one pass; None at the first sign of anything else, which is left to
+    `mpm.parse_carefully`."""
     values: dict[str, str] = {}
     templates: dict[str, dict[str, str]] = {}
     lengths, matchers, inner_matchers = LENGTHS, spec.ROOT_MATCHERS, spec.TEMPLATE_MATCHERS
@@ -66,7 +64,7 @@ def _template(text: str, matchers: spec.Matchers) -> dict[str, str] | None:
 
 
 def _whole(text: str, values: dict[str, str], templates: dict[str, dict[str, str]]) -> Payload | None:
-    """The rules that join objects, for a payload whose objects are right each by itself."""
+    """The rules that join objects, for a payload whose objects are valid each by itself."""
     for identifier in spec.MANDATORY:
         if identifier not in values:
             return None

@@ -1,7 +1,7 @@
-"""What a picture file says of itself before it is unpacked: its format and its size in pixels.
+"""Checks a picture file before it is unpacked: its format and its size in pixels.
 
-A file of a few kilobytes can claim, and unpack to, gigabytes. So the claim is read from the header and refused here;
-only the five formats of `FORMATS` ever reach a decoder.
+A file of a few kilobytes can claim, and unpack to, gigabytes. Therefore its claim is read from the header and refused
+here; only the five formats of `FORMATS` reach a decoder.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def read_file(path: Path) -> bytes:
     """The bytes of a picture file.
 
     Raises:
-        HutongError: FIELD_INVALID where it cannot be read, is no regular file, or is larger than `FILE_BYTES_MAX`.
+        HutongError: FIELD_INVALID if it cannot be read, is no regular file, or is larger than `FILE_BYTES_MAX`.
     """
     try:
         told = path.stat()

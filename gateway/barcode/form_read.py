@@ -1,6 +1,6 @@
-"""Reads bills and credit transfers by the tables of `forms`: one engine for all formats, and one verdict for each book.
+"""Decodes bills and credit transfers by the tables of `forms`: one engine for all formats, and two verdicts.
 
-*Strict* is the format's own document to the letter; *profile* is what banks' readers take (`tolerate` in the table).
+*Strict* is the format's own document to the letter; *profile* is what banks' readers accept (`tolerate` in the table).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MINOR_DIGITS_MAX: Final = 15
 _NUMBER: Final = re.compile("[0-9]{1,15}").fullmatch
 _LINE_END: Final = re.compile("\r\n|\r|\n")
 _CHARACTERS_MAX: Final = 4_000
-"""Longer texts are none of these: the longest symbol that any of the documents allows holds less."""
+"""Longer texts are not of these formats: the largest symbol that any of the documents allows holds less."""
 
 
 def looks(text: str) -> bool:
@@ -33,7 +33,7 @@ def looks(text: str) -> bool:
 
 
 def decode(text: str, artefacts: tuple[str, ...]) -> Decoded | None:
-    """What a bill or credit transfer says; None where the text is none. Never raises for bad input."""
+    """Decodes a bill or credit transfer; None if the text is none. Never raises for bad input."""
     if len(text) > _CHARACTERS_MAX:
         return None
     for form in FORMS.values():
@@ -89,7 +89,8 @@ def _lines(form: Form, text: str, separator: str, violations: list[Violation]) -
 
 
 def _tags(form: Form, text: str, separator: str, violations: list[Violation]) -> dict[str, str]:
-    """The fields with a name. One that the table lacks is kept by its own; of one that comes twice the first holds."""
+    """The named fields. One that the table lacks is kept under its own name; of one that occurs twice the first
+    counts."""
     values: dict[str, str] = {}
     parts = text.split(separator, FIELDS_MAX)
     if len(parts) > FIELDS_MAX:
@@ -123,7 +124,7 @@ def _control_sum(form: Form, text: str, values: Mapping[str, str], violations: l
 
 
 class _Read:
-    """One text's fields, judged."""
+    """The fields of one text, judged."""
 
     def __init__(self, form: Form, values: dict[str, str], strict: list[Violation]) -> None:
         self._form, self._values, self._strict = form, values, strict

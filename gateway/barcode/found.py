@@ -1,4 +1,4 @@
-"""What a reader of pictures is asked for, and what it finds. Needs none of the libraries that read."""
+"""Request and result of a reader of pictures. Imports none of the libraries that read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Point = tuple[int, int]
 
 
 class Effort(enum.Enum):
-    """How far to go."""
+    """How much to try."""
 
     PLAIN = "plain"
     """One attempt: zxing-cpp on the picture as it is."""

@@ -1,4 +1,4 @@
-"""Texts that should not break the decoder, and the check that they did not: mutations of real codes from a seed.
+"""Fuzzes the decoder: mutations of real codes from a seed, and the check of each result.
 
 Used by `hutong barcode fuzz` for millions of texts and by the tests for some thousands.
 """
@@ -24,7 +24,7 @@ from gateway.barcode.tlv import crc, join
 from hutong_contract.secret import Secret
 
 SLOWEST_US: Final = 5_000
-"""No text may take longer, whatever it holds."""
+"""Longest time for one text, in microseconds, whatever it contains."""
 _KINDS: Final = frozenset({"emv_mpm", "emv_cpm", "payment_code", "link", "bill", "credit_transfer", "unknown"})
 _ODD: Final = "\x00\x07\x1b\x7f\u00e9\u0301\u200f最ក😀\ud800\udfff٣\ufeff\n\t %&=@/\\.,+-eE"
 _AMOUNTS: Final = (
@@ -104,7 +104,7 @@ def _lower(text: str, _: random.Random) -> str:
 
 
 def _reseal(text: str, _: random.Random) -> str:
-    """A right checksum behind a wrong body, so that the rules behind the checksum are reached."""
+    """Puts a valid checksum behind a damaged body, so that the rules after the checksum are reached."""
     body = text[:-4] if text[-8:-4] == "6304" else text + "6304"
     return body + crc(body)
 
@@ -133,7 +133,7 @@ def _prefix(text: str, chance: random.Random) -> str:
 
 
 def _bytes(text: str, chance: random.Random) -> str:
-    """Changes below the armour of a consumer code: tags, lengths, values."""
+    """Changes below the base64 of a consumer code: tags, lengths, values."""
     if not text.startswith("hQV"):
         return _digit(text, chance)
     try:
@@ -176,7 +176,7 @@ def texts(count: int, seed: int) -> Iterator[str]:
 
 
 def check(text: str) -> str | None:
-    """Decodes a text; None where all is well, else what is wrong. Never says the text: it could be a credential."""
+    """Decodes a text; returns None, or what is wrong. Never includes the text: it could be a credential."""
     try:
         started_ns = time.perf_counter_ns()
         decoded = decode(text)

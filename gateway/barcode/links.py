@@ -1,4 +1,4 @@
-"""Links that lead to a merchant or a payee: UPI, and the static URLs of wallets, by the profiles' `link` tables."""
+"""Decodes links to a merchant or payee: UPI, and the static URLs of wallets, by the profiles' `link` tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _IST_MINUTES: Final = 330
 
 
 def decode(text: str, artefacts: tuple[str, ...] = ()) -> Decoded | None:
-    """A link's meaning; None where it is none of a scheme known here."""
+    """Decodes a link; None if it is of no scheme known here."""
     for form in _FORMS:
         found = form.match(text)
         if found is not None:
@@ -93,7 +93,7 @@ def _decoded(form: LinkForm, text: str, groups: dict[str, str | None], artefacts
 
 
 def _purpose(form: LinkForm, action: str, fields: Mapping[str, str]) -> str:
-    """What the link asks for: by its action, where that is no payment; else by a parameter that says it."""
+    """What the link asks for: by its action, if that is no payment; otherwise by a parameter."""
     purpose = form.purposes.get(action, form.purpose)
     if purpose != PAYMENT:
         return purpose
@@ -159,7 +159,7 @@ def _amount(
 
 
 def _checksum(name: str, text: str, violations: list[Violation]) -> None:
-    """EMV's checksum over the link before its last parameter; judged where it is there."""
+    """EMV's checksum over the link before its last parameter; checked if present."""
     before, mark, stated = text.rpartition(f"&{name}=")
     if mark and stated.upper() != crc(before):
         violations.append(Violation(name, "crc_mismatch", covered(stated)))

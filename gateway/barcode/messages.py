@@ -1,4 +1,4 @@
-"""Between this package's values and the messages of hutong.gateway.v1.BarcodeService."""
+"""Conversion between this package's values and the messages of hutong.gateway.v1.BarcodeService."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MICROSECONDS: Final = 1_000_000
 
 
 def barcode(decoded: Decoded, directory: Directory) -> pb.Barcode:
-    """A decoded barcode as a message. Holds no credential."""
+    """A decoded barcode as a message. Contains no credential."""
     message = pb.Barcode(
         kind=_KINDS[decoded.kind],
         scheme=decoded.scheme or "",
@@ -106,7 +106,7 @@ def _candidate(value: Candidate, directory: Directory) -> pb.BarcodeCandidate:
 
 
 def merchant_code(request: pb.EncodeRequest) -> tuple[MerchantCode, str]:
-    """What an encode request asks for, and in which scheme."""
+    """The content and the scheme of an encode request."""
     code = MerchantCode(
         account=request.account,
         merchant_name=request.merchant_name,
@@ -133,7 +133,7 @@ def _moment_us(moment: Timestamp) -> int:
 
 
 def style(request: pb.RenderRequest) -> Style:
-    """How a render request wants its symbol."""
+    """The style of the symbol in a render request."""
     return Style(
         scale=request.scale or DEFAULT_STYLE.scale,
         level=request.level or DEFAULT_STYLE.level,

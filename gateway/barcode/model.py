@@ -1,4 +1,4 @@
-"""The values that leave this package: verdicts, routing keys, and the one shape that every barcode decodes to."""
+"""The values that this package returns: verdicts, routing keys, and `Decoded`, the result for every kind of barcode."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hutong_contract.secret import Secret
 FOUND_CHARACTERS_MAX: Final = 48
 """Longest excerpt of a payload shown in a violation: enough to recognise the field, too little to flood a log."""
 VIOLATIONS_MAX: Final = 32
-"""Most violations kept in one verdict; a payload of garbage would otherwise be answered with more than was sent."""
+"""Most violations kept in one verdict; otherwise the answer to a payload of garbage would be larger than the
+payload."""
 
 Pair = tuple[str, str]
 """One data object: its id and its value."""
@@ -26,12 +27,12 @@ class Violation:
     rule: str
     """Which rule, one stable word such as `length` or `crc_mismatch`."""
     found: str
-    """What stood there, shortened and with control characters escaped; never a credential."""
+    """The text at fault, shortened and with control characters escaped; never a credential."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a payload is right by one rule book, and what is wrong with it."""
+    """Whether a payload is valid by one rule book, and its violations."""
 
     valid: bool
     violations: tuple[Violation, ...] = ()
@@ -41,13 +42,13 @@ VALID: Final = Verdict(True)
 
 
 def verdict(violations: list[Violation]) -> Verdict:
-    """The verdict that a list of violations amounts to."""
+    """The verdict for a list of violations."""
     return Verdict(False, tuple(violations[:VIOLATIONS_MAX])) if violations else VALID
 
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """The key that says where a code leads, canonical inside its scheme."""
+    """The routing key of a code, in the scheme's canonical form."""
 
     scheme: str
     """Whose key it is: `hutong`, `unionpay`, `pix`, …"""
@@ -56,31 +57,31 @@ class Routing:
     account: str
     """The id that routes inside the scheme. Of a payment or consumer code only its public prefix."""
     participant: str = ""
-    """A hint at who serves it: a BIN, a BIC, an organisation's id; empty where the code gives none."""
+    """A hint at the participant that serves it: a BIN, a BIC, an organisation's id; empty if the code has none."""
     terminal_id: str = ""
     payee_parts: str = ""
-    """The fields that name the payee together, joined by `:`, where `account` alone is not unique in the scheme."""
+    """The fields that name the payee together, joined by `:`, if `account` alone is not unique in the scheme."""
 
     @property
     def payee(self) -> str:
-        """What names one payee of the scheme and no other: the text by which the directory is asked."""
+        """The text that names exactly one payee of the scheme; the directory is searched for it."""
         return self.payee_parts or self.account
 
 
 PAYMENT: Final = "payment"
 MANDATE: Final = "mandate"
 PURPOSES: Final = frozenset({PAYMENT, MANDATE, "withdrawal", "deposit", "transfer", "refund", "donation", "bill"})
-"""What a code asks of who scans it. `mandate`: leave to take money later. `withdrawal`, `deposit`: cash against money,
-and money against cash. `transfer`: to a person, or to an account
-whose owner the code does not call a merchant. `bill`: to a biller, under the customer's reference."""
+"""What a code asks the payer for. `mandate`: permission to take money later. `withdrawal`, `deposit`: cash for money,
+and money for cash. `transfer`: to a person, or to an account whose owner the code does not call a merchant. `bill`: to
+a biller, under the customer's reference."""
 PAYABLE: Final = frozenset({PAYMENT, "donation", "bill", "transfer"})
-"""Purposes that a payment to the payee whom the code names fulfils. A transfer is one of them: shops print the code of
-a person's account too, and whether the payee is a merchant here is the directory's to say."""
+"""Purposes that a payment to the named payee fulfils. A transfer is one of them: shops also print the code of a
+person's account, and the directory decides whether the payee is a merchant here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One scheme that a code fits."""
+    """One scheme that a code may belong to."""
 
     scheme: str
     score: int
@@ -92,14 +93,15 @@ class Candidate:
     purpose: str = PAYMENT
     """What this scheme takes the code to ask for: one of `PURPOSES`."""
     remote: bool = False
-    """Whether the code only points to where the payment is described: amount and reference in it do not count."""
+    """Whether the code only points to a description of the payment, so that its own amount and reference do not
+    count."""
     template: str = ""
     """Root id of the object that the scheme was recognised in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What the token service needs of a payer's code. Every secret in it masks itself."""
+    """What the token service needs from a payer's code. Every secret in it is masked."""
 
     kind: str
     """`payment_code` or `token`."""
@@ -127,7 +129,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Everything that a payment barcode says. None stands wherever a field does not apply."""
+    """The whole content of a payment barcode. None means that a field does not apply."""
 
     kind: str
     """`emv_mpm`, `emv_cpm`, `payment_code`, `link`, `bill`, `credit_transfer` or `unknown`."""
@@ -142,7 +144,7 @@ class Decoded:
     amount_minor: int | None = None
     """Amount in minor units of `currency`."""
     tip: str | None = None
-    """`none`, `asked`, `fixed` or `percent`: what the code asks for beyond its amount. None where it does not apply, or
+    """`none`, `asked`, `fixed` or `percent`: what the code asks for beyond its amount. None if it does not apply, or
     cannot be understood."""
     tip_minor: int | None = None
     """The fee in minor units: as the code writes it, or the percentage of its amount."""
@@ -151,7 +153,7 @@ class Decoded:
     amount_due_minor: int | None = None
     """What is to be paid in all, fees included; None where the payer enters the amount or decides on a tip."""
     amount_least_minor: int | None = None
-    """The least that may be paid, where the payer may pay another amount than `amount_minor`; None where not."""
+    """Smallest amount, if the payer may pay another amount than `amount_minor`; None if not."""
     currency: str | None = None
     """ISO 4217 alphabetic code."""
     merchant_name: str | None = None
@@ -173,7 +175,7 @@ class Decoded:
     purpose: str | None = None
     """What the code asks for, one of `PURPOSES`; None for payers' codes and what is unknown."""
     artefacts: tuple[str, ...] = ()
-    """What a scanner added and this package took away, by name."""
+    """The names of what a scanner added and this package removed."""
     credential: Credential | None = None
     objects: tuple[Pair, ...] = field(default=(), repr=False)
     """Root objects of an EMV merchant code in their order, byte for byte; empty for other kinds."""
@@ -184,7 +186,7 @@ class Decoded:
 
 
 def excerpt(value: str) -> str:
-    """A payload's text made safe to show: printable ASCII and letters stay, the rest is escaped, the end is cut."""
+    """A payload's text made safe to show: printable ASCII and letters stay, the rest is escaped, the end is cut off."""
     cut = value[:FOUND_CHARACTERS_MAX]
     if not cut.isprintable():
         cut = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in cut)
@@ -192,6 +194,6 @@ def excerpt(value: str) -> str:
 
 
 def covered(value: str) -> str:
-    """What may be shown of a field that can hold an account number: its length and what it is made of."""
+    """What may be shown of a field that can contain an account number: its length and kinds of characters."""
     made_of = "digits" if value.isascii() and value.isdigit() else "characters"
     return f"{len(value)} {made_of}"

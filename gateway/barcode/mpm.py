@@ -1,4 +1,4 @@
-"""Reads EMV merchant-presented codes and judges them by EMVCo's standard (v1.1, chapters 3 and 4)."""
+"""Parses EMV merchant-presented codes and judges them by EMVCo's standard (v1.1, chapters 3 and 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A merchant code taken apart."""
+"""A parsed merchant code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UTF8_BYTES: Final = "utf8_bytes"
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A merchant code taken apart: enough to write it again byte for byte."""
+    """A parsed merchant code: enough to write it again byte for byte."""
 
     objects: tuple[Pair, ...]
     """Root objects in their order."""

@@ -1,4 +1,4 @@
-"""Numeric payment codes: whose they are by their longest prefix, from the table in payment_codes.toml."""
+"""Recognises numeric payment codes by their longest prefix, from the table in payment_codes.toml."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What hangs at a till: the merchant's name, its code, the schemes that it takes; PDF, PNG and SVG at print size.
+"""Placards for a till: the merchant's name, its code, the accepted schemes; PDF, PNG and SVG at print size.
 
 The code may have rounded modules and a logo in its middle. Error level and logo size are chosen so that the code is
-still read when another tenth of it is covered, which is tried before anything is handed out: `covered_readings` says
-how. What is read back is the finished document, not the modules that it was drawn from.
+still read when another tenth of it is covered, which is tried before the placard is returned (`covered_readings`). What
+is read back is the finished document, not the modules that it was drawn from.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ _TEXT_WEIGHT: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Placard:
-    """What is on it."""
+    """The content of a placard."""
 
     text: str
-    """What the code says."""
+    """The text of the code."""
     merchant_name: str
     schemes: tuple[str, ...] = ()
     """Names as customers know them, at most 24."""

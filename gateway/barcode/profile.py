@@ -40,7 +40,7 @@ class Part:
 
     path: Path
     inside: bool
-    """Whether the path starts in the account template."""
+    """Whether the path begins in the account template."""
     guid: str = ""
     """The identifier of the template that it starts in, in lower case, wherever that stands: written
     `#org.example/01`; `&` is an unreserved template (80 to 99) of the account's own identifier, written `&/25`."""
@@ -79,12 +79,12 @@ class Route:
     scheme: Part | None = None
     """Where the code names another scheme whose key it carries."""
     kind_code: Part | None = None
-    """Where it says, by a letter of `KIND_CODES`, what kind of key that is."""
+    """Where a letter of `KIND_CODES` says what kind of key that is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """One thing a scheme asks of its codes."""
+    """One requirement of a scheme for its codes."""
 
     path_text: str
     """The path as the profile writes it; `@` stands for the account object's id."""
@@ -101,7 +101,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """How a scheme is recognised in one object of a merchant code."""
+    """How a scheme is recognised by one object of a merchant code."""
 
     scheme: str
     ids: frozenset[str]
@@ -164,7 +164,7 @@ class Purpose:
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """Where a code says when it ends."""
+    """Where a code has its expiry."""
 
     part: Part
     format: str

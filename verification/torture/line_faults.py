@@ -1,4 +1,4 @@
-"""What is done to the line between a gateway and its database, and to the database as a whole."""
+"""Faults of the connection between a gateway and its database, and of the database as a whole."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ with needs("bench"):
 
 
 STATEMENTS: Final = ("COMMIT", "UPDATE numbering", "INSERT INTO payments", "UPDATE leases")
-"""Before which a line is cut: with the line of numbers locked, with what a tick is about, with an engine's lease only,
-and between two ticks."""
+"""Statements before which a connection is cut: with the numbering locked, with a tick's rows locked, with an engine's
+lease only, and between two ticks."""
 CUT_S: Final = 3.0
 """Until a gateway that works must have sent one of them."""
 FREEZE_S: Final = (0.5, 4.0)
 FREEZE_LONG_S: Final = (6.0, 9.0)
 """Longer than a lease."""
 DOWN_S: Final = ((0.0, 0.8), (5.5, 9.0))
-"""How long a machine is away that was lost; the others take over, or it comes back first."""
+"""How long a lost machine is away, in seconds; the others take over, or it comes back first."""
 
 
 def freeze_postgres(stage: Stage, rng: random.Random) -> list[Hurt]:
-    """SIGSTOP of the whole database server, in the midst of commits."""
+    """Stops the whole database server (SIGSTOP) during commits."""
     postgres = _postgres(stage)
     stage.trouble()
     stopped = [process for pid in postgres.pids() if (process := _process(pid)) is not None]
@@ -51,7 +51,7 @@ def freeze_postgres(stage: Stage, rng: random.Random) -> list[Hurt]:
 
 
 def cut_line(stage: Stage, rng: random.Random) -> list[Hurt]:
-    """A gateway's line is cut in the midst of a tick, and the server is not told; the gateway lives."""
+    """Cuts a gateway's connection during a tick without telling the server; the gateway lives."""
     index = rng.randrange(len(stage.gateways))
     if _cut(stage, _line(stage, index), rng, dies=False):
         stage.trouble()
@@ -60,7 +60,7 @@ def cut_line(stage: Stage, rng: random.Random) -> list[Hurt]:
 
 
 def lose_machine(stage: Stage, rng: random.Random) -> list[Hurt]:
-    """A gateway's machine dies in the midst of a tick, with all its lines, and the server is not told."""
+    """A gateway's machine dies during a tick, with all its connections, and the server is not told."""
     index = rng.randrange(len(stage.gateways))
     gateway, line = stage.gateways[index], _line(stage, index)
     if not _cut(stage, line, rng, dies=True):

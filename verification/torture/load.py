@@ -70,7 +70,7 @@ class Shop:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the load does."""
+    """The plan of the load."""
 
     targets: Sequence[str]
     payers: Sequence[Payer]
@@ -93,7 +93,7 @@ class Plan:
 
 
 class Asker:
-    """Makes requests of the record at any gateway, the same way each time."""
+    """Sends the requests of the record to any gateway, the same way each time."""
 
     def __init__(self, targets: Sequence[str], payers: Sequence[Payer], *, deadline_s: float = CALL_S) -> None:
         options = ClientOptions(deadline_s=deadline_s, retry=RetryOptions(attempts_max=1), channel_options=BACKOFF)
@@ -112,7 +112,7 @@ class Asker:
         )
 
     def ask(self, one: Asked, gateway: int) -> pb.Payment:
-        """Makes a request. Raises as the client does."""
+        """Sends a request. Raises as the client does."""
         client = self.clients[gateway]
         if one.kind == REFUND:
             return client.refund_payment(one.original, amount_minor=one.amount_minor, idempotency_key=one.key)
@@ -135,7 +135,7 @@ class Asker:
 
 
 class Load:
-    """Callers in threads, which share what is to be asked again."""
+    """Callers in threads, which share the requests to be repeated."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -148,7 +148,7 @@ class Load:
         self._stop = threading.Event()
 
     def run(self) -> None:
-        """Until `stop`."""
+        """Runs until `stop`."""
         threads = [threading.Thread(target=self._caller, args=(number,)) for number in range(self._plan.threads)]
         for thread in threads:
             thread.start()
@@ -173,7 +173,7 @@ class Load:
             self._turn(one, rng, first=first)
 
     def _choose(self, rng: random.Random, key: str) -> tuple[Asked, bool]:
-        """What to ask next, and whether it was never asked before."""
+        """The next request, and whether it was never sent before."""
         if self._waiting and rng.random() < AGAIN_SHARE:
             try:
                 return self._waiting.popleft(), False

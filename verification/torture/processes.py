@@ -1,4 +1,4 @@
-"""What is tortured: gateways by `hutong up`, participants and a PostgreSQL server, all processes to be killed."""
+"""The processes under torture: gateways (`hutong up`), participants and a PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ with needs("bench"):
 
 
 START_S: Final = 60.0
-"""How long anything may take to start."""
+"""Longest time for anything to start, in seconds."""
 STOP_S: Final = 30.0
 POLL_S: Final = 0.02
 WORDS_BYTES: Final = 4_096
-"""Of a log's end, told where a process fails."""
+"""Bytes from the end of a log that are shown when a process fails."""
 FENCED: Final = "another gateway has taken over"
-"""A gateway that was too slow says so and ends: start it again."""
+"""The text with which a gateway that was too slow ends; it is started again."""
 
 
 class TortureError(Exception):
@@ -44,13 +44,13 @@ class TortureError(Exception):
 
 @dataclass(slots=True)
 class Victim(ABC):
-    """A process, and what it says."""
+    """A process, and its log."""
 
     name: str
     log: Path
     process: subprocess.Popen[bytes] | None = None
     expected: bool = True
-    """Whether it is all right that it does not run now."""
+    """Whether it may be down now."""
     stopped: bool = False
     """By SIGSTOP."""
 

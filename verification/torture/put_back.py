@@ -1,6 +1,7 @@
-"""The last act on PostgreSQL: the database is put back to a backup, after payments that the backup does not have.
+"""The last fault on PostgreSQL: the database is set back to a backup, after payments that the backup does not have.
 
-Whoever acknowledged one of them must notice, end with the reason, and not start again before an operator accepts it.
+A gateway that acknowledged one of them must notice, end with the reason, and not start again before an operator accepts
+it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ AMOUNT_MINOR: Final = 100
 
 
 def put_back(stage: Stage, payers: Sequence[Payer], shops: Sequence[Shop], kept: Path) -> list[str]:
-    """Plays it; `kept`: where the backup is while it is needed. Returns what went wrong. Raises TortureError."""
+    """Plays the fault; `kept`: where the backup is while it is needed. Returns the findings. Raises TortureError."""
     postgres = stage.postgres
     if postgres is None:
         return []

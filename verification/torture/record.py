@@ -1,6 +1,6 @@
-"""What the load asked for and what it was told: the caller's own record, which owes nothing to the gateway's journal.
+"""The record of what the load asked for and was told, independent of the gateway's journal.
 
-One JSON object in a line. A request is written before it is sent, an answer as soon as it is there; the process that
+One JSON object per line. A request is written before it is sent, an answer as soon as it arrives; the process that
 writes is never killed, so what it has written is kept. Times are of the system's monotonic clock, in nanoseconds.
 """
 
@@ -22,7 +22,7 @@ STATES_FINAL: Final = frozenset({"SUCCEEDED", "DECLINED", "FAILED", "CANCELLED",
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request, as it can be made again."""
+    """A request, with all that is needed to repeat it."""
 
     key: str
     """Idempotency key."""
@@ -44,7 +44,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a caller was told of a request."""
+    """What a caller was told about a request."""
 
     key: str
     gateway: int
@@ -64,7 +64,7 @@ class Answer:
 
 
 class Writer:
-    """Appends to a record; for several threads, as each line is one write."""
+    """Appends to a record; for several threads, since each line is one write."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -1,4 +1,4 @@
-"""How long it takes: from a restart to the first new payment that succeeds, and until all that was in flight ended."""
+"""Measures recovery: from a restart to the first new payment that succeeds, and until all payments in flight ended."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class _Unsettled:
 
 @dataclass(slots=True)
 class Recovery:
-    """Measures in a thread of its own what must be polled for; `first` is told by whoever reads the record."""
+    """Measures by polling in a thread of its own; `first` is called by whoever reads the record."""
 
     view: JournalView
     first_s: dict[str, list[float]] = field(default_factory=dict)
@@ -89,7 +89,8 @@ class Recovery:
             self._thread.join()
 
     def began(self, hurts: Sequence[Hurt]) -> None:
-        """Something was put back: from now on time counts. What was hurt again before it had recovered begins anew."""
+        """A process was started again: the time begins. If it is hurt again before it has recovered, the time begins
+        again."""
         anew = {(hurt.gateway, hurt.participant) for hurt in hurts}
         self._waiting = [hurt for hurt in self._waiting if (hurt.gateway, hurt.participant) not in anew]
         self._waiting.extend(hurts)
@@ -114,7 +115,7 @@ class Recovery:
         return bool(self._waiting)
 
     def late(self, before_ns: int) -> list[str]:
-        """Kinds of what was put back before that time and has not recovered; it is waited for no longer."""
+        """Kinds of faults that were repaired before that time and have not recovered; they are waited for no longer."""
         late = [hurt for hurt in self._waiting if hurt.since_ns < before_ns]
         self._waiting = [hurt for hurt in self._waiting if hurt.since_ns >= before_ns]
         return [hurt.kind for hurt in late]
@@ -149,7 +150,7 @@ class Recovery:
 
 
 def _proves(answer: Answer, asked: Asked, hurt: Hurt) -> bool:
-    """Whether this is a new payment that began after the restart, went through what was hurt, and succeeded."""
+    """Whether this is a new payment that began after the restart, passed through what was hurt, and succeeded."""
     return (
         answer.first
         and answer.asked_ns >= hurt.since_ns

@@ -1,4 +1,4 @@
-"""A run from beginning to end: everything started, paid and killed in turns, settled, checked, and taken down."""
+"""A torture run: everything is started, loaded and hurt in turns, settled, checked, and taken down."""
 
 from __future__ import annotations
 
@@ -38,13 +38,14 @@ from verification.torture.verify import (
 BETWEEN_S: Final = (0.2, 1.2)
 """Load between two faults."""
 DARK_SHARE: Final = 0.3
-"""Of turns in which a fault is inflicted although no gateway works: it meets the recovery of the last one."""
+"""Share of turns in which a fault is inflicted although no gateway works, so that it meets the recovery from the last
+one."""
 RECOVER_S: Final = 120.0
-"""From a restart until a new payment must have succeeded; beyond it that is a finding."""
+"""Seconds from a restart until a new payment must have succeeded; a longer time is a finding."""
 CHECK_S: Final = 15.0
 """Between checks while everything runs and dies."""
 SETTLE_S: Final = 150.0
-"""After the last fault, until nothing is in flight: reversals wait up to 60 s between two attempts."""
+"""Seconds after the last fault until nothing must be in flight: reversals wait up to 60 s between two attempts."""
 ASK_AGAIN_S: Final = 30.0
 """For a call at the end."""
 
@@ -55,7 +56,7 @@ Progress = Callable[[str], None]
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of it."""
+    """The result of a run."""
 
     report: dict[str, Any] = field(default_factory=dict)
     losses: Losses = field(default_factory=Losses)
@@ -155,7 +156,7 @@ class Run:
             self._checking.start()
 
     def _check(self) -> Report | None:
-        """The conservation check, in use or not; what is wrong is a finding."""
+        """The conservation check, in use or not; faults become findings."""
         try:
             report = check_folder(self._scene.data, self._scene.url)
         except (JournalError, sqlite3.Error, OSError):
@@ -171,7 +172,7 @@ class Run:
     # -- end -------------------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        """Nothing more is hurt: everything must settle, and agree."""
+        """The end, without further faults: everything must settle, and agree."""
         stage, outcome, record = self._stage, self._outcome, self._record
         record.read()
         if self._checking.is_alive():

@@ -1,4 +1,4 @@
-"""The scene of a run: everything that is started, in the order in which it can be, and killed at the end."""
+"""Everything that a run starts, in the right order, and kills at the end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TOKEN_CALL_S: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What kind of run."""
+    """Options of a run."""
 
     folder: Path
     """Where the disk is mounted and the logs are."""
@@ -53,7 +53,7 @@ class Options:
 
 
 class Scene:
-    """Everything of a run, and what it is known by."""
+    """All processes and folders of a run."""
 
     def __init__(self, options: Options, disk: Disk) -> None:
         self._options = options

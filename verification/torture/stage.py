@@ -1,4 +1,4 @@
-"""What torture hurts: processes, disk and lines of one network, and the account of what was done to them."""
+"""What torture may hurt: processes, disk and connections of one network; and the record of what was done to them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from verification.torture.line import Line
 from verification.torture.processes import FENCED, GatewayProcess, ParticipantProcess, PostgresProcess, Victim
 
 TROUBLE_S: Final = 15.0
-"""After the disk was full or the database away: how long a start that was refused for it is no finding."""
+"""After the disk was full or the database away: for how many seconds a start that was refused because of it is no
+finding."""
 
 
 @dataclass(slots=True)
@@ -53,7 +54,7 @@ class Stage:
         self.trouble_until_s = time.monotonic() + TROUBLE_S
 
     def supervise(self) -> None:
-        """Starts what ended by itself; where there was no reason to, that is a finding."""
+        """Starts again what ended by itself; an end without a reason is a finding."""
         for victim in self.victims():
             if not victim.ended():
                 continue

@@ -1,4 +1,4 @@
-"""Afterwards: the callers' record held against the gateways' answers, the journal and the participants' books."""
+"""The final check: compares the callers' record with the gateways' answers, the journal and the participants' books."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from verification.torture.record import PAYMENT, Answer, Asked, Record
 BATCH: Final = 100
 THREADS: Final = 8
 ATTEMPTS_MAX: Final = 30
-"""Of asking something again while the answer is that it passes."""
+"""Attempts while the answer is a passing refusal."""
 PAUSE_S: Final = 0.5
 LOSSES_MAX: Final = 100
-"""Losses that are described; all are counted by the exit status alone."""
+"""Most losses that are described; all count for the exit status."""
 
 Nets = Mapping[tuple[str, bytes, str], int]
 Told = dict[str, Answer | str]
-"""Key to the answer, or to the reason of its refusal."""
+"""Key -> the answer, or the reason of its refusal."""
 
 
 def ask_again(asker: Asker, asked: Iterable[Asked], rng: random.Random, progress: Callable[[int], None]) -> Told:
-    """Makes every request once more, each at any gateway."""
+    """Sends every request once more, each to any gateway."""
     found: Told = {}
     lock = threading.Lock()
 
@@ -74,7 +74,7 @@ def _results(asker: Asker, some: Sequence[Asked], gateway: int) -> Sequence[pb.P
 
 
 class Losses:
-    """Sentences about what was acknowledged and is not so."""
+    """Sentences about acknowledged facts that do not hold."""
 
     def __init__(self) -> None:
         self.sentences: list[str] = []
@@ -88,7 +88,7 @@ class Losses:
 
 
 def compare_answers(record: Record, again: Told, losses: Losses) -> None:
-    """One key, one payment, one final answer, whenever and wherever it was asked for."""
+    """One key, one payment, one final answer, whenever and wherever it was requested."""
     finals: dict[str, Answer] = {}
     payments: dict[str, str] = {}
     for answer in record.answers:
@@ -123,7 +123,7 @@ def compare_journal(record: Record, states: Mapping[bytes, int], losses: Losses)
 
 
 def compare_books(record: Record, books: Nets, losses: Losses) -> None:
-    """What callers were told moved, moved, by the participants' own books; and what failed did not."""
+    """What callers were told moved did move, by the participants' own books; and what failed did not."""
     moved: dict[bytes, list[tuple[str, int]]] = {}
     for (participant, payment_id, _), net in books.items():
         moved.setdefault(payment_id, []).append((participant, net))
