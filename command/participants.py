@@ -41,7 +41,7 @@ from tokenization.errors import VaultError
 from verification.conformance.peer import Peer
 from verification.conformance.run import checks_of
 from verification.conformance.run import conform as run_checks
-from verification.conformance.session import Subject
+from verification.conformance.session import AMOUNT_MINOR_MIN, Subject
 from verification.conformance.started import Started
 
 LISTEN_DEFAULT: Final = "127.0.0.1:50060"
@@ -226,6 +226,9 @@ def conform(
     known = [check.name for check in checks_of(subject_role)]
     if strange := [name for name in only if name not in known]:
         raise click.UsageError(f"--only {strange[0]}: the checks of an {role} are {', '.join(known)}.")
+    amount_minor = minor_units(amount, currency)
+    if amount_minor < AMOUNT_MINOR_MIN:
+        raise click.UsageError(f"--amount {amount}: at least {AMOUNT_MINOR_MIN} minor units, so that it has parts.")
     tls = served_tls(tls_cert, tls_key, tls_client_ca)
     secret = os.environ.get(SECRET_VARIABLE)
     with ExitStack() as opened:
@@ -246,7 +249,7 @@ def conform(
             role=subject_role,
             account=read_secret(account),
             currency=currency,
-            amount_minor=minor_units(amount, currency),
+            amount_minor=amount_minor,
             answer_s=answer_seconds,
             connect_s=connect_seconds,
             restart=started.restart if started is not None else None,

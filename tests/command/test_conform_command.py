@@ -72,6 +72,7 @@ def test_nobody_who_connects_is_a_failure_and_ends_in_time() -> None:
         (["--listen", "0.0.0.0:0"], "would be reachable in plaintext"),
         (["--listen", "here"], "is not HOST:PORT"),
         (["--amount", "1.001"], "at most 2 decimals"),
+        (["--amount", "0.03"], "at least 4 minor units"),
         (["--currency", "CNX"], "no ISO 4217 code"),
         (["--start", "'"], "--start: No closing quotation"),
         (["--tls-cert", str(PROGRAM)], "--tls-cert and --tls-key belong together"),

@@ -25,6 +25,8 @@ from verification.conformance.session import (
 
 BATCH: Final = 200
 """Legs of one frame."""
+ACCOUNT_TIMES: Final = 20
+"""An issuer's account needs so many times the amount of most legs."""
 MALFORMED_ID: Final = b"abc"
 
 
@@ -37,6 +39,9 @@ def _taken(session: Session) -> int:
 def original(session: Session) -> None:
     """One leg, and back."""
     before = session.money()
+    needed = max(BATCH, ACCOUNT_TIMES * session.subject.amount_minor)
+    if before is not None and before < needed:
+        session.say(f"the account has {before}, too little for these checks: it needs {needed}")
     leg = session.approved(session.begin(), "the original")
     session.has(before, _taken(session), "after the original")
     session.approved(session.reversal(leg), "its REVERSAL")

@@ -129,4 +129,7 @@ def _answers(session: Session) -> list[str]:
         said = {(answer.result, answer.response_code) for answer in answers}
         if len(said) > 1 and leg_id not in session.inquiries and leg_id not in session.conflicts:
             count("legs that got different answers")
+    for leg_id, number in session.overdue.items():
+        if len(session.peer.answers(leg_id)) >= number:
+            count(f"answers that came later than {session.subject.answer_s:g} s, when the gateway has inquired already")
     return [f"{number} {finding}" for finding, number in sorted(found.items())]

@@ -20,6 +20,8 @@ NOT_FOUND: Final = pb.ANSWER_RESULT_NOT_FOUND
 REVERSED: Final = pb.ANSWER_RESULT_REVERSED
 UNKNOWN_CURRENCY: Final = "XTS"
 """ISO 4217 keeps it for tests: nobody has an account in it."""
+AMOUNT_MINOR_MIN: Final = 4
+"""Less has no parts that could be refunded and captured."""
 UNSTEADY: Final = "AUTHORISATIONs that are reversed at once change what the account has"
 SETTLE_S: Final = 0.5
 """How long answers that should not come are waited for."""
@@ -47,7 +49,7 @@ class Subject:
     """A token of the issuer's, or a merchant of the acquirer's, that nobody else uses during the run."""
     currency: str = "CNY"
     amount_minor: int = 100
-    """Of most legs. An issuer's account needs 20 times as much."""
+    """Of most legs, at least AMOUNT_MINOR_MIN. An issuer's account needs 20 times as much."""
     answer_s: float = 5.0
     """How long it may take to answer: as long as the gateway waits before it inquires."""
     connect_s: float = 60.0
@@ -79,6 +81,8 @@ class Session:
         self.inquiries: set[bytes] = set()
         self.conflicts: set[bytes] = set()
         """Leg ids that were sent with several contents: their answers differ by design."""
+        self.overdue: dict[bytes, int] = {}
+        """Leg ids that were not answered in time, with the number of answers that there should have been."""
         self.unseen = ""
         """Why an issuer's money cannot be seen; empty where it can."""
         self.unsteady = False
@@ -182,6 +186,7 @@ class Session:
             silent = [leg for leg in legs if len(self.peer.answers(leg.leg_id)) < expected[leg.leg_id]]
             if not silent:  # the answer came as the wait ended
                 return [self.peer.answers(leg.leg_id)[-1] for leg in legs]
+            self.overdue.update((leg.leg_id, expected[leg.leg_id]) for leg in silent)
             of_all = f" ({len(silent)} of {len(legs)} legs)" if len(legs) > 1 else ""
             raise Unanswered(f"no answer to {name_of(silent[0].kind)} within {self.subject.answer_s:g} s{of_all}")
         return [self.peer.answers(leg.leg_id)[-1] for leg in legs]

@@ -13,9 +13,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from gateway.listen import parse
+from gateway.listen import Tls, parse
 from hutong.participant.v1 import participant_pb2 as pb
-from hutong_client.options import ClientOptions
+from hutong_client.options import ClientOptions, TlsOptions
 from hutong_client.wire import open_channel
 from hutong_contract.legs import Answer, Leg
 from hutong_contract.secret import Secret
@@ -24,6 +24,7 @@ from sandbox.participants.ledger import Role
 from sandbox.participants.process import Desk, Runner
 from sandbox.participants.script import Script
 from sandbox.participants.simulated import Answers, SimulatedAcquirer, SimulatedIssuer, SimulatedParticipant
+from tests.certificates import issue
 from tests.deadlines import CALL_S, START_S
 from verification.conformance.peer import Peer
 from verification.conformance.report import Report, Verdict
@@ -53,9 +54,9 @@ def open_participant(folder: Path, role: Role) -> SimulatedParticipant:
 
 
 @contextmanager
-def running(desk: Desk, target: str, secret: str = SECRET) -> Iterator[None]:
+def running(desk: Desk, target: str, secret: str = SECRET, tls: TlsOptions | None = None) -> Iterator[None]:
     """A participant that stays connected."""
-    with open_channel(target, ClientOptions()) as channel:
+    with open_channel(target, ClientOptions(tls=tls)) as channel:
         runner = Runner(desk, channel, Secret(secret))
         thread = threading.Thread(target=runner.run, daemon=True)
         thread.start()
@@ -393,6 +394,43 @@ def test_duplicates_and_garbage_of_the_sandboxs_own_scripts_are_found(tmp_path: 
     participant.script = Script(duplicate=0.2, garbage=0.2)
     report = examine(Desk(participant), Role.ISSUER, "repeat", "refunds")
     assert "answers to legs that were never sent" in failed(report)["answers"]
+
+
+def test_it_is_checked_over_mutual_tls(tmp_path: Path) -> None:
+    authority = issue(tmp_path, "authority")
+    name = "gateway.hutong.example"
+    gateway, own = issue(tmp_path, name, authority), issue(tmp_path, "p", authority)
+    served = Tls(gateway.certificate, gateway.key, authority.certificate)
+    options = TlsOptions(
+        authority.certificate.read_bytes(), own.key.read_bytes(), own.certificate.read_bytes(), server_name=name
+    )
+    desk = Desk(open_participant(tmp_path / "books", Role.ISSUER))
+    with Peer(parse("127.0.0.1:0"), "p", None, served) as peer, running(desk, peer.target, tls=options):
+        report = conform(subject(Role.ISSUER), peer, only=frozenset({"original", "reconnect"}))
+    assert failed(report) == {}
+
+
+def test_late_answers_are_found(tmp_path: Path) -> None:
+    """A debit that is answered only when its inquiry would have been sent, and no sooner than that."""
+    participant = open_participant(tmp_path, Role.ISSUER)
+
+    class Late(Desk):
+        def work(self, legs: Sequence[Leg]) -> Answers:
+            answered = super().work(legs)
+            late_us = int(2 * SILENCE_S * 1e6) if any(leg.kind == DEBIT for leg in legs) else 0
+            return [(late_us, answers) for _, answers in answered]
+
+    report = examine(Late(participant), Role.ISSUER, "original", "repeat", answer_s=SILENCE_S)
+    assert failed(report)["original"] == f"no answer to DEBIT within {SILENCE_S:g} s"
+    assert f"answers that came later than {SILENCE_S:g} s" in failed(report)["answers"]
+
+
+def test_an_account_with_too_little_is_said_first(tmp_path: Path) -> None:
+    participant = open_participant(tmp_path, Role.ISSUER)
+    participant.ledger.open_accounts([("poor", "CNY", 150)])
+    with Peer(parse("127.0.0.1:0"), "p", None) as peer, running(Desk(participant), peer.target):
+        report = conform(replace(subject(Role.ISSUER), account="poor"), peer, only=frozenset({"original"}))
+    assert failed(report) == {"original": "the account has 150, too little for these checks: it needs 2000"}
 
 
 def test_an_error_status_ends_a_stream_as_it_says() -> None:
