@@ -151,7 +151,11 @@ def test_the_text_of_an_error_ends_with_advice(name: str) -> None:
     assert ADVICE & set(verbs), f"no sentence or clause begins with a verb of ADVICE: {text}"
 
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("examples/**/*.md")])
+PAGES = sorted(
+    page
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("examples/**/*.md"))
+    if "node_modules" not in page.parts  # what `npm ci` installs in examples/node
+)
 
 
 def anchors(page: Path) -> set[str]:
