@@ -108,14 +108,14 @@ class FaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Identify(self, request, context):
-        """Whose face is this? Spends the capture's nonce.
+        """Identifies the subject of a capture (1:N). Uses up the capture's nonce.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Verify(self, request, context):
-        """Is this the face of this subject? Spends the capture's nonce.
+        """Compares a capture with one subject (1:1). Uses up the capture's nonce.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,7 +137,7 @@ class FaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """How many are enrolled, which threshold follows, what the filing counters say.
+        """Returns how many are enrolled, the thresholds that follow, and the filing counter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

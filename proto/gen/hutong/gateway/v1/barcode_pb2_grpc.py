@@ -74,7 +74,7 @@ class BarcodeServiceServicer:
     """
 
     def Decode(self, request, context):
-        """Says what a text is, whether it is right, and where it leads.
+        """Decodes a text: what it is, whether it is valid, and its route.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,14 +104,14 @@ class BarcodeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Translate(self, request, context):
-        """Says a merchant code again in another scheme's encoding, with what that loses.
+        """Translates a merchant code into another scheme's encoding, and reports what that loses.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Render(self, request, context):
-        """Draws a text as a symbol, read back before it is answered.
+        """Draws a text as a symbol, which is read back before it is returned.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

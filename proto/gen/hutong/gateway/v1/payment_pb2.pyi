@@ -56,34 +56,34 @@ class _PaymentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PaymentS
     PAYMENT_STATE_DEBITING: _PaymentState.ValueType  # 1
     """The debit was sent."""
     PAYMENT_STATE_DEBIT_UNKNOWN: _PaymentState.ValueType  # 2
-    """The debit was not answered in time; the participant is being asked."""
+    """The debit was not answered in time; an inquiry is under way."""
     PAYMENT_STATE_CREDITING: _PaymentState.ValueType  # 3
     """The debit was approved and the credit was sent."""
     PAYMENT_STATE_CREDIT_UNKNOWN: _PaymentState.ValueType  # 4
-    """The credit was not answered in time; the participant is being asked."""
+    """The credit was not answered in time; an inquiry is under way."""
     PAYMENT_STATE_CREDIT_REVERSING: _PaymentState.ValueType  # 5
-    """The credit at one acquirer is being undone, before another is tried or the debit is undone."""
+    """The credit at one acquirer is being reversed, before another is tried or the debit is reversed."""
     PAYMENT_STATE_REVERSING: _PaymentState.ValueType  # 6
-    """The debit is being undone."""
+    """The debit is being reversed."""
     PAYMENT_STATE_SUCCEEDED: _PaymentState.ValueType  # 7
     """Final: the payee has the money."""
     PAYMENT_STATE_DECLINED: _PaymentState.ValueType  # 8
     """Final: nothing was taken."""
     PAYMENT_STATE_FAILED: _PaymentState.ValueType  # 9
-    """Final: undone because it could not be completed."""
+    """Final: reversed because it could not be completed."""
     PAYMENT_STATE_CANCELLED: _PaymentState.ValueType  # 10
-    """Final: undone because it was cancelled."""
+    """Final: reversed because it was cancelled."""
     PAYMENT_STATE_EXPIRED: _PaymentState.ValueType  # 11
-    """Final: undone because its deadline, or the end of its hold, passed."""
+    """Final: reversed because its deadline or its hold expired."""
     PAYMENT_STATE_HELD: _PaymentState.ValueType  # 12
     """The funds are held at the issuer; nothing is taken until they are captured. May last for days."""
     PAYMENT_STATE_CAPTURING: _PaymentState.ValueType  # 13
     """The capture of what is held was sent."""
     PAYMENT_STATE_CAPTURE_UNKNOWN: _PaymentState.ValueType  # 14
-    """The capture was not answered in time; the issuer is being asked."""
+    """The capture was not answered in time; an inquiry is under way."""
 
 class PaymentState(_PaymentState, metaclass=_PaymentStateEnumTypeWrapper):
-    """Where a payment stands. DEBIT is the end that money is taken from (the issuer; of a refund, the
+    """The state of a payment. DEBIT is the end that money is taken from (the issuer; of a refund, the
     acquirer), CREDIT the end that it is given to.
     """
 
@@ -91,31 +91,31 @@ PAYMENT_STATE_UNSPECIFIED: PaymentState.ValueType  # 0
 PAYMENT_STATE_DEBITING: PaymentState.ValueType  # 1
 """The debit was sent."""
 PAYMENT_STATE_DEBIT_UNKNOWN: PaymentState.ValueType  # 2
-"""The debit was not answered in time; the participant is being asked."""
+"""The debit was not answered in time; an inquiry is under way."""
 PAYMENT_STATE_CREDITING: PaymentState.ValueType  # 3
 """The debit was approved and the credit was sent."""
 PAYMENT_STATE_CREDIT_UNKNOWN: PaymentState.ValueType  # 4
-"""The credit was not answered in time; the participant is being asked."""
+"""The credit was not answered in time; an inquiry is under way."""
 PAYMENT_STATE_CREDIT_REVERSING: PaymentState.ValueType  # 5
-"""The credit at one acquirer is being undone, before another is tried or the debit is undone."""
+"""The credit at one acquirer is being reversed, before another is tried or the debit is reversed."""
 PAYMENT_STATE_REVERSING: PaymentState.ValueType  # 6
-"""The debit is being undone."""
+"""The debit is being reversed."""
 PAYMENT_STATE_SUCCEEDED: PaymentState.ValueType  # 7
 """Final: the payee has the money."""
 PAYMENT_STATE_DECLINED: PaymentState.ValueType  # 8
 """Final: nothing was taken."""
 PAYMENT_STATE_FAILED: PaymentState.ValueType  # 9
-"""Final: undone because it could not be completed."""
+"""Final: reversed because it could not be completed."""
 PAYMENT_STATE_CANCELLED: PaymentState.ValueType  # 10
-"""Final: undone because it was cancelled."""
+"""Final: reversed because it was cancelled."""
 PAYMENT_STATE_EXPIRED: PaymentState.ValueType  # 11
-"""Final: undone because its deadline, or the end of its hold, passed."""
+"""Final: reversed because its deadline or its hold expired."""
 PAYMENT_STATE_HELD: PaymentState.ValueType  # 12
 """The funds are held at the issuer; nothing is taken until they are captured. May last for days."""
 PAYMENT_STATE_CAPTURING: PaymentState.ValueType  # 13
 """The capture of what is held was sent."""
 PAYMENT_STATE_CAPTURE_UNKNOWN: PaymentState.ValueType  # 14
-"""The capture was not answered in time; the issuer is being asked."""
+"""The capture was not answered in time; an inquiry is under way."""
 Global___PaymentState: _TypeAlias = PaymentState  # noqa: Y015
 
 class _KeyKind:
@@ -150,7 +150,7 @@ Global___KeyKind: _TypeAlias = KeyKind  # noqa: Y015
 
 @_typing.final
 class RoutingKey(_message.Message):
-    """Where one end of a payment leads."""
+    """Names one end of a payment."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -160,7 +160,7 @@ class RoutingKey(_message.Message):
     FACE_FIELD_NUMBER: _builtins.int
     MERCHANT_FIELD_NUMBER: _builtins.int
     barcode: _builtins.str
-    """What a camera saw: the text of any QR or bar code."""
+    """The text of any QR or bar code, as a camera read it."""
     payment_code: _builtins.str
     """The digits of a wallet's one-time payment code. Payer only."""
     @_builtins.property
@@ -279,14 +279,14 @@ Global___CreatePaymentRequest: _TypeAlias = CreatePaymentRequest  # noqa: Y015
 
 @_typing.final
 class Hold(_message.Message):
-    """How long funds are to be held."""
+    """A hold (pre-authorisation)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LIFETIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lifetime(self) -> _duration_pb2.Duration:
-        """From the request on, in whole seconds; then they are freed. Unset: 7 days. At most 30 days."""
+        """Time from the request until the funds are freed, in whole seconds. Unset: 7 days. At most 30 days."""
 
     def __init__(
         self,
@@ -430,7 +430,7 @@ class GetPaymentResponse(_message.Message):
 
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteCandidate]:
-        """Why this acquirer: the candidates considered, in their order of preference."""
+        """Why this acquirer was chosen: the acquirers considered, in the order of preference."""
 
     @_builtins.property
     def refunds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Payment]:
@@ -438,7 +438,7 @@ class GetPaymentResponse(_message.Message):
 
     @_builtins.property
     def risk(self) -> Global___RiskJudgement:
-        """What risk rules found; unset for refunds."""
+        """The result of the risk rules; unset for refunds."""
 
     def __init__(
         self,
@@ -459,7 +459,7 @@ Global___GetPaymentResponse: _TypeAlias = GetPaymentResponse  # noqa: Y015
 
 @_typing.final
 class RiskJudgement(_message.Message):
-    """What risk rules found of a payment."""
+    """The result of the risk rules for a payment."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -473,7 +473,7 @@ class RiskJudgement(_message.Message):
     score: _builtins.int
     """The sum of the points of the rules that fired."""
     tier: _builtins.str
-    """"A" to "D": how well the payer was verified, which decides the limit of a day; empty where nobody judged."""
+    """"A" to "D": how well the payer was verified, which decides the daily limit; empty if the payment was not judged."""
     version: _builtins.str
     """Version of the file of rules: 16 hexadecimal digits over its content."""
     @_builtins.property
@@ -508,7 +508,7 @@ class RiskFinding(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     rule: _builtins.str
     points: _builtins.int
-    """What it added to the score."""
+    """Points that it added to the score."""
     action: _builtins.str
     """The action that it demands by itself; empty where it adds points only."""
     def __init__(
@@ -705,7 +705,7 @@ Global___GetReceiptResponse: _TypeAlias = GetReceiptResponse  # noqa: Y015
 
 @_typing.final
 class Receipt(_message.Message):
-    """What is printed of a payment or refund. It names no account, but for its last four digits."""
+    """The receipt of a payment or refund. Of the account it has only the last four digits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -742,10 +742,10 @@ class Receipt(_message.Message):
     kind: Global___PaymentKind.ValueType
     state: Global___PaymentState.ValueType
     reason: _builtins.str
-    """Why it is in this state, where that needs saying."""
+    """The reason for this state, if there is one."""
     merchant_id: _builtins.str
     merchant_name: _builtins.str
-    """From the gateway's directory; empty where it no longer knows the merchant."""
+    """From the gateway's directory; empty if the merchant is no longer in it."""
     merchant_city: _builtins.str
     terminal_id: _builtins.str
     reference: _builtins.str
@@ -759,17 +759,17 @@ class Receipt(_message.Message):
     exponent: _builtins.int
     """Decimals of the currency (ISO 4217): 2 means that amounts are in hundredths."""
     amount_minor: _builtins.int
-    """What was asked for or, once it was captured, what the capture asked for; minor units like all amounts."""
+    """The requested amount; after a capture, the captured one. In minor units, as all amounts."""
     paid_minor: _builtins.int
-    """What was taken, or of a refund given back: 0 unless it succeeded."""
+    """The amount that was taken, or given back by a refund; 0 unless it succeeded."""
     authorised_minor: _builtins.int
-    """What was to be held first; 0 for payments that ask for no hold."""
+    """The amount of the hold; 0 for payments without one."""
     held_minor: _builtins.int
-    """What is held now."""
+    """The amount that is held now."""
     refunded_minor: _builtins.int
-    """What refunds that succeeded gave back."""
+    """The sum of refunds that succeeded."""
     refundable_minor: _builtins.int
-    """What can still be refunded: neither given back nor on its way back."""
+    """The amount that can still be refunded: neither refunded nor being refunded."""
     original_payment_id: _builtins.str
     """Of a refund: the payment that it refunds."""
     @_builtins.property
@@ -858,7 +858,7 @@ Global___ReceiptRefund: _TypeAlias = ReceiptRefund  # noqa: Y015
 
 @_typing.final
 class PaymentFilter(_message.Message):
-    """Which payments are meant: those that fit every field that is set."""
+    """Selects payments: those that match every field that is set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1120,7 +1120,7 @@ class Payment(_message.Message):
     kind: Global___PaymentKind.ValueType
     state: Global___PaymentState.ValueType
     reason: _builtins.str
-    """Why it is in this state, where that needs saying: a response code or one word."""
+    """The reason for this state, if there is one: a response code or one word."""
     amount_minor: _builtins.int
     currency: _builtins.str
     issuer_id: _builtins.str
@@ -1139,9 +1139,9 @@ class Payment(_message.Message):
     original_payment_id: _builtins.str
     """Of a refund: the payment that it refunds."""
     payer_last_four: _builtins.str
-    """Only the payer's issuer's last four digits of the token, for receipts."""
+    """The last four digits of the payer's token, for receipts."""
     authorised_minor: _builtins.int
-    """Of a payment whose funds were to be held: how much. amount_minor is then what was captured, once it was."""
+    """Of a payment with a hold: the amount held. After the capture, amount_minor is the captured amount."""
     token_ref: _builtins.bytes
     """The payer's token, as the token service refers to it: 16 bytes that name it and cannot pay; only in ListPayments."""
     @_builtins.property
@@ -1152,7 +1152,7 @@ class Payment(_message.Message):
 
     @_builtins.property
     def hold_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Of such a payment: when what is held is freed unless it was captured."""
+        """Of such a payment: when the hold expires, unless it was captured."""
 
     def __init__(
         self,
@@ -1189,7 +1189,7 @@ Global___Payment: _TypeAlias = Payment  # noqa: Y015
 
 @_typing.final
 class PaymentLeg(_message.Message):
-    """One message to a participant, as the journal holds it."""
+    """One message to a participant, as stored in the journal."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1208,7 +1208,7 @@ class PaymentLeg(_message.Message):
     """"sent", "approved", "declined", "reversed", "not_sent"."""
     response_code: _builtins.str
     original_number: _builtins.int
-    """Of a reversal: the number of the leg that it undoes."""
+    """Of a reversal: the number of the leg that it reverses."""
     def __init__(
         self,
         *,
@@ -1229,7 +1229,7 @@ Global___PaymentLeg: _TypeAlias = PaymentLeg  # noqa: Y015
 
 @_typing.final
 class RouteCandidate(_message.Message):
-    """One acquirer that could have been chosen."""
+    """One acquirer that was considered."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1244,7 +1244,7 @@ class RouteCandidate(_message.Message):
     """Whether it was tried."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What made the score: "cost 38bp", "success 0.98", "circuit open"."""
+        """The parts of the score: "cost 38bp", "success 0.98", "circuit open"."""
 
     def __init__(
         self,

@@ -96,14 +96,14 @@ class PaymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchCreatePayments(self, request, context):
-        """Makes up to 500 payments; each succeeds or fails by itself, and has its answer in the same place.
+        """Makes up to 500 payments. Each succeeds or fails by itself; the answers are in the order of the requests.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPayment(self, request, context):
-        """Shows a payment as it stands now, with its legs, refunds and the reasons of its route.
+        """Returns a payment's current state, with its legs, its refunds and the reasons for its route.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,7 +134,7 @@ class PaymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetReceipt(self, request, context):
-        """What a terminal or wallet prints of a payment or refund that has ended, or whose funds are held.
+        """Returns the receipt of a payment or refund that has ended, or whose funds are held.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,9 +39,9 @@ class PaymentServiceStub:
     payload gets the first final answer again, byte for byte; with another payload it is refused.
     """
     BatchCreatePayments: _grpc.UnaryUnaryMultiCallable[_payment_pb2.BatchCreatePaymentsRequest, _payment_pb2.BatchCreatePaymentsResponse]
-    """Makes up to 500 payments; each succeeds or fails by itself, and has its answer in the same place."""
+    """Makes up to 500 payments. Each succeeds or fails by itself; the answers are in the order of the requests."""
     GetPayment: _grpc.UnaryUnaryMultiCallable[_payment_pb2.GetPaymentRequest, _payment_pb2.GetPaymentResponse]
-    """Shows a payment as it stands now, with its legs, refunds and the reasons of its route."""
+    """Returns a payment's current state, with its legs, its refunds and the reasons for its route."""
     CapturePayment: _grpc.UnaryUnaryMultiCallable[_payment_pb2.CapturePaymentRequest, _payment_pb2.CapturePaymentResponse]
     """Takes what a payment holds (pre-authorisation), or a part of it, and pays the merchant; the rest is
     freed. Done once: the same amount again gets the same answer, another amount is refused. Answers as
@@ -54,7 +54,7 @@ class PaymentServiceStub:
     RefundPayment: _grpc.UnaryUnaryMultiCallable[_payment_pb2.RefundPaymentRequest, _payment_pb2.RefundPaymentResponse]
     """Gives back a part or all of a payment that succeeded; several are allowed up to its amount."""
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_payment_pb2.GetReceiptRequest, _payment_pb2.GetReceiptResponse]
-    """What a terminal or wallet prints of a payment or refund that has ended, or whose funds are held."""
+    """Returns the receipt of a payment or refund that has ended, or whose funds are held."""
     ListPayments: _grpc.UnaryUnaryMultiCallable[_payment_pb2.ListPaymentsRequest, _payment_pb2.ListPaymentsResponse]
     """Lists payments and refunds that fit a filter, newest first, in pages (AIP-158). Shows what is durable. A payment that
     is made while somebody turns pages changes no page that follows. A page may hold fewer payments than were asked for,
@@ -76,9 +76,9 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     payload gets the first final answer again, byte for byte; with another payload it is refused.
     """
     BatchCreatePayments: _aio.UnaryUnaryMultiCallable[_payment_pb2.BatchCreatePaymentsRequest, _payment_pb2.BatchCreatePaymentsResponse]  # type: ignore[assignment]
-    """Makes up to 500 payments; each succeeds or fails by itself, and has its answer in the same place."""
+    """Makes up to 500 payments. Each succeeds or fails by itself; the answers are in the order of the requests."""
     GetPayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.GetPaymentRequest, _payment_pb2.GetPaymentResponse]  # type: ignore[assignment]
-    """Shows a payment as it stands now, with its legs, refunds and the reasons of its route."""
+    """Returns a payment's current state, with its legs, its refunds and the reasons for its route."""
     CapturePayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.CapturePaymentRequest, _payment_pb2.CapturePaymentResponse]  # type: ignore[assignment]
     """Takes what a payment holds (pre-authorisation), or a part of it, and pays the merchant; the rest is
     freed. Done once: the same amount again gets the same answer, another amount is refused. Answers as
@@ -91,7 +91,7 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     RefundPayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.RefundPaymentRequest, _payment_pb2.RefundPaymentResponse]  # type: ignore[assignment]
     """Gives back a part or all of a payment that succeeded; several are allowed up to its amount."""
     GetReceipt: _aio.UnaryUnaryMultiCallable[_payment_pb2.GetReceiptRequest, _payment_pb2.GetReceiptResponse]  # type: ignore[assignment]
-    """What a terminal or wallet prints of a payment or refund that has ended, or whose funds are held."""
+    """Returns the receipt of a payment or refund that has ended, or whose funds are held."""
     ListPayments: _aio.UnaryUnaryMultiCallable[_payment_pb2.ListPaymentsRequest, _payment_pb2.ListPaymentsResponse]  # type: ignore[assignment]
     """Lists payments and refunds that fit a filter, newest first, in pages (AIP-158). Shows what is durable. A payment that
     is made while somebody turns pages changes no page that follows. A page may hold fewer payments than were asked for,
@@ -122,7 +122,7 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payment_pb2.BatchCreatePaymentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payment_pb2.BatchCreatePaymentsResponse, _abc.Awaitable[_payment_pb2.BatchCreatePaymentsResponse]]:
-        """Makes up to 500 payments; each succeeds or fails by itself, and has its answer in the same place."""
+        """Makes up to 500 payments. Each succeeds or fails by itself; the answers are in the order of the requests."""
 
     @_abc_1.abstractmethod
     def GetPayment(
@@ -130,7 +130,7 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payment_pb2.GetPaymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payment_pb2.GetPaymentResponse, _abc.Awaitable[_payment_pb2.GetPaymentResponse]]:
-        """Shows a payment as it stands now, with its legs, refunds and the reasons of its route."""
+        """Returns a payment's current state, with its legs, its refunds and the reasons for its route."""
 
     @_abc_1.abstractmethod
     def CapturePayment(
@@ -167,7 +167,7 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payment_pb2.GetReceiptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payment_pb2.GetReceiptResponse, _abc.Awaitable[_payment_pb2.GetReceiptResponse]]:
-        """What a terminal or wallet prints of a payment or refund that has ended, or whose funds are held."""
+        """Returns the receipt of a payment or refund that has ended, or whose funds are held."""
 
     @_abc_1.abstractmethod
     def ListPayments(

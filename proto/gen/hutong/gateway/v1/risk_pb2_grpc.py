@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class RiskServiceStub:
     """For operators alone: shows the rules in force, reloads their file, lists decisions, tries a payment without making it,
-    and ends what the rules hold. Errors: hutong.status.v1.ErrorReason.
+    and releases or rejects held payments. Errors: hutong.status.v1.ErrorReason.
 
     An operator names its requestor id (TRID) and, where it was registered with one, sends its secret in the metadata
     `hutong-requestor-secret`.
@@ -73,7 +73,7 @@ class RiskServiceStub:
 
 class RiskServiceServicer:
     """For operators alone: shows the rules in force, reloads their file, lists decisions, tries a payment without making it,
-    and ends what the rules hold. Errors: hutong.status.v1.ErrorReason.
+    and releases or rejects held payments. Errors: hutong.status.v1.ErrorReason.
 
     An operator names its requestor id (TRID) and, where it was registered with one, sends its secret in the metadata
     `hutong-requestor-secret`.
@@ -94,7 +94,7 @@ class RiskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRiskDecisions(self, request, context):
-        """Lists payments of which a rule fired or that were refused, newest first.
+        """Lists payments for which a rule fired, and refused ones, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,7 +108,7 @@ class RiskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseHeldPayment(self, request, context):
-        """Lets a payment go on that the rules hold: its funds are captured and its merchant is paid.
+        """Releases a payment that the rules hold: its funds are captured and its merchant is paid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -164,7 +164,7 @@ def add_RiskServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class RiskService:
     """For operators alone: shows the rules in force, reloads their file, lists decisions, tries a payment without making it,
-    and ends what the rules hold. Errors: hutong.status.v1.ErrorReason.
+    and releases or rejects held payments. Errors: hutong.status.v1.ErrorReason.
 
     An operator names its requestor id (TRID) and, where it was registered with one, sends its secret in the metadata
     `hutong-requestor-secret`.

@@ -90,7 +90,7 @@ class SettlementServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListWindows(self, request, context):
-        """Lists closed windows, the last first.
+        """Lists closed windows, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,7 @@ class _TokenStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TokenState
     """Another token took its place; never pays again."""
 
 class TokenState(_TokenState, metaclass=_TokenStateEnumTypeWrapper):
-    """Where a token or a key stands in its life."""
+    """The state of a token or a key."""
 
 TOKEN_STATE_UNSPECIFIED: TokenState.ValueType  # 0
 TOKEN_STATE_REQUESTED: TokenState.ValueType  # 1
@@ -70,7 +70,7 @@ class _StateChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StateChan
     STATE_CHANGE_DELETE: _StateChange.ValueType  # 4
 
 class StateChange(_StateChange, metaclass=_StateChangeEnumTypeWrapper):
-    """What is done to a token or a key."""
+    """A change of a token's or key's state."""
 
 STATE_CHANGE_UNSPECIFIED: StateChange.ValueType  # 0
 STATE_CHANGE_ACTIVATE: StateChange.ValueType  # 1
@@ -193,7 +193,7 @@ Global___TokenDomain: _TypeAlias = TokenDomain  # noqa: Y015
 
 @_typing.final
 class TokenBudget(_message.Message):
-    """What all keys of a token may spend together."""
+    """The sum that all keys of a token may spend together."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -204,7 +204,7 @@ class TokenBudget(_message.Message):
     currency: _builtins.str
     """ISO 4217 alphabetic code. Payments in another currency are refused."""
     period_days: _builtins.int
-    """Days after which it begins anew, counted from 1970-01-01 UTC; 0 for never."""
+    """Days after which it starts again, counted from 1970-01-01 UTC; 0 for never."""
     def __init__(
         self,
         *,
@@ -1147,7 +1147,7 @@ Global___ResolveResponse: _TypeAlias = ResolveResponse  # noqa: Y015
 
 @_typing.final
 class ResolveResult(_message.Message):
-    """Where one key leads, or why nowhere."""
+    """The resolution of one key, or the error."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1175,7 +1175,7 @@ Global___ResolveResult: _TypeAlias = ResolveResult  # noqa: Y015
 
 @_typing.final
 class ResolvedKey(_message.Message):
-    """Where a key leads, and what the payment must use up in the commit that admits it."""
+    """What a key resolves to, and what the payment uses up in the commit that admits it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1202,7 +1202,7 @@ class ResolvedKey(_message.Message):
     """The hutong.status.v1.ErrorReason to answer with when one of `spends` was spent before."""
     @_builtins.property
     def spends(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """16-byte values that may be spent once for ever."""
+        """16-byte values that can be spent only once."""
 
     @_builtins.property
     def counters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CounterCondition]: ...

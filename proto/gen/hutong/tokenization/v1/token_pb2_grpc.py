@@ -168,7 +168,7 @@ class TokenServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListHistory(self, request, context):
-        """What happened to a token and its keys, oldest first.
+        """Lists the history of a token and its keys, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -203,14 +203,14 @@ class TokenServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Resolve(self, request, context):
-        """Where payers' keys lead, up to 500 at once. Changes nothing; for gateways only.
+        """Resolves payers' keys, up to 500 at once. Changes nothing; for gateways only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Detokenize(self, request, context):
-        """Gives back the account number; for issuers, about their own accounts.
+        """Returns the account number of a token; for issuers, about their own accounts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,7 +49,7 @@ class TokenServiceStub:
     CreateKey: _grpc.UnaryUnaryMultiCallable[_token_pb2.CreateKeyRequest, _token_pb2.CreateKeyResponse]
     """Adds a routing key to a token. The answer is the only time that its number or key is seen."""
     ListHistory: _grpc.UnaryUnaryMultiCallable[_token_pb2.ListHistoryRequest, _token_pb2.ListHistoryResponse]
-    """What happened to a token and its keys, oldest first."""
+    """Lists the history of a token and its keys, oldest first."""
     WatchTokens: _grpc.UnaryStreamMultiCallable[_token_pb2.WatchTokensRequest, _token_pb2.WatchTokensResponse]
     """Every change of every token that the requestor may see, in order; resume with the last sequence seen."""
     ReserveCode: _grpc.UnaryUnaryMultiCallable[_token_pb2.ReserveCodeRequest, _token_pb2.ReserveCodeResponse]
@@ -59,9 +59,9 @@ class TokenServiceStub:
     IssueTransit: _grpc.UnaryUnaryMultiCallable[_token_pb2.IssueTransitRequest, _token_pb2.IssueTransitResponse]
     """Certifies a rider's key for transit codes."""
     Resolve: _grpc.UnaryUnaryMultiCallable[_token_pb2.ResolveRequest, _token_pb2.ResolveResponse]
-    """Where payers' keys lead, up to 500 at once. Changes nothing; for gateways only."""
+    """Resolves payers' keys, up to 500 at once. Changes nothing; for gateways only."""
     Detokenize: _grpc.UnaryUnaryMultiCallable[_token_pb2.DetokenizeRequest, _token_pb2.DetokenizeResponse]
-    """Gives back the account number; for issuers, about their own accounts."""
+    """Returns the account number of a token; for issuers, about their own accounts."""
     RotateKeys: _grpc.UnaryUnaryMultiCallable[_token_pb2.RotateKeysRequest, _token_pb2.RotateKeysResponse]
     """Starts a new version of the key-encryption key and re-wraps every account's key; for operators."""
     GetKeyStatus: _grpc.UnaryUnaryMultiCallable[_token_pb2.GetKeyStatusRequest, _token_pb2.GetKeyStatusResponse]
@@ -90,7 +90,7 @@ class TokenServiceAsyncStub(TokenServiceStub):
     CreateKey: _aio.UnaryUnaryMultiCallable[_token_pb2.CreateKeyRequest, _token_pb2.CreateKeyResponse]  # type: ignore[assignment]
     """Adds a routing key to a token. The answer is the only time that its number or key is seen."""
     ListHistory: _aio.UnaryUnaryMultiCallable[_token_pb2.ListHistoryRequest, _token_pb2.ListHistoryResponse]  # type: ignore[assignment]
-    """What happened to a token and its keys, oldest first."""
+    """Lists the history of a token and its keys, oldest first."""
     WatchTokens: _aio.UnaryStreamMultiCallable[_token_pb2.WatchTokensRequest, _token_pb2.WatchTokensResponse]  # type: ignore[assignment]
     """Every change of every token that the requestor may see, in order; resume with the last sequence seen."""
     ReserveCode: _aio.UnaryUnaryMultiCallable[_token_pb2.ReserveCodeRequest, _token_pb2.ReserveCodeResponse]  # type: ignore[assignment]
@@ -100,9 +100,9 @@ class TokenServiceAsyncStub(TokenServiceStub):
     IssueTransit: _aio.UnaryUnaryMultiCallable[_token_pb2.IssueTransitRequest, _token_pb2.IssueTransitResponse]  # type: ignore[assignment]
     """Certifies a rider's key for transit codes."""
     Resolve: _aio.UnaryUnaryMultiCallable[_token_pb2.ResolveRequest, _token_pb2.ResolveResponse]  # type: ignore[assignment]
-    """Where payers' keys lead, up to 500 at once. Changes nothing; for gateways only."""
+    """Resolves payers' keys, up to 500 at once. Changes nothing; for gateways only."""
     Detokenize: _aio.UnaryUnaryMultiCallable[_token_pb2.DetokenizeRequest, _token_pb2.DetokenizeResponse]  # type: ignore[assignment]
-    """Gives back the account number; for issuers, about their own accounts."""
+    """Returns the account number of a token; for issuers, about their own accounts."""
     RotateKeys: _aio.UnaryUnaryMultiCallable[_token_pb2.RotateKeysRequest, _token_pb2.RotateKeysResponse]  # type: ignore[assignment]
     """Starts a new version of the key-encryption key and re-wraps every account's key; for operators."""
     GetKeyStatus: _aio.UnaryUnaryMultiCallable[_token_pb2.GetKeyStatusRequest, _token_pb2.GetKeyStatusResponse]  # type: ignore[assignment]
@@ -170,7 +170,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _token_pb2.ListHistoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_token_pb2.ListHistoryResponse, _abc.Awaitable[_token_pb2.ListHistoryResponse]]:
-        """What happened to a token and its keys, oldest first."""
+        """Lists the history of a token and its keys, oldest first."""
 
     @_abc_1.abstractmethod
     def WatchTokens(
@@ -210,7 +210,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _token_pb2.ResolveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_token_pb2.ResolveResponse, _abc.Awaitable[_token_pb2.ResolveResponse]]:
-        """Where payers' keys lead, up to 500 at once. Changes nothing; for gateways only."""
+        """Resolves payers' keys, up to 500 at once. Changes nothing; for gateways only."""
 
     @_abc_1.abstractmethod
     def Detokenize(
@@ -218,7 +218,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _token_pb2.DetokenizeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_token_pb2.DetokenizeResponse, _abc.Awaitable[_token_pb2.DetokenizeResponse]]:
-        """Gives back the account number; for issuers, about their own accounts."""
+        """Returns the account number of a token; for issuers, about their own accounts."""
 
     @_abc_1.abstractmethod
     def RotateKeys(
