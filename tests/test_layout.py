@@ -5,6 +5,7 @@ Which package may import which is checked by the contracts in pyproject.toml (`m
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,20 @@ def test_tests_stand_where_the_packages_do() -> None:
     packages = {"clients" if name == "hutong_client" else name.removeprefix("hutong_") for name in PACKAGES}
     assert packages <= folders
     assert folders - packages <= {"deploy", "docs", "distribution", "examples", "golden"}
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "README.md"])
+def test_paths_that_a_page_names_are_there(page: str) -> None:
+    """Whatever stands between backquotes and begins with a folder of ours."""
+    text = (ROOT / page).read_text("utf-8")
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    named = {one for one in re.findall(r"`([\w./-]+/[\w./-]*)`", text) if one.split("/")[0] in folders}
+    assert named
+    assert sorted(one for one in named if not (ROOT / one).exists()) == []
+
+
+def test_the_drawing_names_every_package() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    drawing = text.split("```")[1]
+    names = {"clients" if name == "hutong_client" else name.removeprefix("hutong_") for name in PACKAGES}
+    assert {name for name in names if f"{name}/" not in drawing} == set()
