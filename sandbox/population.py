@@ -16,7 +16,6 @@ from hutong_contract.secret import Secret
 
 CURRENCY: Final = "CNY"
 COUNTRY: Final = "CN"
-ACCOUNT_DIGITS: Final = 16
 OPENING_MINOR: Final = 5_000_000
 """Opening balance of a wallet's account: 50,000.00."""
 ISSUERS: Final = (

@@ -6,6 +6,7 @@ Which package may import which is checked by the contracts in pyproject.toml (`m
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ PACKAGES = (
     "tokenization",
     "verification",
 )
+SOURCES = ("clients/python", "contract", *(name for name in PACKAGES if not name.startswith("hutong_")))
 SMALL = ("command", "sandbox")
 LINES_MAX = 400
 
@@ -48,7 +50,8 @@ def test_tests_stand_where_the_packages_do() -> None:
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.rglob("test_*.py"))}
     packages = {"clients" if name == "hutong_client" else name.removeprefix("hutong_") for name in PACKAGES}
     assert packages <= folders
-    assert folders - packages <= {"deploy", "docs", "distribution", "examples", "golden"}
+    beside = {path.name for path in ROOT.iterdir() if path.is_dir()} | {"distribution", "golden"}
+    assert folders - packages <= beside
 
 
 @pytest.mark.parametrize("page", ["docs/architecture.md", "README.md"])
@@ -66,3 +69,21 @@ def test_the_drawing_names_every_package() -> None:
     drawing = text.split("```")[1]
     names = {"clients" if name == "hutong_client" else name.removeprefix("hutong_") for name in PACKAGES}
     assert {name for name in names if f"{name}/" not in drawing} == set()
+
+
+def test_every_constant_is_used() -> None:
+    """A constant of a module that is named nowhere else in the tree is dead wood."""
+    code = {
+        path: path.read_text("utf-8")
+        for folder in (*SOURCES, "tests", "examples")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    names = Counter(re.findall(r"\w+", "\n".join(code.values())))
+    dead = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, text in code.items()
+        for name in re.findall(r"^(_?[A-Z][A-Z0-9_]+)(?:: [^=\n]+)? = ", text, re.MULTILINE)
+        if names[name] == 1
+    ]
+    assert len(code) > 400
+    assert dead == []

@@ -26,7 +26,6 @@ from tokenization.writing import Change, Writes
 
 LIFETIME_US: Final = 5 * 365 * 86_400_000_000
 """Lifetime of a token whose requestor names none, in microseconds."""
-EXPIRES_MAX_US: Final = 2**62
 REQUESTORS_MAX: Final = 16
 """Most requestors that share one token."""
 ATTEMPTS_MAX: Final = 100

@@ -210,11 +210,6 @@ class Index:
         for alias in [alias for alias, entry in self.aliases.items() if entry.day < before_day]:
             del self.aliases[alias]
 
-    def token_state(self, slot: int) -> State | None:
-        """An account's stored state; None where it was erased."""
-        state = self.states[slot]
-        return State(state) if state else None
-
     def expired(self, now_us: int) -> list[int]:
         """Slots of accounts that have expired, but are not yet recorded as expired."""
         states = np.frombuffer(bytes(self.states), "u1")

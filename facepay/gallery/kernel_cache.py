@@ -31,7 +31,6 @@ COMPILE_S: Final = 15.0
 COMPILE_MAX_S: Final = 600.0
 """A compiler that takes longer is stopped, and the kernels are compiled in this process when they are needed."""
 _SOURCES: Final = ("kernels.py", "instructions.py", "compiled.py")
-_POLL_S: Final = 0.1
 
 
 def root() -> Path:

@@ -36,11 +36,6 @@ class Item:
     def __repr__(self) -> str:
         return f"Item({self.tag}, {len(self.value)} bytes)"
 
-    @property
-    def constructed(self) -> bool:
-        """Whether the tag says that the value consists of objects."""
-        return bool(int(self.tag[:2], 16) & 0x20)
-
 
 def split(data: bytes) -> tuple[list[Item], Problem | None]:
     """Splits one level into its objects. The problem, if any, says why parsing stopped; objects before it are kept. A

@@ -20,7 +20,6 @@ from hutong_contract.currencies import BY_NUMBER, EXPONENT_OF, NUMBER_OF
 FIELDS_MAX: Final = 64
 """Most fields that are looked at; no format has half as many."""
 BILL: Final = "bill"
-_MINOR_DIGITS_MAX: Final = 15
 _NUMBER: Final = re.compile("[0-9]{1,15}").fullmatch
 _LINE_END: Final = re.compile("\r\n|\r|\n")
 _CHARACTERS_MAX: Final = 4_000

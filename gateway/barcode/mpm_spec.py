@@ -108,11 +108,6 @@ RESERVED: Final = {
     "64": frozenset(f"{n:02d}" for n in range(3, 100)),
 }
 """Where (empty for the root) to ids that EMVCo keeps for itself."""
-NETWORKS: Final = {
-    "02": "visa", "03": "visa", "04": "mastercard", "05": "mastercard", "09": "discover", "10": "discover",
-    "11": "amex", "12": "amex", "13": "jcb", "14": "jcb", "15": "unionpay", "16": "unionpay",
-}  # fmt: skip
-"""Primitive account objects to the network that EMVCo gave them to; 06 to 08 and 17 to 25 are EMVCo's own."""
 ACCOUNTS: Final = frozenset(f"{n:02d}" for n in range(2, 52))
 """At least one of these stands in every code."""
 

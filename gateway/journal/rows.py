@@ -12,7 +12,6 @@ from gateway.journal.schema import CLOSED, HELD, OPEN
 from tokenization.interface import Condition
 
 NO_BYTES: Final = bytearray()
-_COUNTER_BYTES: Final = 16
 _HELD: Final = State.HELD
 _KINDS: Final = {one.value: one for one in Kind}
 _STATES: Final = {one.value: one for one in State}

@@ -17,8 +17,6 @@ from tokenization.failures import Failures
 from tokenization.interface import KeyUse, PayerKeyKind
 from tokenization.lifecycle import Event
 
-STEP_S = form.STEP_US // 1_000_000
-
 
 def shown(code: str | Secret[str], **facts: str) -> KeyUse:
     return use(PayerKeyKind.PAYMENT_CODE, code, **facts)

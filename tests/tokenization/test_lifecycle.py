@@ -11,7 +11,6 @@ from tokenization.interface import Account, PayerKeyKind
 from tokenization.key_kinds import KeyKind
 from tokenization.lifecycle import TRANSITIONS, Event, State, advance, state_at
 
-YEAR_S = 365 * 86_400
 HISTORY = {
     State.REQUESTED: [],
     State.ACTIVE: [Event.ACTIVATE],
