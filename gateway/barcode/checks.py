@@ -22,6 +22,7 @@ _PIX_PHONE: Final = re.compile(r"\+[1-9][0-9]{6,14}").fullmatch
 _PIX_URL: Final = re.compile(r"[A-Za-z0-9.-]{3,63}(:[0-9]{1,5})?(/[!-~]{1,76})").fullmatch
 _IFSC: Final = re.compile(r"[A-Za-z]{4}0[A-Za-z0-9]{6}[0-9A-Za-z]{1,26}").fullmatch
 _BIC: Final = re.compile(r"[A-Z0-9]{4}[A-Z]{2}[A-Z0-9]{2}([A-Z0-9]{3})?").fullmatch
+_CUIT: Final = re.compile("[0-9]{2}-[0-9]{8}-[0-9]").fullmatch
 _OGM: Final = re.compile(
     r"(\+{3}[0-9]{3}/[0-9]{4}/[0-9]{5}\+{3}|\*{3}[0-9]{3}/[0-9]{4}/[0-9]{5}\*{3}|[0-9]{12})"
 ).fullmatch
@@ -77,7 +78,8 @@ def cnpj(number: str) -> bool:
 
 
 def cuit(number: str) -> bool:
-    """Argentina's tax number: eleven digits, the last a check digit modulo 11."""
+    """Argentina's tax number: eleven digits, the last a check digit modulo 11; also written as 20-11111111-2."""
+    number = "".join(number.split("-")) if _CUIT(number) else number
     if not digits(number, 11, 11):
         return False
     total = sum(int(d) * w for d, w in zip(number, (5, 4, 3, 2, 7, 6, 5, 4, 3, 2), strict=False))

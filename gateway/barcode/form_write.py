@@ -112,7 +112,11 @@ def _tags(form: Form, fields: Mapping[str, str]) -> str:
         elif form.separator in text:
             raise ValueError(f"{field.name} holds {form.separator!r}")
         parts.append(f"{field.tag}{form.mark}{text}")
-    return form.written_head + form.separator.join(parts) + form.trailing
+    head = form.written_head
+    for field in form.fields:
+        if field.head:
+            head = head.replace(f"{{{field.name}}}", quote(fields.get(field.name, field.head), safe=""))
+    return head + form.separator.join(parts) + form.trailing
 
 
 def rewrite(name: str, fields: Mapping[str, str]) -> str:

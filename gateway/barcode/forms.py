@@ -73,6 +73,8 @@ class Field:
     """Which of a merchant code's texts may be written here; another goes to the next field of the same role."""
     numeric: bool
     """Whether a currency stands here as its number."""
+    head: str
+    """Of a field that stands in the head (a named group): what is written there for no value."""
     absent: frozenset[str]
     """Values that say that there is none."""
     derive: tuple[tuple[str, Callable[[str], object]], ...]
@@ -160,6 +162,7 @@ def _field(options: Mapping[str, Any]) -> Field:
         bic_after=options.get("bic_after", ""),
         fits=re.compile(options["fits"]).fullmatch if "fits" in options else None,
         numeric=options.get("numeric", False),
+        head=options.get("head", ""),
         absent=frozenset(options.get("absent", ())),
         derive=tuple((text, re.compile(form).fullmatch) for text, form in options.get("derive", {}).items()),
     )
