@@ -31,6 +31,7 @@ from tokenization.interface import Condition
 SEED: Final = 20_260
 DECLINE: Final = Plan(Behaviour.DECLINE, code="05")
 LIMIT: Final = b"a limit of a day"
+THE_ORDER: Final = b"a shop's order.."
 CODE: Final = b"a one-time code."
 ORDER: Final[Mapping[str, str]] = {
     "payments": "payment_id",
@@ -130,6 +131,8 @@ def _payments(run: Run) -> None:
     other = world.draft(1250, idempotency=b"order 17........", fingerprint=b"something else..")
     run.ask("create: the same key with another payload", world.create(other))
     run.pay("create: a code that was spent", spends=(CODE,))
+    run.pay("create: an order", 20, order=THE_ORDER)
+    run.pay("create: an order that is paid", 20, order=THE_ORDER)
     run.later()
     world.participants["issuer-a"].plan_next(DECLINE)
     run.pay("create: declined")

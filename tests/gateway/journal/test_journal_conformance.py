@@ -308,6 +308,25 @@ def test_releases_give_room_back(store: Store) -> None:
     assert store.admit(store.draft(counters=conditions)) == [None]
 
 
+def test_an_order_is_paid_once_until_it_was_given_back(store: Store) -> None:
+    order = b"order".ljust(16)
+    first = store.succeeded(100, order=order)
+    for _ in range(2):
+        (verdict,) = store.admit(store.draft(100, order=order))
+        assert verdict is not None
+        assert reasons([verdict]) == ["ORDER_ALREADY_PAID"]
+        assert verdict.fields["payment_id"].replace("-", "") == first.payment_id.hex()
+        store.restart()
+    refund = store.refund(first, 100)
+    assert store.admit(refund) == [None]
+    assert reasons(store.admit(store.draft(100, order=order))) == ["ORDER_ALREADY_PAID"]
+    store.move(refund, State.SUCCEEDED)
+    second, third = store.draft(100, order=order), store.draft(100, order=order)
+    assert reasons(store.admit(second, third)) == ["", "ORDER_ALREADY_PAID"]
+    store.move(second, State.DECLINED)
+    assert store.admit(store.draft(100, order=order)) == [None]
+
+
 # -- refunds -----------------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from gateway.engine.ports import Journal
 from gateway.engine.states import State
 from gateway.journal.conservation import examine_database
 from gateway.journal.postgres import PostgresJournal
-from gateway.journal.postgres_reader import PostgresReader
 from hutong.gateway.v1 import payment_pb2 as pb
 from hutong_contract.errors import Reason
 from hutong_contract.secret import Secret
@@ -31,21 +29,6 @@ NOBODY = Secret("6200000000000000")
 """No issuer knows this account, so it declines."""
 SEED = 1931
 ROUNDS = 20
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    if request.param == "sqlite":
-        made = World(tmp_path)
-    else:
-        url = request.getfixturevalue("url")
-        made = World(
-            tmp_path,
-            open_journal=lambda: PostgresJournal(url, 1, holder="test"),
-            open_reader=lambda: PostgresReader(url),
-        )
-    yield made
-    made.close()
 
 
 def pay(world: World, amount: int = 1000, **changes: object) -> Caller:
