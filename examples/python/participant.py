@@ -16,6 +16,7 @@ import csv
 import os
 import queue
 import random
+import socket
 import sqlite3
 import sys
 import time
@@ -74,6 +75,8 @@ class Bank:
         self._sql.execute("PRAGMA synchronous=FULL")
         self._sql.executescript(SCHEMA)
         self._sql.executemany("INSERT OR IGNORE INTO accounts VALUES (?, ?, ?)", accounts)
+        self.name = f"{socket.gethostname()}:{file.absolute()}"[-64:]
+        """Of this installation: one file on one machine."""
         self._sign = -1 if issuer else 1
         """What a debit or credit does to the balance."""
         self._rules = {pb.LEG_KIND_REVERSAL: self._reverse, pb.LEG_KIND_REFUND: self._refund}
@@ -265,7 +268,9 @@ def _bytes(leg: pb.Leg) -> bytes:
 def serve_once(stub: rpc.ParticipantServiceStub, bank: Bank, participant_id: str, secret: str) -> bool:
     """Serves one stream until it ends; whether the gateway welcomed it. Raises HutongError where it refuses to."""
     out: queue.SimpleQueue[pb.ConnectRequest | None] = queue.SimpleQueue()
-    out.put(pb.ConnectRequest(hello=pb.Hello(participant_id=participant_id, secret=secret)))
+    # After a cut line a stream of the same installation takes over at once; one of another is refused meanwhile.
+    hello = pb.Hello(participant_id=participant_id, secret=secret, installation=bank.name)
+    out.put(pb.ConnectRequest(hello=hello))
     welcomed = False
     try:
         for response in stub.Connect(iter(out.get, None)):

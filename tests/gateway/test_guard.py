@@ -143,8 +143,8 @@ def test_a_defect_at_a_participants_stream(
 def test_a_defect_in_the_reading_of_a_participants_answers(
     channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def hello(*_: object) -> str:
-        return "somebody"
+    async def hello(*_: object) -> participant_pb2.Hello:
+        return participant_pb2.Hello(participant_id="somebody")
 
     async def read(*_: object) -> None:
         defect()

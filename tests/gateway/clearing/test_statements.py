@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import string
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.clearing.camt import NAMESPACE
-from gateway.clearing.files import verify, write_files
+from gateway.clearing.files import FileSink, verify, write_files
 from gateway.clearing.model import Carried, Position, Settled, Window
 from gateway.clearing.positions import Positions
 from gateway.clearing.statement import COLUMNS
@@ -198,6 +199,17 @@ def test_texts() -> None:
     long = short_name("x" * 60)
     assert len(long) == NAME_MAX
     assert long != short_name("x" * 61)
+
+
+def test_statements_are_their_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        sink = FileSink(tmp_path / "statement.csv")
+        sink.write(b"who paid whom")
+        sink.finish()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "statement.csv").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_window_that_cannot_be_written_leaves_nothing_half(tmp_path: Path) -> None:
