@@ -132,7 +132,11 @@ def _readers(seed: int, items: list[Item], pays: list[Pay], heal_us: int) -> lis
     storm = rng.choice((1, 1, 5, 100))
     read = [dataclasses.replace(it, times=rng.randint(1, storm)) if isinstance(it, Read) else it for it in items]
     watched = [rng.choice((None, rng.choice(pays).op)) for _ in range(rng.choice((0, 1, 1, 3)))]
-    read += [Watch(rng.randint(0, heal_us), of) for of in watched]
+    filters = random.Random(f"{seed} filters")
+    read += [
+        Watch(rng.randint(0, heal_us), of, f"merchant-{filters.randrange(3)}" if filters.random() < 0.4 else "")
+        for of in watched
+    ]
     return read
 
 

@@ -103,6 +103,8 @@ class Watch:
 
     at_us: int
     of: int | None
+    merchant: str = ""
+    """Only payments to this merchant; empty: to any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,10 @@ from verification.simulation.storage import Rows
 FULL_EACH: Final = 7
 """Of so many messages to a watcher, one finds its connection full."""
 _LATEST: Final = "SELECT COALESCE(max(sequence), 0) FROM events WHERE payment_id = ? AND state = ?"
-_ALL: Final = "SELECT sequence, payment_id, state FROM events WHERE sequence > ? ORDER BY sequence"
+_ALL: Final = (
+    "SELECT e.sequence, e.payment_id, e.state, p.merchant_id FROM events e "
+    "JOIN payments p ON p.payment_id = e.payment_id WHERE e.sequence > ? ORDER BY e.sequence"
+)
 
 
 class Reading:
@@ -54,8 +57,8 @@ class Reading:
         """At the end: checks that everything came, in order, and nothing else."""
         wanted = [
             (sequence, bytes(payment_id), state)
-            for sequence, payment_id, state in self._rows().execute(_ALL, (0,))
-            if watcher.payment_id in (None, payment_id)
+            for sequence, payment_id, state, merchant_id in self._rows().execute(_ALL, (0,))
+            if watcher.payment_id in (None, payment_id) and watcher.item.merchant in ("", merchant_id)
         ]
         if list(watcher.seen.items()) != [(sequence, (key, state)) for sequence, key, state in wanted]:
             self._complain(
@@ -102,15 +105,19 @@ class Watcher:
         self._stream = 0
         self._last = 0
         self._messages = 0
+        self._come_to = 0
+        """The highest number that a message said its stream had come to."""
 
     def request(self) -> tuple[bytes, Stream]:
         """The request of a new stream: from the last event seen, or, as a test, from some before it."""
         self._stream += 1
-        self._last = max(self.seen, default=0) - (self._stream % 3 and self._stream)
+        self._last = max(self._come_to, max(self.seen, default=0)) - (self._stream % 3 and self._stream)
         self._last = max(self._last, 0)
         request = pb.WatchPaymentsRequest(after_sequence=self._last)
         if self.payment_id is not None:
             request.payment_id = id_text(self.payment_id)
+        if self.item.merchant:
+            request.filter.merchant_id = self.item.merchant
         return request.SerializeToString(), Stream(self, self._stream)
 
     def take(self, stream: int, message: bytes) -> bool:
@@ -118,7 +125,9 @@ class Watcher:
         self._messages += 1
         if self._messages % FULL_EACH == 0 or stream != self._stream:
             return False
-        for event in pb.WatchPaymentsResponse.FromString(message).events:
+        response = pb.WatchPaymentsResponse.FromString(message)
+        self._come_to = max(self._come_to, response.sequence)
+        for event in response.events:
             if event.sequence <= self._last:
                 self._complain("watchers see every event in order", f"{event.sequence} came after {self._last}")
             self._last = event.sequence
