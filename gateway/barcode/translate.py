@@ -93,7 +93,7 @@ def translate(
     _require_merchant_code(decoded)
     losses: list[Loss] = []
     key = _target_key(decoded, target, directory, account)
-    code = _merchant_code(decoded, key, losses)
+    code = _merchant_code(decoded, key, target, losses)
     if target not in FORMS and len(code.reference) > REFERENCE_CHARACTERS:
         # Half a reference would be another one.
         losses.append(Loss("62/05", "reference", "no_place", code.reference))
@@ -177,16 +177,19 @@ def _space(scheme: str) -> str:
     return PROFILES[scheme].account_space if scheme in PROFILES else scheme
 
 
-def _merchant_code(decoded: Decoded, key: Routing, losses: list[Loss]) -> MerchantCode:
+def _merchant_code(decoded: Decoded, key: Routing, target: str, losses: list[Loss]) -> MerchantCode:
     """The facts of the original as the target's builder takes them; what had to be shortened or assumed is a loss."""
     country, currency = _LINK_DEFAULTS.get(decoded.scheme or "", ("CN", "CNY"))
-    name = decoded.merchant_name or ""
+    name, city = decoded.merchant_name or "", decoded.merchant_city or ""
+    free = target in FORMS  # They have lengths of their own, and nothing is assumed for them.
     code = MerchantCode(
         account=key.account,
-        merchant_name=_fitted(name, NAME_CHARACTERS, "59", "merchant name", losses)
-        or _assume("59", "merchant name", losses),
-        merchant_city=_fitted(decoded.merchant_city or "", CITY_CHARACTERS, "60", "merchant city", losses)
-        or _assume("60", "merchant city", losses),
+        merchant_name=name
+        if free
+        else _fitted(name, NAME_CHARACTERS, "59", "merchant name", losses) or _assume("59", "merchant name", losses),
+        merchant_city=city
+        if free
+        else _fitted(city, CITY_CHARACTERS, "60", "merchant city", losses) or _assume("60", "merchant city", losses),
         country=decoded.country if decoded.country in COUNTRIES else _assume("58", "country code", losses, country),
         currency=decoded.currency or _assume("53", "transaction currency", losses, currency),
         merchant_category=decoded.merchant_category or "0000",
