@@ -30,7 +30,7 @@ PACKAGES = ("clients/python", "contract", "facepay", "gateway", "loadtest", "san
         ("gateway/v1/barcode.proto", r"up to ([\d,]+) characters make sense", limits.PAYLOAD_CHARACTERS_MAX),
         ("gateway/v1/settlement.proto", r"At most ([\d,]+); 0 means 100", limits.SETTLEMENT_PAGE_MAX),
         ("gateway/v1/risk.proto", r"1 to ([\d,]+); 0 for 50", limits.DECISIONS_PAGE_MAX),
-        ("tokenization/v1/token.proto", r"payers' keys lead, up to ([\d,]+) at once", limits.KEYS_RESOLVED_MAX),
+        ("tokenization/v1/token.proto", r"payers' keys, up to ([\d,]+) at once", limits.KEYS_RESOLVED_MAX),
         ("tokenization/v1/token.proto", r"At most ([\d,]+); 0 means 100", limits.HISTORY_PAGE_MAX),
         ("facepay/v1/face.proto", r"How many nonces, 1 to ([\d,]+)", limits.NONCES_MAX),
     ],
