@@ -86,8 +86,8 @@ def network_options(command: Command) -> Command:
     @click.option(
         "--participant-certs",
         type=FOLDER,
-        help="With --tls-client-ca and --participants processes: folder with ID.pem and ID.key of each participant, in "
-        "which ID is a DNS name or URI of the certificate.",
+        help="With --tls-client-ca and --participants processes: folder with ID.pem and ID.key of each participant, of "
+        "which ID is a subject alternative name.",
     )
     @journal_option(
         "postgresql://… for a database server, also CockroachDB and YugabyteDB (or HUTONG_JOURNAL). Default: SQLite in "
