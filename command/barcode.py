@@ -124,7 +124,9 @@ def _moment_us(moment: str | None, option: str = "--now") -> int | None:
 @click.option("--png", type=NEW_FILE, help="Also draw it into this PNG file.")
 @click.option("--svg", type=NEW_FILE, help="Also draw it into this SVG file.")
 @click.option("--terminal-symbol", is_flag=True, help="Also draw it in the terminal.")
-@click.option("--symbology", default="qr", show_default=True, type=click.Choice(["qr", "code128"]))
+@click.option(
+    "--symbology", default="qr", show_default=True, type=click.Choice(["qr", "code128"]), help="Symbol to draw."
+)
 @click.option("--scale", default=6, show_default=True, type=click.IntRange(1, 64), help="Pixels a module.")
 @click.option(
     "--level", default="M", show_default=True, type=click.Choice(["L", "M", "Q", "H"]), help="QR error level."
@@ -204,7 +206,7 @@ def _tip(given: dict[str, Any]) -> dict[str, Any]:
 @click.option("--takes", multiple=True, help="A scheme that is taken, by the name customers know; may be repeated.")
 @click.option("--logo", type=click.Path(path_type=Path), help="A picture for the code's middle.")
 @click.option("--rounded", is_flag=True, help="Round corners where dark modules end.")
-@click.option("--size", default="a6", show_default=True, type=click.Choice(["a6", "a5", "a4"]))
+@click.option("--size", default="a6", show_default=True, type=click.Choice(["a6", "a5", "a4"]), help="Paper.")
 @click.argument("out", type=NEW_FILE)
 def placard(
     payload: str, name: str, takes: tuple[str, ...], logo: Path | None, rounded: bool, size: str, out: Path
@@ -297,7 +299,9 @@ def translate(payload: str, target: str, account: str | None, as_json: bool, dir
     "--pictures", default=240, show_default=True, type=click.IntRange(0, 100_000), help="Pictures with codes."
 )
 @click.option("--empty", default=1_000, show_default=True, type=click.IntRange(0, 100_000), help="Pictures without.")
-@click.option("--seed", default=1, show_default=True, type=int)
+@click.option(
+    "--seed", default=1, show_default=True, type=int, help="Of the codes and pictures: the same seed, the same ones."
+)
 @click.option(
     "--node-modules",
     default=Path("build/barcode-bench/node_modules"),

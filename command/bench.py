@@ -24,7 +24,13 @@ RECOVERY_MAX = 1_000_000
 @click.option(
     "--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True, help="For each of three parts."
 )
-@click.option("--front", type=click.Choice(["native", "aio"]), default="native", show_default=True)
+@click.option(
+    "--front",
+    type=click.Choice(["native", "aio"]),
+    default="native",
+    show_default=True,
+    help="The gRPC server that is measured.",
+)
 @journal_option(
     "Also measure on a database: postgresql://… (an empty one), or `postgres` to start a server for this run."
 )

@@ -27,8 +27,16 @@ from sandbox.journals import remembered_url
     help="Data folder of the network: says its seed and size; its books are checked after the run.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the network, where no --data is given.")
-@click.option("--wallets", type=click.IntRange(1), default=supplies.WALLETS_DEFAULT, show_default=True)
-@click.option("--merchants", type=click.IntRange(1), default=supplies.MERCHANTS_DEFAULT, show_default=True)
+@click.option(
+    "--wallets", type=click.IntRange(1), default=supplies.WALLETS_DEFAULT, show_default=True, help="How many pay."
+)
+@click.option(
+    "--merchants",
+    type=click.IntRange(1),
+    default=supplies.MERCHANTS_DEFAULT,
+    show_default=True,
+    help="How many are paid.",
+)
 @click.option("--rate", type=click.FloatRange(0.01), help="Calls a second, instead of the scenario's own.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Also write a page, HTML in one file.")
 @json_option

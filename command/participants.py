@@ -166,7 +166,7 @@ def _remembered(data: Path) -> tuple[str]:
 
 @participants.command()
 @click.option("--id", "participant_id", required=True, help="What its Hello must name, such as issuer-a.")
-@click.option("--role", type=click.Choice([role.name.lower() for role in Role]), required=True)
+@click.option("--role", type=click.Choice([role.name.lower() for role in Role]), required=True, help="What it is.")
 @click.option(
     "--account",
     required=True,

@@ -220,8 +220,20 @@ def history(connection: Connection, requestor: str, name: str, *, as_json: bool)
 
 
 @token.command()
-@click.option("--accounts", type=click.IntRange(1_000, 10_000_000), default=1_000_000, show_default=True)
-@click.option("--suite", type=click.Choice(["international", "sm"]), default="international", show_default=True)
+@click.option(
+    "--accounts",
+    type=click.IntRange(1_000, 10_000_000),
+    default=1_000_000,
+    show_default=True,
+    help="How many the vault has.",
+)
+@click.option(
+    "--suite",
+    type=click.Choice(["international", "sm"]),
+    default="international",
+    show_default=True,
+    help="Algorithms: AES and SHA-2, or SM2, SM3 and SM4.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the account numbers.")
 @data_option("An empty folder to build the vault in, and keep.", new=True)
 @json_option

@@ -29,7 +29,13 @@ MINUTE_BYTES: Final = 128 << 20
 @click.command()
 @click.option("--minutes", type=click.FloatRange(min=0), default=2.0, show_default=True, help="How long to torture.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of what is done when, and of the load.")
-@click.option("--journal", type=click.Choice(["sqlite", "postgres"]), default="sqlite", show_default=True)
+@click.option(
+    "--journal",
+    type=click.Choice(["sqlite", "postgres"]),
+    default="sqlite",
+    show_default=True,
+    help="Journal of the gateways; postgres starts a server for the run.",
+)
 @click.option(
     "--gateways", type=click.IntRange(1, 8), default=None, help="Default: 1 on SQLite, 2 on PostgreSQL, which share it."
 )

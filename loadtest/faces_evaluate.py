@@ -15,7 +15,7 @@ from facepay import evaluation
 from facepay.embedding import Unusable
 from facepay.extraction import Extractor, ModelsUnusable, open_pack
 from facepay.extraction.quality import QUALITY_RULES, QualityPolicy, the_one
-from facepay.frames import BYTES_MAX, FILE_FORMATS, PIXELS_MAX, decode_file, measured
+from facepay.frames import FILE_FORMATS, PIXELS_MAX, decode_file, measured
 from facepay.liveness import cues
 from facepay.liveness.judgement import LABEL, LivenessPolicy, judge
 from facepay.liveness.report import as_json, count
@@ -23,6 +23,7 @@ from loadtest import faces_plots as face_plots
 from loadtest.errors import BenchError
 from loadtest.progress import Begin
 from sandbox.faces import camera
+from sandbox.faces.photographs import read
 
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".pbm", ".pnm", ".tif", ".tiff"})
 IMAGES_MAX: Final = 20_000
@@ -40,13 +41,6 @@ def models(folder: Path) -> Extractor:
         return open_pack(folder)
     except ModelsUnusable as error:
         raise BenchError(str(error)) from None
-
-
-def read(path: Path) -> bytes:
-    """A file's bytes, bounded. Raises Unusable."""
-    if path.stat().st_size > BYTES_MAX:
-        raise Unusable("too_large", f"{path.name} is larger than {BYTES_MAX} bytes")
-    return path.read_bytes()
 
 
 @dataclass(slots=True)

@@ -38,7 +38,7 @@ def face() -> None:
     help="Queries compared with the exact scan, four fifths of enrolled people; 38,000 bound misses below 1 in 10,000. "
     "Default: some 10,000.",
 )
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the simulated people.")
 @data_option("Where to put the files.")
 @click.option("--grpc/--no-grpc", "grpc_too", default=None, help="Also over gRPC; default: up to 400,000 people.")
 @json_option
@@ -90,7 +90,7 @@ def evaluate_command(images: Path, models_folder: Path, plots: Path | None, as_j
 @click.option(
     "--simulate", type=click.IntRange(1, 100_000), help="Report errors on so many simulated captures instead."
 )
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the simulated people.")
 @json_option
 def liveness_command(
     images: tuple[Path, ...], models_folder: Path | None, simulate: int | None, seed: int, as_json: bool
@@ -114,7 +114,7 @@ def liveness_command(
 @click.option("--n", "n", type=click.IntRange(1_000, 10_000_000), default=325_500, show_default=True, help="Enrolled.")
 @click.option("--strangers", type=click.IntRange(100), default=30_000, show_default=True, help="Probes of strangers.")
 @click.option("--mated", type=click.IntRange(100), default=10_000, show_default=True, help="Probes of the enrolled.")
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the simulated people.")
 @json_option
 def open_set_command(n: int, strangers: int, mated: int, seed: int, as_json: bool) -> None:
     """Measure FNIR and FPIR, with confidence limits, on simulated people whom the threshold was not fitted on."""

@@ -20,7 +20,7 @@ from command.printing.said import say, say_json
 from command.printing.screen import Screen
 from command.printing.verdict import failed, said_plainly
 from hutong.facepay.v1 import face_pb2, face_pb2_grpc
-from hutong_contract.capture import Captured, ServiceKey, TerminalKey, build_capture
+from hutong_contract.capture import TerminalKey
 from hutong_contract.secret import Secret
 from sandbox.faces import camera
 from sandbox.faces.capturing import TIMEOUT_S, FaceTerminal, Factors, operator_metadata
@@ -36,8 +36,6 @@ LATE: Final = (
 """Said where a call's deadline passed."""
 RENEWAL_S: Final = 3_600.0
 """Longest wait for a renewal: some ten million templates."""
-CUES_OF_FILE: Final = {"texture": 0.8, "frequency": 0.8, "specular": 0.8}
-"""What this command states of an image file: no camera looked. It says so in its answer."""
 
 person_option = click.option("--person", type=click.IntRange(0), help="A simulated person's number.")
 image_option = click.option(
@@ -74,31 +72,12 @@ def _dimension(stub: face_pb2_grpc.FaceServiceStub) -> int:
 
 def _embeddings(images: tuple[Path, ...], models: Path | None, dimension: int) -> list[NDArray[np.float32]]:
     """One embedding for each photograph. Ends the command where one cannot be used."""
-    from facepay.embedding import Unusable
-    from facepay.extraction.quality import QualityPolicy, the_one
-    from facepay.frames import decode_file
-    from loadtest.errors import BenchError
-    from loadtest.faces_evaluate import models as opened
-    from loadtest.faces_evaluate import read
+    from sandbox.faces.photographs import PhotographError, embeddings
 
     if models is None:
         raise click.UsageError("--image needs --models")
-    with said_plainly(BenchError):
-        extractor = opened(models)
-    if extractor.dimension != dimension:
-        text = f"these models give {extractor.dimension} numbers, the network's gallery takes {dimension}"
-        raise click.ClickException(text)
-    out = []
-    for path in images:
-        try:
-            image = decode_file(read(path))
-            seen, _ = the_one(image, extractor.faces(image), QualityPolicy())
-        except Unusable as error:
-            raise click.ClickException(f"{path}: {error.reason}: {error}") from None
-        if seen.embedding is None:
-            raise click.ClickException(f"{path}: the models refused to take an embedding")
-        out.append(seen.embedding)
-    return out
+    with said_plainly(PhotographError):
+        return embeddings(images, models, dimension)
 
 
 def _factors(passcode: str | None, last_four: str | None) -> Factors:
@@ -114,7 +93,12 @@ def _factors(passcode: str | None, last_four: str | None) -> Factors:
 @seed_option
 @passcode_option
 @last_four_option
-@click.option("--region", type=click.IntRange(0, 65535), default=0)
+@click.option(
+    "--region",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Region whose sub-gallery it is about, 1 to 65535; 0 for none.",
+)
 @click.option("--merchant", "merchants", multiple=True, help="In this merchant's sub-gallery; may be repeated.")
 @click.option("--allow-lookalike", is_flag=True, help="Even where somebody alike is enrolled (a twin).")
 @click.option(
@@ -185,7 +169,12 @@ def enroll(
     "--quality", type=click.FloatRange(0, 1), default=0.85, show_default=True, help="Of the simulated photograph."
 )
 @click.option("--attack", type=click.Choice(camera.ATTACKS), help="Present an attack on the person instead.")
-@click.option("--region", type=click.IntRange(0, 65535), default=0)
+@click.option(
+    "--region",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Region whose sub-gallery it is about, 1 to 65535; 0 for none.",
+)
 @click.option("--merchant", default="", help="Only this merchant's sub-gallery.")
 @click.option("--shot", type=int, default=1, show_default=True, help="Which simulated photograph.")
 @json_option
@@ -216,7 +205,7 @@ def identify(
             capture = terminal.capture(person, factors, quality=quality, species=species, seed=shot)
         else:
             vector = _embeddings(images, models, dimension)[0]
-            capture = _of_file(stub, terminal, vector, factors)
+            capture = terminal.capture_of_file(vector, factors)
         request = face_pb2.IdentifyRequest(capture=capture, region=region, merchant_id=merchant)
         answer = when_ready(lambda: stub.Identify(request, timeout=TIMEOUT_S))
     result = {
@@ -232,24 +221,6 @@ def identify(
     _say(result, as_json)
     if answer.outcome != face_pb2.OUTCOME_MATCHED:
         failed(f"nobody was identified: {result['outcome']}")
-
-
-def _of_file(
-    stub: face_pb2_grpc.FaceServiceStub, terminal: FaceTerminal, vector: NDArray[np.float32], factors: Factors
-) -> face_pb2.FaceCapture:
-    """A capture around an embedding taken from a file."""
-    from sandbox.faces.capturing import now_us
-
-    begun = stub.BeginCapture(face_pb2.BeginCaptureRequest(terminal_id=TERMINAL), timeout=TIMEOUT_S)
-    return build_capture(
-        Captured(vector, CUES_OF_FILE, passcode=factors.passcode, last_four=factors.last_four),
-        key=terminal.key,
-        service=ServiceKey(begun.key_id, begun.public_key),
-        nonce=begun.nonces[0],
-        terminal_id=TERMINAL,
-        merchant_id=MERCHANT,
-        captured_at_us=now_us(),
-    )
 
 
 @click.command()

@@ -20,6 +20,8 @@ from sandbox.faces.readiness import when_ready
 TIMEOUT_S = 30.0
 """Deadline of every call."""
 CONSENT_TEXT = "2026-11"
+CUES_OF_FILE = {"texture": 0.8, "frequency": 0.8, "specular": 0.8}
+"""What is stated of an image file: no camera looked."""
 
 
 def now_us() -> int:
@@ -107,6 +109,19 @@ class FaceTerminal:
             captured_at_us=self._now(),
             amount_minor=amount_minor,
             currency=currency,
+        )
+
+    def capture_of_file(self, embedding: NDArray[np.float32], factors: Factors) -> face_pb2.FaceCapture:
+        """A fresh sealed capture around an embedding that was taken from an image file, which no camera looked at."""
+        begun = self._stub.BeginCapture(face_pb2.BeginCaptureRequest(terminal_id=self.terminal_id), timeout=TIMEOUT_S)
+        return build_capture(
+            Captured(embedding, CUES_OF_FILE, passcode=factors.passcode, last_four=factors.last_four),
+            key=self.key,
+            service=ServiceKey(begun.key_id, begun.public_key),
+            nonce=begun.nonces[0],
+            terminal_id=self.terminal_id,
+            merchant_id=self.merchant_id,
+            captured_at_us=self._now(),
         )
 
     def enroll(
