@@ -54,14 +54,18 @@ def test_tests_stand_where_the_packages_do() -> None:
     assert folders - packages <= beside
 
 
-@pytest.mark.parametrize("page", ["docs/architecture.md", "README.md"])
-def test_paths_that_a_page_names_are_there(page: str) -> None:
+def test_paths_that_pages_name_are_there() -> None:
     """Whatever stands between backquotes and begins with a folder of ours."""
-    text = (ROOT / page).read_text("utf-8")
     folders = {path.name for path in ROOT.iterdir() if path.is_dir()}
-    named = {one for one in re.findall(r"`([\w./-]+/[\w./-]*)`", text) if one.split("/")[0] in folders}
-    assert named
-    assert sorted(one for one in named if not (ROOT / one).exists()) == []
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    named = {
+        f"{page.relative_to(ROOT)}: {one}": ROOT / one
+        for page in pages
+        for one in re.findall(r"`([\w./-]+/[\w./-]*)`", page.read_text("utf-8"))
+        if one.split("/")[0] in folders
+    }
+    assert len(named) > 60
+    assert sorted(said for said, path in named.items() if not path.exists()) == []
 
 
 def test_the_drawing_names_every_package() -> None:
