@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.engine.conditions import Decisions, Original, refund_refusal
+from gateway.engine.conditions import Decisions, Holder, Original, refund_refusal
 from gateway.engine.model import Kind, LegState, Payment, Refused, Writes, first_leg
 from gateway.engine.states import State
 from gateway.journal.sqlite import SqliteJournal
@@ -56,11 +56,17 @@ class Model:
     owners: dict[bytes, bytes] = field(default_factory=dict)
     used: dict[bytes, int] = field(default_factory=dict)
     originals: dict[bytes, Original] = field(default_factory=dict)
+    failed: set[bytes] = field(default_factory=set)
 
     def decide(self, tick: list[Payment]) -> Decisions:
         turns = Decisions(tick)
         turns.refunds(self.originals)
-        turns.take_turns(dict(self.owners), dict(self.used))
+        holders = {
+            order: Holder(owner, State.FAILED if owner in self.failed else State.DEBITING, 1, 0)
+            for order in ORDERS
+            if (owner := self.owners.get(order)) is not None
+        }
+        turns.take_turns(dict(self.owners), dict(self.used), holders)
         for counter, added in turns.counted.items():
             self.used[counter] = self.used.get(counter, 0) + added
         self.owners.update(turns.spent)
@@ -103,8 +109,9 @@ wanted = st.fixed_dictionaries(
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.lists(wanted, min_size=1, max_size=6), min_size=1, max_size=4))
-def test_the_journal_decides_as_the_rule(ticks: list[list[dict[str, object]]]) -> None:
+@given(st.lists(st.tuples(st.lists(wanted, min_size=1, max_size=6), st.booleans()), min_size=1, max_size=4))
+def test_the_journal_decides_as_the_rule(ticks: list[tuple[list[dict[str, object]], bool]]) -> None:
+    """Ticks of requests; after some of them all that was admitted fails, which makes its orders free again."""
     with tempfile.TemporaryDirectory() as folder:
         journal = SqliteJournal(Path(folder) / "gateway.db")
         model = Model()
@@ -113,7 +120,7 @@ def test_the_journal_decides_as_the_rule(ticks: list[list[dict[str, object]]]) -
         model.originals = {one.payment_id: Original(1, State.SUCCEEDED, ORIGINAL_MINOR, 0) for one in originals}
         number = 1000
         admitted = ORIGINALS
-        for asked in ticks:
+        for asked, fails in ticks:
             tick = []
             for named in asked:
                 kind = Kind.PAYMENT if named["original_id"] is None else Kind.REFUND
@@ -125,15 +132,24 @@ def test_the_journal_decides_as_the_rule(ticks: list[list[dict[str, object]]]) -
             admitted += len(turns.admitted())
             (count,) = journal._connection.execute("SELECT count(*) FROM payments").fetchone()
             assert count == admitted
+            if fails:
+                end(journal, turns.admitted(), State.FAILED)
+                model.failed.update(one.payment_id for one in turns.admitted())
         journal.close()
 
 
 def succeed(journal: SqliteJournal, payments: list[Payment]) -> None:
     """Payments that were made before."""
     assert journal.commit(Writes(admissions=payments)) == [None] * len(payments)
+    end(journal, payments, State.SUCCEEDED)
+
+
+def end(journal: SqliteJournal, payments: list[Payment], state: State) -> None:
+    """All of these payments end so."""
     for one in payments:
         one.legs.append(first_leg(one, NOW_US))
-        one.legs[0].state, one.state, one.ended_us = LegState.APPROVED, State.SUCCEEDED, NOW_US
+        one.legs[0].state = LegState.APPROVED if state is State.SUCCEEDED else LegState.DECLINED
+        one.state, one.ended_us = state, NOW_US
     journal.commit(Writes(changed={one.payment_id: one for one in payments}))
 
 
