@@ -128,7 +128,8 @@ class Books:
         self.reference = functools.lru_cache(maxsize=REFERENCE_CACHE_MAX)(self._reference)
 
     def _reference(self, account: str) -> str:
-        """What stands for an account in the books: its last four characters, and a keyed hash that cannot pay."""
+        """The reference of an account in the books: its last four characters, and a keyed hash, which cannot be used to
+        pay."""
         digest = hmac.new(self._key, account.encode(), hashlib.sha256).hexdigest()
         return f"{account[-4:]}.{digest[:24]}"
 
@@ -205,12 +206,12 @@ class Books:
         self._moved = None
 
     def take_pending(self) -> list[Entry]:
-        """Gives up what is not committed, so that balances can be put back."""
+        """Drops what is not committed, so that balances can be restored."""
         pending, self._pending = self._pending, []
         return pending
 
     def close(self) -> None:
-        """Closes the file; what was not committed is forgotten."""
+        """Closes the file; what was not committed is lost."""
         self._database.close()
 
     def _transaction(self) -> _Transaction:

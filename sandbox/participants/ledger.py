@@ -27,7 +27,7 @@ NOT_FOUND: Final = "25"
 MALFORMED: Final = "30"
 INSUFFICIENT: Final = "51"
 BARRED: Final = "57"
-"""A reversal came first: the leg is refused for ever."""
+"""A reversal came first: the leg is refused from then on."""
 DUPLICATE: Final = "94"
 
 _OK: Final = int(pb.ANSWER_RESULT_APPROVED)
@@ -60,7 +60,7 @@ class Role(enum.Enum):
 
 
 class _Memory:
-    """What is remembered of one leg id: its entry, if it came, and what became of it since."""
+    """The record of one leg id: its entry, if it arrived, and what has happened to it since."""
 
     __slots__ = ("captured_by", "entry", "refunded", "reversed")
 
@@ -107,7 +107,7 @@ class Ledger:
             self._balances.setdefault(key, balance)
 
     def balance_minor(self, account: str, currency: str) -> int | None:
-        """What an account has to spend, in minor units, without what is set aside; None where there is none."""
+        """What an account can spend, in minor units, without what is set aside; None if there is no such account."""
         return self._balances.get((self._books.reference(account), currency))
 
     def foresee(self, legs: Sequence[Leg]) -> None:
@@ -157,7 +157,7 @@ class Ledger:
             self._old, self._young = self._young, {}
 
     def undo(self, lines: Iterable[Entry]) -> None:
-        """Puts back what uncommitted lines changed, after a commit that failed."""
+        """Restores what uncommitted lines changed, after a failed commit."""
         for line in lines:
             if line.participant == self.participant and (line.effect_minor or line.held_minor):
                 self._balances[line.account, line.currency] -= line.effect_minor - line.held_minor
@@ -253,7 +253,7 @@ class Ledger:
             original.refunded -= refund.amount_minor
 
     def _inquire(self, original_id: bytes) -> Verdict:
-        """What became of a leg; changes nothing."""
+        """The state of a leg; changes nothing."""
         original = self._recall(original_id)
         if original is None:
             return int(pb.ANSWER_RESULT_NOT_FOUND), NOT_FOUND
@@ -302,7 +302,7 @@ class Ledger:
         )
 
     def _recall(self, leg_id: bytes) -> _Memory | None:
-        """What is known of a leg id, from memory or the books; None if it was never seen or spoken of."""
+        """The record of a leg id, from memory or the books; None if no leg had or named it."""
         generation = self._young
         memory = generation.get(leg_id)
         if memory is None:
@@ -315,7 +315,7 @@ class Ledger:
         return self._remember(leg_id, *self._books.find(self.participant, leg_id))
 
     def _remember(self, leg_id: bytes, entry: Entry | None, about: Sequence[Entry]) -> _Memory | None:
-        """Takes up what the books say of a leg id; None if they say nothing."""
+        """Loads the record of a leg id from the books; None if they have nothing."""
         reversals = [line for line in about if line.kind == _REVERSAL and line.result == _OK]
         if entry is None and not reversals:
             return None
@@ -330,7 +330,7 @@ class Ledger:
         return memory
 
     def _counts(self, line: Entry) -> bool:
-        """Whether a line is a refund that was done and still stands."""
+        """Whether a line is a refund that was done and not reversed."""
         if line.kind != _REFUND or line.result != _OK:
             return False
         known = self._recall(bytes(line.leg_id))

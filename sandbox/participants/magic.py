@@ -31,7 +31,7 @@ class Magic:
     """The leg kind that it applies to, hutong.participant.v1.LegKind."""
     plan: Plan
     text: str
-    """What a tester sees."""
+    """The description for testers."""
     ends: str
     """The state that the payment, or the refund, ends in."""
     first_only: bool = False
@@ -93,7 +93,7 @@ def table() -> str:
 
 
 def plan_for(leg: Leg) -> Plan:
-    """What magic has in mind for this leg: NORMAL for nearly all amounts."""
+    """The plan for this leg by its amount: NORMAL for nearly all amounts."""
     magic = MAGIC.get(leg.amount_minor % MODULUS)
     kind = _DEBIT if leg.kind == _AUTHORISATION else leg.kind
     if magic is None or magic.kind != kind:

@@ -67,7 +67,7 @@ REFUSALS: Final = frozenset({Reason.ERROR_REASON_PARTICIPANT_REFUSED, Reason.ERR
 
 
 class Outbox:
-    """Answers that wait for their delay, on the way to one stream."""
+    """Answers to one stream that wait for their delay."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, pb.ConnectRequest]] = []
@@ -103,7 +103,7 @@ class Outbox:
 
 
 class Desk:
-    """One participant behind several streams: one frame at a time, whichever gateway it came from."""
+    """One participant with several streams. It handles one frame at a time, from any gateway."""
 
     def __init__(self, participant: SimulatedParticipant) -> None:
         self.id = participant.id
@@ -217,7 +217,8 @@ def _stop_at_eof(runners: Sequence[Runner]) -> None:
 
 
 def _lock(folder: Path) -> int:
-    """Books have one keeper: two would not know of each other's balances. Ends with the process, however it ends."""
+    """A lock, so that books have one keeper: two would not know each other's balances. It ends with the process,
+    however that ends."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -77,7 +77,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What a participant does with the legs of `kinds`. The probabilities are of one draw and sum to at most 1."""
+    """What a participant does with the legs of `kinds`. The probabilities belong to one draw and sum to at most 1."""
 
     latency: Latency = Latency()
     decline: float = 0.0
@@ -91,7 +91,7 @@ class Script:
     kinds: frozenset[int] = MONEY_KINDS
     """Leg kinds that the faults apply to."""
     down: bool = False
-    """Not reachable: the link reports every leg as not sent."""
+    """Whether it cannot be reached: the link reports every leg as not sent."""
 
     def __post_init__(self) -> None:
         chances = [chance for chance, _ in self._chances()]

@@ -15,7 +15,7 @@ from sandbox.participants.ledger import Ledger, Role
 from sandbox.participants.script import MONEY_KINDS, NORMAL, Behaviour, Plan, Script
 
 Answers = list[tuple[int, list[Answer]]]
-"""What to send back, each with the delay in microseconds after which it leaves."""
+"""Answers, each with its delay in microseconds."""
 _OK: Final = int(pb.ANSWER_RESULT_APPROVED)
 _NONSENSE: Final = int(pb.ANSWER_RESULT_UNSPECIFIED)
 

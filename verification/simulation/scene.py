@@ -53,7 +53,7 @@ class Scene(Protocol):
     plan: Plan
     result: Result
     now_us: int
-    """True time, in microseconds since the run began."""
+    """True time in microseconds since the start of the run."""
     witness: Witness
     network: Network
     storage: Storage
@@ -61,7 +61,7 @@ class Scene(Protocol):
     lost: set[int]
     """Engines whose commits the journal lost."""
     believed_us: dict[int, int]
-    """By engine, how far ahead of true time a clock is that it has to believe."""
+    """Engine -> how far ahead of true time the clock is that it has to follow."""
 
     @property
     def nodes(self) -> Sequence[Watched]:
@@ -70,11 +70,11 @@ class Scene(Protocol):
 
     @property
     def troubles(self) -> tuple[int, int, int]:
-        """What may keep a caller waiting: how often the disk failed, the clocks leapt, and engines stood still."""
+        """What may delay an answer: how often the disk failed, the clocks were set, and engines stood still."""
         ...
 
     def after(self, delay_us: int, do: Callable[[], None]) -> None:
-        """Plans something."""
+        """Runs something later."""
         ...
 
     def say(self, text: str) -> None:
@@ -82,15 +82,15 @@ class Scene(Protocol):
         ...
 
     def stand_still(self, number: int, lasts_us: int) -> None:
-        """A process stands still; everything else goes on."""
+        """Lets a process stand still, while everything else goes on."""
         ...
 
     def cut_power(self, down_us: int) -> None:
-        """The machine of all processes loses its power for a while."""
+        """Cuts the power of the machine of all processes for a while."""
         ...
 
     def set_clock(self, number: int, by_us: int) -> None:
-        """The clock of a process's machine is set."""
+        """Sets the clock of a process's machine."""
         ...
 
     def look_at_ended_hold(self, payment: Payment) -> None:
@@ -98,5 +98,5 @@ class Scene(Protocol):
         ...
 
     def watch(self, watcher: Watcher) -> None:
-        """A watcher looks for somebody who listens."""
+        """A watcher connects to a process that is up."""
         ...

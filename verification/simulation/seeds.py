@@ -17,7 +17,7 @@ from verification.simulation.summary import Summary
 CHUNK: Final = 10
 """Seeds that a worker takes at once."""
 _worker: list[Runner] = []
-"""Of a worker process: what it runs seeds with, until it ends."""
+"""Of a worker process: its runner of seeds, until it ends."""
 
 
 def _begin_work(url: str) -> None:
@@ -28,7 +28,7 @@ def _begin_work(url: str) -> None:
 
 
 def play_some(seeds: range, runner: Runner | None = None) -> Summary:
-    """Runs of some seeds, added up; runs in a worker."""
+    """Runs some seeds in a worker, and returns their sum."""
     runner = runner or _worker[0]
     summary = Summary()
     began = time.process_time()
@@ -65,7 +65,7 @@ def server_url(journal: str) -> Iterator[str]:
 
 
 def shortest(summary: Summary, url: str, say: Callable[[str], None] = lambda _: None) -> dict[str, Any] | None:
-    """The shortest run found that fails as the first failing seed does, for a program; None where none failed."""
+    """The shortest run found that fails as the first failing seed does, for a program; None if none failed."""
     if not summary.failures:
         return None
     with open_runner(url) as runner:

@@ -36,9 +36,9 @@ from verification.simulation.storage import CrashError, Life, LostError, Neighbo
 _CONTROL: Final = ("BEGIN", "COMMIT", "ROLLBACK", "SET ", "SHOW ")
 _READS: Final = (*_CONTROL, "SELECT")
 _REFUSALS: Final = {"full": "53100", "eio": "58030", "conflict": "40001"}
-"""Fault to the SQLSTATE that the server answers with: disk_full, io_error, serialization_failure."""
+"""Fault -> the SQLSTATE of the server's answer: disk_full, io_error, serialization_failure."""
 _TORN_TAKEN: Final = 0.5
-"""From this part on, a commit that was torn is in the server's log."""
+"""If at least this share of a torn commit was written, it is in the server's log."""
 
 
 class Server:
@@ -51,7 +51,7 @@ class Server:
         self.mode = ""
         """The fault at work, of verification.simulation.plan.SERVER_MODES and LINE_MODES."""
         self.unsynced = False
-        """Whether something was committed that a power cut may take back."""
+        """Whether something was committed that a power cut may undo."""
         self._database = database
         self._now_us = now_us
         self._ahead_us = 0
@@ -195,8 +195,8 @@ class Server:
             self._clock_us = now_us
 
     def cut_after(self, session: Session, statements: Sequence[str]) -> int | None:
-        """How many of these statements get through to the server before the line is cut; None where it is not cut. No
-        later than before the COMMIT: the answer to that may be lost by another fault."""
+        """How many of these statements reach the server before the connection is cut; None if it is not cut. At the
+        latest it is cut before the COMMIT, whose answer another fault may lose."""
         if not self.mode.startswith("cut") or not session.writer:
             return None
         first = session.statements - len(statements)
@@ -206,7 +206,7 @@ class Server:
         return None
 
     def cut(self, session: Session) -> None:
-        """The line is cut. Raises what the process notices of it."""
+        """Cuts the connection. Raises the error that the process sees."""
         mode, self.mode = self.mode, ""
         self.failed += 1
         session.broken = session.left = True
@@ -247,7 +247,8 @@ class Server:
         return commit()
 
     def lock_was_held(self, life: Life) -> None:
-        """A statement gave up waiting for one that stands still, or for one that nobody carries on with."""
+        """A statement stopped waiting for a lock of a connection that stands still, or that no process uses any
+        more."""
         self.failed += 1
         if self.lines.any_cut:
             life.wait(LOCK_WAIT_US)
@@ -264,7 +265,7 @@ class Sessions:
         self._open: list[Session] = []
         self._journal: PostgresJournal | None = None
         self._memories: dict[str, Memory] = {}
-        """What the files of its folders have, by the process's name."""
+        """The content of the files in its folders, by the process's name."""
         self._mail_ids = PaymentIds(lambda count: bytes(number + 1 for _ in range(count)))
 
     def connect(self, url: str, *, writer: bool = False) -> Connection:
@@ -320,7 +321,7 @@ class Sessions:
 
 
 class Pending:
-    """A statement of a pipeline, and its rows once it was answered."""
+    """A statement of a pipeline, and its rows after it was answered."""
 
     __slots__ = ("cursor", "parameters", "statement")
 
@@ -337,7 +338,7 @@ class Pending:
 
 
 class Session:
-    """A connection; has what the journal uses of psycopg's."""
+    """A connection, with the part of psycopg's interface that the journal uses."""
 
     def __init__(self, process: Sessions, real: Connection, writer: bool) -> None:
         self.real = real
@@ -351,16 +352,16 @@ class Session:
         self.left = False
         """Whether the server keeps it open when the process has gone."""
         self.unanswered: list[Pending] | None = None
-        """What the server had not answered when the process gave it up."""
+        """Statements that the server had not answered when the process gave it up."""
         self.silent_s = SILENT_S
         self.info = real.info
         self._closed = False
         self._process = process
         self._sent: list[Pending] | None = None
-        """What a pipeline holds; None outside of one."""
+        """Statements of an open pipeline; None outside of one."""
 
     def execute(self, statement: str, parameters: Any = None) -> Any:
-        """As psycopg's, unless something is wrong."""
+        """As psycopg's, unless there is a fault."""
         self._usable()
         self._process.life.step(pause=self._sent is None)
         self._usable()
@@ -378,7 +379,7 @@ class Session:
         return done
 
     def send(self, statement: str, parameters: Any = None) -> Any:
-        """To the server, at once or with the pipeline."""
+        """Sends to the server, at once or with the pipeline."""
         pending = Pending(statement, parameters)
         if self._sent is None:
             self._meet_silence([pending])
@@ -389,7 +390,7 @@ class Session:
         return pending
 
     def flush(self) -> None:
-        """The pipeline goes to the server, and its answers are waited for."""
+        """Sends the pipeline to the server, and waits for the answers."""
         sent, self._sent = self._sent or [], None
         self._meet_silence(sent)
         through = self._process.server.cut_after(self, [pending.statement for pending in sent])

@@ -1,4 +1,4 @@
-"""The shortest run that still fails: entries of a failing plan are taken away, halves first, then one by one."""
+"""Finds the shortest run that still fails: removes entries of a failing plan, halves first, then one by one."""
 
 from __future__ import annotations
 

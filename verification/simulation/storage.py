@@ -1,4 +1,4 @@
-"""What the simulated world asks of the place where a journal lies, whichever database that is."""
+"""The simulated world's interface to the database of a journal, SQLite or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class CrashError(BaseException):
 
 
 class TornError(CrashError):
-    """It ended with the machine, in the midst of a commit."""
+    """The engine's process ended with its machine, during a commit."""
 
 
 class GoneError(CrashError):
-    """It ended while this thread of it stood still: what is left of the thread goes too."""
+    """The engine's process ended while this thread stood still; the rest of the thread ends too."""
 
 
 class LostError(CrashError):
-    """It ended with its machine, and nobody tells the server so."""
+    """The engine's process ended with its machine, and the server is not told."""
 
     def __init__(self, down_us: int, *, renamed: bool) -> None:
         super().__init__()
@@ -62,10 +62,10 @@ class Rows(Protocol):
 
 
 class Life(Protocol):
-    """A process as its connections see it."""
+    """The interface of a process for its connections."""
 
     holder: str
-    """The name under which it has an engine number."""
+    """The name under which it leases an engine number."""
 
     def step(self, *, pause: bool = True) -> None:
         """Before each statement: the process may end here, or stand still for a while where `pause` allows it."""
@@ -81,17 +81,17 @@ class Life(Protocol):
         ...
 
     def wait(self, lasts_us: int) -> bool:
-        """The thread waits for somebody else, and the world goes on. False where nothing can go on yet: the process has
+        """Waits for another process, while the world goes on. False if nothing can go on yet, because the process has
         only begun."""
         ...
 
     def turn_soon(self) -> None:
-        """Its thread for other engines is woken."""
+        """Wakes its thread for other engines."""
         ...
 
 
 class Neighbour(Protocol):
-    """The thread by which an engine looks after others on the journal; its turns are taken by the world."""
+    """The thread that watches the other engines on the journal; the world calls its turns."""
 
     def turn(self) -> bool:
         """One turn. Returns whether the journal could be reached."""
@@ -104,7 +104,7 @@ class Neighbour(Protocol):
 
     @property
     def next_beat_us(self) -> int:
-        """When it prolongs its lease next, by the process's monotonic clock."""
+        """When it next prolongs its lease, by the process's monotonic clock."""
         ...
 
     @property
@@ -114,16 +114,16 @@ class Neighbour(Protocol):
 
     @property
     def at_rest(self) -> bool:
-        """Whether nobody waits for anything of other engines."""
+        """Whether no caller waits for other engines."""
         ...
 
     def skip(self, idle_us: int) -> None:
-        """So much time passes in which its turns would change nothing."""
+        """Skips time in which its turns would change nothing."""
         ...
 
 
 class Process(Protocol):
-    """What one engine's process uses the storage through."""
+    """The storage as one engine's process uses it."""
 
     def open_journal(self) -> Journal:
         """Raises JournalMismatchError, or what the database raises."""
@@ -134,7 +134,7 @@ class Process(Protocol):
         ...
 
     def join(self, engine: Engine, core: Core) -> Neighbour | None:
-        """Lets the engine share the journal with others; None where others are not looked after."""
+        """Lets the engine share the journal with others; None if it does not watch others."""
         ...
 
     def close_all(self) -> None:
@@ -143,21 +143,21 @@ class Process(Protocol):
 
 
 class Storage(Protocol):
-    """The place, and what is wrong with it now."""
+    """The storage of a journal, and its faults."""
 
     failed: int
     """Statements that failed."""
     has_clock: bool
-    """Whether it has a clock, with which machines' clocks are compared."""
+    """Whether it has a clock with which the machines' clocks are compared."""
 
     @property
     def faulty(self) -> bool:
-        """Whether a fault is at work."""
+        """Whether a fault is in force."""
         ...
 
     @property
     def hidden(self) -> bool:
-        """Whether something is committed that nobody is shown until it is written anew."""
+        """Whether something is committed that no reader sees until it is written again."""
         ...
 
     def process(self, number: int, life: Life) -> Process:
@@ -181,20 +181,19 @@ class Storage(Protocol):
         ...
 
     def leap(self, by_us: int) -> None:
-        """The storage's own clock leaps, if it has one."""
+        """Sets the storage's own clock, if it has one."""
         ...
 
     def keep(self) -> None:
-        """A backup is made of what is committed now."""
+        """Makes a backup of what is committed now."""
         ...
 
     def put_back(self) -> set[str]:
-        """All is as the backup has it, and every connection ends. Returns the names of the processes whose own commits
-        are gone."""
+        """Restores the backup and ends every connection. Returns the names of the processes whose commits are lost."""
         ...
 
     def power_cut(self) -> None:
-        """What is not durable is lost."""
+        """Cuts the power: what is not durable is lost."""
         ...
 
     def forget_former(self) -> None:
@@ -206,12 +205,12 @@ class Storage(Protocol):
         ...
 
     def overdue(self, *, watched: bool) -> str:
-        """What dead processes have kept locked for too long; empty where there is nothing. `watched`: whether any
-        process lives and does not stand still."""
+        """What dead processes have kept locked for too long; empty if there is nothing. `watched`: whether any process
+        is alive and does not stand still."""
         ...
 
     def skip(self, idle_us: int, engines: list[int]) -> None:
-        """So much time passes in which these engines do nothing but keep their leases."""
+        """Skips time in which these engines only keep their leases."""
         ...
 
     def examine(self) -> Report:

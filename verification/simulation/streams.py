@@ -19,17 +19,17 @@ from verification.simulation.plan import PARTICIPANTS, SECOND
 from verification.simulation.scene import Process, Scene
 
 WRITE_US: Final = 50
-"""From a leg's being offered until its stream's thread takes it, and from one frame to the next."""
+"""Time from offering a leg until its stream's thread takes it, and from one frame to the next."""
 TAKE_OVER_US: Final = 500
 """Until a stream that was armed is taken over: before an answer can come."""
 STALE_US: Final = 20 * SECOND
-"""So long a stream that was taken over may still be read."""
+"""How long a stream that was taken over may still be read."""
 GIVEN_UP_US: Final = 60 * SECOND
-"""After this a leg that nobody answers counts no longer."""
+"""After this time an unanswered leg no longer counts."""
 OWN, ANOTHER = "own", "another"
 """Installations of a participant: the one whose streams these are, and one that must not get in beside it."""
 _FIRST: Final = {LegKind.REVERSAL: 0, LegKind.INQUIRY: 1}
-"""Kinds of legs in the order in which they leave; all others come after them."""
+"""Kinds of legs in the order in which they are sent; all others follow them."""
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ def _rank(leg: LegOut) -> int:
 
 
 class Account:
-    """Which legs count against each participant's window, as the contract says."""
+    """The witness's account of the legs that count against each participant's window, by the contract."""
 
     def __init__(self, window: int, frame_legs_max: int, complain: Callable[[str, str], None]) -> None:
         self.legs: dict[str, dict[bytes, _Entry]] = {}
@@ -55,7 +55,7 @@ class Account:
         self._complain = complain
 
     def offered(self, legs: Sequence[LegOut], lost: Sequence[Answered], now_us: int) -> None:
-        """The engine sent legs, and was told that some will not leave."""
+        """The engine sent legs, and was told that some will not be sent."""
         said = Counter(answer.leg_id for answer in lost)
         for participant, some in by_participant(legs).items():
             self._expire(participant, now_us, said)
@@ -64,7 +64,7 @@ class Account:
         self._all_said(said)
 
     def expired(self, lost: Sequence[Answered], now_us: int) -> None:
-        """The engine looked for what was given up."""
+        """The engine looked for expired places."""
         said = Counter(answer.leg_id for answer in lost)
         for participant in self.legs:
             self._expire(participant, now_us, said)
@@ -141,7 +141,7 @@ class Account:
             self._complain("reversals leave first, then inquiries", f"others left before them to {participant}")
 
     def connected(self, participant: str) -> None:
-        """A stream opens: what the one before carried is not expected on it."""
+        """A stream opens: answers to legs of the former stream are not expected on it."""
         before = self.legs.get(participant, {})
         self.legs[participant] = {leg_id: entry for leg_id, entry in before.items() if entry.waits}
 
@@ -154,7 +154,7 @@ class Account:
         self._all_said(said)
 
     def answered(self, participant: str, leg_id: bytes) -> None:
-        """An answer came on the stream that counts."""
+        """An answer came on the current stream."""
         legs = self.legs.get(participant, {})
         entry = legs.get(leg_id)
         if entry is None or not entry.left:
@@ -185,7 +185,7 @@ class SimulatedLink:
         self._windows = Windows(plan.window, frame_legs_max=plan.frame_legs_max)
         self._account = Account(plan.window, plan.frame_legs_max, world.witness.complain)
         self._epochs: dict[str, int] = {}
-        """The stream that counts, of each participant that has one."""
+        """The current stream of each participant that has one."""
         self._former: dict[str, tuple[int, int]] = {}
         """The stream that it took over from, and until when that is still read."""
         self._stalled: set[str] = set()
@@ -214,7 +214,7 @@ class SimulatedLink:
         self._write_soon(participant)
 
     def open_all(self) -> None:
-        """Whoever has no stream opens one, and none stands still."""
+        """Every participant without a stream opens one, and none stands still."""
         for participant in PARTICIPANTS:
             if participant not in self._epochs and not self._world.network.participants[participant].known_down:
                 self.open(participant)
@@ -249,7 +249,7 @@ class SimulatedLink:
             self._ended(participant, former[0])
 
     def stall(self, participant: str) -> None:
-        """Nothing moves on the stream."""
+        """Nothing is sent on the stream any more."""
         if participant in self._epochs:
             self._world.say(f"the stream of {participant} at engine {self._node.number} stands still")
             self._stalled.add(participant)
@@ -260,7 +260,7 @@ class SimulatedLink:
         self._world.after(STALE_US, lambda: self.former_ends(participant))
 
     def go_on(self, participant: str) -> None:
-        """It moves again."""
+        """Sending goes on."""
         if participant in self._stalled:
             self._stalled.discard(participant)
             self._write_soon(participant)

@@ -1,4 +1,4 @@
-"""What many runs showed together, and which transitions a run can reach at all."""
+"""The sum of many runs, and which transitions a run can reach."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Summary:
     """Processor time of the runs."""
 
     def add(self, result: Result) -> None:
-        """Takes one run into account."""
+        """Adds one run."""
         self.seeds += 1
         self.payments += result.payments
         self.faults.update(result.faults)
@@ -114,7 +114,7 @@ class Summary:
             self.failures.append(Failure(result.seed, "transitions are those known", text, 0.0))
 
     def merge(self, other: Summary) -> None:
-        """Takes the sum of other runs into account."""
+        """Adds the sum of other runs."""
         self.seeds += other.seeds
         self.payments += other.payments
         self.faults.update(other.faults)

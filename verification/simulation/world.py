@@ -290,7 +290,7 @@ class World:
 
     @property
     def troubles(self) -> tuple[int, int, int]:
-        """What may keep a caller waiting: how often the disk failed, the clocks leapt, and engines stood still."""
+        """What may delay an answer: how often the disk failed, the clocks were set, and engines stood still."""
         return self.storage.failed, self.result.faults["clock_jump"], self._pauses
 
     def _check_in_time(self, call: SimulatedCall, node: Node) -> None:
