@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from gateway.barcode import bysquare, references
-from gateway.barcode.forms import FORMS, LINES, PACKED, Field, Form
+from gateway.barcode.forms import FORMS, LINES, PACKED, TAGS, Field, Form
 from gateway.barcode.model import Candidate, Decoded, Routing, Violation, covered, excerpt, verdict
 from gateway.barcode.tips import NONE
 from hutong_contract.amounts import to_minor
@@ -22,6 +22,8 @@ FIELDS_MAX: Final = 64
 BILL: Final = "bill"
 _NUMBER: Final = re.compile("[0-9]{1,15}").fullmatch
 _LINE_END: Final = re.compile("\r\n|\r|\n")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]").search
+"""Signs without a shape, and marks that turn a text round: a name with them is not what a person reads."""
 _CHARACTERS_MAX: Final = 4_000
 """Longer texts are not of these formats: the largest symbol that any of the documents allows holds less."""
 
@@ -139,6 +141,9 @@ class _Read:
             if field.mandatory:
                 self._violation(field, "missing", "nothing")
             return
+        # An address under a name stands on lines of its own where fields have names.
+        if _CONTROL(text if self._form.layout != TAGS else _LINE_END.sub("", text)):
+            self._violation(field, "control_character", covered(text))
         if field.role == "amount":
             self._amount(field, text)
             return

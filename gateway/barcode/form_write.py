@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
@@ -10,6 +11,7 @@ from gateway.barcode import bysquare
 from gateway.barcode.forms import FORMS, LINES, PACKED, Field, Form
 from hutong_contract.currencies import EXPONENT_OF, NUMBER_OF
 
+_NOT_IN_HEAD: Final = re.compile(r"[/?#%&\s]")
 _PLAIN: Final = " !\"$&'(),/:;<=>?@[]^_{|}~"
 
 
@@ -115,7 +117,8 @@ def _tags(form: Form, fields: Mapping[str, str]) -> str:
     head = form.written_head
     for field in form.fields:
         if field.head:
-            head = head.replace(f"{{{field.name}}}", quote(fields.get(field.name, field.head), safe=""))
+            text = fields.get(field.name, field.head)
+            head = head.replace(f"{{{field.name}}}", _NOT_IN_HEAD.sub(lambda found: quote(found[0], safe=""), text))
     return head + form.separator.join(parts) + form.trailing
 
 

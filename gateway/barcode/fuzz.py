@@ -16,6 +16,7 @@ from gateway.barcode import cpm
 from gateway.barcode.artefacts import clean
 from gateway.barcode.build import ConsumerCode, MerchantCode, build_consumer_code, build_merchant_code
 from gateway.barcode.decode import decode, forget
+from gateway.barcode.form_write import rewrite
 from gateway.barcode.forms import FORMS
 from gateway.barcode.model import Decoded
 from gateway.barcode.payload import UTF8_BYTES
@@ -214,6 +215,12 @@ def _answer(text: str, decoded: Decoded) -> str | None:
     consumer_valid = decoded.kind == "emv_cpm" and decoded.strict is not None and decoded.strict.valid
     if consumer_valid and cpm.parse(payload)[0].text() != payload:
         return "a consumer code is not written again byte for byte"
+    if decoded.form is not None and decoded.strict is not None and decoded.strict.valid:
+        again = decode(rewrite(decoded.scheme or "", decoded.form))
+        if (again.routing, again.amount_minor, again.currency) != (
+            decoded.routing, decoded.amount_minor, decoded.currency,
+        ):  # fmt: skip
+            return "a bill or credit transfer is not written again"
     if decoded.credential is not None and decoded.credential.value.reveal() in repr(decoded):
         return "a credential shows in a repr"
     return None

@@ -314,6 +314,18 @@ def test_one_iban_of_the_directory_is_found_by_every_format() -> None:
     assert directory.account_of("m1", "iban") == "DE89370400440532013000"
 
 
+@pytest.mark.parametrize("sign", ["\x07", "\u202e", "\x1f"])
+def test_names_with_signs_that_nobody_sees_are_refused(sign: str) -> None:
+    for text in (
+        f"BCD\n002\n1\nSCT\n\nMax{sign}Muster\nDE89370400440532013000\nEUR12.30",
+        f"SPD*1.0*ACC:CZ2806000000000168540115*CC:CZK*RN:Max{sign}Muster",
+        bysquare.pack({"options": "1", "currency": "EUR", "iban": "SK3112000000198742637541", "merchant_name": sign}),
+    ):
+        decoded = decode(text)
+        assert decoded.profile is not None
+        assert {violation.rule for violation in decoded.profile.violations} == {"control_character"}
+
+
 @pytest.mark.parametrize("fault", ['layout = "tables"', 'kind = "coin"', 'currency = "XXZ"'])
 def test_a_wrong_table_is_refused_when_it_is_read(fault: str) -> None:
     table = {"name": '"x"', "title": '"X"', "source": '"s"', "kind": '"bill"', "head": '"X"', "layout": '"lines"'}
