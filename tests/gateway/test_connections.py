@@ -199,3 +199,25 @@ def test_the_name_of_a_caller_is_bounded(front: str, tmp_path: Path) -> None:
         error = from_rpc_error(caught.value)
         assert error is not None
         assert error.fields["field"] == CALLER_METADATA
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("front", ["native", "aio"])
+def test_a_connection_whose_other_end_is_gone_is_ended(
+    front: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has begun, and answers no ping, as after a cut line; a client that answers stays."""
+    for module in ("gateway.server", "gateway.fronts.native"):
+        monkeypatch.setattr(f"{module}.KEEPALIVE_MS", 500)
+        monkeypatch.setattr(f"{module}.KEEPALIVE_TIMEOUT_MS", 500)
+    options = NetworkOptions(data=tmp_path, listen="127.0.0.1:0", front=front)
+    with ExitStack() as stack:
+        network = stack.enter_context(Network.start(options))
+        port = int(network.target.rsplit(":", 1)[1])
+        gone = [connect(stack, port, PREFACE) for _ in range(10)]
+        channel = stack.enter_context(grpc.insecure_channel(network.target))
+        stream = channel.unary_stream(METHODS[7])(pb.WatchPaymentsRequest(from_now=True).SerializeToString())
+        next(stream)
+        wait_until(lambda: not any(is_open(one) for one in gone))
+        assert stream.is_active(), "its client answers pings"
+        stream.cancel()
