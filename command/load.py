@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
-from command.options.connection import TARGET_DEFAULT, Connection, connection_options
+from command.options.connection import TARGET_DEFAULT, Connection, check_connection, connection_options
+from command.options.folders import NEW_FILE, data_option
 from command.options.formats import json_option
+from command.options.population import seed_option
 from command.printing.said import say_json
 from command.printing.screen import Screen, add_row
 from command.printing.verdict import failed
@@ -21,12 +23,8 @@ from sandbox.journals import remembered_url
 @click.command()
 @click.argument("name", metavar="SCENARIO")
 @connection_options
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Data folder of the network: says its seed and size; its books are checked after the run.",
-)
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the network, where no --data is given.")
+@data_option("Data folder of the network: says its seed and size; its books are checked after the run.")
+@seed_option("Of the network, where no --data is given.")
 @click.option(
     "--wallets", type=click.IntRange(1), default=supplies.WALLETS_DEFAULT, show_default=True, help="How many pay."
 )
@@ -38,7 +36,7 @@ from sandbox.journals import remembered_url
     help="How many are paid.",
 )
 @click.option("--rate", type=click.FloatRange(0.01), help="Calls a second, instead of the scenario's own.")
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Also write a page, HTML in one file.")
+@click.option("--report", type=NEW_FILE, help="Also write a page, HTML in one file.")
 @json_option
 def load(
     name: str,
@@ -59,6 +57,7 @@ def load(
     """
     if connection.options.tls is not None:
         raise click.UsageError("The generator speaks plaintext: load a loopback port, or the one behind your proxy.")
+    check_connection(connection)
     screen = Screen(stderr=True)
     try:
         wanted = scenario.read(name)
