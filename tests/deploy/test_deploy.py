@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from command.main import main
+from hutong_contract.confinement import OPEN_FILES_WANTED
 from tests.deadlines import START_S, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,18 @@ def test_every_file_is_checked_here() -> None:
 
 
 # -- systemd ---------------------------------------------------------------------------------------------------
+
+
+def test_the_unit_keeps_what_the_gateway_holds_to_itself() -> None:
+    """The same as the gateway does itself at start, for what happens before it."""
+    service = unit()["Service"]
+    kept = {name: service[name] for name in ("UMask", "LimitCORE", "LimitNOFILE", "StateDirectoryMode")}
+    assert kept == {
+        "UMask": "0077",
+        "LimitCORE": "0",
+        "LimitNOFILE": str(OPEN_FILES_WANTED),
+        "StateDirectoryMode": "0700",
+    }
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
