@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.barcode import PAYABLE, Decoded, bysquare, decode, translate
+from gateway.barcode import PAYABLE, Decoded, bysquare, decode, messages, translate
 from gateway.barcode.build import MerchantCode, build_merchant_code
 from gateway.barcode.form_write import rewrite
 from gateway.barcode.forms import FORMS, compile_form
 from gateway.barcode.profile import PROFILES
+from gateway.barcode.routing import EMPTY
 from gateway.directory import parse as parse_directory
+from hutong.gateway.v1 import barcode_pb2 as pb
 from hutong_contract.errors import HutongError
 
 VECTORS: Final = Path(__file__).parents[2] / "vectors" / "barcode"
@@ -333,6 +335,20 @@ def test_a_wrong_table_is_refused_when_it_is_read(fault: str) -> None:
     text = "\n".join(f"{key} = {entry}" for key, entry in (table | {name: value}).items())
     with pytest.raises((KeyError, ValueError)):
         compile_form(text + '\n[[field]]\nname = "a"\nplace = 0')
+
+
+@pytest.mark.parametrize(("name", "text"), CODES, ids=NAMES)
+def test_the_contract_has_their_kinds(name: str, text: str) -> None:
+    message = messages.barcode(decode(text), EMPTY)
+    assert (
+        message.kind
+        == {
+            "bill": pb.BARCODE_KIND_BILL,
+            "credit_transfer": pb.BARCODE_KIND_CREDIT_TRANSFER,
+        }[FORMS[name].kind]
+    )
+    assert message.route.account
+    assert message.strict.valid or message.strict.violations
 
 
 def test_names_of_formats_and_schemes_differ() -> None:
