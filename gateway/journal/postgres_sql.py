@@ -149,9 +149,10 @@ EVENTS_OF: Final = (
     f"FROM {_unnest(('payment_id', 'after_sequence'), ('BYTEA', 'BIGINT'))} CROSS JOIN LATERAL ("
     "SELECT sequence, payment_id, state, time_us FROM events "
     "WHERE payment_id = u.payment_id AND sequence > u.after_sequence ORDER BY sequence LIMIT %s) AS e "
-    "LEFT JOIN payments AS p ON p.payment_id = e.payment_id LIMIT %s"
+    "LEFT JOIN payments AS p ON p.payment_id = e.payment_id ORDER BY e.payment_id, e.sequence LIMIT %s"
 )
-"""Parameters: payments, the number after which each is read, and the most rows for one payment and for all."""
+"""Parameters: payments, the number after which each is read, and the most rows for one payment and for all. In order:
+however the tables are joined, what the limit leaves out of a payment is the end of it."""
 CLAIM: Final = (
     "UPDATE payments SET engine = %s WHERE payment_id = ANY(%s::bytea[]) AND open = 0 AND engine = ANY(%s::bigint[])"
 )

@@ -93,7 +93,7 @@ class SqliteReader:
                 f"SELECT {EVENT_COLUMNS} "
                 "FROM watched AS w CROSS JOIN events AS e INDEXED BY events_payment "
                 "ON e.payment_id = w.payment_id AND e.sequence > w.after_sequence "
-                "LEFT JOIN payments AS p ON p.payment_id = e.payment_id LIMIT ?",
+                "LEFT JOIN payments AS p ON p.payment_id = e.payment_id ORDER BY e.payment_id, e.sequence LIMIT ?",
                 (*(value for pair in some for value in pair), limit - len(found)),
             )
             found.extend(event_rows(rows))

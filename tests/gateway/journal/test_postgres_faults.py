@@ -360,3 +360,28 @@ def _restore(connection: psycopg.Connection[Any], rows: dict[str, list[Any]]) ->
         for row in kept:
             connection.execute(f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(row))})".encode(), row)
     connection.commit()
+
+
+@pytest.mark.parametrize("forbidden", ["", "enable_nestloop", "enable_hashjoin", "enable_mergejoin", "enable_sort"])
+def test_events_of_payments_are_in_order_however_the_server_joins(url: str, forbidden: str) -> None:
+    """A watcher that gets a later event first believes that it has seen all before, and misses them for good."""
+    journal = PostgresJournal(url)
+    payments = [draft() for _ in range(20)]
+    assert journal.commit(admissions(*payments)) == [None] * 20
+    journal.close()
+    keys = [payment.payment_id for payment in payments]
+    rows = [(1000 + at * 20 + number, key, at) for at in range(12) for number, key in enumerate(keys)]
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DELETE FROM events")
+        with connection.cursor() as cursor:
+            cursor.executemany("INSERT INTO events VALUES (%s, %s, 1, %s)", rows)
+    joiner = "&" if "?" in url else "?"
+    reader = PostgresReader(f"{url}{joiner}options=-c%20{forbidden}%3Doff" if forbidden else url)
+    for limit in (1000, 30, 7):
+        found = reader.events_of(dict.fromkeys(keys, 0), limit)
+        assert len(found) == min(limit, 240)
+        for key in keys:
+            got = [row.sequence for row in found if row.payment_id == key]
+            everything = [sequence for sequence, one, _ in rows if one == key]
+            assert got == everything[: len(got)], "its events from the first on, none left out between"
+    reader.close()
